@@ -1,0 +1,1 @@
+//! Attaché, in Envoy.

@@ -1,1 +1,27 @@
-//! Attaché, decided.
+//! What Attaché decides: which destination a request names, who asks, whether it may pass,
+//! and what is put in its place.
+//!
+//! This crate is pure. It has no IO, no clock, no environment, no async and no host API: time is
+//! handed in as [`Millis`], randomness as bytes, and every answer is a value. It builds for native
+//! targets and for wasm32, and both the filter and the broker stand on it.
+#![forbid(unsafe_code)]
+
+// pub mod access;
+pub mod audit;
+pub mod digest;
+// pub mod evidence;
+// pub mod headers;
+pub mod injection;
+// pub mod matching;
+pub mod names;
+pub mod placeholder;
+pub mod policy;
+pub mod refusal;
+// pub mod request;
+pub mod secret;
+mod time;
+pub mod wire;
+// pub mod worker;
+
+pub use secret::Secret;
+pub use time::Millis;

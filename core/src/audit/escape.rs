@@ -1,0 +1,33 @@
+//! JSON text from bytes nobody vouches for.
+
+/// Appends `bytes` to the inside of a JSON string: printable ASCII as it is, every other byte as
+/// `\u00XX`, so that a record is one line of ASCII whatever a request held.
+pub fn escape_into(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            0x20..=0x7e => out.push(char::from(*byte)),
+            _ => {
+                out.push_str("\\u00");
+                out.push_str(&crate::digest::hex(&[*byte]));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_becomes_one_character_of_ascii_json() {
+        let all: Vec<u8> = (0..=255).collect();
+        let mut text = String::from("\"");
+        escape_into(&mut text, &all);
+        text.push('"');
+        assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)));
+        let back: String = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.chars().map(|c| c as u32).collect::<Vec<_>>(), (0..=255).collect::<Vec<u32>>());
+    }
+}

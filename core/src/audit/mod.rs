@@ -1,0 +1,6 @@
+//! Audit records: escaping, and the chain that proves nothing was changed, dropped or swapped.
+
+pub mod chain;
+mod escape;
+
+pub use escape::escape_into;

@@ -1,0 +1,149 @@
+//! Placeholders: shaped like the real thing, worth nothing, recognisable anywhere.
+//!
+//! `PREFIX ATTACHE RANDOM`, e.g. `ghp_ATTACHEx7Kq…`. The marker is public; the random part is
+//! base62 and carries at least 128 bits.
+
+use crate::digest::hmac_sha256;
+use serde::{Deserialize, Serialize};
+
+/// What every placeholder contains.
+pub const MARKER: &str = "ATTACHE";
+
+/// Fewest random characters: 22 base62 digits carry 131 bits.
+pub const MIN_RANDOM: usize = 22;
+
+/// Most characters of a placeholder: the filter looks at no longer run of characters.
+pub const MAX_LEN: usize = 256;
+
+/// The shape a client expects of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Shape {
+    /// What the token begins with, e.g. `ghp_`.
+    pub prefix: String,
+    /// Its whole length, in characters.
+    pub length: usize,
+}
+
+/// Why a shape cannot hold a placeholder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// No room for the marker and 128 random bits.
+    #[error("length must leave room for the prefix, the marker and 22 random characters")]
+    TooShort,
+    /// Longer than [`MAX_LEN`].
+    #[error("length is at most 256")]
+    TooLong,
+    /// A prefix character that would end the token where it is recognised.
+    #[error("a prefix is made of letters, digits, '-' and '_', and does not contain the marker")]
+    BadPrefix,
+}
+
+impl Shape {
+    /// Checks that the shape can hold a placeholder.
+    pub fn check(&self) -> Result<(), ShapeError> {
+        if !self.prefix.bytes().all(is_token_byte) || self.prefix.contains(MARKER) {
+            return Err(ShapeError::BadPrefix);
+        }
+        if self.length > MAX_LEN {
+            return Err(ShapeError::TooLong);
+        }
+        if self.length < self.prefix.len() + MARKER.len() + MIN_RANDOM {
+            return Err(ShapeError::TooShort);
+        }
+        Ok(())
+    }
+
+    /// The placeholder of (session, credential) under an instance key: the same on every call,
+    /// so that it outlives restarts and rotations without being stored.
+    pub fn mint(&self, key: &[u8; 32], session: &str, credential: &str) -> String {
+        let mut text = format!("{}{MARKER}", self.prefix);
+        let mut message = Vec::new();
+        for part in ["placeholder", session, credential] {
+            message.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            message.extend_from_slice(part.as_bytes());
+        }
+        let prefix_len = message.len();
+        let mut block = 0u32;
+        while text.len() < self.length {
+            message.truncate(prefix_len);
+            message.extend_from_slice(&block.to_be_bytes());
+            for byte in hmac_sha256(key, &message) {
+                if let Some(digit) = base62(byte).filter(|_| text.len() < self.length) {
+                    text.push(digit);
+                }
+            }
+            block += 1;
+        }
+        text
+    }
+}
+
+/// A base62 digit from a uniformly random byte; `None` for the bytes that would bias it.
+fn base62(byte: u8) -> Option<char> {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    if byte >= 248 {
+        return None;
+    }
+    DIGITS.get(usize::from(byte % 62)).map(|d| char::from(*d))
+}
+
+/// Whether a byte can stand inside a placeholder (and so does not end it).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+/// All placeholders in `text`: each the longest run of token bytes around a marker.
+pub fn find(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let rest = text.get(from..)?;
+        let at = from + memchr::memmem::find(rest, MARKER.as_bytes())?;
+        let before = text.get(from..at)?;
+        let start = at - before.iter().rev().take_while(|b| is_token_byte(**b)).count();
+        let after = text.get(at..)?;
+        let end = at + after.iter().take_while(|b| is_token_byte(**b)).count();
+        from = end;
+        text.get(start..end)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn github() -> Shape {
+        Shape { prefix: "ghp_".into(), length: 40 }
+    }
+
+    #[test]
+    fn a_placeholder_keeps_its_shape_and_is_stable() {
+        let one = github().mint(&[7; 32], "reviewer", "github");
+        assert_eq!(one.len(), 40);
+        assert!(one.starts_with("ghp_ATTACHE"));
+        assert_eq!(one, github().mint(&[7; 32], "reviewer", "github"));
+        assert_ne!(one, github().mint(&[8; 32], "reviewer", "github"));
+        assert_ne!(one, github().mint(&[7; 32], "reviewe", "rgithub"));
+    }
+
+    #[test]
+    fn shapes_without_room_for_128_bits_are_refused() {
+        let shape = |prefix: &str, length| Shape { prefix: prefix.into(), length }.check();
+        assert_eq!(shape("", 29), Ok(()));
+        assert_eq!(shape("", 28), Err(ShapeError::TooShort));
+        assert_eq!(shape("ghp_", 257), Err(ShapeError::TooLong));
+        assert_eq!(shape("gh:", 80), Err(ShapeError::BadPrefix));
+    }
+
+    #[test]
+    fn placeholders_are_found_wherever_they_stand() {
+        let found =
+            |text: &str| find(text.as_bytes()).map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>();
+        assert_eq!(found("Bearer ghp_ATTACHEabc"), ["ghp_ATTACHEabc"]);
+        assert_eq!(found("Token token=pd_ATTACHEabc,x"), ["pd_ATTACHEabc"]);
+        assert_eq!(found("user:ATTACHE1&b=ghp_ATTACHE2"), ["ATTACHE1", "ghp_ATTACHE2"]);
+        assert_eq!(found("ATTACHEATTACHE"), ["ATTACHEATTACHE"]);
+        assert!(found("Bearer ghp_real attache").is_empty());
+    }
+}

@@ -1,0 +1,165 @@
+//! The policy as the broker publishes it: plain data, no secret in it.
+
+use crate::names::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything a filter needs to decide, besides grants. `GET /v1/policy` answers with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Names this policy: changes whenever anything below changes (also the ETag).
+    pub version: String,
+    /// The instance that published it.
+    pub instance: Name,
+    /// What happens to hosts that no destination names.
+    pub unmatched: Unmatched,
+    /// All destinations, each reachable under its own authorities and route prefix.
+    pub destinations: Vec<DestinationSpec>,
+}
+
+/// What happens to a host that no destination names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Unmatched {
+    /// Refused: `host_not_allowed`.
+    #[default]
+    Deny,
+    /// Forwarded untouched, unless it carries a placeholder.
+    Pass,
+}
+
+/// One place a credential may go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationSpec {
+    /// `host:port`, canonical; what grants are asked for.
+    pub id: String,
+    /// Canonical authorities (`host` or `host:port`) under which a request names it.
+    pub authorities: Vec<String>,
+    /// First path segment under which the gateway serves it, with its leading slash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_prefix: Option<String>,
+    /// The Envoy cluster that leads there, and to nowhere else.
+    pub cluster: String,
+    /// Whether the config says that this destination is reached without TLS.
+    #[serde(default)]
+    pub plaintext: bool,
+    /// The credentials bound to it.
+    pub bindings: Vec<BindingSpec>,
+}
+
+/// One credential bound to one destination.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BindingSpec {
+    /// The credential's name.
+    pub credential: Name,
+    /// The `service` field of audit records.
+    pub service: String,
+    /// Path prefixes it is bound to; empty means every path. A prefix ends at a segment.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// What a request without a placeholder gets.
+    #[serde(default)]
+    pub missing_placeholder: MissingPlaceholder,
+    /// Where the credential stands in a request.
+    pub carrier: Carrier,
+    /// Whether a request without identity is answered with a Basic challenge (git needs one).
+    #[serde(default)]
+    pub basic_challenge: bool,
+    /// Exceptions to the rules of read-only.
+    #[serde(default)]
+    pub access: AccessSpec,
+}
+
+/// What a request to a managed destination gets when it carries no placeholder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum MissingPlaceholder {
+    /// Refused: `identity_required`.
+    #[default]
+    Deny,
+    /// Forwarded as it is, without a credential.
+    Pass,
+    /// Injected all the same, for a session that other required evidence names.
+    Inject,
+}
+
+/// Where a credential stands in a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// A header, by its lower-case name.
+    Header(String),
+    /// A query parameter, by its name.
+    Query(String),
+}
+
+/// Operations that the methods alone would judge wrongly.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AccessSpec {
+    /// Reads in spite of their method (`POST /graphql` …).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<OperationSpec>,
+    /// Writes in spite of their method (`GET …/info/refs?service=git-receive-pack`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<OperationSpec>,
+}
+
+/// One operation: method and path, and what else must hold for it to be this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OperationSpec {
+    /// The method, exact.
+    pub method: String,
+    /// The path: `*` stands for one segment, a final `**` for any rest.
+    pub path: String,
+    /// Query parameters that must be there with these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub query: BTreeMap<String, String>,
+    /// What the body must say. The judge reads it before the gate decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodyRule>,
+}
+
+/// What a body must say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum BodyRule {
+    /// A JSON object whose top-level member has one of these texts (git LFS: `operation`).
+    Json {
+        /// The member's name.
+        member: String,
+        /// The texts that make it this operation.
+        any_of: Vec<String>,
+    },
+}
+
+/// What a session may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum AccessMode {
+    /// Proven reads only.
+    ReadOnly,
+    /// Whatever the credential itself allows.
+    #[default]
+    ReadWrite,
+}
+
+impl AccessMode {
+    /// The word in configs, commands and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AccessMode::ReadOnly => "read-only",
+            AccessMode::ReadWrite => "read-write",
+        }
+    }
+}

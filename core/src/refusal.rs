@@ -1,0 +1,94 @@
+//! Every reason for which a request is refused: one word, one status, one hint.
+
+use serde::{Deserialize, Serialize};
+
+/// Defines [`Reason`] from one visible table: variant, word, status, hint.
+macro_rules! reasons {
+    ($($variant:ident $word:literal $status:literal $hint:literal)*) => {
+        /// Why a request was refused. The same word stands in the answer, in
+        /// `x-attache-reason` and in the audit record.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Reason { $(
+            #[doc = $hint]
+            #[serde(rename = $word)]
+            $variant,
+        )* }
+
+        impl Reason {
+            /// All reasons, in the order of the table.
+            pub const ALL: &[Reason] = &[$(Reason::$variant),*];
+
+            /// The word for machines and logs.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$variant => $word),* }
+            }
+
+            /// The HTTP status of the answer.
+            pub fn status(self) -> u16 {
+                match self { $(Reason::$variant => $status),* }
+            }
+
+            /// What the caller can do next.
+            pub fn hint(self) -> &'static str {
+                match self { $(Reason::$variant => $hint),* }
+            }
+        }
+    };
+}
+
+#[rustfmt::skip]
+reasons! {
+    AuthorityMalformed    "authority_malformed"    400 "Send one plain host name (and port) as Host or :authority."
+    PathMalformed         "path_malformed"         400 "Send a path without dot segments, backslashes, empty segments or escaped slashes."
+    HeadersMalformed      "headers_malformed"      400 "Send printable header names and values."
+    HostNotAllowed        "host_not_allowed"       403 "No credential names this destination. Ask the operator to add it to the config."
+    CredentialNotGranted  "credential_not_granted" 403 "This session may not use a credential here. Ask the operator to grant it."
+    ReadOnly              "read_only"              403 "This session may only read. Ask the operator for `attache session set-access-mode NAME read-write`."
+    PlaceholderMisplaced  "placeholder_misplaced"  403 "A placeholder stands where it does not belong. Send it only to its own destination, in its own header."
+    EvidenceConflict      "evidence_conflict"      403 "The request names more than one session. Send one placeholder, and a session token only of the same session."
+    TlsRequired           "tls_required"           403 "This credential travels over TLS only."
+    PlaceholderUnknown    "placeholder_unknown"    401 "Nobody knows this placeholder. Export it again: `attache session env NAME`."
+    SessionExpired        "session_expired"        401 "The session has ended. Ask the operator for a new one."
+    IdentityRequired      "identity_required"      401 "Send the placeholder of your session: `attache session env NAME` prints it."
+    DestinationMismatch   "destination_mismatch"   421 "The route leads elsewhere than the destination. The operator's Envoy config is wrong: `attache doctor`."
+    MethodNotAllowed      "method_not_allowed"     405 "Use a standard upper-case method; TRACE and CONNECT never carry a credential."
+    BodyUnreadable        "body_unreadable"        403 "The body must be read before a decision and could not be understood."
+    BodyTooLarge          "body_too_large"         413 "The body must be read before a decision and is too large for that."
+    RateLimited           "rate_limited"           429 "Too many requests; wait and try again."
+    BrokerUnavailable     "broker_unavailable"     503 "The broker did not answer. Try again; the operator sees why in `attache doctor`."
+    SourceUnavailable     "source_unavailable"     503 "The secret's source did not answer. The operator sees why in `attache credential list`."
+    PolicyMissing         "policy_missing"         503 "The filter has no policy yet. Try again in a moment."
+    Stale                 "stale"                  503 "The filter lost touch with the broker. Try again in a moment."
+    AuditBacklog          "audit_backlog"          503 "Too many uses await their audit record. Try again in a moment."
+    Internal              "internal"               503 "Envoy refused a call that the filter needs. The operator sees it in Envoy's log."
+}
+
+impl Reason {
+    /// The JSON body of a refusal. `request_id` is the only outside text in it.
+    pub fn body(self, request_id: &[u8]) -> String {
+        let mut body = String::from(r#"{"error":"request refused by attache","reason":""#);
+        body.push_str(self.as_str());
+        body.push_str(r#"","request_id":""#);
+        crate::audit::escape_into(&mut body, request_id);
+        body.push_str(r#"","hint":""#);
+        crate::audit::escape_into(&mut body, self.hint().as_bytes());
+        body.push_str("\"}\n");
+        body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_json_whatever_the_request_id_holds() {
+        for reason in Reason::ALL {
+            let body = reason.body(b"a\"\\\n\xff");
+            let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(parsed["reason"], reason.as_str());
+            assert!((400..=599).contains(&reason.status()));
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A secret that cannot be printed.
+
+use serde::{Deserialize, Deserializer, Serializer};
+use zeroize::Zeroizing;
+
+/// The bytes of a credential. Zeroed on drop; one door out: [`Secret::expose`].
+///
+/// There is no `Debug`, no `Display` and no `Serialize`:
+///
+/// ```compile_fail
+/// let secret = attache_core::Secret::new("s3cret");
+/// println!("{secret:?}");
+/// ```
+///
+/// ```compile_fail
+/// let secret = attache_core::Secret::new("s3cret");
+/// println!("{secret}");
+/// ```
+///
+/// ```compile_fail
+/// let secret = attache_core::Secret::new("s3cret");
+/// serde_json::to_string(&secret).ok();
+/// ```
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes ownership of the secret text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The secret itself. Every caller must be able to say aloud why it needs the bytes.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// Writes a secret onto the authenticated wire between broker and filter, and nowhere else:
+/// named field by field with `#[serde(serialize_with)]`.
+pub(crate) fn onto_the_wire<S: Serializer>(secret: &Secret, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(secret.expose())
+}

@@ -1,0 +1,229 @@
+//! What filter and broker say to each other, version 1: one module for both sides.
+//!
+//! Lifetimes are relative and in milliseconds, counted by the reader from the time it *sent* its
+//! call, so that neither a wrong clock nor a slow answer extends anything. Structs refuse unknown
+//! and duplicate fields; nothing here is an internally tagged enum, which would let duplicates by.
+
+use crate::digest::Digest;
+use crate::names::Name;
+use crate::policy::AccessMode;
+use crate::refusal::Reason;
+use crate::secret::{Secret, onto_the_wire};
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/policy` → [`crate::policy::Spec`], with an `ETag`.
+pub const POLICY_PATH: &str = "/v1/policy";
+/// `POST /v1/grants` [`GrantRequest`] → [`GrantAnswer`].
+pub const GRANTS_PATH: &str = "/v1/grants";
+/// `GET /v1/changes?worker=&epoch=&after=&wait_ms=` → [`Changes`].
+pub const CHANGES_PATH: &str = "/v1/changes";
+/// `POST /v1/audit?worker=` with lines of [`UseRecord`] → [`AuditAnswer`].
+pub const AUDIT_PATH: &str = "/v1/audit";
+/// The media type of every answer with a meaning.
+pub const JSON: &str = "application/json";
+
+/// Asks for a grant.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRequest {
+    /// Fresh for each call, 32 hex digits; the answer must carry it back.
+    pub nonce: String,
+    /// The worker that asks, 8 hex digits.
+    pub worker: String,
+    /// [`crate::policy::DestinationSpec::id`].
+    pub destination: String,
+    /// Who asks.
+    pub evidence: EvidenceDigests,
+}
+
+/// Everything a request shows about who asks, as digests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceDigests {
+    /// SHA-256 of the placeholder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder: Option<Digest>,
+    /// SHA-256 of the session token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<Digest>,
+}
+
+/// The broker's answer: exactly one of `granted` and `denied`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantAnswer {
+    /// The nonce of the request this answers.
+    pub nonce: String,
+    /// The grant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<Granted>,
+    /// Or why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<Denied>,
+}
+
+/// A grant: what may be injected, for whom, until when.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Granted {
+    /// The change cursor up to which this grant knows. A change with a later one voids it.
+    pub as_of: u64,
+    /// The session's unique id.
+    pub session_id: String,
+    /// The session's name.
+    pub session: Name,
+    /// The credential.
+    pub credential: Name,
+    /// What the session may do.
+    pub access_mode: AccessMode,
+    /// The lease this grant draws on.
+    pub lease: Lease,
+    /// A worker with this many uses not yet acknowledged refuses more.
+    pub max_unacked_uses: u32,
+    /// What enters the request.
+    pub injections: Vec<WireInjection>,
+}
+
+/// The bounded right to use one version of a secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// Unique id.
+    pub id: String,
+    /// [`crate::digest::fingerprint`] of the secret.
+    pub fingerprint: String,
+    /// How long the grant may be used, counted from the send time of the request.
+    pub ttl_ms: u64,
+    /// When a grant in use is asked for anew, counted likewise.
+    pub refresh_after_ms: u64,
+}
+
+/// One change to a request: exactly one of `header` and `query`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WireInjection {
+    /// Set this header, by its lower-case name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// Set this query parameter; the value is already percent-encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// The value, the secret in it, encoded for its position.
+    #[serde(serialize_with = "onto_the_wire")]
+    pub value: Secret,
+}
+
+/// A refusal by the broker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denied {
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The change feed's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changes {
+    /// Names one life of the broker. Another epoch voids everything cached.
+    pub epoch: String,
+    /// The newest change; the next poll's `after`, which acknowledges it.
+    pub cursor: u64,
+    /// The policy in force.
+    pub policy: String,
+    /// Changes after the poll's cursor, oldest first.
+    pub changes: Vec<Change>,
+}
+
+/// One change: grants of this session, or of this credential, are void. With neither, all are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Its place in the feed.
+    pub cursor: u64,
+    /// The session whose grants are void ([`Granted::session_id`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// The credential whose grants are void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Name>,
+}
+
+/// Says up to which record the broker holds durably.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditAnswer {
+    /// [`UseRecord::seq`] of the last record written.
+    pub acked: u64,
+}
+
+/// One request, as the filter saw it: a line of `POST /v1/audit`.
+///
+/// Text fields are printable ASCII; everything else is escaped by [`crate::audit`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UseRecord {
+    /// Counts this worker's records from 1, without gaps.
+    pub seq: u64,
+    /// `use`, `deny` or `gap`.
+    pub kind: UseKind,
+    /// When the request arrived: Unix time in milliseconds, by the worker's wall clock.
+    pub at_ms: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Envoy's `x-request-id`.
+    pub request_id: String,
+    /// The method.
+    pub method: String,
+    /// The authority, as sent.
+    pub authority: String,
+    /// The path without its query.
+    pub path: String,
+    /// `forward`, `pass` or `refuse`.
+    pub decision: String,
+    /// [`Reason`], for a refusal; for a gap, how many records were dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The status the agent got; 0 if it left before there was one.
+    pub response_code: u16,
+    /// Whether a credential went upstream.
+    pub auth_injected: bool,
+    /// Which evidence was shown: `placeholder`, `session_token`, `placeholder+session_token`, `none`.
+    pub evidence: String,
+    /// The destination's id, where one was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// [`crate::policy::BindingSpec::service`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The session's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// The session's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Name>,
+    /// What the session was allowed to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_mode: Option<AccessMode>,
+    /// The credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Name>,
+    /// The lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<String>,
+    /// The secret's fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+}
+
+/// What a [`UseRecord`] records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UseKind {
+    /// A request that was forwarded.
+    Use,
+    /// A request that was refused.
+    Deny,
+    /// Refusals that were dropped because too many awaited the broker.
+    Gap,
+}

@@ -1,0 +1,194 @@
+//! What runs: the config, every value parsed into a form that cannot be wrong.
+//!
+//! What was written is [`spec`]; [`Config::load`] turns one into the other and reports all errors
+//! at once. No secret is ever part of a config: it names where secrets are, and nothing else.
+
+use attache_core::injection::Injection;
+use attache_core::names::Name;
+use attache_core::placeholder::Shape;
+use attache_core::policy::{AccessMode, AccessSpec, MissingPlaceholder, Unmatched};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One instance, ready to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The instance's name.
+    pub instance: Name,
+    /// The instance's own directory, absolute: `<state_dir>/<instance>`.
+    pub state_dir: PathBuf,
+    /// Where it listens.
+    pub listen: Listen,
+    /// The audit log.
+    pub audit: AuditConfig,
+    /// Where secrets come from.
+    pub sources: SourcesConfig,
+    /// All credentials, by name in order.
+    pub credentials: Vec<Credential>,
+    /// What happens to hosts that no destination names.
+    pub unmatched: Unmatched,
+    /// The sessions that the config declares.
+    pub sessions: Vec<DeclaredSession>,
+    /// Bounds of time and space.
+    pub limits: Limits,
+}
+
+/// Where the instance listens. A TCP port may be 0: the system chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Envoy's listener, where agents call.
+    pub proxy: SocketAddr,
+    /// The broker's listener for filters.
+    pub data_plane: Endpoint,
+    /// The operator's UNIX socket, absolute.
+    pub control: PathBuf,
+}
+
+/// A TCP address or a UNIX socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// The socket's path, absolute.
+    Unix(PathBuf),
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// The size in bytes at which a new file is begun.
+    pub rotate_bytes: u64,
+}
+
+/// Where secrets come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcesConfig {
+    /// Which kind is asked first.
+    pub order: Vec<SourceKind>,
+    /// The directory of secret files, absolute.
+    pub file_dir: PathBuf,
+}
+
+/// A kind of source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// An environment variable of the broker, read once at start.
+    Env,
+    /// A file, 0600, re-read when it changes.
+    File,
+}
+
+/// One place where a secret may be found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The environment variable with this name.
+    Env(String),
+    /// The file at this path, absolute.
+    File(PathBuf),
+}
+
+/// A named secret: where it is found, where it may go and how it gets there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Credential {
+    /// Its name.
+    pub name: Name,
+    /// The `service` of its audit records.
+    pub service: String,
+    /// Where the secret is looked for, in this order: what is absent falls through to the next.
+    pub lookup: Vec<Lookup>,
+    /// Where it may go; never empty.
+    pub destinations: Vec<Destination>,
+    /// What its placeholders look like; always passes [`Shape::check`].
+    pub placeholder: Shape,
+    /// What a request without a placeholder gets.
+    pub missing_placeholder: MissingPlaceholder,
+    /// What an agent's environment needs, in order.
+    pub agent_env: Vec<AgentEnv>,
+}
+
+/// One place a credential may go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    /// The host, canonical: a lower-case DNS name, a dotted IPv4 address or an IPv6 address in brackets.
+    pub host: String,
+    /// The port; never 0.
+    pub port: u16,
+    /// Path prefixes, each beginning with `/`; none means every path.
+    pub paths: Vec<String>,
+    /// Whether it is reached without TLS.
+    pub plaintext: bool,
+    /// How the credential enters a request; always passes [`Injection::check`].
+    pub injection: Injection,
+    /// Which operations read or write in spite of their method.
+    pub access: AccessSpec,
+    /// Where Envoy dials instead of `host:port`.
+    pub upstream: Option<Upstream>,
+    /// The SHA-256 of the server's public key, base64, for a certificate no authority signed.
+    pub spki_sha256: Option<String>,
+    /// Whether a request without identity is answered with a Basic challenge (git needs one).
+    pub basic_challenge: bool,
+}
+
+/// Where Envoy dials, and whom it trusts there. The name it verifies stays the destination's host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// `host:port`.
+    pub address: String,
+    /// Certificates to trust instead of the system's, absolute.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One variable of an agent's environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentEnv {
+    /// The variable's name.
+    pub name: String,
+    /// What it holds.
+    pub value: AgentValue,
+}
+
+/// What a variable of an agent's environment holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentValue {
+    /// The placeholder of this session for this credential.
+    Placeholder,
+    /// The gateway's URL for a host: `http://<proxy><route prefix><suffix>`.
+    GatewayUrl {
+        /// The first path segment of the destination, with its slash.
+        route_prefix: String,
+        /// What follows it, e.g. `/v1`; may be empty.
+        suffix: String,
+    },
+}
+
+/// A session that the config declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredSession {
+    /// Its name.
+    pub name: Name,
+    /// The credentials it may use; each one exists.
+    pub credentials: Vec<Name>,
+    /// What it may do with them.
+    pub access_mode: AccessMode,
+    /// How long it lives from each start of the broker; `None` for as long as the config names it.
+    pub ttl: Option<Duration>,
+}
+
+/// Bounds of time and space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// After this long without contact to the broker a filter injects nothing (default 10 s).
+    pub stale_after: Duration,
+    /// How long a filter waits for an answer of the broker (default 2 s).
+    pub callout_timeout: Duration,
+    /// How long a grant may be used (default 5 min).
+    pub grant_ttl: Duration,
+    /// A worker with this many unacknowledged uses of a grant refuses more (default 8192).
+    pub max_unacked_uses: u32,
+    /// Longest body, in bytes, that is read before a decision (default 64 KiB).
+    pub body_limit: u32,
+}

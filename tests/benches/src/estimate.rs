@@ -1,0 +1,259 @@
+//! From slices to figures: which slices count, and what they say.
+//!
+//! A figure never compares two moments: a variant's slice is held against the
+//! mean of the bare slice before it and the one after it, and two variants
+//! against each other within one round.
+
+use serde::Serialize;
+
+use crate::slices::{BARE, Slice};
+use crate::stats::{median, median_interval};
+
+/// The rule by which slices are rejected: shares of the slice's wall clock,
+/// and of the bare median.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Rule {
+    /// Envoy was runnable without running, longer than this.
+    pub envoy_waited: f64,
+    /// The hypervisor took more than this from both cores together.
+    pub stolen: f64,
+    /// Others used more than this of the load core.
+    pub foreign: f64,
+    /// A bare neighbour's throughput is further than this from the median of
+    /// all undisturbed bare slices.
+    pub bare_deviates: f64,
+}
+
+/// The limits in use.
+pub const RULE: Rule = Rule { envoy_waited: 0.03, stolen: 0.03, foreign: 0.10, bare_deviates: 0.10 };
+
+/// A variant's slice with its bare neighbours.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    round: usize,
+    slice: Slice,
+    bare: [Slice; 2],
+    clean: bool,
+}
+
+/// A median with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// The median.
+    pub median: f64,
+    /// The interval's ends.
+    pub interval: (f64, f64),
+    /// Too few clean samples: all were used, noisy ones included.
+    pub rough: bool,
+}
+
+/// All samples of one target in one series.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    samples: Vec<Sample>,
+    enough: usize,
+}
+
+/// A quantity of one slice.
+pub type Quantity = fn(&Slice) -> f64;
+
+/// Requests a second.
+pub const RPS: Quantity = |slice| slice.count.rps;
+/// The median latency in µs.
+pub const P50_US: Quantity = |slice| slice.count.p50_us;
+/// Envoy's CPU time per request in µs.
+pub const CPU_US: Quantity = |slice| slice.interval.envoy.as_secs_f64() * 1e6 / slice.count.requests as f64;
+/// CPU time per request in µs of the service that the variant asks.
+pub const SERVICE_US: Quantity = |slice| slice.interval.service.as_secs_f64() * 1e6 / slice.count.requests as f64;
+/// The share of the slice in which the load core was busy.
+pub const LOAD_CORE: Quantity = |slice| slice.interval.load_core.as_secs_f64() / slice.interval.wall.as_secs_f64();
+
+/// How a sample becomes a number.
+#[derive(Clone, Copy, Debug)]
+pub enum Held {
+    /// The slice's own value.
+    Alone,
+    /// Less the bare neighbours' mean.
+    Over,
+    /// Divided by the bare neighbours' mean.
+    Ratio,
+}
+
+impl Samples {
+    /// The target's samples among a series. `bare` is held against its own
+    /// neighbours of its kind: what remains is the method's own error.
+    pub fn of(series: &[Slice], target: usize, enough: usize) -> Self {
+        let bare_rps = bare_median(series);
+        let reach = if target == BARE { 2 } else { 1 };
+        let mut samples = Vec::new();
+        for (index, slice) in series.iter().enumerate().filter(|(_, slice)| slice.target == target) {
+            let before = index.checked_sub(reach).and_then(|index| series.get(index));
+            let (Some(before), Some(after)) = (before, series.get(index + reach)) else {
+                continue;
+            };
+            let bare = [*before, *after];
+            let steady = |slice: &Slice| (RPS(slice) / bare_rps - 1.0).abs() <= RULE.bare_deviates;
+            let clean = undisturbed(slice) && bare.iter().all(|bare| undisturbed(bare) && steady(bare));
+            samples.push(Sample { round: slice.round, slice: *slice, bare, clean });
+        }
+        Self { samples, enough }
+    }
+
+    /// How many samples are clean, and how many there are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.samples.iter().filter(|sample| sample.clean).count(), self.samples.len())
+    }
+
+    /// The median of a quantity.
+    pub fn figure(&self, quantity: Quantity, held: Held) -> Option<Figure> {
+        let values = |only_clean: bool| {
+            let used = self.samples.iter().filter(|sample| sample.clean || !only_clean);
+            used.map(|sample| sample.value(quantity, held)).collect()
+        };
+        Figure::of(values, self.enough)
+    }
+
+    /// The median of a comparison with another target, round by round.
+    pub fn against(
+        &self,
+        other: &Self,
+        quantity: Quantity,
+        held: Held,
+        compare: fn(f64, f64) -> f64,
+    ) -> Option<Figure> {
+        let values = |only_clean: bool| {
+            let pairs = self.samples.iter().filter_map(|ours| {
+                let theirs = other.samples.iter().find(|theirs| theirs.round == ours.round)?;
+                (!only_clean || ours.clean && theirs.clean).then_some((ours, theirs))
+            });
+            let value = |sample: &Sample| sample.value(quantity, held);
+            pairs.map(|(ours, theirs)| compare(value(ours), value(theirs))).collect()
+        };
+        Figure::of(values, self.enough)
+    }
+}
+
+impl Sample {
+    fn value(&self, quantity: Quantity, held: Held) -> f64 {
+        let own = quantity(&self.slice);
+        let bare = self.bare.iter().map(quantity).sum::<f64>() / 2.0;
+        match held {
+            Held::Alone => own,
+            Held::Over => own - bare,
+            Held::Ratio => own / bare,
+        }
+    }
+}
+
+impl Figure {
+    /// Half of the interval's width.
+    pub fn error(&self) -> f64 {
+        (self.interval.1 - self.interval.0) / 2.0
+    }
+
+    /// From the clean values, or from all where those are too few.
+    fn of(values: impl Fn(bool) -> Vec<f64>, enough: usize) -> Option<Self> {
+        let clean = values(true);
+        let rough = clean.len() < enough;
+        let used = if rough { values(false) } else { clean };
+        Some(Self { median: median(&used)?, interval: median_interval(&used)?, rough })
+    }
+}
+
+/// Neither Envoy's core nor the load's was shared with anyone.
+fn undisturbed(slice: &Slice) -> bool {
+    let interval = &slice.interval;
+    let share = |part: std::time::Duration| part.as_secs_f64() / interval.wall.as_secs_f64();
+    share(interval.envoy_waited) <= RULE.envoy_waited
+        && share(interval.stolen) <= RULE.stolen
+        && share(interval.foreign) <= RULE.foreign
+}
+
+/// The median throughput of the undisturbed bare slices, or of all if there is
+/// none.
+fn bare_median(series: &[Slice]) -> f64 {
+    let rps = |only: fn(&Slice) -> bool| {
+        let bare = series.iter().filter(|slice| slice.target == BARE && only(slice));
+        median(&bare.map(RPS).collect::<Vec<_>>())
+    };
+    rps(undisturbed).or_else(|| rps(|_| true)).unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::counters::Interval;
+    use crate::load::Count;
+
+    #[test]
+    fn a_ratio_follows_its_neighbours_not_the_whole_run() {
+        // The machine slows down by 5 % half-way; the variant is at 0.8 throughout.
+        let mut series = Vec::new();
+        for round in 0..10 {
+            let speed = if round < 5 { 1000.0 } else { 950.0 };
+            series.push(slice(BARE, round, speed));
+            series.push(slice(1, round, speed * 0.8));
+        }
+        series.push(slice(BARE, 9, 950.0));
+        let samples = Samples::of(&series, 1, 6);
+        assert_eq!(samples.counts(), (10, 10));
+        let figure = samples.figure(RPS, Held::Ratio).unwrap();
+        assert!((figure.median - 0.8).abs() < 0.001 && !figure.rough, "{figure:?}");
+    }
+
+    #[test]
+    fn a_disturbed_slice_or_neighbour_is_rejected() {
+        let disturb: [fn(&mut Slice); 4] = [
+            |slice| slice.interval.envoy_waited = Duration::from_millis(40),
+            |slice| slice.interval.stolen = Duration::from_millis(40),
+            |slice| slice.interval.foreign = Duration::from_millis(110),
+            |slice| slice.count.rps *= 0.5,
+        ];
+        for (case, disturb) in disturb.iter().enumerate() {
+            let mut series: Vec<Slice> = (0..21).map(|i| slice(i % 2, i / 2, 1000.0)).collect();
+            disturb(&mut series[4]);
+            // Slice 4 is bare: the variants before and after it lose a neighbour.
+            assert_eq!(Samples::of(&series, 1, 6).counts(), (8, 10), "case {case}");
+        }
+    }
+
+    #[test]
+    fn too_few_clean_slices_make_a_rough_figure() {
+        let mut series: Vec<Slice> = (0..21).map(|i| slice(i % 2, i / 2, 1000.0)).collect();
+        for slice in series.iter_mut().take(12) {
+            slice.interval.foreign = Duration::from_millis(500);
+        }
+        let samples = Samples::of(&series, 1, 6);
+        assert_eq!(samples.counts(), (4, 10));
+        assert!(samples.figure(RPS, Held::Ratio).unwrap().rough);
+    }
+
+    #[test]
+    fn two_variants_meet_in_the_same_round() {
+        let mut series = Vec::new();
+        for round in 0..8 {
+            let speed = 1000.0 + round as f64;
+            series.extend([slice(BARE, round, speed), slice(1, round, speed * 0.9)]);
+            series.extend([slice(BARE, round, speed), slice(2, round, speed * 0.6)]);
+        }
+        series.push(slice(BARE, 7, 1007.0));
+        let [ours, theirs] = [1, 2].map(|target| Samples::of(&series, target, 6));
+        let figure = ours.against(&theirs, RPS, Held::Ratio, |a, b| a / b).unwrap();
+        assert!((figure.median - 1.5).abs() < 0.01, "{figure:?}");
+    }
+
+    fn slice(target: usize, round: usize, rps: f64) -> Slice {
+        let interval = Interval {
+            wall: Duration::from_secs(1),
+            envoy: Duration::from_secs(1),
+            service: Duration::ZERO,
+            envoy_waited: Duration::ZERO,
+            foreign: Duration::ZERO,
+            stolen: Duration::ZERO,
+            load_core: Duration::from_millis(300),
+        };
+        Slice { target, round, count: Count { requests: rps as u64, rps, p50_us: 100.0 }, interval }
+    }
+}

@@ -1,0 +1,96 @@
+//! The load: wrk, one thread, keep-alive, fixed headers.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, io};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::rules::{HOST, LOAD_HEADERS, LOAD_PATH};
+
+/// Prints the counters that wrk's own report rounds.
+const REPORT: &str = r#"
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format("counted %d %d %d %d\n", summary.requests, summary.duration,
+    e.connect + e.read + e.write + e.status + e.timeout, latency:percentile(50)))
+end
+"#;
+
+/// wrk, found and given its report.
+#[derive(Debug)]
+pub struct Wrk {
+    report: PathBuf,
+}
+
+/// What one run of wrk counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Count {
+    /// Answered requests.
+    pub requests: u64,
+    /// Requests a second.
+    pub rps: f64,
+    /// The median latency in µs.
+    pub p50_us: f64,
+}
+
+impl Wrk {
+    /// Looks for wrk.
+    pub fn find(dir: &Path) -> Result<Self> {
+        match Command::new("wrk").arg("--version").output() {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("wrk makes the load and is not installed: apt-get install wrk")
+            }
+            Err(error) => return Err(error).context("running wrk"),
+        }
+        let report = dir.join("report.lua");
+        fs::write(&report, REPORT)?;
+        Ok(Self { report })
+    }
+
+    /// Loads a listener on the loopback. Anything but a 2xx or 3xx for every
+    /// request is an error: a refusal is cheap and would look fast.
+    pub fn run(&self, port: u16, placeholder: &str, connections: u32, seconds: u64) -> Result<Count> {
+        let mut wrk = Command::new("wrk");
+        wrk.args(["--threads", "1", "--timeout", "5s", "--connections", &connections.to_string()])
+            .args(["--duration", &format!("{seconds}s"), "--script"])
+            .arg(&self.report)
+            .args(["--header", &format!("Host: {HOST}")])
+            .args(["--header", &format!("Authorization: Bearer {placeholder}")]);
+        for (name, value) in LOAD_HEADERS {
+            wrk.args(["--header", &format!("{name}: {value}")]);
+        }
+        let output = wrk.arg(format!("http://127.0.0.1:{port}{LOAD_PATH}")).output().context("running wrk")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let count = parse(&text)
+            .ok_or_else(|| anyhow!("wrk counted nothing:\n{text}{}", String::from_utf8_lossy(&output.stderr)))?;
+        ensure!(count.1 == 0, "{} of {} requests failed:\n{text}", count.1, count.0.requests);
+        Ok(count.0)
+    }
+}
+
+/// The count and the number of failures.
+fn parse(text: &str) -> Option<(Count, u64)> {
+    let line = text.lines().find_map(|line| line.strip_prefix("counted "))?;
+    let numbers: Vec<u64> = line.split(' ').map_while(|number| number.parse().ok()).collect();
+    let [requests, micros, failures, p50] = numbers[..] else {
+        return None;
+    };
+    let rps = requests as f64 / (micros as f64 / 1e6);
+    (requests > 0 && micros > 0).then_some((Count { requests, rps, p50_us: p50 as f64 }, failures))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_read_and_nothing_is_not_a_count() {
+        let (count, failures) = parse("Running 1s test\ncounted 5000 1000000 3 250\n").unwrap();
+        assert_eq!((count.requests, count.p50_us, failures), (5000, 250.0, 3));
+        assert!((count.rps - 5000.0).abs() < 1e-9);
+        assert!(parse("counted 0 1000000 0 0").is_none());
+        assert!(parse("unable to connect").is_none());
+    }
+}

@@ -1,0 +1,34 @@
+//! How long the run takes. `BENCH_QUICK=1` asks for a minute instead of six.
+
+use serde::Serialize;
+
+/// The budget of one run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Plan {
+    /// A minute, to see that everything works; its figures are rough.
+    pub quick: bool,
+    /// One measurement. wrk's shortest.
+    pub slice_seconds: u64,
+    /// Rounds of throughput slices stop here.
+    pub throughput_seconds: u64,
+    /// Rounds of one-connection slices stop here.
+    pub latency_seconds: u64,
+    /// Connections of a throughput slice.
+    pub connections: u32,
+    /// Fewer clean slices than this, and a figure is marked as rough.
+    pub enough: usize,
+}
+
+impl Plan {
+    /// The plan that the environment asks for.
+    pub fn from_env() -> Self {
+        let quick = std::env::var_os("BENCH_QUICK").is_some_and(|value| value != "0" && !value.is_empty());
+        let (throughput_seconds, latency_seconds) = if quick { (28, 14) } else { (205, 110) };
+        Self { quick, slice_seconds: 1, throughput_seconds, latency_seconds, connections: 16, enough: 6 }
+    }
+
+    /// Without the start and the warming.
+    pub fn measured_seconds(&self) -> u64 {
+        self.throughput_seconds + self.latency_seconds
+    }
+}

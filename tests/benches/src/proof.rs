@@ -1,0 +1,74 @@
+//! Before a variant is measured, it shows that it does what its name says.
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HOST as HOST_HEADER};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::Empty;
+
+use crate::client::Client;
+use crate::rules::{HOST, PROOF_PATH};
+use crate::upstream::Upstream;
+use crate::variants::Claim;
+
+/// A second credential that the agent tries to bring along.
+const SECOND_CREDENTIAL: (&str, &str) = ("x-api-key", "the agent's own");
+
+/// One variant's listener under proof.
+#[derive(Clone, Copy, Debug)]
+pub struct Prover<'a> {
+    /// Sends the requests.
+    pub client: &'a Client,
+    /// Remembers what arrived.
+    pub upstream: &'a Upstream,
+    /// The variant's port.
+    pub port: u16,
+}
+
+impl Prover<'_> {
+    /// Fails unless the claim holds on the wire.
+    pub fn prove(&self, claim: &Claim, placeholder: &str) -> Result<()> {
+        let own = format!("Bearer {placeholder}");
+        match claim {
+            Claim::Untouched => self.arrives(&own, &own).map(drop),
+            Claim::Injects { authorization } => self.arrives(&own, authorization).map(drop),
+            Claim::Decides { authorization, read_only } => {
+                let received = self.arrives(&own, authorization)?;
+                let second = received.get(SECOND_CREDENTIAL.0);
+                ensure!(second.is_none(), "a second credential reached the upstream");
+                self.arrives(&format!("Bearer {read_only}"), authorization)?;
+                self.refused(Method::GET, "Bearer ghp_ATTACHEunknown", StatusCode::UNAUTHORIZED)?;
+                self.refused(Method::POST, &format!("Bearer {read_only}"), StatusCode::FORBIDDEN)
+            }
+        }
+    }
+
+    /// A read must be answered 200, with `expected` at the upstream.
+    fn arrives(&self, sent: &str, expected: &str) -> Result<HeaderMap> {
+        let (status, body) = self.send(Method::GET, sent)?;
+        ensure!(status == StatusCode::OK, "a read is answered {status}: {body}");
+        let received = self.upstream.take_received().unwrap_or_default();
+        let values: Vec<_> = received.get_all(AUTHORIZATION).iter().collect();
+        ensure!(values == [expected], "not the one expected Authorization reached the upstream");
+        Ok(received)
+    }
+
+    /// Must be answered `expected`, and not reach the upstream.
+    fn refused(&self, method: Method, sent: &str, expected: StatusCode) -> Result<()> {
+        let (status, body) = self.send(method.clone(), sent)?;
+        ensure!(status == expected, "{method} is answered {status}, not {expected}: {body}");
+        ensure!(self.upstream.take_received().is_none(), "a refused {method} reached the upstream");
+        Ok(())
+    }
+
+    fn send(&self, method: Method, authorization: &str) -> Result<(StatusCode, String)> {
+        let request: Request<Empty<Bytes>> = Request::builder()
+            .method(method)
+            .uri(format!("http://127.0.0.1:{}{PROOF_PATH}", self.port))
+            .header(HOST_HEADER, HOST)
+            .header(AUTHORIZATION, authorization)
+            .header(SECOND_CREDENTIAL.0, SECOND_CREDENTIAL.1)
+            .body(Empty::new())?;
+        self.client.send(request)
+    }
+}

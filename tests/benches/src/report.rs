@@ -1,0 +1,257 @@
+//! The table, the comparison with the targets, and `bench.json`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::estimate::{CPU_US, Figure, Held, LOAD_CORE, P50_US, RPS, RULE, SERVICE_US, Samples};
+use crate::machine::Machine;
+use crate::plan::Plan;
+use crate::variants::Absent;
+
+/// One variant's samples in both series.
+#[derive(Debug)]
+pub struct Measured {
+    /// At many connections.
+    pub throughput: Samples,
+    /// At one connection.
+    pub latency: Samples,
+    /// It asks a service, whose CPU time is worth a column.
+    pub has_service: bool,
+}
+
+/// Everything that a run found out.
+#[derive(Debug)]
+pub struct Report {
+    /// Where it ran.
+    pub machine: Machine,
+    /// Envoy's version.
+    pub envoy: String,
+    /// How long it ran.
+    pub plan: Plan,
+    /// Rounds of the throughput and of the latency series.
+    pub rounds: (usize, usize),
+    /// The variants in the order of the table.
+    pub variants: Vec<(&'static str, Result<Measured, Absent>)>,
+    /// The size of the filter's module.
+    pub module_bytes: Option<u64>,
+}
+
+/// A target, and whether it is met. A missed one fails nothing: speed is
+/// judged by people.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    target: &'static str,
+    measured: String,
+    verdict: &'static str,
+}
+
+/// A module above this many bytes misses its target.
+const MODULE_LIMIT: u64 = 350_000;
+
+impl Report {
+    /// The machine-readable result.
+    pub fn to_json(&self) -> Value {
+        let variants: BTreeMap<_, _> = self
+            .variants
+            .iter()
+            .map(|(name, variant)| match variant {
+                Ok(measured) => (*name, measured.to_json()),
+                Err(Absent(reason)) => (*name, json!({"absent": reason})),
+            })
+            .collect();
+        json!({
+            "machine": self.machine,
+            "envoy": self.envoy,
+            "method": {
+                "plan": self.plan,
+                "slices": "bare, variant, bare, variant, …; variants in a new random order each round",
+                "figures": "medians; each slice against the mean of its two bare neighbours",
+                "error": "half of the median's 95 % interval by order statistics",
+                "rejected": {
+                    "rule": "the slice or a bare neighbour exceeds one of these shares",
+                    "limits": RULE,
+                },
+                "rough": "fewer clean slices than plan.enough: all slices were used",
+                "bare": "each bare slice against the bare slices before and after: the method's own error",
+            },
+            "rounds": {"throughput": self.rounds.0, "latency": self.rounds.1},
+            "variants": variants,
+            "targets": self.verdicts(),
+            "module_bytes": self.module_bytes,
+        })
+    }
+
+    /// The same for people.
+    pub fn to_text(&self) -> String {
+        let mut lines = vec![
+            format!(
+                "Envoy {}, one worker; {} rounds of throughput, {} of latency",
+                self.envoy, self.rounds.0, self.rounds.1
+            ),
+            String::new(),
+            format!(
+                "{:<20} {:>15} {:>17} {:>12} {:>20} {:>9}",
+                "variant", "rps vs bare", "CPU µs over bare", "elsewhere", "p50 µs at 1 (over)", "clean"
+            ),
+        ];
+        lines.extend(self.variants.iter().map(|(name, variant)| match variant {
+            Ok(measured) => measured.to_row(name),
+            Err(Absent(reason)) => format!("{name:<20} absent: {reason}"),
+        }));
+        lines.push(String::new());
+        for Verdict { target, measured, verdict } in self.verdicts() {
+            lines.push(format!("{target:<52} {measured:>18}  {verdict}"));
+        }
+        if self.any_rough() {
+            lines.push("\n~ rough: too few clean slices, all were used".to_owned());
+        }
+        lines.join("\n")
+    }
+
+    fn verdicts(&self) -> Vec<Verdict> {
+        let over = |other, quantity| self.ours_against(other, quantity, Held::Over, |a, b| a - b);
+        let times = |other| self.ours_against(other, RPS, Held::Ratio, |a, b| a / b);
+        let cpu = |figure: &Figure| format!("{:+.1} ±{:.1} µs", figure.median, figure.error());
+        let ratio = |figure: &Figure| format!("{:.2} ±{:.2}×", figure.median, figure.error());
+        vec![
+            at_most("CPU: attache ≤ noop_wasm + 12 µs", over("noop_wasm", CPU_US), 12.0, cpu),
+            at_most("CPU: attache ≤ lua", over("lua", CPU_US), 0.0, cpu),
+            at_least("throughput: attache ≥ lua", times("lua"), 1.0, ratio),
+            at_least("throughput: attache ≥ 1.5 × ext_authz", times("ext_authz"), 1.5, ratio),
+            Verdict {
+                target: "module ≤ 350 KB",
+                measured: self.module_bytes.map_or("-".to_owned(), |bytes| format!("{} KB", bytes / 1000)),
+                verdict: self.module_bytes.map_or(NOT_MEASURED, |bytes| verdict(bytes <= MODULE_LIMIT)),
+            },
+        ]
+    }
+
+    fn ours_against(
+        &self,
+        other: &str,
+        quantity: fn(&crate::slices::Slice) -> f64,
+        held: Held,
+        compare: fn(f64, f64) -> f64,
+    ) -> Option<Figure> {
+        let throughput = |wanted: &str| {
+            let (_, variant) = self.variants.iter().find(|(name, _)| *name == wanted)?;
+            variant.as_ref().ok().map(|measured| &measured.throughput)
+        };
+        throughput("attache")?.against(throughput(other)?, quantity, held, compare)
+    }
+
+    fn any_rough(&self) -> bool {
+        let present = self.variants.iter().filter_map(|(_, variant)| variant.as_ref().ok());
+        present.flat_map(Measured::figures).any(|figure| figure.rough)
+    }
+}
+
+impl Measured {
+    fn figures(&self) -> impl Iterator<Item = Figure> {
+        let throughput = self.throughput.figure(RPS, Held::Ratio);
+        throughput.into_iter().chain(self.latency.figure(P50_US, Held::Over))
+    }
+
+    fn to_json(&self) -> Value {
+        let (clean, total) = self.throughput.counts();
+        let (latency_clean, latency_total) = self.latency.counts();
+        let rps = self.throughput.figure(RPS, Held::Ratio);
+        let cpu = self.throughput.figure(CPU_US, Held::Over);
+        let p50 = self.latency.figure(P50_US, Held::Alone);
+        let p50_over = self.latency.figure(P50_US, Held::Over);
+        let service = self.throughput.figure(SERVICE_US, Held::Alone).filter(|_| self.has_service);
+        let alone = |quantity| median(self.throughput.figure(quantity, Held::Alone));
+        json!({
+            "rps_vs_bare": median(rps),
+            "cpu_us_over_bare": median(cpu),
+            "p50_us": median(p50),
+            "p50_us_over_bare": median(p50_over),
+            "service_cpu_us": median(service),
+            "rps": alone(RPS),
+            "cpu_us": alone(CPU_US),
+            "load_core_busy": alone(LOAD_CORE),
+            "slices_clean": clean,
+            "slices_total": total,
+            "latency_slices_clean": latency_clean,
+            "latency_slices_total": latency_total,
+            "rough": self.figures().any(|figure| figure.rough),
+            "error": {
+                "rps_vs_bare": error(rps),
+                "cpu_us_over_bare": error(cpu),
+                "p50_us": error(p50),
+                "p50_us_over_bare": error(p50_over),
+                "service_cpu_us": error(service),
+            },
+        })
+    }
+
+    fn to_row(&self, name: &str) -> String {
+        let rps = self.throughput.figure(RPS, Held::Ratio);
+        let cpu = self.throughput.figure(CPU_US, Held::Over);
+        let service = self.throughput.figure(SERVICE_US, Held::Alone).filter(|_| self.has_service);
+        let p50 = self.latency.figure(P50_US, Held::Alone);
+        let over = self.latency.figure(P50_US, Held::Over);
+        let (clean, total) = self.throughput.counts();
+        format!(
+            "{name:<20} {:>15} {:>17} {:>12} {:>20} {:>9}",
+            cell(rps, |f| format!("{:.2} ±{:.2}", f.median, f.error())),
+            cell(cpu, |f| format!("{:+.1} ±{:.1}", f.median, f.error())),
+            cell(service, |f| format!("{:.1}", f.median)),
+            cell(p50, |f| format!("{:.0} ", f.median))
+                + &cell(over, |f| format!("({:+.0} ±{:.0})", f.median, f.error())),
+            format!("{clean}/{total}"),
+        )
+    }
+}
+
+const NOT_MEASURED: &str = "not measured";
+
+fn at_most(target: &'static str, figure: Option<Figure>, limit: f64, show: impl Fn(&Figure) -> String) -> Verdict {
+    judge(target, figure, |value| value <= limit, show)
+}
+
+fn at_least(target: &'static str, figure: Option<Figure>, limit: f64, show: impl Fn(&Figure) -> String) -> Verdict {
+    judge(target, figure, |value| value >= limit, show)
+}
+
+/// By the median; where the interval's ends disagree, that is said.
+fn judge(
+    target: &'static str,
+    figure: Option<Figure>,
+    meets: impl Fn(f64) -> bool,
+    show: impl Fn(&Figure) -> String,
+) -> Verdict {
+    let Some(figure) = figure else {
+        return Verdict { target, measured: "-".to_owned(), verdict: NOT_MEASURED };
+    };
+    let sure = meets(figure.interval.0) == meets(figure.interval.1) && !figure.rough;
+    let verdict = match (meets(figure.median), sure) {
+        (met, true) => verdict(met),
+        (true, false) => "met, within the error",
+        (false, false) => "missed, within the error",
+    };
+    Verdict { target, measured: show(&figure), verdict }
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "missed" }
+}
+
+fn median(figure: Option<Figure>) -> Option<f64> {
+    figure.map(|figure| rounded(figure.median))
+}
+
+fn error(figure: Option<Figure>) -> Option<f64> {
+    figure.map(|figure| rounded(figure.error()))
+}
+
+/// Three decimals: more would be noise in a file that is compared by eye.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+fn cell(figure: Option<Figure>, show: impl Fn(&Figure) -> String) -> String {
+    figure.map_or_else(|| "-".to_owned(), |f| if f.rough { format!("~{}", show(&f)) } else { show(&f) })
+}

@@ -1,0 +1,84 @@
+//! Medians and how far to trust them. No distribution is assumed: slices on a
+//! shared machine have tails.
+
+/// The median, or `None` of nothing.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let sorted = sorted(values);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(sorted[middle]),
+        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+    }
+}
+
+/// The 95 % confidence interval of the median by order statistics.
+///
+/// Under six values no pair of order statistics reaches 95 %; the full range
+/// is given then.
+pub fn median_interval(values: &[f64]) -> Option<(f64, f64)> {
+    let sorted = sorted(values);
+    let first = sorted.first()?;
+    let last = sorted.last()?;
+    match values_to_drop(sorted.len()) {
+        0 => Some((*first, *last)),
+        dropped => Some((sorted[dropped], sorted[sorted.len() - 1 - dropped])),
+    }
+}
+
+/// How many values each end loses so that what is left still covers the median
+/// in 95 % of the cases: the largest `k` with P(X ≤ k) ≤ 2.5 % for
+/// X ~ Binomial(n, ½).
+fn values_to_drop(n: usize) -> usize {
+    let mut term = 0.5_f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
+    let mut tail = term;
+    let mut k = 0;
+    while tail + next_term(term, n, k) <= 0.025 {
+        term = next_term(term, n, k);
+        tail += term;
+        k += 1;
+    }
+    k
+}
+
+/// P(X = k+1) from P(X = k).
+fn next_term(term: f64, n: usize, k: usize) -> f64 {
+    term * (n - k) as f64 / (k + 1) as f64
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_even_counts_lies_between_the_middle_two() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
+    }
+
+    #[test]
+    fn the_interval_drops_what_the_binomial_table_says() {
+        // From the table for the 95 % interval of a median (sign test):
+        // n = 6 and 8 keep the range, 9 drops one each side, 15 drops 3, 20 drops 5.
+        for (n, dropped) in [(1, 0), (6, 0), (8, 0), (9, 1), (15, 3), (20, 5)] {
+            assert_eq!(values_to_drop(n), dropped, "n = {n}");
+        }
+        let values: Vec<f64> = (1..=20).map(f64::from).collect();
+        assert_eq!(median_interval(&values), Some((6.0, 15.0)));
+    }
+
+    #[test]
+    fn one_wild_value_moves_neither() {
+        let mut values: Vec<f64> = (1..=20).map(f64::from).collect();
+        values[19] = 1e9;
+        assert_eq!(median(&values), Some(10.5));
+        assert_eq!(median_interval(&values), Some((6.0, 15.0)));
+    }
+}

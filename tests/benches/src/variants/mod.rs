@@ -1,0 +1,133 @@
+//! The variants, one file each, one line each in [`all`].
+
+mod attache;
+mod bare;
+mod credential_injector;
+mod ext_authz;
+mod lua;
+mod noop_wasm;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::{Map, Value};
+
+use crate::counters::Meter;
+use crate::rules::Rules;
+
+/// The name of the variant that all others are measured against.
+pub const BARE: &str = "bare";
+
+/// What a variant may use to prepare itself.
+#[derive(Debug)]
+pub struct Workbench {
+    /// For its files; removed at the end.
+    pub dir: PathBuf,
+    /// Cargo's target directory, where modules and binaries are.
+    pub target: PathBuf,
+    /// The port of the upstream.
+    #[expect(dead_code, reason = "for the one variant that brings its own cluster to it")]
+    pub upstream_port: u16,
+    /// The shared rule table.
+    pub rules: Rules,
+}
+
+/// A variant's place in the one Envoy, and how to talk to it.
+#[derive(Debug)]
+pub struct Part {
+    /// Its listener; name and port are set by the bootstrap.
+    pub listener: Value,
+    /// Clusters beyond the upstream's.
+    pub clusters: Vec<Value>,
+    /// Static secrets.
+    pub secrets: Vec<Value>,
+    /// What its bootstrap says beyond admin, node and static resources.
+    pub bootstrap: Map<String, Value>,
+    /// The placeholder that the load sends in Authorization.
+    pub placeholder: String,
+    /// What it claims, and has to show before it is measured.
+    pub claim: Claim,
+    /// The service it asks, whose CPU time is reported beside Envoy's.
+    pub service: Option<Meter>,
+    /// Processes on the load core that live as long as the measurement.
+    pub alive: Vec<Alive>,
+}
+
+/// What a variant does with a request.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// Nothing: the placeholder reaches the upstream.
+    Untouched,
+    /// It replaces Authorization, whoever asks.
+    Injects {
+        /// What the upstream must receive.
+        authorization: String,
+    },
+    /// It injects by the rules: it strips other credentials, refuses unknown
+    /// placeholders, and writes of a read-only session.
+    Decides {
+        /// What the upstream must receive.
+        authorization: String,
+        /// A placeholder that may only read.
+        read_only: String,
+    },
+}
+
+/// Why a variant is not in this run.
+#[derive(Clone, Debug)]
+pub struct Absent(pub String);
+
+/// A variant, ready or not.
+pub type Variant = (&'static str, Result<Part, Absent>);
+
+/// A child process, ended when dropped.
+#[derive(Debug)]
+pub struct Alive(pub std::process::Child);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every variant, `bare` first.
+pub fn all(bench: &Workbench) -> Result<Vec<Variant>> {
+    Ok(vec![
+        (BARE, Ok(bare::part(bench))),
+        ("noop_wasm", noop_wasm::part(bench)?),
+        ("credential_injector", Ok(credential_injector::part(bench)?)),
+        ("lua", Ok(lua::part(bench)?)),
+        ("attache", attache::part(bench)?),
+        ("ext_authz", Ok(ext_authz::part(bench)?)),
+    ])
+}
+
+/// The size of the filter's module in bytes, if it is built.
+pub fn module_bytes(bench: &Workbench) -> Option<u64> {
+    attache::module(bench).and_then(|path| std::fs::metadata(path).ok()).map(|file| file.len())
+}
+
+impl Part {
+    /// A part that is nothing but filters before the router.
+    fn filters(bench: &Workbench, filters: Vec<Value>, claim: Claim) -> Self {
+        Self {
+            listener: crate::envoy::listener(filters),
+            clusters: Vec::new(),
+            secrets: Vec::new(),
+            bootstrap: Map::new(),
+            placeholder: bench.rules.placeholder(false),
+            claim,
+            service: None,
+            alive: Vec::new(),
+        }
+    }
+}
+
+impl Claim {
+    /// The claim of the variants that decide by the shared table.
+    fn decides_by(rules: &Rules) -> Self {
+        Self::Decides { authorization: rules.authorization(), read_only: rules.placeholder(true) }
+    }
+}

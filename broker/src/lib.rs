@@ -1,1 +1,8 @@
-//! Attaché, the broker.
+//! Attaché's broker: it knows the secrets and who may use them, and tells Envoy's filter.
+//!
+//! A secret leaves it through one door, the answer to `POST /v1/grants`, after the record of it is
+//! durable. It never logs one, never writes one to disk, and never speaks to an agent.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;

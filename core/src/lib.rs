@@ -6,22 +6,22 @@
 //! targets and for wasm32, and both the filter and the broker stand on it.
 #![forbid(unsafe_code)]
 
-// pub mod access;
+pub mod access;
 pub mod audit;
 pub mod digest;
-// pub mod evidence;
-// pub mod headers;
+pub mod evidence;
+pub mod headers;
 pub mod injection;
-// pub mod matching;
+pub mod matching;
 pub mod names;
 pub mod placeholder;
 pub mod policy;
 pub mod refusal;
-// pub mod request;
+pub mod request;
 pub mod secret;
 mod time;
 pub mod wire;
-// pub mod worker;
+pub mod worker;
 
 pub use secret::Secret;
 pub use time::Millis;

@@ -4,6 +4,7 @@
 //! base62 and carries at least 128 bits.
 
 use crate::digest::hmac_sha256;
+use crate::headers::Span;
 use serde::{Deserialize, Serialize};
 
 /// What every placeholder contains.
@@ -94,18 +95,22 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// All placeholders in `text`: each the longest run of token bytes around a marker.
+/// The longest run of token bytes around a marker that stands at `mark`.
+pub fn token_around(text: &[u8], mark: usize) -> Span {
+    let run = |bytes: &mut dyn Iterator<Item = &u8>| bytes.take_while(|b| is_token_byte(**b)).count();
+    let before = run(&mut text.get(..mark).unwrap_or_default().iter().rev());
+    let after = run(&mut text.get(mark..).unwrap_or_default().iter());
+    Span::new(mark - before, mark + after)
+}
+
+/// All placeholders in `text`.
 pub fn find(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut from = 0;
     std::iter::from_fn(move || {
-        let rest = text.get(from..)?;
-        let at = from + memchr::memmem::find(rest, MARKER.as_bytes())?;
-        let before = text.get(from..at)?;
-        let start = at - before.iter().rev().take_while(|b| is_token_byte(**b)).count();
-        let after = text.get(at..)?;
-        let end = at + after.iter().take_while(|b| is_token_byte(**b)).count();
-        from = end;
-        text.get(start..end)
+        let mark = from + memchr::memmem::find(text.get(from..)?, MARKER.as_bytes())?;
+        let token = token_around(text, mark);
+        from = token.end();
+        Some(token.of(text))
     })
 }
 

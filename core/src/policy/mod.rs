@@ -1,7 +1,9 @@
 //! The policy: what was written ([`Spec`]) and what runs ([`Policy`]).
 
+mod compile;
 mod spec;
 
+pub use compile::{Binding, Destination, Policy, PolicyError};
 pub use spec::{
     AccessMode, AccessSpec, BindingSpec, BodyRule, Carrier, DestinationSpec, MissingPlaceholder, OperationSpec, Spec,
     Unmatched,

@@ -1,0 +1,191 @@
+//! Access by method, path and query.
+
+use super::{Body, says};
+use crate::matching::path::{Pattern, PatternError};
+use crate::matching::{method, query};
+use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec};
+use crate::refusal::Reason;
+
+/// Compiled exceptions to the rules of read-only.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    reads: Vec<Rule>,
+    writes: Vec<Rule>,
+}
+
+/// Why an exception makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// The path pattern.
+    #[error(transparent)]
+    Path(#[from] PatternError),
+    /// The method.
+    #[error("a method is written in upper case, and is neither TRACE nor CONNECT")]
+    Method,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    method: Vec<u8>,
+    path: Pattern,
+    query: Vec<(String, String)>,
+    body: Option<BodyRule>,
+}
+
+/// What a request wants to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation<'a> {
+    /// The method, exact.
+    pub method: &'a [u8],
+    /// The path at its destination.
+    pub path: &'a [u8],
+    /// The query, if any.
+    pub query: Option<&'a [u8]>,
+    /// Whether a header asks the upstream to treat the method as another, or to leave HTTP.
+    pub disguised: bool,
+}
+
+impl Access {
+    /// Compiles what the config wrote.
+    pub fn compile(spec: &AccessSpec) -> Result<Self, AccessError> {
+        let rules = |specs: &[OperationSpec]| specs.iter().map(Rule::compile).collect::<Result<_, _>>();
+        Ok(Self { reads: rules(&spec.reads)?, writes: rules(&spec.writes)? })
+    }
+
+    /// Whether some decision needs a request's body.
+    pub fn needs_body(&self) -> bool {
+        self.reads.iter().chain(&self.writes).any(|rule| rule.body.is_some())
+    }
+
+    /// Allows the operation, or says why not. `body` is asked for only where a rule needs it.
+    pub fn check<'b>(
+        &self,
+        mode: AccessMode,
+        operation: Operation<'_>,
+        body: impl FnOnce() -> Body<'b>,
+    ) -> Result<(), Reason> {
+        match mode {
+            AccessMode::ReadWrite => Ok(()),
+            AccessMode::ReadOnly => self.check_read(operation, body),
+        }
+    }
+
+    fn check_read<'b>(&self, operation: Operation<'_>, body: impl FnOnce() -> Body<'b>) -> Result<(), Reason> {
+        let overridden =
+            || query::parameters(operation.query.unwrap_or_default()).any(|p| query::decodes_to(p.name, b"_method"));
+        if operation.disguised || overridden() {
+            return Err(Reason::ReadOnly);
+        }
+        if method::is_safe(operation.method) {
+            let writes = self.writes.iter().any(|rule| rule.fits(operation));
+            return if writes { Err(Reason::ReadOnly) } else { Ok(()) };
+        }
+        let mut fitting = self.reads.iter().filter(|rule| rule.fits(operation)).peekable();
+        if fitting.peek().is_none() {
+            return Err(Reason::ReadOnly);
+        }
+        let body = body();
+        for rule in fitting {
+            if rule.body.as_ref().map_or(Ok(true), |wanted| says(wanted, body))? {
+                return Ok(());
+            }
+        }
+        Err(Reason::ReadOnly)
+    }
+}
+
+impl Rule {
+    fn compile(spec: &OperationSpec) -> Result<Self, AccessError> {
+        if !method::may_carry(spec.method.as_bytes()) {
+            return Err(AccessError::Method);
+        }
+        Ok(Self {
+            method: spec.method.clone().into_bytes(),
+            path: Pattern::parse(&spec.path)?,
+            query: spec.query.clone().into_iter().collect(),
+            body: spec.body.clone(),
+        })
+    }
+
+    fn fits(&self, operation: Operation<'_>) -> bool {
+        // What GET does, HEAD does too.
+        let same = self.method == operation.method || (self.method == b"GET" && operation.method == b"HEAD");
+        let has = |(name, value): &(String, String)| {
+            query::parameters(operation.query.unwrap_or_default())
+                .any(|p| query::decodes_to(p.name, name.as_bytes()) && query::decodes_to(p.value, value.as_bytes()))
+        };
+        same && self.path.matches(operation.path) && self.query.iter().all(has)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn github() -> Access {
+        let operation = |method: &str, path: &str, query: &[(&str, &str)], body| OperationSpec {
+            method: method.into(),
+            path: path.into(),
+            query: query.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            body,
+        };
+        let lfs = BodyRule::Json { member: "operation".into(), any_of: vec!["download".into()] };
+        Access::compile(&AccessSpec {
+            reads: vec![
+                operation("POST", "/*/*/git-upload-pack", &[], None),
+                operation("POST", "/*/*/info/lfs/objects/batch", &[], Some(lfs)),
+            ],
+            writes: vec![operation("GET", "/*/*/info/refs", &[("service", "git-receive-pack")], None)],
+        })
+        .unwrap()
+    }
+
+    fn read_only(method: &str, target: &str, body: Body<'_>) -> Result<(), Reason> {
+        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q.as_bytes())));
+        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised: false };
+        github().check(AccessMode::ReadOnly, operation, || body)
+    }
+
+    #[test]
+    fn read_only_is_an_allowlist() {
+        for (method, target, allowed) in [
+            ("GET", "/user", true),
+            ("HEAD", "/user", true),
+            ("OPTIONS", "/user", true),
+            ("POST", "/user", false),
+            ("QUERY", "/user", false),
+            ("PROPFIND", "/user", false),
+            ("get", "/user", false),
+            ("POST", "/o/r/git-upload-pack", true),
+            ("POST", "/o/r/git-receive-pack", false),
+            ("GET", "/o/r/info/refs?service=git-upload-pack", true),
+            ("GET", "/o/r/info/refs?service=git-receive-pack", false),
+            ("GET", "/o/r/info/refs?x=1&%73ervice=git%2Dreceive-pack", false),
+            ("HEAD", "/o/r/info/refs?service=git-receive-pack", false),
+            ("GET", "/user?_method=DELETE", false),
+        ] {
+            assert_eq!(read_only(method, target, Body::Unread).is_ok(), allowed, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_disguised_method_is_no_read() {
+        let operation = Operation { method: b"GET", path: b"/", query: None, disguised: true };
+        assert_eq!(github().check(AccessMode::ReadOnly, operation, || Body::Unread), Err(Reason::ReadOnly));
+        assert_eq!(github().check(AccessMode::ReadWrite, operation, || Body::Unread), Ok(()));
+    }
+
+    #[test]
+    fn a_body_decides_where_a_rule_asks_for_it() {
+        let batch = "/o/r/info/lfs/objects/batch";
+        for (body, verdict) in [
+            (Body::Whole(br#"{"operation":"download"}"#), Ok(())),
+            (Body::Whole(br#"{"operation":"upload"}"#), Err(Reason::ReadOnly)),
+            (Body::Whole(b"?"), Err(Reason::BodyUnreadable)),
+            (Body::TooLarge, Err(Reason::BodyTooLarge)),
+            (Body::Unread, Err(Reason::BodyUnreadable)),
+        ] {
+            assert_eq!(read_only("POST", batch, body), verdict, "{body:?}");
+        }
+    }
+}

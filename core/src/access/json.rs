@@ -1,0 +1,68 @@
+//! The one telling member of a JSON object (git LFS batch: `operation`).
+
+use crate::refusal::Reason;
+use serde::Deserializer as _;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use std::collections::HashSet;
+use std::fmt;
+
+/// Whether the object's top-level `member` is one of `any_of`. Anything that two parsers could
+/// read differently is unreadable: a repeated member, trailing text, something other than text.
+pub(super) fn member_is_one_of(body: &[u8], member: &str, any_of: &[String]) -> Result<bool, Reason> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let text = reader.deserialize_map(OneMember(member)).map_err(|_| Reason::BodyUnreadable)?;
+    reader.end().map_err(|_| Reason::BodyUnreadable)?;
+    Ok(any_of.contains(&text))
+}
+
+struct OneMember<'a>(&'a str);
+
+impl<'de> Visitor<'de> for OneMember<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with one text member `{}`", self.0)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
+        let mut seen = HashSet::new();
+        let mut found = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if key == self.0 {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+            // Servers that fold case would take `Operation` for `operation`.
+            if !seen.insert(key.to_lowercase()) {
+                return Err(serde::de::Error::custom("repeated member"));
+            }
+        }
+        found.ok_or_else(|| serde::de::Error::custom("missing member"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unambiguous_body_is_read() {
+        let check = |body: &str| member_is_one_of(body.as_bytes(), "operation", &["download".to_owned()]);
+        assert_eq!(check(r#"{"objects":[{"operation":"upload"}],"operation":"download"}"#), Ok(true));
+        assert_eq!(check(r#"{"operation":"download"}"#), Ok(true));
+        assert_eq!(check(r#"{"operation":"upload"}"#), Ok(false));
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "{\"operation\":1}",
+            r#"{"operation":"download","operation":"upload"}"#,
+            r#"{"operation":"download","Operation":"upload"}"#,
+            r#"{"operation":"download"} {"operation":"upload"}"#,
+            "\x1f\u{8b}",
+        ] {
+            assert_eq!(check(body), Err(Reason::BodyUnreadable), "{body}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Request targets and path patterns.
+//!
+//! A target is accepted only if nobody can read it in two ways: no dot segments in any encoding,
+//! no empty segments, no backslash, no escaped separator, no control or non-ASCII byte.
+
+use crate::headers::Span;
+
+/// The parts of a request target, as positions in the buffer it was read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The path, from its leading slash.
+    pub path: Span,
+    /// The query after the first `?`, if there is one.
+    pub query: Option<Span>,
+}
+
+/// The target can be read in more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the path can be read in more than one way")]
+pub struct Ambiguous;
+
+impl Target {
+    /// Splits and checks the target at `span` of `buffer`.
+    pub fn parse(buffer: &[u8], span: Span) -> Result<Self, Ambiguous> {
+        let text = span.of(buffer);
+        if text.first() != Some(&b'/') || !text.iter().all(|b| (0x21..0x7f).contains(b)) || text.contains(&b'#') {
+            return Err(Ambiguous);
+        }
+        let split = memchr::memchr(b'?', text);
+        let path_end = span.start() + split.unwrap_or(text.len());
+        let path = Span::new(span.start(), path_end);
+        check_path(path.of(buffer))?;
+        Ok(Self { path, query: split.map(|_| Span::new(path_end + 1, span.end())) })
+    }
+}
+
+/// Checks a path, as a config or a request wrote it.
+pub fn check_path(path: &[u8]) -> Result<(), Ambiguous> {
+    if path.first() != Some(&b'/') || path.contains(&b'\\') {
+        return Err(Ambiguous);
+    }
+    let mut segments = path.split(|b| *b == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        if (segment.is_empty() && !last) || is_dots(segment) || !escapes_are_plain(segment) {
+            return Err(Ambiguous);
+        }
+    }
+    Ok(())
+}
+
+/// `.`, `..` and what becomes them by decoding or by cutting `;parameters` off.
+fn is_dots(segment: &[u8]) -> bool {
+    let name = segment.split(|b| *b == b';').next().unwrap_or_default();
+    // Cheap and common: a segment that does not begin like a dot is none.
+    if !matches!(name.first(), Some(b'.' | b'%')) {
+        return name.is_empty() && !segment.is_empty();
+    }
+    let mut rest = name;
+    while let Some((first, tail)) = rest.split_first() {
+        rest = match first {
+            b'.' => tail,
+            _ => match rest.get(..3) {
+                Some(escape) if escape.eq_ignore_ascii_case(b"%2e") => rest.get(3..).unwrap_or_default(),
+                _ => return false,
+            },
+        };
+    }
+    true
+}
+
+/// Every `%` is followed by two hex digits that stand for neither a separator nor a control byte
+/// nor another `%` whose decoding would make one.
+fn escapes_are_plain(segment: &[u8]) -> bool {
+    let mut from = 0;
+    while let Some(at) = segment.get(from..).and_then(|rest| memchr::memchr(b'%', rest)) {
+        from += at + 3;
+        let digits = segment.get(from - 2..from);
+        let Some(byte) = digits.and_then(hex_byte) else { return false };
+        let twice = byte == b'%' && segment.get(from..from + 2).and_then(hex_byte).is_some();
+        if twice || byte < 0x20 || byte == 0x7f || byte == b'/' || byte == b'\\' {
+            return false;
+        }
+    }
+    true
+}
+
+fn hex_byte(digits: &[u8]) -> Option<u8> {
+    // from_str_radix alone would take a sign.
+    let text = std::str::from_utf8(digits).ok().filter(|t| t.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u8::from_str_radix(text, 16).ok()
+}
+
+/// Whether `path` lies under `prefix`, segment by segment: `/a` holds `/a` and `/a/b`, not `/ab`.
+pub fn is_under(path: &[u8], prefix: &str) -> bool {
+    let prefix = prefix.as_bytes();
+    let stem = prefix.strip_suffix(b"/").unwrap_or(prefix);
+    match path.strip_prefix(stem) {
+        Some([]) => prefix.last() != Some(&b'/') || stem.is_empty(),
+        Some([first, ..]) => *first == b'/',
+        None => false,
+    }
+}
+
+/// A path pattern: `*` stands for exactly one segment, a final `**` for any rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    segments: Vec<Segment>,
+    open: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(Vec<u8>),
+    Any,
+}
+
+/// The pattern is not a path, or uses `*` inside a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a path pattern is a plain path in which a whole segment may be `*`, and the last one `**`")]
+pub struct PatternError;
+
+impl Pattern {
+    /// Parses a pattern.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        check_path(text.as_bytes()).map_err(|Ambiguous| PatternError)?;
+        let (body, open) = text.strip_suffix("/**").map_or((text, false), |body| (body, true));
+        let segments = body
+            .split('/')
+            .skip(1)
+            .map(|segment| match segment {
+                "*" => Ok(Segment::Any),
+                _ if segment.contains('*') => Err(PatternError),
+                _ => Ok(Segment::Literal(segment.as_bytes().to_vec())),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { segments, open })
+    }
+
+    /// Whether a path is one of those meant.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        let mut rest = path.split(|b| *b == b'/').skip(1);
+        let fits = self.segments.iter().all(|segment| match (segment, rest.next()) {
+            (Segment::Any, Some(found)) => !found.is_empty(),
+            (Segment::Literal(wanted), Some(found)) => wanted == found,
+            (_, None) => false,
+        });
+        fits && (self.open || rest.next().is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(target: &str) -> Result<(String, Option<String>), Ambiguous> {
+        let text = |span: Span| String::from_utf8_lossy(span.of(target.as_bytes())).into_owned();
+        Target::parse(target.as_bytes(), Span::new(0, target.len())).map(|t| (text(t.path), t.query.map(text)))
+    }
+
+    #[test]
+    fn plain_targets_split_at_the_first_question_mark() {
+        for (target, path, query) in [
+            ("/", "/", None),
+            ("/a/b?c=/d?e", "/a/b", Some("c=/d?e")),
+            ("/a/?", "/a/", Some("")),
+            ("/a%20b/.well-known/..x/a;b=1", "/a%20b/.well-known/..x/a;b=1", None),
+            ("/100%25", "/100%25", None),
+        ] {
+            assert_eq!(parts(target), Ok((path.into(), query.map(str::to_owned))), "{target}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_targets_are_refused() {
+        for target in [
+            "",
+            "a",
+            "*",
+            "//a",
+            "/a//b",
+            "/./a",
+            "/a/..",
+            "/a/%2e%2E/b",
+            "/a/.%2e",
+            "/a/..;/b",
+            "/a/;x/b",
+            "/a\\b",
+            "/a%2fb",
+            "/a%5Cb",
+            "/a%00",
+            "/a%0d%0a",
+            "/a%252e%252e/b",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%+1",
+            "/a#b",
+            "/a b",
+            "http://x/",
+            "/a\u{7f}",
+            "/é",
+        ] {
+            assert_eq!(parts(target), Err(Ambiguous), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_end_at_a_segment() {
+        for (path, prefix, under) in [
+            ("/a", "/a", true),
+            ("/a/b", "/a", true),
+            ("/ab", "/a", false),
+            ("/a/b", "/a/", true),
+            ("/a", "/a/", false),
+            ("/anything", "/", true),
+            ("/", "/", true),
+        ] {
+            assert_eq!(is_under(path.as_bytes(), prefix), under, "{path} under {prefix}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_whole_segments() {
+        for (pattern, path, fits) in [
+            ("/*/*/git-upload-pack", "/o/r.git/git-upload-pack", true),
+            ("/*/*/git-upload-pack", "/o/git-upload-pack", false),
+            ("/*/*/git-upload-pack", "/o/r/git-upload-pack/x", false),
+            ("/v1/**", "/v1/a/b", true),
+            ("/v1/**", "/v1", true),
+            ("/v1/**", "/v10", false),
+            ("/a/*", "/a/", false),
+        ] {
+            assert_eq!(Pattern::parse(pattern).unwrap().matches(path.as_bytes()), fits, "{pattern} on {path}");
+        }
+        for bad in ["a", "/a*", "/**/a", "/../a"] {
+            assert_eq!(Pattern::parse(bad), Err(PatternError), "{bad}");
+        }
+    }
+}

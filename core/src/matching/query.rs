@@ -1,0 +1,61 @@
+//! Query strings, parameter by parameter.
+
+/// One `name=value` pair, as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// The whole text between two `&`.
+    pub text: &'a [u8],
+    /// What stands before the first `=`.
+    pub name: &'a [u8],
+    /// What stands after it.
+    pub value: &'a [u8],
+}
+
+/// All parameters, in order.
+pub fn parameters(query: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
+    query.split(|b| *b == b'&').map(|text| {
+        let at = memchr::memchr(b'=', text).unwrap_or(text.len());
+        Parameter { text, name: text.get(..at).unwrap_or_default(), value: text.get(at + 1..).unwrap_or_default() }
+    })
+}
+
+/// Whether `written`, percent-decoded and with `+` as a space, is exactly `plain`.
+pub fn decodes_to(written: &[u8], plain: &[u8]) -> bool {
+    decode(written).eq(plain.iter().copied())
+}
+
+/// Percent-decodes (`+` is a space); a broken escape stands for itself, as most servers read it.
+pub fn decode(written: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let byte = *written.get(at)?;
+        at += 1;
+        let escaped = (byte == b'%')
+            .then(|| written.get(at..at + 2))
+            .flatten()
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        Some(match escaped {
+            Some(decoded) => {
+                at += 2;
+                decoded
+            }
+            None if byte == b'+' => b' ',
+            None => byte,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_read_as_servers_read_them() {
+        let pairs: Vec<_> = parameters(b"a=1&b&=c&d=e=f").map(|p| (p.name, p.value)).collect();
+        assert_eq!(pairs, [(&b"a"[..], &b"1"[..]), (b"b", b""), (b"", b"c"), (b"d", b"e=f")]);
+        assert!(decodes_to(b"%61ccess%5ftoken", b"access_token"));
+        assert!(decodes_to(b"a+b%2", b"a b%2"));
+        assert!(!decodes_to(b"access_token2", b"access_token"));
+    }
+}

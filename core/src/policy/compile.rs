@@ -1,0 +1,229 @@
+//! The policy that runs: parsed once, looked up without allocating.
+
+use super::spec::{AccessMode, BindingSpec, Carrier, DestinationSpec, MissingPlaceholder, Spec, Unmatched};
+use crate::access::{Access, AccessError};
+use crate::evidence::AUTH_HEADERS;
+use crate::matching::host::{Authority, HostError};
+use crate::matching::path::{Ambiguous, check_path, is_under};
+use crate::names::Name;
+use crate::placeholder::MARKER;
+use memchr::memmem::Finder;
+use std::collections::HashMap;
+
+/// Everything a filter decides by, besides grants. Immutable; swapped whole.
+#[derive(Debug)]
+pub struct Policy {
+    version: String,
+    instance: Name,
+    unmatched: Unmatched,
+    destinations: Vec<Destination>,
+    by_authority: HashMap<Vec<u8>, usize>,
+    by_prefix: HashMap<Vec<u8>, usize>,
+    carriers: Vec<Vec<u8>>,
+    marker: Finder<'static>,
+}
+
+/// One place a credential may go.
+#[derive(Debug)]
+pub struct Destination {
+    /// `host:port`.
+    pub id: String,
+    /// The only cluster a request for it may take.
+    pub cluster: String,
+    /// Whether a request without identity is answered with a Basic challenge.
+    pub basic_challenge: bool,
+    bindings: Vec<Binding>,
+}
+
+/// One credential bound to one destination.
+#[derive(Debug)]
+pub struct Binding {
+    /// The credential.
+    pub credential: Name,
+    /// The `service` of audit records.
+    pub service: String,
+    /// What a request without a placeholder gets.
+    pub missing_placeholder: MissingPlaceholder,
+    /// Where the credential stands.
+    pub carrier: Carrier,
+    /// Exceptions to read-only.
+    pub access: Access,
+    paths: Vec<String>,
+}
+
+/// What is wrong with a policy. The broker checks before it publishes; the filter refuses to run one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// An authority is not one, or not canonical.
+    #[error("{destination}: {why}")]
+    Authority {
+        /// The destination's id.
+        destination: String,
+        /// What is wrong.
+        why: HostError,
+    },
+    /// Two destinations answer to one authority or route prefix.
+    #[error("{destination}: another destination is reached in the same way")]
+    Taken {
+        /// The destination's id.
+        destination: String,
+    },
+    /// A path prefix or route prefix can be read in two ways.
+    #[error("{destination}: {why}")]
+    Path {
+        /// The destination's id.
+        destination: String,
+        /// What is wrong.
+        why: Ambiguous,
+    },
+    /// An exception to read-only makes no sense.
+    #[error("{destination}: {why}")]
+    Access {
+        /// The destination's id.
+        destination: String,
+        /// What is wrong.
+        why: AccessError,
+    },
+}
+
+impl Policy {
+    /// Compiles a policy, or names the first thing wrong with it.
+    pub fn compile(spec: Spec) -> Result<Self, PolicyError> {
+        let mut policy = Self { version: spec.version, unmatched: spec.unmatched, ..Self::empty(spec.instance) };
+        for destination in spec.destinations {
+            policy.add(destination)?;
+        }
+        Ok(policy)
+    }
+
+    fn add(&mut self, spec: DestinationSpec) -> Result<(), PolicyError> {
+        let index = self.destinations.len();
+        let id = &spec.id;
+        for text in &spec.authorities {
+            let canonical = Authority::parse(text.as_bytes())
+                .and_then(|a| if a.to_string() == *text { Ok(()) } else { Err(HostError::BadCharacter) });
+            canonical.map_err(|why| PolicyError::Authority { destination: id.clone(), why })?;
+            if self.by_authority.insert(text.clone().into_bytes(), index).is_some() {
+                return Err(PolicyError::Taken { destination: id.clone() });
+            }
+        }
+        if let Some(prefix) = &spec.route_prefix {
+            check_path(prefix.as_bytes()).map_err(|why| PolicyError::Path { destination: id.clone(), why })?;
+            if self.by_prefix.insert(prefix.clone().into_bytes(), index).is_some() {
+                return Err(PolicyError::Taken { destination: id.clone() });
+            }
+        }
+        let bindings: Vec<_> = spec.bindings.into_iter().map(|b| Binding::compile(id, b)).collect::<Result<_, _>>()?;
+        for (binding, _) in &bindings {
+            if let Carrier::Header(name) = &binding.carrier
+                && !AUTH_HEADERS.contains(&name.as_bytes())
+                && !self.carriers.iter().any(|known| known == name.as_bytes())
+            {
+                self.carriers.push(name.clone().into_bytes());
+            }
+        }
+        self.destinations.push(Destination {
+            basic_challenge: bindings.iter().any(|(_, challenge)| *challenge),
+            bindings: bindings.into_iter().map(|(binding, _)| binding).collect(),
+            cluster: spec.cluster,
+            id: spec.id,
+        });
+        Ok(())
+    }
+
+    /// A policy that names no destination and lets nothing pass: what a worker starts with.
+    pub fn empty(instance: Name) -> Self {
+        Self {
+            version: String::new(),
+            instance,
+            unmatched: Unmatched::Deny,
+            destinations: Vec::new(),
+            by_authority: HashMap::new(),
+            by_prefix: HashMap::new(),
+            carriers: Vec::new(),
+            marker: Finder::new(MARKER).into_owned(),
+        }
+    }
+
+    /// Finds the marker of placeholders.
+    pub fn marker(&self) -> &Finder<'static> {
+        &self.marker
+    }
+
+    /// The version, which is the ETag.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The instance that published it.
+    pub fn instance(&self) -> &Name {
+        &self.instance
+    }
+
+    /// What happens to hosts that no destination names.
+    pub fn unmatched(&self) -> Unmatched {
+        self.unmatched
+    }
+
+    /// A destination by its index.
+    pub fn destination(&self, index: usize) -> Option<&Destination> {
+        self.destinations.get(index)
+    }
+
+    /// The destination that a canonical authority names.
+    pub fn by_authority(&self, canonical: &[u8]) -> Option<usize> {
+        self.by_authority.get(canonical).copied()
+    }
+
+    /// The destination under whose route prefix a path lies, and the prefix's length.
+    pub fn by_prefix(&self, path: &[u8]) -> Option<(usize, usize)> {
+        let end = 1 + memchr::memchr(b'/', path.get(1..)?)?;
+        self.by_prefix.get(path.get(..end)?).map(|index| (*index, end))
+    }
+
+    /// Whether some binding of some destination puts its credential into this header.
+    pub fn is_carrier(&self, header: &[u8]) -> bool {
+        self.carriers.iter().any(|known| known == header)
+    }
+}
+
+impl Destination {
+    /// The binding of a credential.
+    pub fn binding(&self, credential: &Name) -> Option<&Binding> {
+        self.bindings.iter().find(|b| b.credential == *credential)
+    }
+
+    /// All bindings.
+    pub fn bindings(&self) -> &[Binding] {
+        &self.bindings
+    }
+}
+
+impl Binding {
+    fn compile(destination: &str, spec: BindingSpec) -> Result<(Self, bool), PolicyError> {
+        let fail = || destination.to_owned();
+        for path in &spec.paths {
+            check_path(path.as_bytes()).map_err(|why| PolicyError::Path { destination: fail(), why })?;
+        }
+        let access = Access::compile(&spec.access).map_err(|why| PolicyError::Access { destination: fail(), why })?;
+        let binding = Self {
+            credential: spec.credential,
+            service: spec.service,
+            missing_placeholder: spec.missing_placeholder,
+            carrier: spec.carrier,
+            access,
+            paths: spec.paths,
+        };
+        Ok((binding, spec.basic_challenge))
+    }
+
+    /// Whether the credential is bound to this path.
+    pub fn covers(&self, path: &[u8]) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(|prefix| is_under(path, prefix))
+    }
+
+    /// Whether the session's mode can only be judged with the body at hand.
+    pub fn needs_body(&self, mode: AccessMode) -> bool {
+        mode == AccessMode::ReadOnly && self.access.needs_body()
+    }
+}

@@ -1,0 +1,107 @@
+//! From a grant to what exactly is done to the request.
+
+use super::{Asked, Snapshot, Way};
+use crate::access::{Body, Operation};
+use crate::evidence::AUTH_PARAMETERS;
+use crate::matching::query;
+use crate::policy::{Carrier, Policy};
+use crate::refusal::Reason;
+use crate::worker::Grant;
+
+/// What is done to a request that may go. Only [`authorise`] makes one.
+pub struct Forward {
+    remove: Vec<Vec<u8>>,
+    target: Option<Vec<u8>>,
+}
+
+impl Forward {
+    /// Headers to take out, by name: every auth-bearing one that the grant does not set.
+    pub fn remove(&self) -> impl Iterator<Item = &[u8]> {
+        self.remove.iter().map(Vec::as_slice)
+    }
+
+    /// The new request target, where parameters are taken out or set.
+    pub fn target(&self) -> Option<&[u8]> {
+        self.target.as_deref()
+    }
+}
+
+/// Decides on a request for which there is a grant. `body` is called only where a rule needs it.
+pub fn authorise<'b>(
+    policy: &Policy,
+    snapshot: &Snapshot,
+    asked: &Asked,
+    grant: &Grant,
+    body: impl FnOnce() -> Body<'b>,
+) -> Result<Forward, Reason> {
+    let Way::Managed(index) = asked.way else { return Err(Reason::Internal) };
+    let destination = policy.destination(index).ok_or(Reason::Internal)?;
+    let binding = destination.binding(&grant.credential).ok_or(Reason::CredentialNotGranted)?;
+    let bytes = snapshot.bytes();
+    let path = asked.path.of(bytes);
+    if !binding.covers(path) {
+        return Err(Reason::CredentialNotGranted);
+    }
+    let operation = Operation {
+        method: snapshot.method(),
+        path,
+        query: asked.query.map(|q| q.of(bytes)),
+        disguised: snapshot.is_disguised(),
+    };
+    binding.access.check(grant.access_mode, operation, body)?;
+    if !grant.sets(&binding.carrier) {
+        // The broker answered for another form than the policy describes: one of them is old.
+        return Err(Reason::BrokerUnavailable);
+    }
+    Ok(Forward {
+        remove: snapshot
+            .auth_lines()
+            .iter()
+            .map(|line| line.name.of(bytes))
+            .filter(|name| !grant.headers().any(|(set, _)| set.as_bytes() == *name))
+            .map(<[u8]>::to_vec)
+            .collect(),
+        target: rewrite_target(snapshot, asked, grant),
+    })
+}
+
+/// The target without auth-bearing parameters and with the grant's, if that changes anything.
+fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant) -> Option<Vec<u8>> {
+    let bytes = snapshot.bytes();
+    let injected = |name: &[u8]| grant.parameters().any(|(set, _)| query::decodes_to(name, set.as_bytes()));
+    let auth = |name: &[u8]| injected(name) || AUTH_PARAMETERS.iter().any(|known| query::decodes_to(name, known));
+    let written = asked.query.map(|q| q.of(bytes));
+    let stripped = written.is_some_and(|q| query::parameters(q).any(|p| auth(p.name)));
+    if !stripped && grant.parameters().next().is_none() {
+        return None;
+    }
+    let kept = written.into_iter().flat_map(query::parameters).filter(|p| !p.text.is_empty() && !auth(p.name));
+    let target = snapshot.target().of(bytes);
+    let path_len = memchr::memchr(b'?', target).unwrap_or(target.len());
+    let mut out = target.get(..path_len)?.to_vec();
+    let mut separator = b'?';
+    for parameter in kept {
+        out.push(separator);
+        out.extend_from_slice(parameter.text);
+        separator = b'&';
+    }
+    for (name, value) in grant.parameters() {
+        out.push(separator);
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'=');
+        // Exposed to become part of the request's target.
+        out.extend_from_slice(value.expose().as_bytes());
+        separator = b'&';
+    }
+    Some(out)
+}
+
+/// Whether the grant puts its credential where the policy says it stands.
+impl Grant {
+    fn sets(&self, carrier: &Carrier) -> bool {
+        match carrier {
+            Carrier::Header(name) => self.headers().any(|(set, _)| set == name),
+            Carrier::Query(name) => self.parameters().any(|(set, _)| set == name),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Which destination a request names, and what it shows about who asks.
+
+use super::Snapshot;
+use crate::evidence::Evidence;
+use crate::headers::Span;
+use crate::matching::host::Authority;
+use crate::matching::method;
+use crate::matching::path::Target;
+use crate::policy::{MissingPlaceholder, Policy, Unmatched};
+use crate::refusal::Reason;
+
+/// A request understood: where it wants to go, and who asks.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Where to.
+    pub way: Way,
+    /// The path at the destination, without the gateway's route prefix.
+    pub path: Span,
+    /// The query.
+    pub query: Option<Span>,
+    /// Who asks.
+    pub evidence: Evidence,
+}
+
+/// Where a request may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To a destination, if a grant says so.
+    Managed(usize),
+    /// To a destination whose config lets requests without a placeholder pass as they are.
+    Unclaimed(usize),
+    /// To a host that no destination names, where the config lets that pass.
+    Unmatched,
+}
+
+/// Understands a request, or says why it cannot be one that is forwarded.
+pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
+    snapshot.check()?;
+    let bytes = snapshot.bytes();
+    let target = Target::parse(bytes, snapshot.target()).map_err(|_| Reason::PathMalformed)?;
+    let (found, cut) = destination(snapshot.authority(), target.path.of(bytes), policy)?;
+    if !method::may_carry(snapshot.method()) {
+        return Err(Reason::MethodNotAllowed);
+    }
+    let path = Span::new(target.path.start() + cut, target.path.end());
+    let asked = |way, evidence| Asked { way, path, query: target.query, evidence };
+    let Some(index) = found else {
+        return match policy.unmatched() {
+            Unmatched::Deny => Err(Reason::HostNotAllowed),
+            Unmatched::Pass if snapshot.holds_placeholder() => Err(Reason::PlaceholderMisplaced),
+            Unmatched::Pass => Ok(asked(Way::Unmatched, Evidence::default())),
+        };
+    };
+    let destination = policy.destination(index).ok_or(Reason::Internal)?;
+    let evidence = Evidence::collect(snapshot, destination)?;
+    if !evidence.is_empty() {
+        return Ok(asked(Way::Managed(index), evidence));
+    }
+    let may_pass = destination.bindings().iter().any(|b| b.missing_placeholder == MissingPlaceholder::Pass);
+    if may_pass { Ok(asked(Way::Unclaimed(index), evidence)) } else { Err(Reason::IdentityRequired) }
+}
+
+/// The destination, and how much of the path is the gateway's route prefix.
+fn destination(authority: &[u8], path: &[u8], policy: &Policy) -> Result<(Option<usize>, usize), Reason> {
+    // Canonical spellings are in the table as they are; anything else is parsed first.
+    if let Some(index) = policy.by_authority(authority) {
+        return Ok((Some(index), 0));
+    }
+    let canonical = Authority::parse(authority).map_err(|_| Reason::AuthorityMalformed)?;
+    if let Some(index) = policy.by_authority(canonical.to_string().as_bytes()) {
+        return Ok((Some(index), 0));
+    }
+    Ok(policy.by_prefix(path).map_or((None, 0), |(index, cut)| (Some(index), cut)))
+}

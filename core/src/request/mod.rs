@@ -1,0 +1,12 @@
+//! One request, phase by phase: [`Snapshot::read`] ▸ [`identify`] ▸ (grant) ▸ [`authorise`].
+//!
+//! A phase hands its findings to the next; there is no way to [`Forward`] without having passed
+//! through all of them, and nothing here can release a request by doing nothing.
+
+mod authorise;
+mod identify;
+mod snapshot;
+
+pub use authorise::{Forward, authorise};
+pub use identify::{Asked, Way, identify};
+pub use snapshot::Snapshot;

@@ -1,0 +1,132 @@
+//! What is kept of a request's headers: the buffer they came in, and where the telling parts stand.
+
+use crate::evidence::{AUTH_HEADERS, SESSION_HEADER};
+use crate::headers::{self, Line, Span};
+use crate::placeholder;
+use crate::policy::Policy;
+use crate::refusal::Reason;
+use arrayvec::ArrayVec;
+
+/// More auth-bearing headers, or more placeholders, than this is no honest request.
+const MOST: usize = 8;
+
+/// A request's headers, read once. Envoy forgets them at the verdict; this does not.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    bytes: Vec<u8>,
+    method: Span,
+    authority: Span,
+    target: Span,
+    request_id: Span,
+    session: Option<Line>,
+    auth: ArrayVec<Line, MOST>,
+    marks: ArrayVec<usize, MOST>,
+    disguised: bool,
+    overflow: bool,
+    whole: bool,
+}
+
+impl Snapshot {
+    /// Reads a serialised header map. Never fails: what is wrong with it is refused later, with
+    /// everything that could be read in the record.
+    pub fn read(bytes: Vec<u8>, policy: &Policy) -> Self {
+        let mut snapshot = Self { whole: headers::is_whole(&bytes), ..Self::default() };
+        for at in policy.marker().find_iter(&bytes) {
+            snapshot.overflow |= snapshot.marks.try_push(at).is_err();
+        }
+        for line in headers::lines(&bytes) {
+            match line.name.of(&bytes) {
+                b":method" => snapshot.method = line.value,
+                b":path" => snapshot.target = line.value,
+                b":authority" => snapshot.authority = line.value,
+                b"x-request-id" => snapshot.request_id = line.value,
+                b"x-http-method-override" | b"x-http-method" | b"x-method-override" | b"upgrade" | b":protocol" => {
+                    snapshot.disguised = true;
+                }
+                name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) => {
+                    if name == SESSION_HEADER {
+                        snapshot.session = Some(line);
+                    }
+                    snapshot.overflow |= snapshot.auth.try_push(line).is_err();
+                }
+                _ => {}
+            }
+        }
+        snapshot.bytes = bytes;
+        snapshot
+    }
+
+    /// The buffer that every [`Span`] of this request points into.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The buffer, to be read again under another policy.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// `:method`.
+    pub fn method(&self) -> &[u8] {
+        self.method.of(&self.bytes)
+    }
+
+    /// `:authority`, or `Host`.
+    pub fn authority(&self) -> &[u8] {
+        self.authority.of(&self.bytes)
+    }
+
+    /// `:path`, which includes the query.
+    pub fn target(&self) -> Span {
+        self.target
+    }
+
+    /// Envoy's `x-request-id`.
+    pub fn request_id(&self) -> &[u8] {
+        self.request_id.of(&self.bytes)
+    }
+
+    /// Whether a header asks for another method than `:method`, or for another protocol.
+    pub fn is_disguised(&self) -> bool {
+        self.disguised
+    }
+
+    /// Refuses a header map that contradicts itself or holds more than an honest request does.
+    pub fn check(&self) -> Result<(), Reason> {
+        if self.whole && !self.overflow { Ok(()) } else { Err(Reason::HeadersMalformed) }
+    }
+
+    /// All auth-bearing headers, in order.
+    pub fn auth_lines(&self) -> &[Line] {
+        &self.auth
+    }
+
+    /// The header that names a session.
+    pub fn session_line(&self) -> Option<Line> {
+        self.session
+    }
+
+    /// Where placeholders stand in the clear.
+    pub fn marks(&self) -> Result<&[usize], Reason> {
+        self.check().map(|()| &*self.marks)
+    }
+
+    /// Whether a placeholder stands anywhere, Basic credentials included.
+    pub fn holds_placeholder(&self) -> bool {
+        let in_basic = |line: &Line| {
+            crate::evidence::decode_basic(line.value.of(&self.bytes))
+                .is_some_and(|decoded| placeholder::find(&decoded).next().is_some())
+        };
+        self.overflow || !self.marks.is_empty() || self.auth.iter().any(in_basic)
+    }
+
+    /// Whether a position lies in an auth-bearing header's value.
+    pub fn stands_in_auth_header(&self, at: usize) -> bool {
+        self.auth.iter().any(|line| line.value.contains(at))
+    }
+
+    /// The whole token around a marker.
+    pub fn token_around(&self, mark: usize) -> Span {
+        placeholder::token_around(&self.bytes, mark)
+    }
+}

@@ -1,0 +1,121 @@
+//! Records on their way to the broker: numbered, kept until acknowledged, bounded.
+
+use crate::time::Millis;
+
+/// Records travel at least this often.
+const INTERVAL: Millis = Millis(100);
+
+/// A failed delivery is repeated after this.
+const RETRY: Millis = Millis(200);
+
+/// Refusals beyond this are counted in one gap record instead of being kept.
+const MOST_REFUSALS: u64 = 16_384;
+
+#[derive(Default)]
+pub(super) struct Backlog {
+    last_seq: u64,
+    acked: u64,
+    lines: String,
+    travelling: Option<Batch>,
+    under_way: bool,
+    dropped: u64,
+    next: Millis,
+}
+
+struct Batch {
+    lines: String,
+    last_seq: u64,
+}
+
+impl Backlog {
+    /// How many records the broker has not acknowledged.
+    pub fn unacked(&self) -> u64 {
+        self.last_seq - self.acked
+    }
+
+    /// Adds a record; `write` appends it, given its number, without a line break.
+    pub fn push(&mut self, write: impl FnOnce(&mut String, u64)) {
+        self.last_seq += 1;
+        write(&mut self.lines, self.last_seq);
+        self.lines.push('\n');
+    }
+
+    /// Whether a refusal may still be kept; counts it if not.
+    pub fn admits_refusal(&mut self) -> bool {
+        let admits = self.unacked() < MOST_REFUSALS;
+        self.dropped += u64::from(!admits);
+        admits
+    }
+
+    /// The next batch to deliver, if it is time.
+    pub fn batch(&mut self, now: Millis, gap: impl FnOnce(&mut String, u64, u64)) -> Option<String> {
+        if self.under_way || now < self.next {
+            return None;
+        }
+        if self.travelling.is_none() {
+            if self.dropped > 0 {
+                let dropped = std::mem::take(&mut self.dropped);
+                self.push(|out, seq| gap(out, seq, dropped));
+            }
+            if self.lines.is_empty() {
+                return None;
+            }
+            let room = String::with_capacity(self.lines.len());
+            let lines = std::mem::replace(&mut self.lines, room);
+            self.travelling = Some(Batch { lines, last_seq: self.last_seq });
+        }
+        self.under_way = true;
+        self.next = now + INTERVAL;
+        self.travelling.as_ref().map(|batch| batch.lines.clone())
+    }
+
+    pub fn failed(&mut self, now: Millis) {
+        self.under_way = false;
+        self.next = now + RETRY;
+    }
+
+    /// The broker holds everything up to `acked` durably.
+    pub fn acknowledged(&mut self, acked: u64, now: Millis) {
+        self.under_way = false;
+        match &self.travelling {
+            Some(batch) if acked >= batch.last_seq => {
+                self.acked = batch.last_seq;
+                self.travelling = None;
+            }
+            _ => self.next = now + RETRY,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backlog(records: u64) -> Backlog {
+        let mut backlog = Backlog::default();
+        (0..records).for_each(|_| backlog.push(|out, seq| out.push_str(&seq.to_string())));
+        backlog
+    }
+
+    #[test]
+    fn a_batch_is_repeated_until_it_is_acknowledged() {
+        let mut backlog = backlog(2);
+        assert_eq!(backlog.batch(Millis(0), |_, _, _| ()).as_deref(), Some("1\n2\n"));
+        assert_eq!(backlog.batch(Millis(1000), |_, _, _| ()), None, "one at a time");
+        backlog.push(|out, seq| out.push_str(&seq.to_string()));
+        backlog.failed(Millis(1000));
+        assert_eq!(backlog.batch(Millis(1100), |_, _, _| ()), None, "not at once");
+        assert_eq!(backlog.batch(Millis(1200), |_, _, _| ()).as_deref(), Some("1\n2\n"));
+        backlog.acknowledged(2, Millis(1200));
+        assert_eq!(backlog.unacked(), 1);
+        assert_eq!(backlog.batch(Millis(1300), |_, _, _| ()).as_deref(), Some("3\n"));
+    }
+
+    #[test]
+    fn dropped_refusals_are_counted() {
+        let mut backlog = backlog(MOST_REFUSALS);
+        assert!(!backlog.admits_refusal() && !backlog.admits_refusal());
+        let sent = backlog.batch(Millis(0), |out, seq, dropped| out.push_str(&format!("{seq}: {dropped} dropped")));
+        assert!(sent.unwrap().ends_with("\n16385: 2 dropped\n"));
+    }
+}

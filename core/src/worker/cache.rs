@@ -1,0 +1,80 @@
+//! Grants and refusals this worker knows of.
+//!
+//! Keys are exact: length-prefixed (destination, placeholder, session token), the evidence itself
+//! rather than a hash of it, so no two askers can ever share an entry. Policy version and instance
+//! need no place in the key: a worker serves one instance, and a new policy empties the cache.
+
+use super::Grant;
+use crate::names::Name;
+use crate::refusal::Reason;
+use crate::time::Millis;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Most entries; about 1 KB each.
+const CAPACITY: usize = 10_000;
+
+/// How long a refusal by the broker is believed.
+const REFUSAL_TTL: Millis = Millis(2_000);
+
+/// What is known of (evidence, destination).
+#[derive(Clone)]
+pub enum Entry {
+    /// May pass, within the grant.
+    Granted(Rc<Grant>),
+    /// May not, until then.
+    Refused(Reason, Millis),
+}
+
+#[derive(Default)]
+pub(super) struct Cache {
+    entries: HashMap<Vec<u8>, Entry>,
+}
+
+impl Cache {
+    /// What is known, if it still holds.
+    pub fn find(&self, key: &[u8], now: Millis) -> Option<&Entry> {
+        self.entries.get(key).filter(|entry| entry.holds(now))
+    }
+
+    pub fn insert(&mut self, key: Vec<u8>, grant: Rc<Grant>, now: Millis) {
+        self.put(key, Entry::Granted(grant), now);
+    }
+
+    pub fn refuse(&mut self, key: Vec<u8>, reason: Reason, now: Millis) {
+        self.put(key, Entry::Refused(reason, now + REFUSAL_TTL), now);
+    }
+
+    fn put(&mut self, key: Vec<u8>, entry: Entry, now: Millis) {
+        if self.entries.len() >= CAPACITY && !self.entries.contains_key(&key) {
+            self.entries.retain(|_, entry| entry.holds(now));
+            if self.entries.len() >= CAPACITY
+                && let Some(any) = self.entries.keys().next().cloned()
+            {
+                self.entries.remove(&any);
+            }
+        }
+        self.entries.insert(key, entry);
+    }
+
+    /// Drops what a change voids. A refusal may have been lifted by any change.
+    pub fn void(&mut self, cursor: u64, session_id: Option<&str>, credential: Option<&Name>) {
+        self.entries.retain(|_, entry| match entry {
+            Entry::Granted(grant) => !grant.is_voided_by(cursor, session_id, credential),
+            Entry::Refused(..) => false,
+        });
+    }
+
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+impl Entry {
+    fn holds(&self, now: Millis) -> bool {
+        match self {
+            Entry::Granted(grant) => now < grant.expires,
+            Entry::Refused(_, until) => now < *until,
+        }
+    }
+}

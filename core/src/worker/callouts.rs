@@ -1,0 +1,251 @@
+//! What a worker asks the broker, and what the answers do.
+//!
+//! A broker's failure looks like an answer: a refused connection is a 503, a timeout a 504, a torn
+//! answer has no headers at all. So an answer counts only with status 200, the JSON media type, a
+//! body that fits its type, and, for a grant, the nonce of this very question.
+
+use super::feed::News;
+use super::{Grant, Worker, grant};
+use crate::policy::{Policy, Spec};
+use crate::refusal::Reason;
+use crate::time::Millis;
+use crate::wire::{AUDIT_PATH, AuditAnswer, Changes, GRANTS_PATH, GrantAnswer, GrantRequest, Granted, POLICY_PATH};
+use serde::de::DeserializeOwned;
+use std::rc::Rc;
+
+/// Failed policy fetches are repeated after this.
+const POLICY_RETRY: Millis = Millis(200);
+
+/// A flight that outlives its callout's timeout by this much was lost by the proxy.
+const LOST: Millis = Millis(500);
+
+/// A question to the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// The policy.
+    Policy,
+    /// The next changes.
+    Changes,
+    /// Records on their way.
+    Audit,
+    /// A grant, by its cache key and the nonce of the question: an answer that comes after its
+    /// flight was ended must not land the next one.
+    Grant(Vec<u8>, String),
+}
+
+/// A callout to perform now.
+pub struct Dispatch {
+    /// What for.
+    pub call: Call,
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// Path and query.
+    pub path: String,
+    /// The body; empty for none.
+    pub body: Vec<u8>,
+    /// After this the proxy gives up.
+    pub timeout: Millis,
+}
+
+/// A callout's answer, as far as it may count.
+pub struct Answer<'a> {
+    /// `:status`; `None` where there were no headers.
+    pub status: Option<u16>,
+    /// Whether the media type is JSON.
+    pub is_json: bool,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Held requests to wake, and with what.
+pub struct Wakeup {
+    /// Their contexts.
+    pub contexts: Vec<u32>,
+    /// What they learn.
+    pub wake: Wake,
+}
+
+/// What a held request learns.
+#[derive(Clone)]
+pub enum Wake {
+    /// The grant: authorise with it.
+    Granted(Rc<Grant>),
+    /// There is none.
+    Refused(Reason),
+    /// Something changed: begin again.
+    Again,
+}
+
+impl Worker {
+    /// All callouts to perform now. `nonce` gives 32 fresh hex digits.
+    pub fn due(&mut self, now: Millis, mut nonce: impl FnMut() -> String) -> Vec<Dispatch> {
+        let timeout = self.settings.callout_timeout;
+        let mut due = Vec::new();
+        if self.policy_wanted && now >= self.policy_retry_at {
+            self.policy_wanted = false;
+            due.push(get(Call::Policy, POLICY_PATH.into(), timeout));
+        }
+        for (key, flight) in self.flights.queued() {
+            let nonce = nonce();
+            let Some(destination) = self.policy.destination(flight.destination) else { continue };
+            let request = GrantRequest {
+                nonce: nonce.clone(),
+                worker: self.id.clone(),
+                destination: destination.id.clone(),
+                evidence: flight.evidence.clone(),
+            };
+            flight.sent = Some((nonce.clone(), now));
+            // A struct of strings always serialises; were it not so, the empty body is refused.
+            let body = serde_json::to_vec(&request).unwrap_or_default();
+            due.push(post(Call::Grant(key.clone(), nonce), GRANTS_PATH.into(), body, timeout));
+        }
+        if let Some(path) = self.feed.poll(&self.id, now) {
+            due.push(get(Call::Changes, path, self.feed.hold() + timeout));
+        }
+        if let Some(lines) = self.backlog.batch(now, super::records::gap) {
+            let path = format!("{AUDIT_PATH}?worker={}", self.id);
+            due.push(post(Call::Audit, path, lines.into_bytes(), timeout));
+        }
+        due
+    }
+
+    /// A callout is under way; its answer will carry `token`.
+    pub fn sent(&mut self, call: Call, token: u32) {
+        self.calls.insert(token, call);
+    }
+
+    /// A callout could not even be sent.
+    pub fn unsent(&mut self, call: Call, now: Millis) -> Vec<Wakeup> {
+        self.settle(call, None, now)
+    }
+
+    /// A callout was answered, somehow.
+    pub fn answered(&mut self, token: u32, answer: &Answer<'_>, now: Millis) -> Vec<Wakeup> {
+        let Some(call) = self.calls.remove(&token) else { return Vec::new() };
+        let counts = answer.status == Some(200) && answer.is_json;
+        self.settle(call, counts.then_some(answer.body), now)
+    }
+
+    /// Requests that have been held for as long as a decision may take.
+    pub fn overdue(&mut self, now: Millis) -> Vec<Wakeup> {
+        let timeout = self.settings.callout_timeout;
+        let late = |since: Millis| now.since(since) >= timeout;
+        let (lost, waiting) = self.waiting_for_policy.drain(..).partition::<Vec<_>, _>(|(_, since)| late(*since));
+        self.waiting_for_policy = waiting;
+        let mut wakeups =
+            wake(lost.into_iter().map(|(context, _)| context).collect(), Wake::Refused(Reason::PolicyMissing));
+        if now > timeout + LOST {
+            for (key, nonce) in self.flights.overdue(now.since(timeout + LOST)) {
+                wakeups.extend(self.settle_grant(&key, &nonce, None, now));
+            }
+        }
+        wakeups
+    }
+
+    fn settle(&mut self, call: Call, body: Option<&[u8]>, now: Millis) -> Vec<Wakeup> {
+        match call {
+            Call::Policy => self.settle_policy(body.and_then(parse::<Spec>), now),
+            Call::Changes => {
+                self.settle_changes(body.and_then(parse::<Changes>), now);
+                Vec::new()
+            }
+            Call::Audit => {
+                match body.and_then(parse::<AuditAnswer>) {
+                    Some(answer) => self.backlog.acknowledged(answer.acked, now),
+                    None => self.backlog.failed(now),
+                }
+                Vec::new()
+            }
+            Call::Grant(key, nonce) => self.settle_grant(&key, &nonce, body.and_then(parse::<GrantAnswer>), now),
+        }
+    }
+
+    fn settle_policy(&mut self, spec: Option<Spec>, now: Millis) -> Vec<Wakeup> {
+        let ours = |spec: &Spec| spec.instance == self.settings.instance;
+        let Some(policy) = spec.filter(ours).and_then(|spec| Policy::compile(spec).ok()) else {
+            self.policy_wanted = true;
+            self.policy_retry_at = now + POLICY_RETRY;
+            return Vec::new();
+        };
+        // Destinations are known by their index: nothing that was asked under the old policy holds.
+        self.cache.clear();
+        let held = self.flights.take_all();
+        self.policy = Rc::new(policy);
+        self.has_policy = true;
+        let waiting = self.waiting_for_policy.drain(..).map(|(context, _)| context);
+        wake(held.into_iter().chain(waiting).collect(), Wake::Again)
+    }
+
+    fn settle_changes(&mut self, answer: Option<Changes>, now: Millis) {
+        let Some(answer) = answer else { return self.feed.failed(now) };
+        self.policy_wanted |= answer.policy != self.policy.version();
+        match self.feed.answered(answer) {
+            News::NewEpoch => {
+                self.cache.clear();
+                self.flights.void_all();
+            }
+            News::Changes(changes) => {
+                for change in changes {
+                    self.cache.void(change.cursor, change.session_id.as_deref(), change.credential.as_ref());
+                }
+            }
+        }
+    }
+
+    fn settle_grant(&mut self, key: &[u8], nonce: &str, answer: Option<GrantAnswer>, now: Millis) -> Vec<Wakeup> {
+        let Some((flight, sent)) = self.flights.land(key, nonce) else { return Vec::new() };
+        if flight.void {
+            return wake(flight.waiters, Wake::Again);
+        }
+        let answer = answer.filter(|answer| answer.nonce == nonce);
+        let learnt = match answer.map(|answer| (answer.granted, answer.denied)) {
+            Some((Some(granted), None)) => {
+                if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential) {
+                    return wake(flight.waiters, Wake::Again);
+                }
+                self.accept(flight.destination, flight.evidence_word, granted, sent).filter(|g| now < g.expires)
+            }
+            Some((None, Some(denied))) => {
+                self.cache.refuse(key.to_vec(), denied.reason, now);
+                return wake(flight.waiters, Wake::Refused(denied.reason));
+            }
+            _ => None,
+        };
+        match learnt {
+            Some(grant) => {
+                let grant = Rc::new(grant);
+                self.cache.insert(key.to_vec(), Rc::clone(&grant), now);
+                wake(flight.waiters, Wake::Granted(grant))
+            }
+            None => wake(flight.waiters, Wake::Refused(self.why_unanswered(now))),
+        }
+    }
+
+    fn accept(&self, destination: usize, evidence: &str, granted: Granted, sent: Millis) -> Option<Grant> {
+        let destination = self.policy.destination(destination)?;
+        let service = destination.binding(&granted.credential).map_or("", |binding| &binding.service);
+        let facts = grant::Facts { destination: &destination.id, cluster: &destination.cluster, service, evidence };
+        Grant::accept(granted, sent, facts)
+    }
+
+    /// A worker that has been in touch lately misses one answer; one that has not is stale.
+    fn why_unanswered(&self, now: Millis) -> Reason {
+        if self.feed.was_fresh() && !self.feed.is_fresh(now) { Reason::Stale } else { Reason::BrokerUnavailable }
+    }
+}
+
+fn get(call: Call, path: String, timeout: Millis) -> Dispatch {
+    Dispatch { call, method: "GET", path, body: Vec::new(), timeout }
+}
+
+fn post(call: Call, path: String, body: Vec<u8>, timeout: Millis) -> Dispatch {
+    Dispatch { call, method: "POST", path, body, timeout }
+}
+
+fn wake(contexts: Vec<u32>, wake: Wake) -> Vec<Wakeup> {
+    if contexts.is_empty() { Vec::new() } else { vec![Wakeup { contexts, wake }] }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    serde_json::from_slice(body).ok()
+}

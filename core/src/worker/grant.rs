@@ -1,0 +1,158 @@
+//! A grant as one worker keeps it.
+
+use crate::audit::escape_into;
+use crate::names::Name;
+use crate::policy::AccessMode;
+use crate::secret::Secret;
+use crate::time::Millis;
+use crate::wire::{Granted, WireInjection};
+
+/// No lease is believed to last longer, whatever the broker says.
+const LONGEST_TTL_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What may be injected, for whom, until when. It never leaves the VM it was issued to.
+pub struct Grant {
+    /// The credential.
+    pub credential: Name,
+    /// The session's id.
+    pub session_id: String,
+    /// What the session may do.
+    pub access_mode: AccessMode,
+    /// A worker with this many uses not yet acknowledged refuses more.
+    pub max_unacked_uses: u32,
+    /// From then on it is void.
+    pub expires: Millis,
+    /// From then on, a use asks for the next one ahead.
+    pub refresh_at: Millis,
+    /// The JSON members that every record of this grant shares, each with a comma before it.
+    pub record_members: String,
+    /// The decision for Envoy's own eyes: its route guard matches the beginning, its access log
+    /// prints the whole.
+    pub verdict: String,
+    as_of: u64,
+    injections: Vec<WireInjection>,
+}
+
+impl Grant {
+    /// Takes a grant from the wire. `None` if it contradicts itself: nothing to inject, no time
+    /// left, or a value that is no header value.
+    pub fn accept(granted: Granted, sent: Millis, facts: Facts<'_>) -> Option<Self> {
+        let lease = &granted.lease;
+        let usable = |i: &WireInjection| {
+            // Exposed to look for characters that would end the header or the parameter.
+            let value = i.value.expose().as_bytes();
+            let printable = !value.is_empty() && value.iter().all(|b| (0x20..0x7f).contains(b));
+            match (&i.header, &i.query) {
+                (Some(name), None) => printable && is_header_name(name),
+                (None, Some(name)) => printable && is_plain(name) && !value.iter().any(|b| b" &#".contains(b)),
+                _ => false,
+            }
+        };
+        let in_time = (1..=LONGEST_TTL_MS).contains(&lease.ttl_ms);
+        if !in_time || granted.injections.is_empty() || !granted.injections.iter().all(usable) {
+            return None;
+        }
+        Some(Self {
+            expires: sent + Millis(lease.ttl_ms),
+            refresh_at: sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms)),
+            record_members: members(&granted, &facts),
+            verdict: verdict(&granted, &facts),
+            credential: granted.credential,
+            session_id: granted.session_id,
+            access_mode: granted.access_mode,
+            max_unacked_uses: granted.max_unacked_uses,
+            as_of: granted.as_of,
+            injections: granted.injections,
+        })
+    }
+
+    /// Whether a change makes it void: it concerns this grant, and the broker did not know of it yet.
+    pub fn is_voided_by(&self, cursor: u64, session_id: Option<&str>, credential: Option<&Name>) -> bool {
+        let concerns = match (session_id, credential) {
+            (None, None) => true,
+            (session, credential) => {
+                session.is_some_and(|s| s == self.session_id) || credential.is_some_and(|c| *c == self.credential)
+            }
+        };
+        concerns && cursor > self.as_of
+    }
+
+    /// Headers to set.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.injections.iter().filter_map(|i| Some((i.header.as_deref()?, &i.value)))
+    }
+
+    /// Query parameters to set; values are percent-encoded.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.injections.iter().filter_map(|i| Some((i.query.as_deref()?, &i.value)))
+    }
+}
+
+/// What the worker adds to the broker's answer.
+pub struct Facts<'a> {
+    /// The destination's id.
+    pub destination: &'a str,
+    /// Its cluster.
+    pub cluster: &'a str,
+    /// The binding's service.
+    pub service: &'a str,
+    /// The evidence that was shown.
+    pub evidence: &'a str,
+}
+
+fn members(granted: &Granted, facts: &Facts<'_>) -> String {
+    let mut out = String::new();
+    for (name, value) in shared(granted, facts) {
+        member(&mut out, name, value);
+    }
+    out
+}
+
+fn verdict(granted: &Granted, facts: &Facts<'_>) -> String {
+    let mut out = begin_verdict(facts.cluster);
+    member(&mut out, "decision", "forward");
+    for (name, value) in shared(granted, facts) {
+        member(&mut out, name, value);
+    }
+    out.push('}');
+    out
+}
+
+fn shared<'a>(granted: &'a Granted, facts: &Facts<'a>) -> [(&'static str, &'a str); 9] {
+    [
+        ("evidence", facts.evidence),
+        ("destination", facts.destination),
+        ("service", facts.service),
+        ("session_id", &granted.session_id),
+        ("session", granted.session.as_str()),
+        ("access_mode", granted.access_mode.as_str()),
+        ("credential", granted.credential.as_str()),
+        ("lease_id", &granted.lease.id),
+        ("fingerprint", &granted.lease.fingerprint),
+    ]
+}
+
+/// What a route guard matches: the verdict names the cluster first.
+pub(crate) fn begin_verdict(cluster: &str) -> String {
+    let mut out = String::from("{\"cluster\":\"");
+    escape_into(&mut out, cluster.as_bytes());
+    out.push('"');
+    out
+}
+
+/// Appends `,"name":"value"`.
+pub(crate) fn member(out: &mut String, name: &str, value: &str) {
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":\"");
+    escape_into(out, value.as_bytes());
+    out.push('"');
+}
+
+fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}

@@ -1,0 +1,166 @@
+//! One worker: a VM's memory of the world. Cache, single flight, freshness, change feed, backlog.
+//!
+//! It performs nothing. The shell asks what is [`Worker::due`], performs it, and hands back what
+//! came of it ([`Worker::sent`], [`Worker::unsent`], [`Worker::answered`]); each of those may name
+//! held requests to wake.
+
+mod backlog;
+mod cache;
+mod callouts;
+mod feed;
+mod flights;
+mod grant;
+mod records;
+
+pub use cache::Entry;
+pub use callouts::{Answer, Call, Dispatch, Wake, Wakeup};
+pub use grant::{Facts, Grant};
+pub use records::{Outcome, Report, verdict};
+
+use crate::names::Name;
+use crate::policy::Policy;
+use crate::request::{Asked, Snapshot, Way};
+use crate::time::Millis;
+use backlog::Backlog;
+use cache::Cache;
+use feed::Feed;
+use flights::{Flight, Flights};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// How often a worker looks around when nothing presses.
+const IDLE_TICK: Millis = Millis(50);
+
+/// What a worker is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The instance it serves; a policy of another one is refused.
+    pub instance: Name,
+    /// How long a worker may go without an answered poll before it believes nothing it cached.
+    pub stale_after: Millis,
+    /// How long a callout may take; the bound of every decision.
+    pub callout_timeout: Millis,
+}
+
+/// One worker's state.
+pub struct Worker {
+    settings: Settings,
+    id: String,
+    policy: Rc<Policy>,
+    has_policy: bool,
+    policy_wanted: bool,
+    policy_retry_at: Millis,
+    waiting_for_policy: Vec<(u32, Millis)>,
+    cache: Cache,
+    flights: Flights,
+    feed: Feed,
+    backlog: Backlog,
+    calls: HashMap<u32, Call>,
+    key: Vec<u8>,
+}
+
+impl Worker {
+    /// A worker that knows nothing yet. `id` is unique among the instance's workers.
+    pub fn new(settings: Settings, id: String) -> Self {
+        Self {
+            policy: Rc::new(Policy::empty(settings.instance.clone())),
+            feed: Feed::new(settings.stale_after),
+            settings,
+            id,
+            has_policy: false,
+            policy_wanted: true,
+            policy_retry_at: Millis(0),
+            waiting_for_policy: Vec::new(),
+            cache: Cache::default(),
+            flights: Flights::default(),
+            backlog: Backlog::default(),
+            calls: HashMap::new(),
+            key: Vec::new(),
+        }
+    }
+
+    /// The worker's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The policy in force; an empty one before the first arrives.
+    pub fn policy(&self) -> Rc<Policy> {
+        Rc::clone(&self.policy)
+    }
+
+    /// Whether a policy has arrived.
+    pub fn has_policy(&self) -> bool {
+        self.has_policy
+    }
+
+    /// What is known of the asker at this destination, if it may be believed now. A hit that is
+    /// due for renewal asks for the next grant ahead, without holding anybody.
+    pub fn find(&mut self, snapshot: &Snapshot, asked: &Asked, now: Millis) -> Option<Entry> {
+        self.write_key(snapshot, asked);
+        if !self.feed.is_fresh(now) {
+            return None;
+        }
+        let entry = self.cache.find(&self.key, now)?.clone();
+        if let Entry::Granted(grant) = &entry
+            && now >= grant.refresh_at
+        {
+            self.flights.join(&self.key, None, || begin(snapshot, asked));
+        }
+        Some(entry)
+    }
+
+    /// Holds a request until its grant arrives.
+    pub fn hold(&mut self, context: u32, snapshot: &Snapshot, asked: &Asked) {
+        self.write_key(snapshot, asked);
+        self.flights.join(&self.key, Some(context), || begin(snapshot, asked));
+    }
+
+    /// Holds a request until a policy arrives.
+    pub fn hold_for_policy(&mut self, context: u32, now: Millis) {
+        self.waiting_for_policy.push((context, now));
+    }
+
+    /// A request is gone: nobody wakes it any more.
+    pub fn leave(&mut self, context: u32) {
+        self.flights.leave(context);
+        self.waiting_for_policy.retain(|(waiting, _)| *waiting != context);
+    }
+
+    /// Whether this grant may be used once more, as far as unacknowledged records go.
+    pub fn admits(&self, grant: &Grant) -> bool {
+        self.backlog.unacked() < u64::from(grant.max_unacked_uses)
+    }
+
+    /// Whether cached grants may be believed.
+    pub fn is_fresh(&self, now: Millis) -> bool {
+        self.feed.is_fresh(now)
+    }
+
+    /// When to look around next: at once if somebody waits for a callout that is not sent yet.
+    pub fn next_tick(&self) -> Millis {
+        if self.flights.is_queued() || !self.has_policy { Millis(1) } else { IDLE_TICK }
+    }
+
+    fn write_key(&mut self, snapshot: &Snapshot, asked: &Asked) {
+        let index = if let Way::Managed(index) = asked.way { index as u32 } else { u32::MAX };
+        self.key.clear();
+        self.key.extend_from_slice(&index.to_le_bytes());
+        for token in [&asked.evidence.placeholder, &asked.evidence.session_token] {
+            let bytes = token.as_ref().map(|t| t.of(snapshot)).unwrap_or_default();
+            self.key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            self.key.extend_from_slice(bytes);
+        }
+    }
+}
+
+fn begin(snapshot: &Snapshot, asked: &Asked) -> Flight {
+    Flight {
+        destination: if let Way::Managed(index) = asked.way { index } else { usize::MAX },
+        evidence: asked.evidence.digests(snapshot),
+        evidence_word: asked.evidence.word(),
+        waiters: Vec::new(),
+        sent: None,
+        void: false,
+    }
+}

@@ -1,0 +1,133 @@
+//! One record a request, error paths included.
+
+use super::{Grant, Worker, grant};
+use crate::audit::escape_into;
+use crate::refusal::Reason;
+use crate::request::{Asked, Snapshot, Way};
+use std::fmt::Write;
+use std::rc::Rc;
+
+/// What became of a request.
+#[derive(Clone, Default)]
+pub enum Outcome {
+    /// Still held, or gone before a verdict.
+    #[default]
+    Undecided,
+    /// Forwarded with a credential.
+    Forwarded(Rc<Grant>),
+    /// Forwarded as it was.
+    Passed,
+    /// Refused; with the grant, where there was one.
+    Refused(Reason, Option<Rc<Grant>>),
+}
+
+/// A finished request, to be recorded.
+pub struct Report<'a> {
+    /// Its headers.
+    pub snapshot: &'a Snapshot,
+    /// What it asked for, where that was understood.
+    pub asked: Option<&'a Asked>,
+    /// What became of it.
+    pub outcome: &'a Outcome,
+    /// When it arrived: Unix milliseconds.
+    pub at_ms: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The status that the agent got; 0 if it left before.
+    pub response_code: u16,
+}
+
+impl Worker {
+    /// Records a finished request.
+    pub fn record(&mut self, report: &Report<'_>) {
+        let forwarded = matches!(report.outcome, Outcome::Forwarded(_) | Outcome::Passed);
+        // A use is always kept: `admits` has bounded their number before the request went out.
+        if !forwarded && !self.backlog.admits_refusal() {
+            return;
+        }
+        let policy = self.policy();
+        self.backlog.push(|out, seq| {
+            let (kind, decision, reason) = match report.outcome {
+                Outcome::Forwarded(_) => ("use", "forward", None),
+                Outcome::Passed => ("use", "pass", None),
+                Outcome::Refused(reason, _) => ("deny", "refuse", Some(reason.as_str())),
+                Outcome::Undecided => ("deny", "refuse", Some("aborted")),
+            };
+            begin(out, seq, kind, report.at_ms, report.duration_ms, decision);
+            // Writing to a String cannot fail.
+            let _ = write!(out, ",\"response_code\":{}", report.response_code);
+            let injected = matches!(report.outcome, Outcome::Forwarded(_));
+            out.push_str(if injected { ",\"auth_injected\":true" } else { ",\"auth_injected\":false" });
+            bytes_member(out, "request_id", report.snapshot.request_id());
+            bytes_member(out, "method", report.snapshot.method());
+            bytes_member(out, "authority", report.snapshot.authority());
+            bytes_member(out, "path", path(report));
+            if let Some(reason) = reason {
+                grant::member(out, "reason", reason);
+            }
+            match report.outcome {
+                Outcome::Forwarded(grant) | Outcome::Refused(_, Some(grant)) => out.push_str(&grant.record_members),
+                _ => {
+                    grant::member(out, "evidence", report.asked.map_or("none", |a| a.evidence.word()));
+                    if let Some(Way::Managed(index) | Way::Unclaimed(index)) = report.asked.map(|a| a.way)
+                        && let Some(destination) = policy.destination(index)
+                    {
+                        grant::member(out, "destination", &destination.id);
+                    }
+                }
+            }
+            out.push('}');
+        });
+    }
+}
+
+/// The decision for Envoy's own eyes where there is no grant to prepare it: the access log prints
+/// it, and a route guard finds in it the cluster of a request that passes as it is.
+pub fn verdict(outcome: &Outcome, cluster: &str) -> String {
+    let (cluster, decision, reason) = match outcome {
+        Outcome::Forwarded(grant) => return grant.verdict.clone(),
+        Outcome::Passed => (cluster, "pass", None),
+        Outcome::Refused(reason, _) => ("", "refuse", Some(*reason)),
+        Outcome::Undecided => ("", "undecided", None),
+    };
+    let mut out = grant::begin_verdict(cluster);
+    grant::member(&mut out, "decision", decision);
+    if let Some(reason) = reason {
+        grant::member(&mut out, "reason", reason.as_str());
+    }
+    out.push('}');
+    out
+}
+
+/// The record that stands for refusals which were not kept.
+pub(super) fn gap(out: &mut String, seq: u64, dropped: u64) {
+    begin(out, seq, "gap", 0, 0, "refuse");
+    let _ = write!(out, ",\"response_code\":0,\"auth_injected\":false,\"reason\":\"{dropped} refusals not kept\"");
+    for name in ["request_id", "method", "authority", "path"] {
+        grant::member(out, name, "");
+    }
+    grant::member(out, "evidence", "none");
+    out.push('}');
+}
+
+fn begin(out: &mut String, seq: u64, kind: &str, at_ms: u64, duration_ms: u64, decision: &str) {
+    let _ = write!(
+        out,
+        "{{\"seq\":{seq},\"kind\":\"{kind}\",\"at_ms\":{at_ms},\"duration_ms\":{duration_ms},\"decision\":\"{decision}\""
+    );
+}
+
+fn bytes_member(out: &mut String, name: &str, value: &[u8]) {
+    let _ = write!(out, ",\"{name}\":\"");
+    escape_into(out, value);
+    out.push('"');
+}
+
+/// The path at the destination, or the target without its query where it was not understood.
+fn path<'a>(report: &Report<'a>) -> &'a [u8] {
+    let bytes = report.snapshot.bytes();
+    match report.asked {
+        Some(asked) => asked.path.of(bytes),
+        None => report.snapshot.target().of(bytes).split(|b| *b == b'?').next().unwrap_or_default(),
+    }
+}

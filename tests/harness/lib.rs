@@ -1,1 +1,23 @@
-//! harness
+//! The test harness: a real Envoy, an upstream that records everything, agents that keep every
+//! byte they receive, and an oracle that reconciles the three with the audit log.
+//!
+//! It never mocks the proxy, never sleeps for luck, never dials anything but loopback, and never
+//! shows a captured log unless a test is failing. It may panic: its errors are for people.
+
+pub mod agent;
+pub mod ca;
+pub mod envoy;
+pub mod fields;
+pub mod oracle;
+pub mod secrets;
+pub mod upstream;
+pub mod util;
+pub mod wire;
+
+pub use agent::{Agent, Response, Unanswered};
+pub use ca::Ca;
+pub use envoy::Envoy;
+pub use fields::Fields;
+pub use oracle::Oracle;
+pub use secrets::Secrets;
+pub use upstream::{Recorded, Reply, Upstream};

@@ -1,0 +1,172 @@
+//! What agents sent for and what they received, kept for the oracle.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use super::{Response, Unanswered};
+use crate::wire::Event;
+
+/// The transcripts of all connections of some agents.
+#[derive(Clone, Default)]
+pub struct Ledger(Arc<Mutex<Vec<Arc<Transcript>>>>);
+
+/// One connection: the bytes received, the same bytes decoded, and the requests made on it.
+#[derive(Default)]
+pub struct Transcript {
+    label: String,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    raw: Vec<u8>,
+    decoded: BTreeMap<u32, Decoded>,
+    exchanges: Vec<Exchange>,
+}
+
+/// What one stream (HTTP/2) or answer (HTTP/1) said, framing and header compression removed.
+#[derive(Clone, Debug, Default)]
+pub struct Decoded {
+    /// Heads and trailers as `name: value` lines.
+    pub lines: Vec<u8>,
+    /// The value of Content-Encoding.
+    pub encoding: Option<String>,
+    pub body: Vec<u8>,
+}
+
+/// One request that an agent made.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// For people: its first line.
+    pub what: String,
+    pub at: Instant,
+    pub outcome: Outcome,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Pending,
+    Answered(u16),
+    /// HTTP/2 said definitely that there is no answer: a reset or the end of the connection.
+    Refused(String),
+    /// The agent itself gave up.
+    Aborted,
+    /// Nothing came: a timeout, or a connection closed without a word.
+    Lost(String),
+}
+
+impl Ledger {
+    /// Begins the transcript of a new connection.
+    pub fn open(&self, label: impl Into<String>) -> Arc<Transcript> {
+        let transcript = Arc::new(Transcript { label: label.into(), kept: Mutex::default() });
+        self.0.lock().expect("no panic while opening").push(Arc::clone(&transcript));
+        transcript
+    }
+
+    /// All transcripts so far.
+    #[must_use]
+    pub fn transcripts(&self) -> Vec<Arc<Transcript>> {
+        self.0.lock().expect("no panic while opening").clone()
+    }
+}
+
+impl Transcript {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect("no panic while writing a transcript")
+    }
+
+    /// What connection this is.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Every byte received, TLS removed.
+    #[must_use]
+    pub fn raw(&self) -> Vec<u8> {
+        self.kept().raw.clone()
+    }
+
+    /// What each stream said.
+    #[must_use]
+    pub fn decoded(&self) -> Vec<Decoded> {
+        self.kept().decoded.values().cloned().collect()
+    }
+
+    /// Every request made.
+    #[must_use]
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.kept().exchanges.clone()
+    }
+
+    /// These bytes were received.
+    pub fn received(&self, bytes: &[u8]) {
+        self.kept().raw.extend_from_slice(bytes);
+    }
+
+    /// They say this.
+    pub fn note(&self, event: &Event) {
+        let mut kept = self.kept();
+        match event {
+            Event::Head { stream, fields } | Event::Trailers { stream, fields } => {
+                let decoded = kept.decoded.entry(*stream).or_default();
+                decoded.lines.extend(fields.to_lines());
+                decoded.encoding = fields.text("content-encoding").or(decoded.encoding.take());
+            }
+            Event::Data { stream, bytes } => {
+                kept.decoded.entry(*stream).or_default().body.extend_from_slice(bytes);
+            }
+            Event::End { .. } | Event::Reset { .. } | Event::GoAway { .. } | Event::Garbage(_) => {}
+        }
+    }
+
+    /// A request is being made.
+    pub fn begin(self: &Arc<Self>, what: impl Into<String>) -> Open {
+        let exchange = Exchange { what: what.into(), at: Instant::now(), outcome: Outcome::Pending };
+        let mut kept = self.kept();
+        kept.exchanges.push(exchange);
+        Open { transcript: Arc::clone(self), index: kept.exchanges.len() - 1 }
+    }
+
+    pub(super) fn raw_len(&self) -> usize {
+        self.kept().raw.len()
+    }
+
+    pub(super) fn raw_between(&self, from: usize, to: usize) -> Vec<u8> {
+        self.kept().raw[from..to].to_vec()
+    }
+}
+
+/// A request whose outcome is not known yet; dropping it means that the agent gave up.
+pub struct Open {
+    transcript: Arc<Transcript>,
+    index: usize,
+}
+
+impl Open {
+    /// The outcome is known.
+    pub fn settle(&self, outcome: Outcome) {
+        self.transcript.kept().exchanges[self.index].outcome = outcome;
+    }
+
+    /// The outcome as an agent's method returns it.
+    pub(super) fn settled(&self, answer: Result<Response, Unanswered>) -> Result<Response, Unanswered> {
+        self.settle(match &answer {
+            Ok(response) => Outcome::Answered(response.status),
+            Err(why @ (Unanswered::Reset(_) | Unanswered::GoAway(_))) => Outcome::Refused(why.to_string()),
+            Err(why) => Outcome::Lost(why.to_string()),
+        });
+        answer
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let outcome = &mut self.transcript.kept().exchanges[self.index].outcome;
+        if *outcome == Outcome::Pending {
+            *outcome = Outcome::Aborted;
+        }
+    }
+}

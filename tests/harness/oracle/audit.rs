@@ -1,0 +1,106 @@
+//! Reads the audit log: JSON lines, hash-chained.
+
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::Violation;
+
+/// The records of an audit log, in order.
+#[derive(Debug, Default)]
+pub struct Audit {
+    pub records: Vec<Record>,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Counted from 1.
+    pub line: usize,
+    /// The length of the file up to the end of this line, in bytes.
+    pub end: u64,
+    pub json: Value,
+}
+
+impl Audit {
+    /// Reads a log; a last line without its line break is still being written and is left out.
+    #[must_use]
+    pub fn read(path: Option<&Path>) -> (Self, Vec<Violation>) {
+        let bytes = path.and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+        let (mut records, mut violations) = (Vec::new(), Vec::new());
+        let (mut end, mut chain) = (0, Chain::default());
+        for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let Some(text) = line.strip_suffix(b"\n") else { break };
+            end += line.len() as u64;
+            let line = index + 1;
+            match serde_json::from_slice::<Value>(text) {
+                Ok(json) => {
+                    let why = chain.follow(text, &json).err();
+                    violations.extend(why.map(|why| Violation::AuditBroken { line, why: why.to_owned() }));
+                    records.push(Record { line, end, json });
+                }
+                Err(error) => violations.push(Violation::AuditBroken { line, why: error.to_string() }),
+            }
+        }
+        (Self { records }, violations)
+    }
+
+    /// The records of a kind.
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(move |record| record.text("kind") == kind)
+    }
+}
+
+impl Record {
+    /// A member as text: strings as they are, other values as JSON, absent ones empty.
+    #[must_use]
+    pub fn text(&self, member: &str) -> String {
+        match self.json.get(member) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        }
+    }
+
+    /// `timestamp` in milliseconds since the epoch, from RFC 3339 or a number.
+    #[must_use]
+    pub fn at_ms(&self) -> Option<u64> {
+        match self.json.get("timestamp")? {
+            Value::String(text) => {
+                let at = humantime::parse_rfc3339_weak(text).ok()?;
+                u64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+            }
+            number => number.as_u64(),
+        }
+    }
+}
+
+/// Follows `prev` and `hash`, where a log has them: `hash` is the SHA-256 of the line up to the
+/// comma before it, `prev` the hash of the line before.
+#[derive(Default)]
+struct Chain {
+    head: Option<String>,
+}
+
+impl Chain {
+    fn follow(&mut self, line: &[u8], json: &Value) -> Result<(), &'static str> {
+        let (prev, hash) = (json.get("prev").and_then(Value::as_str), json.get("hash").and_then(Value::as_str));
+        let (Some(prev), Some(hash)) = (prev, hash) else {
+            return if self.head.is_some() { Err("not chained, but the lines before are") } else { Ok(()) };
+        };
+        let before = self.head.replace(hash.to_owned());
+        let hashed = memchr::memmem::rfind(line, b",\"hash\":").map(|at| &line[..at]);
+        let digest = Sha256::digest(hashed.unwrap_or_default());
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        if digest != hash {
+            return Err("its hash does not fit its bytes");
+        }
+        match before {
+            Some(before) if before != prev => Err("it does not follow the line before"),
+            None if prev.bytes().any(|digit| digit != b'0') => Err("it claims a line before the first"),
+            _ => Ok(()),
+        }
+    }
+}

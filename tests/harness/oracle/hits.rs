@@ -1,0 +1,155 @@
+//! Every hit has its records, and every record at most one hit.
+
+use std::collections::BTreeMap;
+
+use super::audit::{Audit, Record};
+use super::{Violation, WatchedUpstream};
+use crate::upstream::Recorded;
+
+/// One upstream request that carries a secret.
+struct Hit<'a> {
+    upstream: &'a WatchedUpstream,
+    request: Recorded,
+    secret: String,
+}
+
+pub(super) fn reconcile(upstreams: &[WatchedUpstream], audit: &Audit) -> Vec<Violation> {
+    let hits = hits(upstreams);
+    let mut violations: Vec<Violation> = hits.iter().flat_map(|hit| hit.account(audit)).collect();
+    violations.extend(sent_twice(&hits));
+    violations.extend(issued_twice(audit));
+    violations
+}
+
+fn hits(upstreams: &[WatchedUpstream]) -> Vec<Hit<'_>> {
+    let mut hits = Vec::new();
+    for upstream in upstreams {
+        for request in (upstream.requests)() {
+            for secret in request.secrets.clone() {
+                hits.push(Hit { upstream, request: request.clone(), secret });
+            }
+        }
+    }
+    hits
+}
+
+fn sent_twice(hits: &[Hit<'_>]) -> Vec<Violation> {
+    let mut sent = BTreeMap::new();
+    for hit in hits {
+        if let Some(id) = hit.request.request_id() {
+            *sent.entry((id, &hit.secret)).or_insert(0) += 1;
+        }
+    }
+    let twice = sent.into_iter().filter(|(_, hits)| *hits > 1);
+    twice.map(|((request_id, _), hits)| Violation::SentTwice { request_id, hits }).collect()
+}
+
+fn issued_twice(audit: &Audit) -> Vec<Violation> {
+    let mut issued = BTreeMap::new();
+    for record in audit.of_kind("issue") {
+        *issued.entry(record.text("lease_id")).or_insert(0) += 1;
+    }
+    let twice = issued.into_iter().filter(|(_, records)| *records > 1);
+    twice.map(|(lease, records)| Violation::IssuedTwice { lease, records }).collect()
+}
+
+impl Hit<'_> {
+    fn account(&self, audit: &Audit) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        if !self.upstream.bound.contains(&self.secret) {
+            violations.push(Violation::Astray { hit: self.to_string(), secret: self.secret.clone() });
+        }
+        let Some(id) = self.request.request_id() else {
+            violations.push(Violation::Unidentified { hit: self.to_string() });
+            return violations;
+        };
+        let uses: Vec<&Record> = audit.of_kind("use").filter(|record| record.text("request_id") == id).collect();
+        match uses[..] {
+            [] => violations.push(Violation::Unrecorded { hit: self.to_string() }),
+            [record] => {
+                violations.extend(self.misrecorded(record));
+                violations.extend(self.issue(audit, record));
+            }
+            _ => violations.push(Violation::RecordedTwice { hit: self.to_string(), records: uses.len() }),
+        }
+        violations
+    }
+
+    fn misrecorded(&self, record: &Record) -> Vec<Violation> {
+        let (authority, method) = (escaped(&self.request.authority), escaped(&self.request.method));
+        let path = escaped(self.request.path.split(|byte| *byte == b'?').next().unwrap_or_default());
+        // A gateway is called by an address of its own: then only the destination names the host.
+        let field = if record.text("destination").is_empty() { "authority" } else { "destination" };
+        let reached = same_place(&authority, &record.text(field));
+        let checks = [
+            ("decision", "forward".to_owned(), record.text("decision") == "forward"),
+            ("auth_injected", "true".to_owned(), record.text("auth_injected") == "true"),
+            ("credential", self.secret.clone(), record.text("credential") == self.secret),
+            (field, authority, reached),
+            ("method", method.clone(), record.text("method") == method),
+            // A gateway removes the prefix of the route.
+            ("path", path.clone(), record.text("path").ends_with(&path)),
+        ];
+        let wrong = checks.into_iter().filter(|(_, _, fits)| !fits);
+        wrong.map(|(field, happened, _)| self.differs(record, field, happened)).collect()
+    }
+
+    fn differs(&self, record: &Record, field: &'static str, happened: String) -> Violation {
+        Violation::Misrecorded { hit: self.to_string(), field, happened, recorded: record.text(field) }
+    }
+
+    /// The one issue record of the lease that the use record names, and whether it came first.
+    fn issue(&self, audit: &Audit, used: &Record) -> Option<Violation> {
+        let (hit, lease) = (self.to_string(), used.text("lease_id"));
+        let same = |record: &&Record| {
+            let fits = |member| record.text(member) == used.text(member);
+            let named = !used.text("session_id").is_empty() && record.text("credential") == self.secret;
+            fits("lease_id") && fits("session_id") && named
+        };
+        let Some(issue) = audit.of_kind("issue").find(same) else {
+            return Some(Violation::Unissued { hit, lease });
+        };
+        let late = |how| Some(Violation::IssuedLate { hit, lease, how });
+        if self.request.witness_len.is_some_and(|length| issue.end > length) {
+            return late("the log did not hold it when the request arrived");
+        }
+        if issue.at_ms().is_none_or(|at| at > self.request.wall_ms) {
+            return late("by its timestamp");
+        }
+        if issue.line > used.line {
+            return late("it follows the use record");
+        }
+        None
+    }
+}
+
+impl std::fmt::Display for Hit<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Recorded { method, authority, path, .. } = &self.request;
+        let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let (method, authority, path) = (escaped(method), escaped(authority), escaped(path));
+        let id = self.request.request_id().unwrap_or_default();
+        let (secret, upstream) = (&self.secret, &self.upstream.name);
+        write!(f, "{method} {authority}{path} with the secret of {secret} at {upstream}, request {id:?}")
+    }
+}
+
+/// Bytes as an audit record shows them after its JSON is read: one character a byte.
+fn escaped(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// Whether an authority names this place: the same host, and the same port where it names one.
+fn same_place(authority: &str, place: &str) -> bool {
+    let ((host, port), (expected, expected_port)) = (host_and_port(authority), host_and_port(place));
+    host == expected && (port.is_none() || expected_port.is_none() || port == expected_port)
+}
+
+fn host_and_port(authority: &str) -> (String, Option<String>) {
+    let lower = authority.to_ascii_lowercase();
+    let (host, port) = match lower.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, Some(port.to_owned())),
+        _ => (&lower[..], None),
+    };
+    (host.strip_suffix('.').unwrap_or(host).to_owned(), port)
+}

@@ -1,0 +1,104 @@
+//! Deadlines, free ports, and where the built parts lie.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often a condition is looked at again.
+const STEP: Duration = Duration::from_millis(5);
+
+/// Waits until `condition` holds; panics at the caller's line when `deadline` has passed.
+#[track_caller]
+pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    eventually_some(deadline, move || condition().then_some(()))
+}
+
+/// Waits until `attempt` yields a value and returns it; panics at the caller's line otherwise.
+#[track_caller]
+pub fn eventually_some<T>(deadline: Duration, mut attempt: impl FnMut() -> Option<T>) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move {
+        let end = Instant::now() + deadline;
+        loop {
+            if let Some(value) = attempt() {
+                return value;
+            }
+            assert!(Instant::now() < end, "the condition at {caller} did not hold within {deadline:?}");
+            tokio::time::sleep(STEP).await;
+        }
+    }
+}
+
+/// Runs `work` and panics at the caller's line when it takes longer than `deadline`.
+#[track_caller]
+pub fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move {
+        match tokio::time::timeout(deadline, work).await {
+            Ok(value) => value,
+            Err(_) => panic!("what was awaited at {caller} took longer than {deadline:?}"),
+        }
+    }
+}
+
+/// A loopback port that was free a moment ago: only for programs that cannot bind port 0.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback accepts a bind");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// `127.0.0.1:0`: let the kernel choose.
+#[must_use]
+pub fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// A fresh directory, removed when dropped.
+#[must_use]
+pub fn temp_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("attache-test-").tempdir().expect("a temporary directory")
+}
+
+/// Milliseconds since the Unix epoch.
+#[must_use]
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970");
+    u64::try_from(since.as_millis()).expect("a clock before the year 500 million")
+}
+
+/// The root of this workspace.
+#[must_use]
+pub fn workspace_root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("this crate lies beneath the workspace root").to_path_buf()
+}
+
+/// The compiled filter: `$ATTACHE_FILTER`, else what `make filter` built.
+#[must_use]
+pub fn filter_wasm() -> PathBuf {
+    built("ATTACHE_FILTER", "target/filter/attache_filter.wasm", "make filter")
+}
+
+/// The filter built to trap on demand: `$ATTACHE_FILTER_TRAP`, else what `make filter` built.
+#[must_use]
+pub fn filter_trap_wasm() -> PathBuf {
+    built("ATTACHE_FILTER_TRAP", "target/filter/attache_filter_trap.wasm", "make filter")
+}
+
+/// The broker: `$ATTACHE_BIN`, else what `cargo build` made.
+#[must_use]
+pub fn broker_bin() -> PathBuf {
+    built("ATTACHE_BIN", "target/debug/attache", "cargo build -p attache-broker")
+}
+
+fn built(variable: &str, default: &str, remedy: &str) -> PathBuf {
+    let path = match std::env::var_os(variable) {
+        Some(given) => PathBuf::from(given),
+        None => workspace_root().join(default),
+    };
+    assert!(path.is_file(), "{} is missing: run `{remedy}` or set ${variable}", path.display());
+    path
+}

@@ -5,4 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod hygiene;
+pub mod private_file;
+pub mod random;
+pub mod state_dir;
+pub mod telemetry;

@@ -1,0 +1,22 @@
+//! What a process that holds secrets does first: no core files, no readable `/proc/PID`, files for
+//! the owner alone.
+
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
+
+/// The kernel refused one of the measures.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot turn off {what}: {cause}")]
+pub struct HygieneError {
+    what: &'static str,
+    cause: rustix::io::Errno,
+}
+
+/// Applies to the whole process, and to its children unless they undo it.
+pub fn apply() -> Result<(), HygieneError> {
+    umask(Mode::RWXG | Mode::RWXO);
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).map_err(|cause| HygieneError { what: "core files", cause })?;
+    // Also makes /proc/PID/{mem,environ,fd} root's, and debuggers of the same user unwelcome.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|cause| HygieneError { what: "memory dumps", cause })
+}

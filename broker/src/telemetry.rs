@@ -1,0 +1,21 @@
+//! Logs: to standard error, at the level `$ATTACHE_LOG` names (default `info`).
+//!
+//! They carry names, never values: a rule, a credential, a fingerprint, a reason. The type of a
+//! secret cannot be printed, at any level.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+/// Begins logging. A second call changes nothing.
+pub fn init(levels: Option<&str>) -> Result<(), ParseError> {
+    let filter = EnvFilter::try_new(levels.unwrap_or("info"))?;
+    let stderr = std::io::stderr;
+    // Another subscriber is already there (a test's): its choice stands.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .try_init();
+    Ok(())
+}

@@ -181,3 +181,32 @@ fn own_cpu() -> Result<Duration> {
     };
     Ok(spent(getrusage(UsageWho::RUSAGE_SELF)?) + spent(getrusage(UsageWho::RUSAGE_CHILDREN)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_found_by_its_whole_name() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 1 2 4 50 60 8 16 3 0 0\ncpu12 7 7 7 7 7 7 7 7 0 0\nintr 1\n";
+        let core = Core::parse(stat, 1).unwrap();
+        assert_eq!(core.busy, Duration::from_millis(310), "idle and iowait are not busy");
+        assert_eq!(core.stolen, Duration::from_millis(30));
+        assert!(Core::parse(stat, 2).is_err());
+    }
+
+    #[test]
+    fn burning_cpu_time_shows_in_the_process_and_in_the_thread() {
+        let process = Meter::Process(std::process::id());
+        let thread = Meter::Thread(nix::unistd::gettid().as_raw());
+        let before = [process.read().unwrap().cpu, thread.read().unwrap().cpu, own_cpu().unwrap()];
+        let enough = Duration::from_millis(50);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while thread.read().unwrap().cpu - before[1] < enough {
+            assert!(Instant::now() < deadline, "the thread's clock stands still");
+        }
+        assert!(process.read().unwrap().cpu - before[0] >= enough);
+        // `getrusage` may lag by a scheduler tick.
+        assert!(own_cpu().unwrap() - before[2] >= enough - Duration::from_millis(10));
+    }
+}

@@ -50,7 +50,8 @@ impl Envoy {
             let ended = process.0.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
                 let log = fs::read_to_string(&log).unwrap_or_default();
-                bail!("Envoy is not ready ({ended:?}); its log:\n{log}");
+                let how = ended.map_or("is not ready in time".to_owned(), |status| format!("ends with {status}"));
+                bail!("Envoy {how}; its log:\n{log}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -4,6 +4,8 @@
 //! mean of the bare slice before it and the one after it, and two variants
 //! against each other within one round.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::slices::{BARE, Slice};
@@ -41,8 +43,8 @@ pub struct Sample {
 pub struct Figure {
     /// The median.
     pub median: f64,
-    /// The interval's ends.
-    pub interval: (f64, f64),
+    /// The interval's ends; of fewer than three values there is none.
+    pub interval: Option<(f64, f64)>,
     /// Too few clean samples: all were used, noisy ones included.
     pub rough: bool,
 }
@@ -147,8 +149,8 @@ impl Sample {
 
 impl Figure {
     /// Half of the interval's width.
-    pub fn error(&self) -> f64 {
-        (self.interval.1 - self.interval.0) / 2.0
+    pub fn error(&self) -> Option<f64> {
+        self.interval.map(|(low, high)| (high - low) / 2.0)
     }
 
     /// From the clean values, or from all where those are too few.
@@ -156,17 +158,60 @@ impl Figure {
         let clean = values(true);
         let rough = clean.len() < enough;
         let used = if rough { values(false) } else { clean };
-        Some(Self { median: median(&used)?, interval: median_interval(&used)?, rough })
+        Some(Self { median: median(&used)?, interval: median_interval(&used), rough })
     }
 }
 
-/// Neither Envoy's core nor the load's was shared with anyone.
+/// How many slices exceed which limit of the [`RULE`]; one may exceed several.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Disturbed {
+    /// All slices.
+    pub slices: usize,
+    /// Envoy's core was shared.
+    pub envoy_waited: usize,
+    /// The hypervisor took time.
+    pub stolen: usize,
+    /// The load core was shared.
+    pub foreign: usize,
+}
+
+impl Disturbed {
+    /// Counts in any number of series.
+    pub fn count<'a>(slices: impl Iterator<Item = &'a Slice>) -> Self {
+        slices.fold(Self::default(), |sum, slice| {
+            let excess = Excess::of(slice);
+            Self {
+                slices: sum.slices + 1,
+                envoy_waited: sum.envoy_waited + usize::from(excess.envoy_waited),
+                stolen: sum.stolen + usize::from(excess.stolen),
+                foreign: sum.foreign + usize::from(excess.foreign),
+            }
+        })
+    }
+}
+
+/// Which limits a slice exceeds by itself.
+struct Excess {
+    envoy_waited: bool,
+    stolen: bool,
+    foreign: bool,
+}
+
+impl Excess {
+    fn of(slice: &Slice) -> Self {
+        let interval = &slice.interval;
+        let over = |part: Duration, limit: f64| part.as_secs_f64() > limit * interval.wall.as_secs_f64();
+        Self {
+            envoy_waited: over(interval.envoy_waited, RULE.envoy_waited),
+            stolen: over(interval.stolen, RULE.stolen),
+            foreign: over(interval.foreign, RULE.foreign),
+        }
+    }
+}
+
 fn undisturbed(slice: &Slice) -> bool {
-    let interval = &slice.interval;
-    let share = |part: std::time::Duration| part.as_secs_f64() / interval.wall.as_secs_f64();
-    share(interval.envoy_waited) <= RULE.envoy_waited
-        && share(interval.stolen) <= RULE.stolen
-        && share(interval.foreign) <= RULE.foreign
+    let Excess { envoy_waited, stolen, foreign } = Excess::of(slice);
+    !(envoy_waited || stolen || foreign)
 }
 
 /// The median throughput of the undisturbed bare slices, or of all if there is
@@ -181,8 +226,6 @@ fn bare_median(series: &[Slice]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::counters::Interval;
     use crate::load::Count;

@@ -28,7 +28,7 @@ impl Cores {
             bail!("no core may be used");
         };
         let siblings = siblings(load);
-        let Some(envoy) = cores.filter(|core| !siblings.contains(core)).last() else {
+        let Some(envoy) = cores.rfind(|core| !siblings.contains(core)) else {
             bail!("the benchmark needs two physical cores: one for Envoy, one for the load");
         };
         Ok(Self { envoy, load })

@@ -23,6 +23,7 @@ mod variants;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -30,7 +31,7 @@ use anyhow::{Context, Result};
 use client::Client;
 use counters::{Meter, Probe};
 use envoy::Envoy;
-use estimate::Samples;
+use estimate::{Disturbed, Samples};
 use load::Wrk;
 use machine::{Cores, Machine};
 use plan::Plan;
@@ -41,76 +42,67 @@ use slices::{Runner, Slice, Target};
 use upstream::Upstream;
 use variants::{Absent, Part, Workbench};
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let plan = Plan::from_env();
     let cores = Cores::choose()?;
     let machine = Machine::describe(cores);
+    // Everything started from here on serves or loads Envoy, and inherits this.
     machine::pin(cores.load)?;
     let dir = tempfile::tempdir()?;
     let wrk = Wrk::find(dir.path())?;
     let client = Client::new()?;
     let upstream = Upstream::start()?;
-    let bench = Workbench {
-        dir: dir.path().to_owned(),
-        target: target_dir()?,
-        upstream_port: upstream.port,
-        rules: Rules::random(),
-    };
+    let (upstream_port, rules) = (upstream.port, Rules::random());
+    let bench = Workbench { dir: dir.path().to_owned(), target: target_dir()?, upstream_port, rules };
 
-    let (names, mut parts, absent) = sort_out(variants::all(&bench)?);
-    let bootstrap = envoy::bootstrap(upstream.port, &mut parts)?;
+    let (mut parts, absent) = sort_out(variants::all(&bench)?);
+    let bootstrap = envoy::bootstrap(upstream_port, &mut parts)?;
     let envoy = Envoy::start(dir.path(), &bootstrap, cores.envoy, &client)?;
-    let mut targets = Vec::new();
-    for (name, part) in &parts {
-        let port = envoy.port(name)?;
-        let prover = Prover { client: &client, upstream: &upstream, port };
-        prover.prove(&part.claim, &part.placeholder).with_context(|| format!("{name} does not do its work"))?;
-        let (placeholder, service) = (part.placeholder.clone(), part.service.clone());
-        targets.push(Target { name, port, placeholder, service });
-    }
+    let targets = prove(&parts, &envoy, &upstream, &client)?;
 
-    let services = parts.iter().flat_map(|(_, part)| &part.alive);
-    let probe = Probe {
-        cores,
-        envoy: Meter::Process(envoy.pid()),
-        processes: services.map(|service| Meter::Process(service.0.id())).collect(),
-    };
+    let probe = Probe { cores, envoy: Meter::Process(envoy.pid()), processes: processes(&parts) };
     let runner = Runner { wrk: &wrk, probe: &probe, targets: &targets, seconds: plan.slice_seconds };
-    eprintln!("warming {} variants, then {} s", targets.len(), plan.measured_seconds());
+    eprintln!("{} variants; measuring for {} s", targets.len(), plan.measured_seconds());
     runner.warm(plan.connections)?;
     let throughput = runner.rounds(plan.connections, Duration::from_secs(plan.throughput_seconds))?;
     let latency = runner.rounds(1, Duration::from_secs(plan.latency_seconds))?;
 
-    let measure = |target: usize| Measured {
-        throughput: Samples::of(&throughput, target, plan.enough),
-        latency: Samples::of(&latency, target, plan.enough),
-        has_service: targets[target].service.is_some(),
-    };
-    let position = |name| targets.iter().position(|target| target.name == name);
-    let variants = names.into_iter().map(|name| {
-        let reason = || absent.iter().find(|(other, _)| *other == name).map(|(_, reason)| reason.clone());
-        let measured = position(name).map(measure);
-        (name, measured.ok_or_else(|| reason().unwrap_or(Absent(String::new()))))
+    let measured = targets.iter().enumerate().map(|(index, target)| {
+        let of = |series| Samples::of(series, index, plan.enough);
+        let has_service = target.service.is_some();
+        (target.name, Measured { throughput: of(&throughput), latency: of(&latency), has_service })
     });
     let report = Report {
         machine,
         envoy: envoy::version()?,
         plan,
         rounds: (rounds(&throughput), rounds(&latency)),
-        variants: variants.collect(),
+        disturbed: Disturbed::count(throughput.iter().chain(&latency)),
+        variants: measured.collect(),
+        absent,
         module_bytes: variants::module_bytes(&bench),
     };
     let path = bench.target.join("bench.json");
     fs::write(&path, serde_json::to_vec_pretty(&report.to_json())?)?;
     println!("{}\n\n{}", report.to_text(), path.display());
-    Ok(())
+    report.complete()
 }
 
 type Present = Vec<(&'static str, Part)>;
+type Missing = Vec<(&'static str, Absent)>;
 
-/// All names in order, the parts that are there, and why the others are not.
-fn sort_out(all: Vec<variants::Variant>) -> (Vec<&'static str>, Present, Vec<(&'static str, Absent)>) {
-    let names = all.iter().map(|(name, _)| *name).collect();
+/// The parts that are there, and why the others are not.
+fn sort_out(all: Vec<variants::Variant>) -> (Present, Missing) {
     let (mut parts, mut absent) = (Vec::new(), Vec::new());
     for (name, variant) in all {
         match variant {
@@ -118,7 +110,26 @@ fn sort_out(all: Vec<variants::Variant>) -> (Vec<&'static str>, Present, Vec<(&'
             Err(reason) => absent.push((name, reason)),
         }
     }
-    (names, parts, absent)
+    (parts, absent)
+}
+
+/// The variants as targets, once each has shown what it claims.
+fn prove(parts: &[(&'static str, Part)], envoy: &Envoy, upstream: &Upstream, client: &Client) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for (name, part) in parts {
+        let port = envoy.port(name)?;
+        let prover = Prover { client, upstream, port };
+        let proven = prover.prove(&part.claim, &part.placeholder);
+        let audited = proven.and_then(|()| part.audit.iter().try_for_each(|log| prover.prove_audit(log)));
+        audited.with_context(|| format!("{name} does not do its work"))?;
+        let (placeholder, service) = (part.placeholder.clone(), part.service.clone());
+        targets.push(Target { name, port, placeholder, service });
+    }
+    Ok(targets)
+}
+
+fn processes(parts: &[(&'static str, Part)]) -> Vec<Meter> {
+    parts.iter().flat_map(|(_, part)| &part.alive).map(|process| Meter::Process(process.0.id())).collect()
 }
 
 fn rounds(series: &[Slice]) -> usize {

@@ -1,5 +1,9 @@
 //! Before a variant is measured, it shows that it does what its name says.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST as HOST_HEADER};
@@ -13,6 +17,9 @@ use crate::variants::Claim;
 
 /// A second credential that the agent tries to bring along.
 const SECOND_CREDENTIAL: (&str, &str) = ("x-api-key", "the agent's own");
+
+/// An audit may be batched.
+const AUDIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// One variant's listener under proof.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +48,16 @@ impl Prover<'_> {
                 self.refused(Method::POST, &format!("Bearer {read_only}"), StatusCode::FORBIDDEN)
             }
         }
+    }
+
+    /// Fails unless a request of the proof appears in the audit log in time.
+    pub fn prove_audit(&self, log: &Path) -> Result<()> {
+        let deadline = Instant::now() + AUDIT_LIMIT;
+        while !fs::read_to_string(log).unwrap_or_default().contains(PROOF_PATH) {
+            ensure!(Instant::now() < deadline, "no request appears in {}", log.display());
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// A read must be answered 200, with `expected` at the upstream.

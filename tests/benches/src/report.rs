@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::estimate::{CPU_US, Figure, Held, LOAD_CORE, P50_US, RPS, RULE, SERVICE_US, Samples};
+use crate::estimate::{CPU_US, Disturbed, Figure, Held, LOAD_CORE, P50_US, RPS, RULE, SERVICE_US, Samples};
 use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::variants::Absent;
@@ -32,8 +33,12 @@ pub struct Report {
     pub plan: Plan,
     /// Rounds of the throughput and of the latency series.
     pub rounds: (usize, usize),
+    /// What disturbed the slices of both series.
+    pub disturbed: Disturbed,
     /// The variants in the order of the table.
-    pub variants: Vec<(&'static str, Result<Measured, Absent>)>,
+    pub variants: Vec<(&'static str, Measured)>,
+    /// Those that could not be measured.
+    pub absent: Vec<(&'static str, Absent)>,
     /// The size of the filter's module.
     pub module_bytes: Option<u64>,
 }
@@ -53,14 +58,9 @@ const MODULE_LIMIT: u64 = 350_000;
 impl Report {
     /// The machine-readable result.
     pub fn to_json(&self) -> Value {
-        let variants: BTreeMap<_, _> = self
-            .variants
-            .iter()
-            .map(|(name, variant)| match variant {
-                Ok(measured) => (*name, measured.to_json()),
-                Err(Absent(reason)) => (*name, json!({"absent": reason})),
-            })
-            .collect();
+        let measured = self.variants.iter().map(|(name, measured)| (*name, measured.to_json()));
+        let absent = self.absent.iter().map(|(name, absent)| (*name, json!({"absent": absent.to_string()})));
+        let variants: BTreeMap<_, _> = measured.chain(absent).collect();
         json!({
             "machine": self.machine,
             "envoy": self.envoy,
@@ -77,6 +77,7 @@ impl Report {
                 "bare": "each bare slice against the bare slices before and after: the method's own error",
             },
             "rounds": {"throughput": self.rounds.0, "latency": self.rounds.1},
+            "disturbed_slices": self.disturbed,
             "variants": variants,
             "targets": self.verdicts(),
             "module_bytes": self.module_bytes,
@@ -96,11 +97,13 @@ impl Report {
                 "variant", "rps vs bare", "CPU µs over bare", "elsewhere", "p50 µs at 1 (over)", "clean"
             ),
         ];
-        lines.extend(self.variants.iter().map(|(name, variant)| match variant {
-            Ok(measured) => measured.to_row(name),
-            Err(Absent(reason)) => format!("{name:<20} absent: {reason}"),
-        }));
-        lines.push(String::new());
+        lines.extend(self.variants.iter().map(|(name, measured)| measured.to_row(name)));
+        lines.extend(self.absent.iter().map(|(name, absent)| format!("{name:<20} absent, {absent}")));
+        let Disturbed { slices, envoy_waited, stolen, foreign } = self.disturbed;
+        lines.push(format!(
+            "\nof {slices} slices, Envoy had to wait for its core in {envoy_waited}, the hypervisor took time in \
+             {stolen}, others used the load core in {foreign}\n"
+        ));
         for Verdict { target, measured, verdict } in self.verdicts() {
             lines.push(format!("{target:<52} {measured:>18}  {verdict}"));
         }
@@ -110,11 +113,20 @@ impl Report {
         lines.join("\n")
     }
 
+    /// Fails if a variant was there and could not be prepared. Speed fails
+    /// nothing.
+    pub fn complete(&self) -> Result<()> {
+        for (name, absent) in &self.absent {
+            ensure!(matches!(absent, Absent::NotBuilt(_)), "{name} is {absent}");
+        }
+        Ok(())
+    }
+
     fn verdicts(&self) -> Vec<Verdict> {
         let over = |other, quantity| self.ours_against(other, quantity, Held::Over, |a, b| a - b);
         let times = |other| self.ours_against(other, RPS, Held::Ratio, |a, b| a / b);
-        let cpu = |figure: &Figure| format!("{:+.1} ±{:.1} µs", figure.median, figure.error());
-        let ratio = |figure: &Figure| format!("{:.2} ±{:.2}×", figure.median, figure.error());
+        let cpu = |figure: &Figure| format!("{:+.1}{} µs", figure.median, plus_minus(figure, 1));
+        let ratio = |figure: &Figure| format!("{:.2}{}×", figure.median, plus_minus(figure, 2));
         vec![
             at_most("CPU: attache ≤ noop_wasm + 12 µs", over("noop_wasm", CPU_US), 12.0, cpu),
             at_most("CPU: attache ≤ lua", over("lua", CPU_US), 0.0, cpu),
@@ -136,15 +148,13 @@ impl Report {
         compare: fn(f64, f64) -> f64,
     ) -> Option<Figure> {
         let throughput = |wanted: &str| {
-            let (_, variant) = self.variants.iter().find(|(name, _)| *name == wanted)?;
-            variant.as_ref().ok().map(|measured| &measured.throughput)
+            self.variants.iter().find(|(name, _)| *name == wanted).map(|(_, measured)| &measured.throughput)
         };
         throughput("attache")?.against(throughput(other)?, quantity, held, compare)
     }
 
     fn any_rough(&self) -> bool {
-        let present = self.variants.iter().filter_map(|(_, variant)| variant.as_ref().ok());
-        present.flat_map(Measured::figures).any(|figure| figure.rough)
+        self.variants.iter().flat_map(|(_, measured)| measured.figures()).any(|figure| figure.rough)
     }
 }
 
@@ -196,11 +206,13 @@ impl Measured {
         let (clean, total) = self.throughput.counts();
         format!(
             "{name:<20} {:>15} {:>17} {:>12} {:>20} {:>9}",
-            cell(rps, |f| format!("{:.2} ±{:.2}", f.median, f.error())),
-            cell(cpu, |f| format!("{:+.1} ±{:.1}", f.median, f.error())),
+            cell(rps, |f| format!("{:.2}{}", f.median, plus_minus(f, 2))),
+            cell(cpu, |f| format!("{:+.1}{}", f.median, plus_minus(f, 1))),
             cell(service, |f| format!("{:.1}", f.median)),
-            cell(p50, |f| format!("{:.0} ", f.median))
-                + &cell(over, |f| format!("({:+.0} ±{:.0})", f.median, f.error())),
+            cell(p50, |f| {
+                let over = over.map(|over| format!(" ({:+.0}{})", over.median, plus_minus(&over, 0)));
+                format!("{:.0}{}", f.median, over.unwrap_or_default())
+            }),
             format!("{clean}/{total}"),
         )
     }
@@ -226,11 +238,13 @@ fn judge(
     let Some(figure) = figure else {
         return Verdict { target, measured: "-".to_owned(), verdict: NOT_MEASURED };
     };
-    let sure = meets(figure.interval.0) == meets(figure.interval.1) && !figure.rough;
-    let verdict = match (meets(figure.median), sure) {
-        (met, true) => verdict(met),
-        (true, false) => "met, within the error",
-        (false, false) => "missed, within the error",
+    let certain = figure.interval.is_some_and(|(low, high)| meets(low) == meets(high));
+    let verdict = match (meets(figure.median), figure.rough, certain) {
+        (met, false, true) => verdict(met),
+        (true, false, false) => "met, within the error",
+        (false, false, false) => "missed, within the error",
+        (true, true, _) => "met, roughly",
+        (false, true, _) => "missed, roughly",
     };
     Verdict { target, measured: show(&figure), verdict }
 }
@@ -244,12 +258,17 @@ fn median(figure: Option<Figure>) -> Option<f64> {
 }
 
 fn error(figure: Option<Figure>) -> Option<f64> {
-    figure.map(|figure| rounded(figure.error()))
+    figure.and_then(|figure| figure.error()).map(rounded)
 }
 
 /// Three decimals: more would be noise in a file that is compared by eye.
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
+}
+
+/// ` ±error`, or ` ±?` where there are too few values to tell.
+fn plus_minus(figure: &Figure, decimals: usize) -> String {
+    figure.error().map_or(" ±?".to_owned(), |error| format!(" ±{error:.decimals$}"))
 }
 
 fn cell(figure: Option<Figure>, show: impl Fn(&Figure) -> String) -> String {

@@ -23,21 +23,38 @@ pub const LOAD_HEADERS: [(&str, &str); 4] = [
     ("x-request-source", "agent"),
 ];
 
-/// Headers that authenticate; all go before the one credential is set.
-pub const AUTH_HEADERS: [&str; 10] = [
+/// Headers that authenticate; all go before the one credential is set. The
+/// same as the filter's own.
+pub const AUTH_HEADERS: [&str; 15] = [
     "proxy-authorization",
+    "cookie",
     "x-api-key",
     "api-key",
     "x-auth-token",
     "x-access-token",
     "x-goog-api-key",
     "private-token",
-    "x-vault-token",
+    "job-token",
+    "deploy-token",
     "x-amz-security-token",
-    "cookie",
+    "x-vault-token",
+    "x-figma-token",
+    "x-shopify-access-token",
+    "x-attache-session",
 ];
-/// Query parameters that authenticate; a request with one is refused.
-const AUTH_PARAMETERS: [&str; 6] = ["access_token", "api_key", "apikey", "key", "private_token", "x-amz-signature"];
+/// Query parameters that authenticate. A request with one is refused here, as
+/// `ext_authz` over HTTP cannot take it out; the filter takes it out.
+const AUTH_PARAMETERS: [&str; 9] = [
+    "access_token",
+    "api_key",
+    "apikey",
+    "api-key",
+    "auth_token",
+    "private_token",
+    "job_token",
+    "oauth_token",
+    "x-amz-security-token",
+];
 const READS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
 
 /// Hosts, each with one path prefix and one credential of its own.
@@ -65,6 +82,17 @@ struct Grant {
     authorization: String,
 }
 
+/// One destination with its secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// Its host.
+    pub host: &'static str,
+    /// The one path prefix that is allowed.
+    pub prefix: &'static str,
+    /// What the upstream wants as a bearer token.
+    pub secret: &'a str,
+}
+
 /// Why a request is refused, with the status of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -88,6 +116,15 @@ impl Rules {
             }
         }
         rules
+    }
+
+    /// Every destination, the measured one first.
+    pub fn destinations(&self) -> impl Iterator<Item = Destination<'_>> {
+        DESTINATIONS.iter().enumerate().map(|(index, (host, prefix))| {
+            let grant = self.grants.values().find(|grant| grant.destination == index);
+            let secret = grant.and_then(|grant| grant.authorization.strip_prefix("Bearer ")).unwrap_or_default();
+            Destination { host, prefix, secret }
+        })
     }
 
     /// The placeholder of the measured host's session with this access mode.
@@ -188,7 +225,7 @@ mod tests {
         assert_eq!(reason(Method::POST, HOST, LOAD_PATH, Some(&read_only)), Err("read_only"));
         assert_eq!(reason(Method::GET, "evil.test", LOAD_PATH, Some(&full)), Err("host_not_allowed"));
         assert_eq!(reason(Method::GET, HOST, "/v2/items", Some(&full)), Err("path_not_allowed"));
-        assert_eq!(reason(Method::GET, HOST, "/v1/a?key=1", Some(&full)), Err("credential_in_query"));
+        assert_eq!(reason(Method::GET, HOST, "/v1/a?api_key=1", Some(&full)), Err("credential_in_query"));
         assert_eq!(reason(Method::GET, HOST, LOAD_PATH, Some("Bearer other")), Err("placeholder_unknown"));
         assert_eq!(reason(Method::GET, HOST, LOAD_PATH, None), Err("placeholder_unknown"));
         let misplaced = reason(Method::GET, "pages.bench.test", "/", Some(&full));

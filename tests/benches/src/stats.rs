@@ -14,16 +14,15 @@ pub fn median(values: &[f64]) -> Option<f64> {
 
 /// The 95 % confidence interval of the median by order statistics.
 ///
-/// Under six values no pair of order statistics reaches 95 %; the full range
-/// is given then.
+/// Under six values no pair of order statistics reaches 95 %: the full range is
+/// given then, and nothing under three.
 pub fn median_interval(values: &[f64]) -> Option<(f64, f64)> {
     let sorted = sorted(values);
-    let first = sorted.first()?;
-    let last = sorted.last()?;
-    match values_to_drop(sorted.len()) {
-        0 => Some((*first, *last)),
-        dropped => Some((sorted[dropped], sorted[sorted.len() - 1 - dropped])),
+    if sorted.len() < 3 {
+        return None;
     }
+    let dropped = values_to_drop(sorted.len());
+    Some((sorted[dropped], sorted[sorted.len() - 1 - dropped]))
 }
 
 /// How many values each end loses so that what is left still covers the median
@@ -72,6 +71,8 @@ mod tests {
         }
         let values: Vec<f64> = (1..=20).map(f64::from).collect();
         assert_eq!(median_interval(&values), Some((6.0, 15.0)));
+        assert_eq!(median_interval(&values[..3]), Some((1.0, 3.0)));
+        assert_eq!(median_interval(&values[..2]), None);
     }
 
     #[test]

@@ -1,15 +1,28 @@
 //! Attaché itself: the packed filter, warm, with its audit going to a running
 //! broker, in the listener that `attache envoy-config` writes.
+//!
+//! Nothing of it is simulated. Where it cannot be prepared, the variant is
+//! absent and says why; the others are measured all the same.
 
-use std::path::PathBuf;
+mod bootstrap;
+mod config;
 
-use anyhow::{Result, bail};
-use serde_json::{Map, Value};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use super::{Absent, Part, Workbench};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
-/// What of a bootstrap is the bench's own and not taken over.
-const NOT_MERGED: [&str; 3] = ["admin", "node", "static_resources"];
+use super::{Absent, Alive, Claim, Part, Workbench};
+use crate::counters::Meter;
+use bootstrap::pieces;
+
+/// Every placeholder carries it.
+const MARKER: &str = "ATTACHE";
+const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The packed filter: `$ATTACHE_FILTER`, else `attache_filter.wasm` in the
 /// target directory.
@@ -19,68 +32,103 @@ pub fn module(bench: &Workbench) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
+/// The broker: `$ATTACHE_BROKER`, else `release/attache` in the target
+/// directory.
+fn broker(bench: &Workbench) -> Option<PathBuf> {
+    let named = std::env::var_os("ATTACHE_BROKER").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| bench.target.join("release/attache"));
+    path.exists().then_some(path)
+}
+
 /// The filter with its broker.
-pub fn part(bench: &Workbench) -> Result<Result<Part, Absent>> {
-    if module(bench).is_none() {
-        return Ok(Err(Absent("the packed filter is not built".to_owned())));
-    }
-    Ok(Err(Absent("the broker cannot be started yet".to_owned())))
+pub fn part(bench: &Workbench) -> Result<Part, Absent> {
+    let not_built = |what: &str| Absent::NotBuilt(what.to_owned());
+    let module = module(bench).ok_or_else(|| not_built("the packed filter"))?;
+    let broker = broker(bench).ok_or_else(|| not_built("the broker"))?;
+    prepare(bench, &module, &broker).map_err(|error| Absent::Broken(format!("{error:#}")))
 }
 
-/// What the bench takes from a bootstrap of ours.
-#[derive(Debug, PartialEq)]
-struct Pieces {
-    listener: Value,
-    clusters: Vec<Value>,
-    secrets: Vec<Value>,
-    bootstrap: Map<String, Value>,
+fn prepare(bench: &Workbench, module: &Path, broker: &Path) -> Result<Part> {
+    let dir = bench.dir.join("attache");
+    let data_plane = free_port()?;
+    let config = config::write(bench, &dir, data_plane)?;
+    let attache = Attache { binary: broker, config: &config, module };
+    let process = attache.serve(&dir, data_plane)?;
+
+    let authorization = bench.rules.authorization();
+    let read_only = attache.placeholder(config::READER)?;
+    let pieces = pieces(attache.bootstrap()?)?;
+    Ok(Part {
+        listener: pieces.listener,
+        clusters: pieces.clusters,
+        secrets: pieces.secrets,
+        bootstrap: pieces.bootstrap,
+        placeholder: attache.placeholder(config::WRITER)?,
+        claim: Claim::Decides { authorization, read_only },
+        audit: Some(config::audit_log(&dir)),
+        service: Some(Meter::Process(process.0.id())),
+        alive: vec![process],
+    })
 }
 
-/// Takes a whole bootstrap apart; nothing of it is dropped silently.
-#[cfg_attr(not(test), expect(dead_code, reason = "the broker cannot be started yet"))]
-fn pieces(bootstrap: Value) -> Result<Pieces> {
-    let Value::Object(mut bootstrap) = bootstrap else {
-        bail!("the bootstrap is not an object");
-    };
-    let mut resources = match bootstrap.remove("static_resources") {
-        Some(Value::Object(resources)) => resources,
-        _ => bail!("the bootstrap has no static_resources"),
-    };
-    let mut take = |name: &str| match resources.remove(name) {
-        Some(Value::Array(items)) => items,
-        _ => Vec::new(),
-    };
-    let (mut listeners, clusters, secrets) = (take("listeners"), take("clusters"), take("secrets"));
-    let (Some(listener), true) = (listeners.pop(), listeners.is_empty()) else {
-        bail!("the bootstrap has not exactly one listener");
-    };
-    if let Some(other) = resources.keys().next() {
-        bail!("the bootstrap's static_resources.{other} has no place in the bench");
-    }
-    bootstrap.retain(|name, _| !NOT_MERGED.contains(&name.as_str()));
-    Ok(Pieces { listener, clusters, secrets, bootstrap })
+/// The command line of the broker's binary.
+#[derive(Clone, Copy, Debug)]
+struct Attache<'a> {
+    binary: &'a Path,
+    config: &'a Path,
+    module: &'a Path,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_bootstrap_is_taken_over_whole_but_for_admin_and_node() {
-        let taken = pieces(json!({
-            "admin": {}, "node": {"id": "x"}, "layered_runtime": {"layers": []},
-            "static_resources": {"listeners": [{"name": "proxy"}], "clusters": [{"name": "broker"}]},
-        }))
-        .unwrap();
-        assert_eq!(taken.listener, json!({"name": "proxy"}));
-        assert_eq!(taken.clusters, [json!({"name": "broker"})]);
-        assert_eq!(taken.bootstrap.keys().collect::<Vec<_>>(), ["layered_runtime"]);
+impl Attache<'_> {
+    /// Starts the broker and waits until its data plane accepts.
+    fn serve(&self, dir: &Path, data_plane: u16) -> Result<Alive> {
+        let log = dir.join("broker.log");
+        let mut command = self.command(&["serve"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+        let mut process = Alive(command.spawn().context("starting the broker")?);
+        let deadline = Instant::now() + START_LIMIT;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, data_plane)).is_err() {
+            let ended = process.0.try_wait()?;
+            if ended.is_some() || Instant::now() > deadline {
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                let how = ended.map_or("is not ready in time".to_owned(), |status| format!("ends with {status}"));
+                bail!("the broker {how}: {}", log.trim());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(process)
     }
 
-    #[test]
-    fn what_has_no_place_is_an_error() {
-        assert!(pieces(json!({"static_resources": {"listeners": [{}, {}]}})).is_err());
-        assert!(pieces(json!({"static_resources": {"listeners": [{}], "new_kind": []}})).is_err());
+    /// The placeholder of a session of one credential.
+    fn placeholder(&self, session: &str) -> Result<String> {
+        let env = self.run(&["session", "env", session])?;
+        let token = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let mut tokens = env.split(|c| !token(c));
+        let found = tokens.find(|token| token.contains(MARKER));
+        Ok(found.with_context(|| format!("session env {session} shows no placeholder"))?.to_owned())
     }
+
+    /// The gateway's bootstrap.
+    fn bootstrap(&self) -> Result<Value> {
+        let text = self.run(&["envoy-config", "--shape", "gateway", "--json"])?;
+        serde_json::from_str(&text).context("envoy-config does not answer in JSON")
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        let Output { status, stdout, stderr } = self.command(arguments).output()?;
+        let told = String::from_utf8_lossy(&stderr);
+        ensure!(status.success(), "attache {} ends with {status}: {}", arguments.join(" "), told.trim());
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.binary);
+        command.args(arguments).arg("--config").arg(self.config).env("ATTACHE_FILTER", self.module);
+        command
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

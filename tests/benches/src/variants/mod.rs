@@ -7,6 +7,7 @@ mod ext_authz;
 mod lua;
 mod noop_wasm;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -26,7 +27,6 @@ pub struct Workbench {
     /// Cargo's target directory, where modules and binaries are.
     pub target: PathBuf,
     /// The port of the upstream.
-    #[expect(dead_code, reason = "for the one variant that brings its own cluster to it")]
     pub upstream_port: u16,
     /// The shared rule table.
     pub rules: Rules,
@@ -47,6 +47,8 @@ pub struct Part {
     pub placeholder: String,
     /// What it claims, and has to show before it is measured.
     pub claim: Claim,
+    /// The log in which its requests must appear.
+    pub audit: Option<PathBuf>,
     /// The service it asks, whose CPU time is reported beside Envoy's.
     pub service: Option<Meter>,
     /// Processes on the load core that live as long as the measurement.
@@ -75,7 +77,12 @@ pub enum Claim {
 
 /// Why a variant is not in this run.
 #[derive(Clone, Debug)]
-pub struct Absent(pub String);
+pub enum Absent {
+    /// What it needs has not been built; the text says what.
+    NotBuilt(String),
+    /// It is there and could not be prepared: the run fails in the end.
+    Broken(String),
+}
 
 /// A variant, ready or not.
 pub type Variant = (&'static str, Result<Part, Absent>);
@@ -99,7 +106,7 @@ pub fn all(bench: &Workbench) -> Result<Vec<Variant>> {
         ("noop_wasm", noop_wasm::part(bench)?),
         ("credential_injector", Ok(credential_injector::part(bench)?)),
         ("lua", Ok(lua::part(bench)?)),
-        ("attache", attache::part(bench)?),
+        ("attache", attache::part(bench)),
         ("ext_authz", Ok(ext_authz::part(bench)?)),
     ])
 }
@@ -107,6 +114,15 @@ pub fn all(bench: &Workbench) -> Result<Vec<Variant>> {
 /// The size of the filter's module in bytes, if it is built.
 pub fn module_bytes(bench: &Workbench) -> Option<u64> {
     attache::module(bench).and_then(|path| std::fs::metadata(path).ok()).map(|file| file.len())
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotBuilt(what) => write!(f, "not built: {what}"),
+            Self::Broken(reason) => write!(f, "broken: {reason}"),
+        }
+    }
 }
 
 impl Part {
@@ -119,6 +135,7 @@ impl Part {
             bootstrap: Map::new(),
             placeholder: bench.rules.placeholder(false),
             claim,
+            audit: None,
             service: None,
             alive: Vec::new(),
         }

@@ -18,7 +18,7 @@ pub fn part(bench: &Workbench) -> Result<Result<Part, Absent>> {
     let linked = bench.target.join(LINKED);
     if !linked.exists() {
         let build = "cargo build --profile wasm --target wasm32-wasip1 -p attache-bench-noop";
-        return Ok(Err(Absent(format!("{} is not there: {build}", linked.display()))));
+        return Ok(Err(Absent::NotBuilt(build.to_owned())));
     }
     let wasm = fs::read(&linked)?;
     let wanted = wanted_exports(bench)?;

@@ -1,0 +1,68 @@
+//! Takes a whole bootstrap apart, to become one listener among others. Nothing
+//! of it is dropped silently.
+
+use anyhow::{Result, bail};
+use serde_json::{Map, Value};
+
+/// What of a bootstrap is the bench's own and not taken over.
+const NOT_MERGED: [&str; 2] = ["admin", "node"];
+
+/// What the bench takes from a bootstrap.
+#[derive(Debug, PartialEq)]
+pub struct Pieces {
+    /// Its one listener.
+    pub listener: Value,
+    /// All its clusters.
+    pub clusters: Vec<Value>,
+    /// All its static secrets.
+    pub secrets: Vec<Value>,
+    /// Everything beside these, admin and node.
+    pub bootstrap: Map<String, Value>,
+}
+
+/// The pieces of a bootstrap, or what in it has no place here.
+pub fn pieces(bootstrap: Value) -> Result<Pieces> {
+    let Value::Object(mut bootstrap) = bootstrap else {
+        bail!("the bootstrap is not an object");
+    };
+    let Some(Value::Object(mut resources)) = bootstrap.remove("static_resources") else {
+        bail!("the bootstrap has no static_resources");
+    };
+    let mut take = |name: &str| match resources.remove(name) {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    };
+    let (mut listeners, clusters, secrets) = (take("listeners"), take("clusters"), take("secrets"));
+    let (Some(listener), true) = (listeners.pop(), listeners.is_empty()) else {
+        bail!("the bootstrap has not exactly one listener");
+    };
+    if let Some(other) = resources.keys().next() {
+        bail!("the bootstrap's static_resources.{other} has no place in the bench");
+    }
+    bootstrap.retain(|name, _| !NOT_MERGED.contains(&name.as_str()));
+    Ok(Pieces { listener, clusters, secrets, bootstrap })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_bootstrap_is_taken_over_whole_but_for_admin_and_node() {
+        let taken = pieces(json!({
+            "admin": {}, "node": {"id": "x"}, "layered_runtime": {"layers": []},
+            "static_resources": {"listeners": [{"name": "proxy"}], "clusters": [{"name": "broker"}]},
+        }))
+        .unwrap();
+        assert_eq!(taken.listener, json!({"name": "proxy"}));
+        assert_eq!(taken.clusters, [json!({"name": "broker"})]);
+        assert_eq!(taken.bootstrap.keys().collect::<Vec<_>>(), ["layered_runtime"]);
+    }
+
+    #[test]
+    fn what_has_no_place_is_an_error() {
+        assert!(pieces(json!({"static_resources": {"listeners": [{}, {}]}})).is_err());
+        assert!(pieces(json!({"static_resources": {"listeners": [{}], "new_kind": []}})).is_err());
+    }
+}

@@ -22,6 +22,34 @@ pub const AUDIT_PATH: &str = "/v1/audit";
 /// The media type of every answer with a meaning.
 pub const JSON: &str = "application/json";
 
+/// A plugin's configuration in Envoy. No secret may ever stand in it: `/config_dump` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plugin {
+    /// Which entry of the filter chain this is.
+    pub role: Role,
+    /// The instance it serves.
+    pub instance: Name,
+    /// The cluster that leads to the broker's data plane.
+    pub broker_cluster: String,
+    /// How long a worker believes its cache without an answered poll, in milliseconds.
+    pub stale_after_ms: u64,
+    /// How long a callout may take, in milliseconds.
+    pub callout_timeout_ms: u64,
+    /// How much of a body the judge reads, in bytes.
+    pub body_limit: u32,
+}
+
+/// An entry of the filter chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Decides, strips, injects.
+    Gate,
+    /// Reads bounded bodies before the gate.
+    Judge,
+}
+
 /// Asks for a grant.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

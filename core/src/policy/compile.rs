@@ -181,6 +181,12 @@ impl Policy {
         self.by_prefix.get(path.get(..end)?).map(|index| (*index, end))
     }
 
+    /// Whether a request without identity to this place is answered with a Basic challenge.
+    pub fn wants_challenge(&self, authority: &[u8], target: &[u8]) -> bool {
+        let index = self.by_authority(authority).or_else(|| self.by_prefix(target).map(|(index, _)| index));
+        index.and_then(|index| self.destination(index)).is_some_and(|destination| destination.basic_challenge)
+    }
+
     /// Whether some binding of some destination puts its credential into this header.
     pub fn is_carrier(&self, header: &[u8]) -> bool {
         self.carriers.iter().any(|known| known == header)

@@ -1,0 +1,85 @@
+//! The gate: one request's callbacks. Until the verdict, headers, body and trailers all hold.
+
+use crate::host::{self, Map};
+use crate::shared::{Flow, Shared, Step};
+use attache_core::refusal::Reason;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+use std::rc::Rc;
+
+/// One request at the gate.
+pub struct Gate {
+    id: u32,
+    shared: Rc<Shared>,
+    flow: Option<Flow>,
+    answered: bool,
+}
+
+impl Gate {
+    pub fn new(id: u32, shared: Rc<Shared>) -> Self {
+        Self { id, shared, flow: None, answered: false }
+    }
+
+    fn action(&self) -> Action {
+        if self.answered || self.shared.holds(self.id) { Action::Pause } else { Action::Continue }
+    }
+}
+
+impl Context for Gate {}
+
+impl HttpContext for Gate {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring("request_headers");
+        let (flow, step) = match host::header_pairs(Map::Request) {
+            Ok(headers) => self.shared.begin(self.id, headers),
+            Err(_) => {
+                let mut flow = Flow::default();
+                let step = self.shared.refuse(&mut flow, Reason::Internal, None);
+                (flow, step)
+            }
+        };
+        match step {
+            Step::Go => {
+                self.flow = Some(flow);
+                Action::Continue
+            }
+            Step::Answered => {
+                self.flow = Some(flow);
+                self.answered = true;
+                Action::Pause
+            }
+            Step::Hold => {
+                self.shared.keep(self.id, flow);
+                Action::Pause
+            }
+        }
+    }
+
+    fn on_http_request_body(&mut self, _: usize, _: bool) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring("request_body");
+        self.action()
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring("request_trailers");
+        self.action()
+    }
+
+    fn on_log(&mut self) {
+        #[cfg(feature = "trap")]
+        crate::trap::spring("log");
+        // A request that never reached this filter has no flow: Envoy's own log is its witness.
+        if let Some(flow) = self.flow.take().or_else(|| self.shared.take(self.id)) {
+            self.shared.finish(self.id, &flow);
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.shared.forget(self.id);
+    }
+}

@@ -1,0 +1,34 @@
+//! Counters: kept in the VM, handed to Envoy on the tick (`attache.forwarded` … in its stats).
+
+use crate::host;
+
+/// What is counted.
+#[derive(Default)]
+pub struct Metrics {
+    pub forwarded: u64,
+    pub passed: u64,
+    pub refused: u64,
+    pub callouts: u64,
+    pub callouts_failed: u64,
+    ids: Option<[u32; 5]>,
+}
+
+const NAMES: [&str; 5] =
+    ["attache.forwarded", "attache.passed", "attache.refused", "attache.callouts", "attache.callouts_failed"];
+
+impl Metrics {
+    /// Hands everything counted since the last time to Envoy.
+    pub fn flush(&mut self) {
+        let mut counts =
+            [&mut self.forwarded, &mut self.passed, &mut self.refused, &mut self.callouts, &mut self.callouts_failed];
+        if counts.iter().all(|count| **count == 0) && self.ids.is_some() {
+            return;
+        }
+        let ids = self.ids.get_or_insert_with(|| NAMES.map(|name| host::define_counter(name).unwrap_or(u32::MAX)));
+        for (id, count) in ids.iter().zip(&mut counts) {
+            if **count > 0 && host::count(*id, **count).is_ok() {
+                **count = 0;
+            }
+        }
+    }
+}

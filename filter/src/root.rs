@@ -1,0 +1,187 @@
+//! The root context: configuration, the tick, callouts and their answers.
+
+use crate::gate::Gate;
+use crate::host::{self, Buffer, Map};
+use crate::judge::Judge;
+use crate::shared::{Shared, Step};
+use attache_core::Millis;
+use attache_core::names::Name;
+use attache_core::wire::{Plugin, Role};
+use attache_core::worker::{Answer, Call, Dispatch, Settings, Wake, Wakeup, Worker};
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::ContextType;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The largest configuration and the largest callout answer that are read.
+const MOST: usize = 16 << 20;
+
+/// One entry of the filter chain, in one worker.
+pub struct Root {
+    id: u32,
+    role: Option<Entry>,
+    tick: u32,
+}
+
+enum Entry {
+    Gate { shared: Rc<Shared>, cluster: String, instance: Name },
+    Judge { limit: usize },
+}
+
+impl Root {
+    pub fn new(id: u32) -> Self {
+        Self { id, role: None, tick: 0 }
+    }
+
+    /// Performs what is due, then looks around again when the worker wants to.
+    fn pump(&mut self) {
+        // Waking requests has acted for them; callouts must belong to the root, which outlives them.
+        if host::act_for(self.id).is_err() {
+            return;
+        }
+        let Some(Entry::Gate { shared, cluster, instance }) = &self.role else { return };
+        let now = shared.now();
+        let due = shared.worker.borrow_mut().due(now, || random_hex() + &random_hex());
+        for dispatch in due {
+            let sent = send(cluster, instance.as_str(), &dispatch);
+            let mut worker = shared.worker.borrow_mut();
+            shared.metrics.borrow_mut().callouts += 1;
+            match sent {
+                Ok(token) => worker.sent(dispatch.call, token),
+                Err(_) => {
+                    shared.metrics.borrow_mut().callouts_failed += 1;
+                    let woken = worker.unsent(dispatch.call, now);
+                    drop(worker);
+                    wake(shared, woken);
+                    if host::act_for(self.id).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        let period = u32::try_from(shared.worker.borrow().next_tick().0).unwrap_or(1);
+        if period != self.tick && host::set_tick(period).is_ok() {
+            self.tick = period;
+        }
+    }
+
+    fn configure(&mut self, plugin: Plugin) {
+        self.role = Some(match plugin.role {
+            Role::Judge => Entry::Judge { limit: plugin.body_limit as usize },
+            Role::Gate => {
+                let timeout = Millis(plugin.callout_timeout_ms);
+                let settings = Settings {
+                    instance: plugin.instance.clone(),
+                    stale_after: Millis(plugin.stale_after_ms),
+                    callout_timeout: timeout,
+                };
+                let id = random_hex().chars().take(8).collect();
+                let shared = Rc::new(Shared::new(Worker::new(settings, id), timeout));
+                Entry::Gate { shared, cluster: plugin.broker_cluster, instance: plugin.instance }
+            }
+        });
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("http_call_response");
+        let Some(Entry::Gate { shared, .. }) = &self.role else { return };
+        // A torn answer has no headers, and asking for one would be the SDK's panic.
+        let text = |name| if headers == 0 { None } else { host::header(Map::Callout, name).ok().flatten() };
+        let status = text(":status").and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok());
+        let is_json = text("content-type").is_some_and(|kind| kind.starts_with(b"application/json"));
+        let body = match body_size {
+            1..=MOST => host::buffer(Buffer::Callout, body_size).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        if status != Some(200) {
+            shared.metrics.borrow_mut().callouts_failed += 1;
+        }
+        let now = shared.now();
+        let woken = shared.worker.borrow_mut().answered(token, &Answer { status, is_json, body: &body }, now);
+        wake(shared, woken);
+        self.pump();
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let config = host::buffer(Buffer::Configuration, size.min(MOST)).unwrap_or_default();
+        match serde_json::from_slice(&config) {
+            Ok(plugin) => self.configure(plugin),
+            Err(error) => {
+                log::error!("attache: plugin configuration: {error}");
+                return false;
+            }
+        }
+        self.tick = 1;
+        host::set_tick(1).is_ok()
+    }
+
+    fn on_tick(&mut self) {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("tick");
+        match &self.role {
+            Some(Entry::Gate { shared, .. }) => {
+                let overdue = shared.worker.borrow_mut().overdue(shared.now());
+                wake(shared, overdue);
+                shared.metrics.borrow_mut().flush();
+                self.pump();
+            }
+            // The judge has nothing to look after.
+            _ => self.tick = host::set_tick(0).map_or(self.tick, |()| 0),
+        }
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(match self.role.as_ref()? {
+            Entry::Gate { shared, .. } => Box::new(Gate::new(id, Rc::clone(shared))),
+            Entry::Judge { limit } => Box::new(Judge::new(*limit)),
+        })
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// Wakes held requests; those that are gone by now are passed over.
+fn wake(shared: &Shared, wakeups: Vec<Wakeup>) {
+    for Wakeup { contexts, wake } in wakeups {
+        for context in contexts {
+            let Some(mut flow) = shared.take(context) else { continue };
+            if host::act_for(context).is_err() {
+                continue;
+            }
+            let step = match &wake {
+                Wake::Granted(grant) => shared.conclude(&mut flow, Rc::clone(grant), shared.now()),
+                Wake::Refused(reason) => shared.refuse(&mut flow, *reason, None),
+                Wake::Again => shared.again(context, &mut flow),
+            };
+            // Kept until its log callback, held or not.
+            shared.keep(context, flow);
+            if let Step::Go = step
+                && host::resume().is_err()
+            {
+                log::error!("attache: envoy did not resume a request");
+            }
+        }
+    }
+}
+
+fn send(cluster: &str, instance: &str, dispatch: &Dispatch) -> host::Result<u32> {
+    let mut lines = vec![(":method", dispatch.method), (":path", &*dispatch.path), (":authority", instance)];
+    if !dispatch.body.is_empty() {
+        let kind = if dispatch.call == Call::Audit { "application/x-ndjson" } else { "application/json" };
+        lines.push(("content-type", kind));
+    }
+    host::dispatch(cluster, lines, &dispatch.body, Duration::from_millis(dispatch.timeout.0))
+}
+
+/// 16 hex digits nobody can foresee: std seeds its hashers from WASI's random_get.
+fn random_hex() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}

@@ -1,0 +1,292 @@
+//! What all requests of one worker share, and the way of one request through it.
+
+use crate::host::{self, Map};
+use crate::metrics::Metrics;
+use attache_core::Millis;
+use attache_core::access::Body;
+use attache_core::evidence::SESSION_HEADER;
+use attache_core::refusal::Reason;
+use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
+use attache_core::worker::{Entry, Grant, Outcome, Report, Worker, verdict};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Filter state that the gate writes: the verdict, for route guards and Envoy's access log.
+const VERDICT: &str = "attache";
+/// Filter state that the judge writes: a request's body, or that it is too large.
+pub const BODY: &str = "attache_body";
+/// Marks the two things the judge can say.
+pub const BODY_WHOLE: u8 = b'=';
+pub const BODY_TOO_LARGE: u8 = b'>';
+
+/// One worker's state. Lives as long as its root context.
+pub struct Shared {
+    pub worker: RefCell<Worker>,
+    pub metrics: RefCell<Metrics>,
+    held: RefCell<HashMap<u32, Flow>>,
+    timeout: Millis,
+    origin: Instant,
+}
+
+/// One request on its way.
+#[derive(Default)]
+pub struct Flow {
+    snapshot: Snapshot,
+    asked: Option<Asked>,
+    outcome: Outcome,
+    started: Millis,
+}
+
+/// What the shell does next. There is no "released but undecided".
+pub enum Step {
+    /// Wait for the broker.
+    Hold,
+    /// The request goes on.
+    Go,
+    /// It has been answered.
+    Answered,
+}
+
+impl Shared {
+    pub fn new(worker: Worker, timeout: Millis) -> Self {
+        Self {
+            worker: RefCell::new(worker),
+            metrics: RefCell::default(),
+            held: RefCell::default(),
+            timeout,
+            origin: Instant::now(),
+        }
+    }
+
+    /// Now, on the VM's monotonic clock.
+    pub fn now(&self) -> Millis {
+        Millis(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Reads a new request and takes it as far as it goes.
+    pub fn begin(&self, context: u32, headers: Vec<u8>) -> (Flow, Step) {
+        let now = self.now();
+        let mut flow = Flow { started: now, ..Flow::default() };
+        flow.snapshot = Snapshot::read(headers, &self.worker.borrow().policy());
+        let step = self.advance(context, &mut flow, now);
+        (flow, step)
+    }
+
+    /// Keeps a held request until it is woken.
+    pub fn keep(&self, context: u32, flow: Flow) {
+        self.held.borrow_mut().insert(context, flow);
+    }
+
+    /// Takes a held request back.
+    pub fn take(&self, context: u32) -> Option<Flow> {
+        self.held.borrow_mut().remove(&context)
+    }
+
+    /// Whether a request is held still.
+    pub fn holds(&self, context: u32) -> bool {
+        self.held.borrow().get(&context).is_some_and(|flow| matches!(flow.outcome, Outcome::Undecided))
+    }
+
+    /// Begins again under whatever policy is in force now.
+    pub fn again(&self, context: u32, flow: &mut Flow) -> Step {
+        let bytes = std::mem::take(&mut flow.snapshot).into_bytes();
+        flow.snapshot = Snapshot::read(bytes, &self.worker.borrow().policy());
+        self.advance(context, flow, self.now())
+    }
+
+    fn advance(&self, context: u32, flow: &mut Flow, now: Millis) -> Step {
+        let mut worker = self.worker.borrow_mut();
+        if !worker.has_policy() {
+            return match now.since(flow.started) < self.timeout {
+                true => {
+                    worker.hold_for_policy(context, flow.started);
+                    Step::Hold
+                }
+                false => self.refuse(flow, Reason::PolicyMissing, None),
+            };
+        }
+        let policy = worker.policy();
+        let asked = match identify(&flow.snapshot, &policy) {
+            Ok(asked) => asked,
+            Err(reason) => return self.refuse(flow, reason, None),
+        };
+        let entry = match asked.way {
+            Way::Managed(_) => worker.find(&flow.snapshot, &asked, now),
+            Way::Unclaimed(_) | Way::Unmatched => {
+                drop(worker);
+                return self.pass(flow, asked);
+            }
+        };
+        match entry {
+            Some(Entry::Granted(grant)) => {
+                drop(worker);
+                flow.asked = Some(asked);
+                self.conclude(flow, grant, now)
+            }
+            Some(Entry::Refused(reason, _)) => self.refuse(flow, reason, None),
+            None if now.since(flow.started) >= self.timeout => self.refuse(flow, Reason::BrokerUnavailable, None),
+            None => {
+                worker.hold(context, &flow.snapshot, &asked);
+                flow.asked = Some(asked);
+                Step::Hold
+            }
+        }
+    }
+
+    /// A grant is there: the verdict.
+    pub fn conclude(&self, flow: &mut Flow, grant: Rc<Grant>, now: Millis) -> Step {
+        let policy = self.worker.borrow().policy();
+        let verdict = match &flow.asked {
+            _ if now >= grant.expires => Err(Reason::BrokerUnavailable),
+            _ if !self.worker.borrow().admits(&grant) => Err(Reason::AuditBacklog),
+            Some(asked) => {
+                let mut body = Vec::new();
+                authorise(&policy, &flow.snapshot, asked, &grant, || read_body(&mut body))
+            }
+            None => Err(Reason::Internal),
+        };
+        let applied = verdict.and_then(|forward| {
+            let cluster = flow.asked.as_ref().and_then(|asked| match asked.way {
+                Way::Managed(index) => policy.destination(index).map(|d| d.cluster.as_str()),
+                _ => None,
+            });
+            inject(&forward, &grant, cluster.ok_or(Reason::Internal)?)
+        });
+        match applied {
+            Ok(()) => {
+                self.metrics.borrow_mut().forwarded += 1;
+                flow.outcome = Outcome::Forwarded(grant);
+                Step::Go
+            }
+            Err(reason) => self.refuse(flow, reason, Some(grant)),
+        }
+    }
+
+    /// Lets a request go as it is, where the config says so.
+    fn pass(&self, flow: &mut Flow, asked: Asked) -> Step {
+        let policy = self.worker.borrow().policy();
+        let cluster = match asked.way {
+            Way::Managed(index) | Way::Unclaimed(index) => policy.destination(index).map_or("", |d| &d.cluster),
+            Way::Unmatched => "",
+        };
+        flow.asked = Some(asked);
+        // Removing a header, present or not, makes Envoy select the route again, under its guard.
+        let done = host::set_property(VERDICT, verdict(&Outcome::Passed, cluster).as_bytes())
+            .and_then(|()| host::remove_header(SESSION_HEADER));
+        match done {
+            Ok(()) => {
+                self.metrics.borrow_mut().passed += 1;
+                flow.outcome = Outcome::Passed;
+                Step::Go
+            }
+            Err(_) => self.refuse(flow, Reason::Internal, None),
+        }
+    }
+
+    /// Answers a request with the reason why it goes no further.
+    pub fn refuse(&self, flow: &mut Flow, reason: Reason, grant: Option<Rc<Grant>>) -> Step {
+        flow.outcome = Outcome::Refused(reason, grant);
+        self.metrics.borrow_mut().refused += 1;
+        // Only Envoy's access log misses it if this fails.
+        let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
+        let mut lines: Vec<(&str, &[u8])> =
+            vec![("content-type", b"application/json"), ("x-attache-reason", reason.as_str().as_bytes())];
+        if reason == Reason::IdentityRequired && self.wants_challenge(flow) {
+            lines.push(("www-authenticate", b"Basic realm=\"attache\", charset=\"UTF-8\""));
+        }
+        let body = reason.body(flow.snapshot.request_id());
+        if host::respond(reason.status(), reason.as_str(), &lines, body.as_bytes()).is_err() {
+            // The request stays held; Envoy's stream timeouts answer it.
+            log::error!("envoy refused a local response");
+        }
+        Step::Answered
+    }
+
+    fn wants_challenge(&self, flow: &Flow) -> bool {
+        let policy = self.worker.borrow().policy();
+        policy.wants_challenge(flow.snapshot.authority(), flow.snapshot.target().of(flow.snapshot.bytes()))
+    }
+
+    /// Records a request that is over.
+    pub fn finish(&self, context: u32, flow: &Flow) {
+        let mut worker = self.worker.borrow_mut();
+        if matches!(flow.outcome, Outcome::Undecided) {
+            worker.leave(context);
+        }
+        let duration = self.now().since(flow.started).0;
+        worker.record(&Report {
+            snapshot: &flow.snapshot,
+            asked: flow.asked.as_ref(),
+            outcome: &flow.outcome,
+            at_ms: unix_millis().saturating_sub(duration),
+            duration_ms: duration,
+            response_code: response_code(),
+        });
+    }
+
+    /// A request is gone without a record: its context was deleted.
+    pub fn forget(&self, context: u32) {
+        if self.take(context).is_some() {
+            self.worker.borrow_mut().leave(context);
+        }
+    }
+}
+
+/// Strips, sets, and makes sure: one value in each header, and the cluster that was decided on.
+fn inject(forward: &Forward, grant: &Grant, cluster: &str) -> Result<(), Reason> {
+    let done = apply(forward, grant).map_err(|_| Reason::Internal).and_then(|()| verify(grant, cluster));
+    if done.is_err() {
+        // What was set goes nowhere, but neither should it stand in a header any longer.
+        for (name, _) in grant.headers() {
+            let _ = host::remove_header(name.as_bytes());
+        }
+    }
+    done
+}
+
+fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
+    // First the verdict: the header changes below make Envoy select the route again, and its
+    // guard looks at it.
+    host::set_property(VERDICT, grant.verdict.as_bytes())?;
+    forward.remove().try_for_each(host::remove_header)?;
+    if let Some(target) = forward.target() {
+        host::set_header(b":path", target)?;
+    }
+    // Exposed to become the header's value: this is the injection.
+    grant.headers().try_for_each(|(name, value)| host::set_header(name.as_bytes(), value.expose().as_bytes()))
+}
+
+fn verify(grant: &Grant, cluster: &str) -> Result<(), Reason> {
+    for (name, value) in grant.headers() {
+        let found = host::header(Map::Request, name).map_err(|_| Reason::Internal)?;
+        // Exposed to be compared with what now stands in the request.
+        if found.as_deref() != Some(value.expose().as_bytes()) {
+            return Err(Reason::Internal);
+        }
+    }
+    match host::property("xds\0cluster_name") {
+        Ok(Some(found)) if found == cluster.as_bytes() => Ok(()),
+        _ => Err(Reason::DestinationMismatch),
+    }
+}
+
+fn read_body(bytes: &mut Vec<u8>) -> Body<'_> {
+    let Ok(Some(said)) = host::property(BODY) else { return Body::Unread };
+    *bytes = said;
+    match bytes.split_first() {
+        Some((&BODY_WHOLE, body)) => Body::Whole(body),
+        Some((&BODY_TOO_LARGE, _)) => Body::TooLarge,
+        _ => Body::Unread,
+    }
+}
+
+fn response_code() -> u16 {
+    let status = host::header(Map::Response, ":status").ok().flatten();
+    status.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()).unwrap_or(0)
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

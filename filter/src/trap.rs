@@ -1,0 +1,29 @@
+//! Test builds only: traps in a callback that a request names in `x-attache-trap`.
+
+use crate::host::{self, Map};
+use std::cell::Cell;
+
+thread_local! {
+    static ARMED: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Callbacks that belong to no request trap at their next turn.
+const LATER: [&str; 2] = ["tick", "http_call_response"];
+
+/// Traps if the request names this callback; arms the ones that come later.
+pub fn spring(callback: &str) {
+    let Ok(Some(wanted)) = host::header(Map::Request, "x-attache-trap") else { return };
+    if let Some(later) = LATER.iter().find(|name| name.as_bytes() == wanted) {
+        ARMED.set(Some(later));
+    }
+    if wanted == callback.as_bytes() {
+        std::process::abort();
+    }
+}
+
+/// Traps if a request has armed this callback.
+pub fn spring_later(callback: &str) {
+    if ARMED.get() == Some(callback) {
+        std::process::abort();
+    }
+}

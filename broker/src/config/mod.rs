@@ -3,7 +3,22 @@
 //! What was written is [`spec`]; [`Config::load`] turns one into the other and reports all errors
 //! at once. No secret is ever part of a config: it names where secrets are, and nothing else.
 
+pub mod error;
+mod load;
+mod policy;
+pub mod presets;
+mod reader;
+mod resolve;
+pub mod spec;
+mod tree;
+pub mod values;
+
+pub use error::{ConfigError, ConfigErrors, Problem};
+pub use load::Overrides;
+pub use tree::Place;
+
 use attache_core::injection::Injection;
+use attache_core::matching::host::Host;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::{AccessMode, AccessSpec, MissingPlaceholder, Unmatched};
@@ -113,8 +128,8 @@ pub struct Credential {
 /// One place a credential may go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Destination {
-    /// The host, canonical: a lower-case DNS name, a dotted IPv4 address or an IPv6 address in brackets.
-    pub host: String,
+    /// The host, exactly this one.
+    pub host: Host,
     /// The port; never 0.
     pub port: u16,
     /// Path prefixes, each beginning with `/`; none means every path.
@@ -136,8 +151,8 @@ pub struct Destination {
 /// Where Envoy dials, and whom it trusts there. The name it verifies stays the destination's host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// `host:port`.
-    pub address: String,
+    /// `host:port`; `None` for the destination's own.
+    pub address: Option<String>,
     /// Certificates to trust instead of the system's, absolute.
     pub ca_file: Option<PathBuf>,
 }
@@ -158,7 +173,7 @@ pub enum AgentValue {
     Placeholder,
     /// The gateway's URL for a host: `http://<proxy><route prefix><suffix>`.
     GatewayUrl {
-        /// The first path segment of the destination, with its slash.
+        /// [`attache_core::policy::DestinationSpec::route_prefix`] of one of the credential's destinations.
         route_prefix: String,
         /// What follows it, e.g. `/v1`; may be empty.
         suffix: String,
@@ -174,7 +189,7 @@ pub struct DeclaredSession {
     pub credentials: Vec<Name>,
     /// What it may do with them.
     pub access_mode: AccessMode,
-    /// How long it lives from each start of the broker; `None` for as long as the config names it.
+    /// How long it lives, from its creation; `None` for as long as the config names it.
     pub ttl: Option<Duration>,
 }
 
@@ -192,3 +207,6 @@ pub struct Limits {
     /// Longest body, in bytes, that is read before a decision (default 64 KiB).
     pub body_limit: u32,
 }
+
+#[cfg(test)]
+mod tests;

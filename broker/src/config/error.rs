@@ -1,0 +1,144 @@
+//! Everything that can be wrong with a config: where it stands, what it is, and what to do.
+
+use super::tree::Place;
+use attache_core::access::AccessError;
+use attache_core::names::Name;
+use attache_core::placeholder::ShapeError;
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// All errors of a config at once; never empty.
+#[derive(Debug, Serialize, thiserror::Error)]
+#[serde(transparent)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+/// One error.
+#[derive(Debug, Serialize)]
+pub struct ConfigError {
+    /// The file; `None` for the embedded default.
+    pub file: Option<PathBuf>,
+    /// Where in the file, if that is known.
+    #[serde(flatten)]
+    pub place: Option<Place>,
+    /// Where in the config: `credentials.unifi.destinations[0].host`; empty for the whole.
+    pub path: String,
+    /// What is wrong and what to do.
+    #[serde(serialize_with = "as_text")]
+    pub problem: Problem,
+}
+
+/// What is wrong with a config. Says what to do, and quotes no value.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(std::io::Error),
+    /// The file is not a config by its size.
+    #[error("is larger than 1 MiB, which no config is")]
+    TooLarge,
+    /// Somebody else could send credentials anywhere.
+    #[error("anybody can write this file, and so send credentials anywhere: chmod o-w it")]
+    WritableByAll,
+    /// The text is not YAML.
+    #[error("not YAML: {0}")]
+    Syntax(String),
+    /// A field is unknown, missing or of another kind; in serde's words.
+    #[error("{0}")]
+    Field(String),
+    /// `~` without a home.
+    #[error("~ needs HOME; set it, or write an absolute path")]
+    NoHome,
+    /// A socket that the system cannot name.
+    #[error("the socket's path is longer than the 107 bytes a UNIX socket can have; choose a shorter state_dir")]
+    SocketTooLong,
+    /// Outside what makes sense.
+    #[error("expected {0}")]
+    OutOfBounds(&'static str),
+    /// A preset that does not exist.
+    #[error("no such preset; there are {}", super::presets::NAMES.join(", "))]
+    UnknownPreset,
+    /// Nowhere to look for the secret.
+    #[error("where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or a preset")]
+    NoSource,
+    /// Sources that `sources.order` leaves out.
+    #[error("sources.order names none of these sources; add `env` or `file` to it")]
+    SourceNotInOrder,
+    /// The same thing twice.
+    #[error("stands here twice; remove one")]
+    Twice,
+    /// Nowhere to go.
+    #[error("where may it go? Add `destinations: [{{host: HOST}}]`, or a preset")]
+    NoDestination,
+    /// No injection.
+    #[error("how is it injected? Add `inject: bearer` here or to the credential")]
+    NoInjection,
+    /// Two ways to inject.
+    #[error("the preset says how to inject at each of its destinations; move `inject` to the destination that differs")]
+    InjectionBesidePreset,
+    /// A placeholder that cannot exist.
+    #[error("{0}")]
+    Placeholder(#[from] ShapeError),
+    /// An exception to read-only that makes no sense.
+    #[error("{0}")]
+    Access(#[from] AccessError),
+    /// Injection for anyone who reaches the port.
+    #[error(
+        "`inject` needs other evidence that a session requires, and this version knows none; \
+         use `deny`, or `pass` to forward such requests without a credential"
+    )]
+    InjectWithoutEvidence,
+    /// TLS settings where there is no TLS.
+    #[error("`plaintext: true` leaves nothing to verify; remove it, or spki_sha256 and ca_file")]
+    PlaintextVerified,
+    /// An upstream without effect.
+    #[error("add `address: HOST:PORT` or `ca_file: FILE`")]
+    EmptyUpstream,
+    /// Two credentials that reach one destination in two ways.
+    #[error(
+        "credential `{0}` reaches this host and port with other plaintext, upstream or spki_sha256; \
+         make them the same"
+    )]
+    ReachedDifferently(Name),
+    /// A gateway URL that leads nowhere.
+    #[error("none of the credential's destinations has this host")]
+    NoSuchDestination,
+    /// A session with a credential that does not exist.
+    #[error("no credential has this name; add it under `credentials`")]
+    UnknownCredential,
+    /// Two credentials of one session under one variable.
+    #[error("credentials `{0}` and `{1}` both export {2}; give one of them its own `agent_env`")]
+    VariableTwice(Name, Name, String),
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let line_break = if index == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ConfigError {
+    /// `FILE:LINE:COLUMN: PATH: PROBLEM`, as compilers do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{}", file.display())?,
+            None => f.write_str("(no config file)")?,
+        }
+        if let Some(Place { line, column }) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        f.write_str(": ")?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        self.problem.fmt(f)
+    }
+}
+
+fn as_text<S: serde::Serializer>(problem: &Problem, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_str(problem)
+}

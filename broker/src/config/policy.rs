@@ -1,0 +1,171 @@
+//! From a config to the policy that filters run: who is reached under which name, by which cluster.
+//!
+//! The Envoy bootstrap is generated from the same policy, so the two cannot differ.
+
+use super::{Config, Credential, Destination};
+use attache_core::digest::Digest;
+use attache_core::matching::host::Host;
+use attache_core::policy::{BindingSpec, DestinationSpec, Spec};
+use std::collections::BTreeMap;
+
+/// Hex digits of a policy's version: enough that two never meet by chance.
+const VERSION_DIGITS: usize = 16;
+
+impl Config {
+    /// The policy of this config. Its version is the digest of everything else in it.
+    pub fn policy(&self) -> Spec {
+        let routes = Routes::of(&self.credentials);
+        let mut destinations: BTreeMap<(Host, u16), DestinationSpec> = BTreeMap::new();
+        for credential in &self.credentials {
+            for destination in &credential.destinations {
+                let key = (destination.host.clone(), destination.port);
+                let spec = destinations.entry(key).or_insert_with(|| unbound(destination, &routes));
+                spec.bindings.push(binding(credential, destination));
+            }
+        }
+        let mut spec = Spec {
+            version: String::new(),
+            instance: self.instance.clone(),
+            unmatched: self.unmatched,
+            destinations: destinations.into_values().collect(),
+        };
+        // A policy is texts, numbers and lists; that serializes.
+        let written = serde_json::to_vec(&spec).unwrap_or_default();
+        spec.version = Digest::of(&written).to_hex();
+        spec.version.truncate(VERSION_DIGITS);
+        spec
+    }
+}
+
+fn unbound(destination: &Destination, routes: &Routes) -> DestinationSpec {
+    DestinationSpec {
+        id: id(destination),
+        authorities: routes.authorities(destination),
+        route_prefix: Some(routes.prefix(destination)),
+        cluster: format!("attache_dst_{}_{}", destination.host, destination.port),
+        plaintext: destination.plaintext,
+        bindings: Vec::new(),
+    }
+}
+
+fn binding(credential: &Credential, destination: &Destination) -> BindingSpec {
+    BindingSpec {
+        credential: credential.name.clone(),
+        service: credential.service.clone(),
+        paths: destination.paths.clone(),
+        missing_placeholder: credential.missing_placeholder,
+        carrier: destination.injection.carrier(),
+        basic_challenge: destination.basic_challenge,
+        access: destination.access.clone(),
+    }
+}
+
+/// A destination's id: `host:port`.
+pub(crate) fn id(destination: &Destination) -> String {
+    format!("{}:{}", destination.host, destination.port)
+}
+
+/// Which ports of a host are destinations, and so which of them may go without a port.
+pub(super) struct Routes(BTreeMap<Host, BTreeMap<u16, bool>>);
+
+impl Routes {
+    /// The routes that these credentials need.
+    pub fn of(credentials: &[Credential]) -> Self {
+        let mut ports: BTreeMap<Host, BTreeMap<u16, bool>> = BTreeMap::new();
+        for destination in credentials.iter().flat_map(|credential| &credential.destinations) {
+            ports.entry(destination.host.clone()).or_default().insert(destination.port, destination.plaintext);
+        }
+        Self(ports)
+    }
+
+    /// The first path segment under which the gateway serves a destination: without the port where
+    /// that is its scheme's own.
+    pub fn prefix(&self, destination: &Destination) -> String {
+        if self.has_own_port(destination) {
+            format!("/{}", destination.host)
+        } else {
+            format!("/{}:{}", destination.host, destination.port)
+        }
+    }
+
+    /// The authorities that name a destination: without the port also where nothing else is meant.
+    fn authorities(&self, destination: &Destination) -> Vec<String> {
+        let alone = self.0.get(&destination.host).is_none_or(|ports| ports.len() == 1);
+        let bare = (alone || self.has_own_port(destination)).then(|| destination.host.to_string());
+        [id(destination)].into_iter().chain(bare).collect()
+    }
+
+    /// Whether the port is the scheme's own. Where a host is reached both ways, TLS has the name.
+    fn has_own_port(&self, destination: &Destination) -> bool {
+        let tls = self.0.get(&destination.host).is_some_and(|ports| ports.get(&443) == Some(&false));
+        match (destination.port, destination.plaintext) {
+            (443, false) => true,
+            (80, true) => !tls,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+    use attache_core::policy::Policy;
+    use std::path::Path;
+
+    fn policy(destinations: &str) -> Spec {
+        let text = format!(
+            "credentials:\n  a: {{preset: github}}\n  b: {{source: {{env: B}}, inject: bearer, agent_env: {{}}, \
+             destinations: [{destinations}]}}\n"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("attache.yaml");
+        std::fs::write(&file, text).unwrap();
+        let overrides = Overrides { state_dir: Some(Path::new("/s").into()), ..Overrides::default() };
+        Config::load(Some(&file), &overrides, &|_| None).unwrap().policy()
+    }
+
+    fn named(spec: &Spec, id: &str) -> (Vec<String>, Option<String>) {
+        let destination = spec.destinations.iter().find(|destination| destination.id == id).unwrap();
+        (destination.authorities.clone(), destination.route_prefix.clone())
+    }
+
+    #[test]
+    fn each_destination_has_names_of_its_own() {
+        let spec = policy(
+            "{host: a, port: 8443}, {host: b}, {host: b, plaintext: true}, {host: c, port: 1}, {host: c, port: 2}, \
+             {host: '[::1]', plaintext: true}",
+        );
+        let names = |authorities: &[&str], prefix: &str| {
+            (authorities.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>(), Some(prefix.to_owned()))
+        };
+        assert_eq!(
+            named(&spec, "api.github.com:443"),
+            names(&["api.github.com:443", "api.github.com"], "/api.github.com")
+        );
+        assert_eq!(named(&spec, "a:8443"), names(&["a:8443", "a"], "/a:8443"));
+        assert_eq!(named(&spec, "b:443"), names(&["b:443", "b"], "/b"));
+        assert_eq!(named(&spec, "b:80"), names(&["b:80"], "/b:80"));
+        assert_eq!(named(&spec, "c:1"), names(&["c:1"], "/c:1"));
+        assert_eq!(named(&spec, "[::1]:80"), names(&["[::1]:80", "[::1]"], "/[::1]"));
+        let compiled = Policy::compile(spec).unwrap();
+        assert!(compiled.by_authority(b"c").is_none());
+    }
+
+    #[test]
+    fn credentials_of_one_destination_share_it() {
+        let spec = policy("{host: api.github.com, paths: [/repos/x]}");
+        let destination = spec.destinations.iter().find(|destination| destination.id == "api.github.com:443").unwrap();
+        let bound: Vec<_> = destination.bindings.iter().map(|binding| binding.credential.as_str()).collect();
+        assert_eq!(bound, ["a", "b"]);
+        assert_eq!(destination.cluster, "attache_dst_api.github.com_443");
+    }
+
+    #[test]
+    fn the_version_names_the_content() {
+        let (one, same, other) = (policy("{host: a}"), policy("{host: a}"), policy("{host: b}"));
+        assert_eq!(one.version.len(), 16);
+        assert_eq!(one, same);
+        assert_ne!(one.version, other.version);
+    }
+}

@@ -1,0 +1,98 @@
+//! Credentials: a preset where one is named, changed by what the config writes beside it.
+
+use super::{Around, Problems, agent_env, destination};
+use crate::config::error::Problem;
+use crate::config::presets;
+use crate::config::reader::join;
+use crate::config::spec::{CredentialSpec, SourceSpec, Spec};
+use crate::config::{Credential, Lookup, SourceKind, SourcesConfig};
+use attache_core::names::Name;
+use attache_core::placeholder::Shape;
+use attache_core::policy::MissingPlaceholder;
+
+/// Characters of a placeholder for which nobody gave a shape.
+const DEFAULT_LENGTH: usize = 40;
+
+/// Resolves all credentials, and checks them against each other.
+pub(super) fn resolve_all(
+    spec: &Spec,
+    sources: &SourcesConfig,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Vec<Credential> {
+    let mut credentials = Vec::new();
+    for (name, written) in &spec.credentials {
+        let path = join("credentials", name.as_str());
+        credentials.extend(resolve(name, written, &path, sources, around, problems));
+    }
+    destination::check_together(&credentials, problems);
+    agent_env::resolve_all(spec, &mut credentials, problems);
+    credentials
+}
+
+fn resolve(
+    name: &Name,
+    written: &CredentialSpec,
+    path: &str,
+    sources: &SourcesConfig,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Option<Credential> {
+    let bare = CredentialSpec::default();
+    let preset = match &written.preset {
+        None => &bare,
+        Some(preset) => presets::find(preset).or_else(|| {
+            problems.add(join(path, "preset"), Problem::UnknownPreset);
+            None
+        })?,
+    };
+    if written.preset.is_some() && written.inject.is_some() {
+        problems.add(join(path, "inject"), Problem::InjectionBesidePreset);
+    }
+    let placeholder = written.placeholder.clone().or_else(|| preset.placeholder.clone());
+    let placeholder = placeholder.unwrap_or_else(|| Shape { prefix: String::new(), length: DEFAULT_LENGTH });
+    if let Err(why) = placeholder.check() {
+        problems.add(join(path, "placeholder"), why.into());
+    }
+    let missing_placeholder = written.missing_placeholder.or(preset.missing_placeholder).unwrap_or_default();
+    if missing_placeholder == MissingPlaceholder::Inject {
+        problems.add(join(path, "missing_placeholder"), Problem::InjectWithoutEvidence);
+    }
+    let service = written.service.as_ref().or(preset.service.as_ref());
+    Some(Credential {
+        name: name.clone(),
+        service: service.map_or_else(|| name.as_str().to_owned(), |service| service.0.clone()),
+        lookup: lookup(written.source.as_ref().or(preset.source.as_ref()), path, sources, around, problems),
+        destinations: destination::resolve_all(written, preset, path, around, problems),
+        placeholder,
+        missing_placeholder,
+        agent_env: Vec::new(),
+    })
+}
+
+/// The places to look for a secret, in the order the config gives to kinds of sources.
+fn lookup(
+    source: Option<&SourceSpec>,
+    path: &str,
+    sources: &SourcesConfig,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Vec<Lookup> {
+    let at = join(path, "source");
+    let written = source.filter(|source| source.env.is_some() || source.file.is_some());
+    let Some(source) = written else {
+        if !around.is_incomplete(&at) {
+            problems.add(if source.is_some() { at } else { path.to_owned() }, Problem::NoSource);
+        }
+        return Vec::new();
+    };
+    let of_kind = |kind: &SourceKind| match kind {
+        SourceKind::Env => source.env.as_ref().map(|variable| Lookup::Env(variable.0.clone())),
+        SourceKind::File => source.file.as_ref().map(|file| Lookup::File(sources.file_dir.join(&file.0))),
+    };
+    let lookup: Vec<_> = sources.order.iter().filter_map(of_kind).collect();
+    if lookup.is_empty() && !around.is_incomplete("sources.order") {
+        problems.add(at, Problem::SourceNotInOrder);
+    }
+    lookup
+}

@@ -1,0 +1,143 @@
+//! Destinations: those of the preset, changed or joined by those written beside it.
+
+use super::{Around, Problems};
+use crate::config::error::Problem;
+use crate::config::reader::join;
+use crate::config::spec::{CredentialSpec, DestinationSpec, InjectSpec, UpstreamSpec};
+use crate::config::{Credential, Destination, Upstream};
+use attache_core::access::Access;
+
+/// Resolves the destinations of one credential.
+pub(super) fn resolve_all(
+    written: &CredentialSpec,
+    preset: &CredentialSpec,
+    path: &str,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Vec<Destination> {
+    // The preset's own errors would be ours, so they are blamed on the line that names it.
+    let of_preset = preset.destinations.iter().map(|destination| (destination.clone(), join(path, "preset")));
+    let mut specs: Vec<(DestinationSpec, String)> = of_preset.collect();
+    let known = specs.len();
+    for (index, addition) in written.destinations.iter().enumerate() {
+        let at = written_at(path, index, around);
+        match specs.iter_mut().take(known).find(|(base, _)| refines(addition, base)) {
+            Some((base, base_at)) => (*base, *base_at) = (merged(base, addition), at),
+            None => specs.push((addition.clone(), at)),
+        }
+    }
+    let common = written.inject.as_ref();
+    let first = preset.destinations.first().and_then(|destination| destination.inject.as_ref());
+
+    let mut destinations: Vec<Destination> = Vec::new();
+    for (spec, at) in &specs {
+        let inject = spec.inject.as_ref().or(common).or(first);
+        let Some(destination) = resolve(spec, inject, at, path, around, problems) else { continue };
+        if destinations.iter().any(|other| other.host == destination.host && other.port == destination.port) {
+            problems.add(at, Problem::Twice);
+        }
+        destinations.push(destination);
+    }
+    if specs.is_empty() && !around.is_incomplete(&join(path, "destinations")) {
+        problems.add(path, Problem::NoDestination);
+    }
+    destinations
+}
+
+/// Credentials that share a destination share the cluster that leads there.
+pub(super) fn check_together(credentials: &[Credential], problems: &mut Problems) {
+    for (index, credential) in credentials.iter().enumerate() {
+        for destination in &credential.destinations {
+            let differs = |other: &&Credential| {
+                let mut same = other.destinations.iter();
+                same.any(|o| o.host == destination.host && o.port == destination.port && !reached_alike(o, destination))
+            };
+            if let Some(other) = credentials.iter().take(index).find(differs) {
+                let path = join("credentials", credential.name.as_str());
+                problems.add(path, Problem::ReachedDifferently(other.name.clone()));
+            }
+        }
+    }
+}
+
+fn reached_alike(one: &Destination, other: &Destination) -> bool {
+    (one.plaintext, &one.upstream, &one.spki_sha256) == (other.plaintext, &other.upstream, &other.spki_sha256)
+}
+
+/// The path under which an entry was written: reading leaves out what it cannot read, and closes the gap.
+fn written_at(path: &str, index: usize, around: &Around<'_>) -> String {
+    let list = join(path, "destinations");
+    let at = |index: usize| format!("{list}[{index}]");
+    let mut kept = (0..).map(at).filter(|at| !around.left_out.contains(at));
+    kept.nth(index).unwrap_or(list)
+}
+
+fn refines(addition: &DestinationSpec, base: &DestinationSpec) -> bool {
+    addition.host == base.host && addition.port.is_none_or(|port| port.get() == port_of(base))
+}
+
+fn merged(base: &DestinationSpec, over: &DestinationSpec) -> DestinationSpec {
+    let paths = if over.paths.is_empty() { &base.paths } else { &over.paths };
+    DestinationSpec {
+        host: base.host.clone(),
+        port: over.port.or(base.port),
+        paths: paths.clone(),
+        plaintext: over.plaintext || base.plaintext,
+        spki_sha256: over.spki_sha256.clone().or_else(|| base.spki_sha256.clone()),
+        upstream: over.upstream.clone().or_else(|| base.upstream.clone()),
+        inject: over.inject.clone().or_else(|| base.inject.clone()),
+        access: over.access.clone().or_else(|| base.access.clone()),
+        basic_challenge: over.basic_challenge.or(base.basic_challenge),
+    }
+}
+
+fn port_of(spec: &DestinationSpec) -> u16 {
+    spec.port.map_or(if spec.plaintext { 80 } else { 443 }, |port| port.get())
+}
+
+fn resolve(
+    spec: &DestinationSpec,
+    inject: Option<&InjectSpec>,
+    at: &str,
+    credential: &str,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Option<Destination> {
+    let access = spec.access.clone().unwrap_or_default();
+    if let Err(why) = Access::compile(&access) {
+        problems.add(join(at, "access"), why.into());
+    }
+    let verifies = spec.spki_sha256.is_some() || spec.upstream.as_ref().is_some_and(|u| u.ca_file.is_some());
+    if spec.plaintext && verifies {
+        problems.add(join(at, "plaintext"), Problem::PlaintextVerified);
+    }
+    let upstream = spec.upstream.as_ref().map(|upstream| resolve_upstream(upstream, at, around, problems));
+    let Some(inject) = inject else {
+        if !around.is_incomplete(&join(at, "inject")) && !around.is_incomplete(&join(credential, "inject")) {
+            problems.add(at, Problem::NoInjection);
+        }
+        return None;
+    };
+    Some(Destination {
+        host: spec.host.0.clone(),
+        port: port_of(spec),
+        paths: spec.paths.iter().map(|path| path.0.clone()).collect(),
+        plaintext: spec.plaintext,
+        injection: inject.0.clone(),
+        access,
+        upstream,
+        spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),
+        basic_challenge: spec.basic_challenge.unwrap_or_default(),
+    })
+}
+
+fn resolve_upstream(spec: &UpstreamSpec, at: &str, around: &Around<'_>, problems: &mut Problems) -> Upstream {
+    let at = join(at, "upstream");
+    if spec.address.is_none() && spec.ca_file.is_none() && !around.is_incomplete(&at) {
+        problems.add(&at, Problem::EmptyUpstream);
+    }
+    Upstream {
+        address: spec.address.as_ref().map(|address| address.0.clone()),
+        ca_file: spec.ca_file.as_deref().map(|file| around.path(file, &join(&at, "ca_file"), problems)),
+    }
+}

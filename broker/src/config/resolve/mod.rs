@@ -1,0 +1,198 @@
+//! From what was written to what runs: defaults, presets, and every check that needs more than one
+//! field. Finds all problems; the config is only worth something when there are none.
+
+mod agent_env;
+mod credential;
+mod destination;
+mod sessions;
+
+use super::error::Problem;
+use super::load::Overrides;
+use super::reader::is_below;
+use super::spec::{LimitsSpec, ListenSpec, Spec};
+use super::values::{DataPlane, Period};
+use super::{AuditConfig, Config, Endpoint, Limits, Listen, SourceKind, SourcesConfig};
+use attache_core::names::Name;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3030);
+const DATA_PLANE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3031);
+/// `sun_path` of unix(7) without its final NUL, in bytes.
+const LONGEST_SOCKET: usize = 107;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// What a config is resolved against.
+pub(super) struct Around<'a> {
+    /// The directory that relative paths are read from.
+    pub dir: &'a Path,
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    pub overrides: &'a Overrides,
+    /// Parts of the document that could not be read, and are already reported.
+    pub left_out: &'a BTreeSet<String>,
+}
+
+/// Problems found so far, each with its config path.
+#[derive(Default)]
+struct Problems(Vec<(String, Problem)>);
+
+impl Problems {
+    fn add(&mut self, path: impl Into<String>, problem: Problem) {
+        self.0.push((path.into(), problem));
+    }
+}
+
+/// Turns a spec into a config. With problems, parts of the config are missing or default.
+pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String, Problem)>) {
+    let mut problems = Problems::default();
+    let instance = instance(spec, around);
+    let state_dir = state_dir(spec, around, &mut problems).join(instance.as_str());
+    let sources = sources(spec, &state_dir, around, &mut problems);
+    let credentials = credential::resolve_all(spec, &sources, around, &mut problems);
+    let config = Config {
+        listen: listen(&spec.listen, &state_dir, &mut problems),
+        audit: audit(spec, &state_dir, &mut problems),
+        unmatched: spec.unmatched,
+        sessions: sessions::resolve_all(spec, &credentials, around, &mut problems),
+        limits: limits(&spec.limits, &mut problems),
+        instance,
+        state_dir,
+        sources,
+        credentials,
+    };
+    (config, problems.0)
+}
+
+impl Around<'_> {
+    /// Whether part of what a path names is missing because it could not be read.
+    fn is_incomplete(&self, path: &str) -> bool {
+        self.left_out.iter().any(|out| out == path || is_below(out, path))
+    }
+
+    /// A path as written: `~` is the home, anything relative begins at the config's directory.
+    fn path(&self, text: &str, at: &str, problems: &mut Problems) -> PathBuf {
+        let tail = match text.strip_prefix('~') {
+            Some(tail) if tail.is_empty() || tail.starts_with('/') => tail.trim_start_matches('/'),
+            _ => return absolute(&self.dir.join(text)),
+        };
+        match (self.env)("HOME").filter(|home| !home.is_empty()) {
+            Some(home) => absolute(&Path::new(&home).join(tail)),
+            None => {
+                problems.add(at, Problem::NoHome);
+                PathBuf::from("/")
+            }
+        }
+    }
+}
+
+/// Absolute, without `.`; `..` stays, for only the file system knows where it leads.
+fn absolute(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+fn instance(spec: &Spec, around: &Around<'_>) -> Name {
+    let named = around.overrides.instance.clone().or_else(|| spec.instance.clone());
+    #[expect(clippy::expect_used, reason = "a constant; a test loads a config that names no instance")]
+    named.unwrap_or_else(|| Name::parse("default").expect("a name"))
+}
+
+fn state_dir(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> PathBuf {
+    match (&around.overrides.state_dir, &spec.state_dir) {
+        (Some(dir), _) => absolute(dir),
+        (None, written) => around.path(written.as_deref().unwrap_or("~/.attache"), "state_dir", problems),
+    }
+}
+
+fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Listen {
+    let data_plane = match &spec.data_plane {
+        None => Endpoint::Tcp(DATA_PLANE),
+        Some(DataPlane(Ok(address))) => Endpoint::Tcp(*address),
+        Some(DataPlane(Err(path))) => Endpoint::Unix(socket(path, state_dir, "listen.data_plane", problems)),
+    };
+    let control = spec.control.as_ref().map_or(Path::new("control.sock"), |socket| &socket.0);
+    Listen {
+        proxy: spec.proxy.as_ref().map_or(PROXY, |address| address.0),
+        data_plane,
+        control: socket(control, state_dir, "listen.control", problems),
+    }
+}
+
+fn socket(path: &Path, state_dir: &Path, at: &str, problems: &mut Problems) -> PathBuf {
+    let path = state_dir.join(path);
+    if path.as_os_str().len() > LONGEST_SOCKET {
+        problems.add(at, Problem::SocketTooLong);
+    }
+    path
+}
+
+fn audit(spec: &Spec, state_dir: &Path, problems: &mut Problems) -> AuditConfig {
+    let rotate_bytes = spec.audit.rotate.as_ref().map_or(100_000_000, |size| size.0);
+    if !(64 * KIB..=1 << 40).contains(&rotate_bytes) {
+        problems.add("audit.rotate", Problem::OutOfBounds("a size from 64KiB to 1TiB"));
+    }
+    AuditConfig { path: state_dir.join(spec.audit.path.as_deref().unwrap_or("audit.jsonl")), rotate_bytes }
+}
+
+fn sources(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {
+    let order = spec.sources.order.clone().unwrap_or_else(|| vec![SourceKind::Env, SourceKind::File]);
+    for (index, kind) in order.iter().enumerate() {
+        if order.iter().take(index).any(|earlier| earlier == kind) && !around.is_incomplete("sources.order") {
+            problems.add(format!("sources.order[{index}]"), Problem::Twice);
+        }
+    }
+    SourcesConfig { order, file_dir: state_dir.join(spec.sources.file.dir.as_deref().unwrap_or("secrets")) }
+}
+
+fn limits(spec: &LimitsSpec, problems: &mut Problems) -> Limits {
+    let second = Duration::from_secs(1);
+    let stale_after = period(
+        &spec.stale_after,
+        10 * second,
+        second..=300 * second,
+        ("limits.stale_after", "a length of time from 1s to 5m"),
+        problems,
+    );
+    let callout_timeout = period(
+        &spec.callout_timeout,
+        2 * second,
+        second / 20..=10 * second,
+        ("limits.callout_timeout", "a length of time from 50ms to 10s"),
+        problems,
+    );
+    let grant_ttl = period(
+        &spec.grant_ttl,
+        300 * second,
+        second..=3600 * second,
+        ("limits.grant_ttl", "a length of time from 1s to 1h"),
+        problems,
+    );
+    let max_unacked_uses = spec.max_unacked_uses.unwrap_or(8192);
+    if !(1..=1_000_000).contains(&max_unacked_uses) {
+        problems.add("limits.max_unacked_uses", Problem::OutOfBounds("a number from 1 to 1000000"));
+    }
+    let body_limit = spec.body_limit.as_ref().map_or(64 * KIB, |size| size.0);
+    if !(KIB..=MIB).contains(&body_limit) {
+        problems.add("limits.body_limit", Problem::OutOfBounds("a size from 1KiB to 1MiB, Envoy's buffer"));
+    }
+    let body_limit = u32::try_from(body_limit).unwrap_or(u32::MAX);
+    Limits { stale_after, callout_timeout, grant_ttl, max_unacked_uses, body_limit }
+}
+
+fn period(
+    written: &Option<Period>,
+    default: Duration,
+    bounds: RangeInclusive<Duration>,
+    (at, expected): (&str, &'static str),
+    problems: &mut Problems,
+) -> Duration {
+    let value = written.as_ref().map_or(default, |period| period.0);
+    if !bounds.contains(&value) {
+        problems.add(at, Problem::OutOfBounds(expected));
+    }
+    value
+}

@@ -1,0 +1,69 @@
+//! Sessions: what each names must exist, and an agent's environment must not be ambiguous.
+
+use super::{Around, Problems};
+use crate::config::error::Problem;
+use crate::config::reader::join;
+use crate::config::spec::{SessionSpec, Spec};
+use crate::config::{Credential, DeclaredSession};
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Resolves all sessions.
+pub(super) fn resolve_all(
+    spec: &Spec,
+    credentials: &[Credential],
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Vec<DeclaredSession> {
+    let mut sessions: Vec<DeclaredSession> = Vec::new();
+    // Indices are those of the file: reading leaves out what it cannot read.
+    let kept = (0..).map(|index| format!("sessions[{index}]")).filter(|at| !around.left_out.contains(at));
+    for (at, written) in kept.zip(&spec.sessions) {
+        if sessions.iter().any(|other| other.name == written.name) {
+            problems.add(join(&at, "name"), Problem::Twice);
+        }
+        check_credentials(written, spec, &at, around, problems);
+        check_variables(written, credentials, &at, problems);
+        let ttl = written.ttl.as_ref().map(|period| period.0);
+        if ttl.is_some_and(|ttl| !(Duration::from_secs(1)..=365 * DAY).contains(&ttl)) {
+            problems.add(join(&at, "ttl"), Problem::OutOfBounds("a length of time from 1s to 365d"));
+        }
+        sessions.push(DeclaredSession {
+            name: written.name.clone(),
+            credentials: written.credentials.clone(),
+            access_mode: written.access_mode,
+            ttl,
+        });
+    }
+    sessions
+}
+
+fn check_credentials(written: &SessionSpec, spec: &Spec, at: &str, around: &Around<'_>, problems: &mut Problems) {
+    let list = join(at, "credentials");
+    let kept = (0..).map(|index| format!("{list}[{index}]")).filter(|at| !around.left_out.contains(at));
+    for (index, (at, name)) in kept.zip(&written.credentials).enumerate() {
+        let is_known =
+            spec.credentials.contains_key(name) || around.left_out.contains(&join("credentials", name.as_str()));
+        if !is_known && !around.left_out.contains("credentials") {
+            problems.add(&at, Problem::UnknownCredential);
+        }
+        if written.credentials.iter().take(index).any(|earlier| earlier == name) {
+            problems.add(&at, Problem::Twice);
+        }
+    }
+}
+
+/// Two credentials of one session that fill one variable: the agent would have either.
+fn check_variables(written: &SessionSpec, credentials: &[Credential], at: &str, problems: &mut Problems) {
+    let used: Vec<_> = credentials.iter().filter(|credential| written.credentials.contains(&credential.name)).collect();
+    for (index, credential) in used.iter().enumerate() {
+        for variable in &credential.agent_env {
+            let clashes = |other: &&&Credential| other.agent_env.iter().any(|theirs| theirs.name == variable.name);
+            if let Some(other) = used.iter().take(index).find(clashes) {
+                let (one, two) = (other.name.clone(), credential.name.clone());
+                problems.add(join(at, "credentials"), Problem::VariableTwice(one, two, variable.name.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What is written: `attache.yaml`, field by field. Unknown fields are refused at every level.
+//!
+//! The JSON schema is generated from these types, and a preset is written in them too: a preset
+//! can be copied into a config and changed.
+
+use super::SourceKind;
+use super::values::{
+    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, Variable,
+};
+use attache_core::injection::Injection;
+use attache_core::names::Name;
+use attache_core::placeholder::Shape;
+use attache_core::policy::{AccessMode, AccessSpec, MissingPlaceholder, Unmatched};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU16;
+
+/// Attaché's config: who may use which credential where. It names secrets and never holds one.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "attache.yaml")]
+pub struct Spec {
+    /// The instance's name: one isolated tenant (default `default`).
+    pub instance: Option<Name>,
+    /// The directory that holds one sub-directory per instance (default `~/.attache`). A relative
+    /// path is read from the directory of this file.
+    pub state_dir: Option<String>,
+    /// Where it listens.
+    pub listen: ListenSpec,
+    /// The audit log.
+    pub audit: AuditSpec,
+    /// Where secrets come from.
+    pub sources: SourcesSpec,
+    /// The credentials, by name.
+    pub credentials: BTreeMap<Name, CredentialSpec>,
+    /// What happens to hosts that no destination names (default `deny`).
+    pub unmatched: Unmatched,
+    /// Sessions that exist as long as this file names them.
+    pub sessions: Vec<SessionSpec>,
+    /// Bounds of time and space.
+    pub limits: LimitsSpec,
+}
+
+/// Where an instance listens.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenSpec {
+    /// Envoy's listener, where agents call (default `127.0.0.1:3030`).
+    pub proxy: Option<ListenAddress>,
+    /// The broker's listener for filters: loopback or `unix:PATH` (default `127.0.0.1:3031`).
+    pub data_plane: Option<DataPlane>,
+    /// The operator's socket (default `unix:control.sock`, in the instance's directory).
+    pub control: Option<Socket>,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditSpec {
+    /// The file, in the instance's directory (default `audit.jsonl`).
+    pub path: Option<String>,
+    /// The size at which a new file is begun (default `100MB`).
+    pub rotate: Option<Size>,
+}
+
+/// Where secrets come from.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourcesSpec {
+    /// Which kind is asked first; one that has nothing falls through to the next (default `[env, file]`).
+    pub order: Option<Vec<SourceKind>>,
+    /// Files.
+    pub file: FileSourceSpec,
+}
+
+/// Secrets in files.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileSourceSpec {
+    /// Their directory, in the instance's directory (default `secrets`). It is 0700, each file 0600.
+    pub dir: Option<String>,
+}
+
+/// A credential: a preset, or everything spelled out, or a preset with changes.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CredentialSpec {
+    /// The preset to begin with.
+    #[schemars(extend("enum" = super::presets::NAMES))]
+    pub preset: Option<String>,
+    /// The `service` of audit records (default: the preset's, or the credential's name).
+    pub service: Option<Label>,
+    /// Where the secret is.
+    pub source: Option<SourceSpec>,
+    /// How it enters a request, for every destination that does not say otherwise.
+    pub inject: Option<InjectSpec>,
+    /// Where it may go. Beside a preset, an entry with a host of the preset changes that one, and
+    /// any other entry adds one, injected as the preset's first.
+    pub destinations: Vec<DestinationSpec>,
+    /// What its placeholders look like (default: no prefix, 40 characters).
+    pub placeholder: Option<Shape>,
+    /// What a request without a placeholder gets (default `deny`).
+    pub missing_placeholder: Option<MissingPlaceholder>,
+    /// What `attache session env` exports (default: the placeholder, under the name the secret has
+    /// in the broker's environment).
+    pub agent_env: Option<BTreeMap<Variable, AgentValueSpec>>,
+}
+
+/// Where a secret is: with both, `sources.order` says which is asked first.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceSpec {
+    /// An environment variable of the broker, read once at start.
+    pub env: Option<Variable>,
+    /// A file below `sources.file.dir`.
+    pub file: Option<FileName>,
+}
+
+/// One place a credential may go.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationSpec {
+    /// The host: exactly this one.
+    pub host: Host,
+    /// The port (default 443, or 80 with `plaintext: true`).
+    pub port: Option<NonZeroU16>,
+    /// Path prefixes, each ending at a segment (default: every path).
+    #[serde(default)]
+    pub paths: Vec<PathPrefix>,
+    /// `true` sends the credential without TLS. Nothing else does.
+    #[serde(default)]
+    pub plaintext: bool,
+    /// The SHA-256 of the server's public key, base64: for a certificate that no authority signed.
+    pub spki_sha256: Option<Pin>,
+    /// Where Envoy dials instead of `host:port`. The name it verifies stays `host`.
+    pub upstream: Option<UpstreamSpec>,
+    /// How the credential enters a request here.
+    pub inject: Option<InjectSpec>,
+    /// Operations that their method alone would judge wrongly.
+    pub access: Option<AccessSpec>,
+    /// Answer a request without identity with a Basic challenge, as git needs.
+    pub basic_challenge: Option<bool>,
+}
+
+/// Where Envoy dials, and whom it trusts there.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamSpec {
+    /// `HOST:PORT` (default: the destination's own).
+    pub address: Option<DialAddress>,
+    /// PEM file of the authorities to trust instead of the system's, read from this file's directory.
+    pub ca_file: Option<String>,
+}
+
+/// What a variable of an agent's environment holds.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentValueSpec {
+    /// The placeholder.
+    Placeholder,
+    /// The gateway's base URL for a destination.
+    Gateway(GatewayUrlSpec),
+}
+
+/// A base URL on the gateway.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayUrlSpec {
+    /// A host of one of the credential's destinations.
+    pub host: Host,
+    /// What follows it, e.g. `/v1`.
+    pub path: Option<PathPrefix>,
+}
+
+/// A session: which credentials, for what, how long.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionSpec {
+    /// Its name.
+    pub name: Name,
+    /// The credentials it may use.
+    #[serde(default)]
+    pub credentials: Vec<Name>,
+    /// What it may do with them (default `read-write`).
+    #[serde(default)]
+    pub access_mode: AccessMode,
+    /// How long it lives, from its creation (default: as long as this file names it).
+    pub ttl: Option<Period>,
+}
+
+/// Bounds of time and space.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// A filter without contact to the broker for this long injects nothing (default `10s`).
+    pub stale_after: Option<Period>,
+    /// How long a filter waits for an answer of the broker (default `2s`).
+    pub callout_timeout: Option<Period>,
+    /// How long a grant may be used (default `5m`).
+    pub grant_ttl: Option<Period>,
+    /// A worker with this many unacknowledged uses of a grant refuses more (default 8192).
+    pub max_unacked_uses: Option<u32>,
+    /// The longest body that is read before a decision (default `64KiB`).
+    pub body_limit: Option<Size>,
+}
+
+/// How a credential enters a request: `bearer`, `token`, `{basic: USERNAME}`,
+/// `{header: NAME, format: "… {} …"}` or `{query: NAME}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InjectSpec(pub Injection);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InjectFields {
+    basic: Option<String>,
+    header: Option<String>,
+    format: Option<String>,
+    query: Option<String>,
+}
+
+const INJECT: &str =
+    "bearer, token, {basic: USERNAME}, {header: NAME}, {header: NAME, format: \"… {} …\"} or {query: NAME}";
+
+impl<'de> Deserialize<'de> for InjectSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let injection = deserializer.deserialize_any(InjectVisitor)?;
+        injection.check().map_err(D::Error::custom)?;
+        Ok(InjectSpec(injection))
+    }
+}
+
+struct InjectVisitor;
+
+impl<'de> Visitor<'de> for InjectVisitor {
+    type Value = Injection;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(INJECT)
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Injection, E> {
+        match word {
+            "bearer" => Ok(Injection::Bearer),
+            "token" => Ok(Injection::Token),
+            _ => Err(E::custom(format_args!("expected {INJECT}"))),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Injection, A::Error> {
+        let fields = InjectFields::deserialize(MapAccessDeserializer::new(map))?;
+        match (fields.basic, fields.header, fields.query, fields.format) {
+            (Some(username), None, None, None) => Ok(Injection::Basic { username }),
+            (None, Some(name), None, format) => {
+                Ok(Injection::Header { name, format: format.unwrap_or_else(|| "{}".to_owned()) })
+            }
+            (None, None, Some(name), None) => Ok(Injection::Query { name }),
+            _ => Err(A::Error::custom(format_args!("expected {INJECT}"))),
+        }
+    }
+}
+
+impl JsonSchema for InjectSpec {
+    fn schema_name() -> Cow<'static, str> {
+        "InjectSpec".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text = || serde_json::json!({"type": "string"});
+        let object = |required: &str, properties: serde_json::Value| {
+            serde_json::json!({
+                "type": "object",
+                "properties": properties,
+                "required": [required],
+                "additionalProperties": false,
+            })
+        };
+        json_schema!({
+            "description": format!("How a credential enters a request: {INJECT}."),
+            "oneOf": [
+                {"enum": ["bearer", "token"]},
+                object("basic", serde_json::json!({"basic": text()})),
+                object("header", serde_json::json!({"header": text(), "format": text()})),
+                object("query", serde_json::json!({"query": text()})),
+            ],
+        })
+    }
+}

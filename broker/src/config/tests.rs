@@ -1,0 +1,198 @@
+//! Promises of config loading, on whole files.
+
+use super::*;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+fn home(name: &str) -> Option<String> {
+    (name == "HOME").then(|| "/home/op".to_owned())
+}
+
+fn load(text: &str) -> Result<Config, ConfigErrors> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("attache.yaml");
+    fs::write(&file, text).unwrap();
+    Config::load(Some(&file), &Overrides::default(), &home)
+}
+
+/// `LINE:COLUMN PATH` of each error, without file and words.
+fn places(text: &str) -> Vec<String> {
+    let place = |error: &ConfigError| {
+        let place = error.place.unwrap();
+        format!("{}:{} {}", place.line, place.column, error.path)
+    };
+    load(text).unwrap_err().0.iter().map(place).collect()
+}
+
+const UNIFI: &str = "
+credentials:
+  unifi:
+    source: {file: unifi_key}
+    inject: {header: X-API-Key}
+    destinations: [{host: unifi.lan, port: 8443, paths: [/proxy/network/], spki_sha256: 47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=}]
+    placeholder: {prefix: '', length: 40}
+    missing_placeholder: deny
+";
+
+#[test]
+fn the_documented_config_is_read() {
+    let text = format!(
+        "{UNIFI}  github: {{preset: github}}\nunmatched: deny\nsessions:\n  - {{name: reviewer, credentials: [github], access_mode: read-only, ttl: 8h}}\n"
+    );
+    let config = load(&text).unwrap();
+    assert_eq!(config.state_dir, Path::new("/home/op/.attache/default"));
+    assert_eq!(config.listen.proxy.to_string(), "127.0.0.1:3030");
+    assert_eq!(config.listen.control, Path::new("/home/op/.attache/default/control.sock"));
+    let [github, unifi] = &config.credentials[..] else { panic!("{:?}", config.credentials) };
+    assert_eq!(github.lookup[0], Lookup::Env("GITHUB_TOKEN".into()));
+    assert_eq!(github.lookup[1], Lookup::File("/home/op/.attache/default/secrets/github_token".into()));
+    assert_eq!(github.destinations.len(), 3);
+    assert_eq!(unifi.destinations[0].port, 8443);
+    assert_eq!(unifi.agent_env, [AgentEnv { name: "UNIFI".into(), value: AgentValue::Placeholder }]);
+    assert_eq!(config.sessions[0].ttl, Some(Duration::from_secs(8 * 3600)));
+    assert_eq!(config.sessions[0].access_mode, AccessMode::ReadOnly);
+}
+
+#[test]
+fn all_errors_are_reported_at_once_with_their_places() {
+    let text = "
+instance: No
+listen: {proxy: 127.0.0.1, data_plane: 0.0.0.0:3031}
+credentials:
+  a:
+    preset: githib
+  b:
+    source: {file: ../x}
+    inject: {header: Host}
+    destinations: [{host: API.github.com, prot: 1}]
+    placeholder: {prefix: x, length: 20}
+    missing_placeholder: inject
+  c:
+    source: {env: C}
+    inject: bearer
+    destinations: [{host: h, plaintext: true, spki_sha256: 47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=}, {host: h, port: 80, plaintext: true}]
+sessions:
+  - {name: s, credentials: [nobody, c, c]}
+  - {name: s, ttl: 0s}
+  - {nme: t}
+limits: {stale_after: 1h}
+";
+    assert_eq!(
+        places(text),
+        [
+            "2:11 instance",
+            "3:17 listen.proxy",
+            "3:40 listen.data_plane",
+            "6:13 credentials.a.preset",
+            "8:20 credentials.b.source.file",
+            "9:13 credentials.b.inject",
+            "10:27 credentials.b.destinations[0].host",
+            "10:43 credentials.b.destinations[0].prot",
+            "11:5 credentials.b.placeholder",
+            "12:26 credentials.b.missing_placeholder",
+            "16:41 credentials.c.destinations[0].plaintext",
+            "16:107 credentials.c.destinations[1]",
+            "18:29 sessions[0].credentials[0]",
+            "18:40 sessions[0].credentials[2]",
+            "19:12 sessions[1].name",
+            "19:20 sessions[1].ttl",
+            "20:5 sessions[2]",
+            "20:6 sessions[2].nme",
+            "21:23 limits.stale_after",
+        ]
+    );
+}
+
+#[test]
+fn an_error_reads_like_a_compilers_and_quotes_no_secret() {
+    let errors = load("credentials:\n  a: {preset: github, source: ghp_realsecret, key: sk-realsecret}\n").unwrap_err();
+    let text = errors.to_string();
+    assert!(text.contains("attache.yaml:2:31: credentials.a.source: expected"), "{text}");
+    assert!(text.contains("attache.yaml:2:47: credentials.a.key: unknown field"), "{text}");
+    assert!(!text.contains("realsecret"), "{text}");
+    let json = serde_json::to_value(&errors).unwrap();
+    assert_eq!(json[0]["line"], 2);
+    assert_eq!(json[0]["path"], "credentials.a.source");
+}
+
+#[test]
+fn a_destination_beside_a_preset_changes_or_adds() {
+    let text = "
+credentials:
+  openai:
+    preset: openai
+    destinations:
+      - {host: api.openai.com, upstream: {address: 127.0.0.1:9443, ca_file: ca.pem}}
+      - {host: llm.corp}
+";
+    let config = load(text).unwrap();
+    let [preset, added] = &config.credentials[0].destinations[..] else { panic!() };
+    let upstream = preset.upstream.as_ref().unwrap();
+    assert_eq!(upstream.address.as_deref(), Some("127.0.0.1:9443"));
+    assert!(upstream.ca_file.as_ref().unwrap().is_absolute());
+    assert!(!preset.access.reads.is_empty(), "what the change does not name stays");
+    assert_eq!(added.injection, Injection::Bearer);
+    assert!(added.access.reads.is_empty());
+}
+
+#[test]
+fn one_destination_is_reached_in_one_way() {
+    let credential = |name: &str, rest: &str| {
+        format!("  {name}: {{source: {{env: A}}, inject: bearer, destinations: [{{host: h, port: 1{rest}}}]}}\n")
+    };
+    let both = |rest| format!("credentials:\n{}{}", credential("a", ""), credential("b", rest));
+    assert!(load(&both("")).is_ok());
+    assert_eq!(places(&both(", plaintext: true")), ["3:3 credentials.b"]);
+    assert_eq!(places(&both(", upstream: {address: 127.0.0.1:1}")), ["3:3 credentials.b"]);
+}
+
+#[test]
+fn a_session_does_not_export_one_variable_twice() {
+    let text = "credentials: {a: {preset: github}, b: {preset: github}}\nsessions: [{name: s, credentials: [a, b]}]\n";
+    let errors = load(text).unwrap_err().to_string();
+    assert!(errors.contains("both export GITHUB_TOKEN"), "{errors}");
+    let own = text.replace("{preset: github}}", "{preset: github, agent_env: {B_TOKEN: placeholder}}}");
+    assert!(load(&own).is_ok());
+}
+
+#[test]
+fn a_config_that_anybody_can_write_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("attache.yaml");
+    fs::write(&file, UNIFI).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let errors = Config::load(Some(&file), &Overrides::default(), &home).unwrap_err();
+    assert!(matches!(errors.0[0].problem, Problem::WritableByAll));
+    let missing = Config::load(Some(&dir.path().join("none")), &Overrides::default(), &home).unwrap_err();
+    assert!(matches!(missing.0[0].problem, Problem::Unreadable(_)));
+}
+
+#[test]
+fn without_a_file_the_presets_at_hand_are_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let secrets = dir.path().join("state/default/secrets");
+    fs::create_dir_all(&secrets).unwrap();
+    fs::write(secrets.join("anthropic_api_key"), "x").unwrap();
+    let overrides = Overrides { state_dir: Some(dir.path().join("state")), ..Overrides::default() };
+    let env = |name: &str| match name {
+        "GITHUB_TOKEN" => Some("x".to_owned()),
+        "OPENAI_API_KEY" => Some(String::new()),
+        _ => None,
+    };
+    let config = Config::load(None, &overrides, &env).unwrap();
+    assert_eq!(config.credentials.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["anthropic", "github"]);
+    assert_eq!(config.sessions[0].credentials.len(), 2);
+}
+
+#[test]
+fn the_command_line_goes_before_the_file() {
+    let overrides =
+        Overrides { instance: Some(Name::parse("other").unwrap()), state_dir: Some("/var/lib/attache".into()) };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("attache.yaml");
+    fs::write(&file, "instance: one\nstate_dir: here\n").unwrap();
+    let load = |overrides| Config::load(Some(&file), overrides, &|_| None).unwrap().state_dir;
+    assert_eq!(load(&overrides), Path::new("/var/lib/attache/other"));
+    assert_eq!(load(&Overrides::default()), dir.path().join("here/one"));
+}

@@ -1,0 +1,210 @@
+//! The words of a config file: each is parsed into a value that cannot be wrong, or refused.
+
+use attache_core::matching::host;
+use attache_core::matching::path::check_path;
+use base64::Engine as _;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+/// Why a word of a config file is refused. Names no byte of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a host.
+    #[error("{0}")]
+    Host(#[from] host::HostError),
+    /// A host in another than its canonical spelling.
+    #[error("write the host in lower case")]
+    NotCanonical,
+    /// No port where one is needed.
+    #[error("expected HOST:PORT, e.g. 127.0.0.1:9443")]
+    NoPort,
+    /// Not an address to listen on.
+    #[error("expected IP:PORT, e.g. 127.0.0.1:3030")]
+    Address,
+    /// Secrets would cross a network in the clear.
+    #[error("secrets travel here: expected a loopback address, e.g. 127.0.0.1:3031, or unix:data.sock")]
+    NotLoopback,
+    /// Not a UNIX socket.
+    #[error("expected unix:PATH, e.g. unix:control.sock")]
+    Socket,
+    /// Not a length of time.
+    #[error("expected a length of time, e.g. 10s, 15m or 8h")]
+    Period,
+    /// Not a number of bytes.
+    #[error("expected a size, e.g. 64KiB or 100MB")]
+    Size,
+    /// Not a path prefix, or one that can be read in two ways.
+    #[error("expected a path that begins with '/', without '..', '//', '?' or '#'")]
+    PathPrefix,
+    /// Not the name of an environment variable.
+    #[error("a variable's name is made of letters, digits and '_', and does not begin with a digit")]
+    Variable,
+    /// Not a file below the directory of secrets.
+    #[error("expected the name of a file below sources.file.dir, without '..' and not absolute")]
+    FileName,
+    /// Not the digest of a key.
+    #[error("expected 32 bytes in base64: openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64")]
+    Pin,
+    /// Empty, or with characters that no log line should hold.
+    #[error("expected printable ASCII, at most 64 characters")]
+    Label,
+}
+
+/// Defines a type that is written as one text.
+macro_rules! written_as_text {
+    ($($(#[$doc:meta])* $name:ident($inner:ty) = $parse:expr;)*) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+        #[serde(try_from = "String")]
+        #[schemars(with = "String")]
+        pub struct $name(pub $inner);
+
+        impl TryFrom<String> for $name {
+            type Error = ValueError;
+            fn try_from(text: String) -> Result<Self, ValueError> {
+                let parse: fn(&str) -> Result<$inner, ValueError> = $parse;
+                parse(&text).map($name)
+            }
+        }
+    )* };
+}
+
+written_as_text! {
+    /// A host: a lower-case DNS name, or an address in its canonical form.
+    Host(host::Host) = canonical_host;
+    /// Where Envoy dials: `HOST:PORT`.
+    DialAddress(String) = dial_address;
+    /// `IP:PORT` to listen on; port 0 lets the system choose.
+    ListenAddress(SocketAddr) = |text| text.parse().map_err(|_| ValueError::Address);
+    /// `IP:PORT` on loopback, or `unix:PATH`.
+    DataPlane(Result<SocketAddr, PathBuf>) = data_plane;
+    /// `unix:PATH`, relative to the instance's directory.
+    Socket(PathBuf) = socket;
+    /// A length of time: `10s`, `15m`, `8h`.
+    Period(Duration) = |text| humantime::parse_duration(text).map_err(|_| ValueError::Period);
+    /// A number of bytes: `64KiB`, `100MB`.
+    Size(u64) = |text| text.parse::<bytesize::ByteSize>().map(|size| size.as_u64()).map_err(|_| ValueError::Size);
+    /// A path prefix; it ends at a segment.
+    PathPrefix(String) = path_prefix;
+    /// The name of an environment variable.
+    Variable(String) = variable;
+    /// A file below the directory of secrets.
+    FileName(PathBuf) = file_name;
+    /// The SHA-256 of a server's public key (its SubjectPublicKeyInfo), base64.
+    Pin(String) = pin;
+    /// A word for audit records.
+    Label(String) = label;
+}
+
+fn canonical_host(text: &str) -> Result<host::Host, ValueError> {
+    let host = host::Host::parse(text.as_bytes())?;
+    if host.to_string() == text { Ok(host) } else { Err(ValueError::NotCanonical) }
+}
+
+fn dial_address(text: &str) -> Result<String, ValueError> {
+    let authority = host::Authority::parse(text.as_bytes())?;
+    match authority.port {
+        Some(_) if authority.to_string() == text => Ok(text.to_owned()),
+        Some(_) => Err(ValueError::NotCanonical),
+        None => Err(ValueError::NoPort),
+    }
+}
+
+fn data_plane(text: &str) -> Result<Result<SocketAddr, PathBuf>, ValueError> {
+    if text.starts_with("unix:") {
+        return socket(text).map(Err);
+    }
+    let address: SocketAddr = text.parse().map_err(|_| ValueError::NotLoopback)?;
+    if address.ip().is_loopback() { Ok(Ok(address)) } else { Err(ValueError::NotLoopback) }
+}
+
+fn socket(text: &str) -> Result<PathBuf, ValueError> {
+    text.strip_prefix("unix:").filter(|path| !path.is_empty()).map(PathBuf::from).ok_or(ValueError::Socket)
+}
+
+fn path_prefix(text: &str) -> Result<String, ValueError> {
+    let plain = text.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'?' && b != b'#');
+    if plain && check_path(text.as_bytes()).is_ok() { Ok(text.to_owned()) } else { Err(ValueError::PathPrefix) }
+}
+
+fn variable(text: &str) -> Result<String, ValueError> {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let begins = text.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+    if plain && begins { Ok(text.to_owned()) } else { Err(ValueError::Variable) }
+}
+
+fn file_name(text: &str) -> Result<PathBuf, ValueError> {
+    let path = Path::new(text);
+    let below = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if below && !text.is_empty() && !text.contains('\0') { Ok(path.to_owned()) } else { Err(ValueError::FileName) }
+}
+
+fn pin(text: &str) -> Result<String, ValueError> {
+    let digest = base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| ValueError::Pin)?;
+    if digest.len() == 32 { Ok(text.to_owned()) } else { Err(ValueError::Pin) }
+}
+
+fn label(text: &str) -> Result<String, ValueError> {
+    let plain = (1..=64).contains(&text.len()) && text.bytes().all(|b| (0x21..0x7f).contains(&b));
+    if plain { Ok(text.to_owned()) } else { Err(ValueError::Label) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepts<T: TryFrom<String>>(texts: &[&str]) {
+        for text in texts {
+            assert!(T::try_from((*text).to_owned()).is_ok(), "{text:?}");
+        }
+    }
+
+    fn refuses<T: TryFrom<String>>(texts: &[&str]) {
+        for text in texts {
+            assert!(T::try_from((*text).to_owned()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_one_spelling() {
+        accepts::<Host>(&["api.github.com", "unifi.lan", "127.0.0.1", "[::1]", "localhost"]);
+        refuses::<Host>(&["API.github.com", "a.b.", "127.1", "0x7f.1", "*.github.com", "a:1", "u@h", "[0:0::1]", ""]);
+    }
+
+    #[test]
+    fn secrets_cross_no_network_in_the_clear() {
+        accepts::<DataPlane>(&["127.0.0.1:3031", "127.0.0.1:0", "[::1]:1", "unix:data.sock", "unix:/run/a.sock"]);
+        refuses::<DataPlane>(&["0.0.0.0:3031", "10.0.0.1:3031", "localhost:3031", "unix:", "data.sock"]);
+    }
+
+    #[test]
+    fn secret_files_stay_below_their_directory() {
+        accepts::<FileName>(&["github_token", "team/github"]);
+        refuses::<FileName>(&["../x", "/etc/passwd", "a/../b", "", ".", "./a", "a\0"]);
+    }
+
+    #[test]
+    fn units_are_read() {
+        assert_eq!(Period::try_from("8h".to_owned()).unwrap().0, Duration::from_secs(8 * 3600));
+        assert_eq!(Period::try_from("15m".to_owned()).unwrap().0, Duration::from_secs(15 * 60));
+        assert_eq!(Size::try_from("100MB".to_owned()).unwrap().0, 100_000_000);
+        assert_eq!(Size::try_from("64KiB".to_owned()).unwrap().0, 65_536);
+        refuses::<Period>(&["8", "h", "-1s", "1 fortnight"]);
+        refuses::<Size>(&["many", "-1MB", "1XB"]);
+    }
+
+    #[test]
+    fn words_are_plain() {
+        accepts::<PathPrefix>(&["/", "/proxy/network/", "/a"]);
+        refuses::<PathPrefix>(&["a", "/a/../b", "//a", "/a?b", "/a b", "/%2e%2e", "/ü"]);
+        accepts::<Variable>(&["GITHUB_TOKEN", "_x"]);
+        refuses::<Variable>(&["", "1X", "A-B", "A=B"]);
+        accepts::<DialAddress>(&["127.0.0.1:9443", "unifi.lan:1", "[::1]:80"]);
+        refuses::<DialAddress>(&["127.0.0.1", "127.1:80", "a:0", "A:1"]);
+        accepts::<Pin>(&["47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]);
+        refuses::<Pin>(&["", "YWJj", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]);
+    }
+}

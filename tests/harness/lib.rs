@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod ca;
 pub mod envoy;
+pub mod fake_broker;
 pub mod fields;
 pub mod oracle;
 pub mod secrets;
@@ -17,6 +18,7 @@ pub mod wire;
 pub use agent::{Agent, Response, Unanswered};
 pub use ca::Ca;
 pub use envoy::Envoy;
+pub use fake_broker::FakeBroker;
 pub use fields::Fields;
 pub use oracle::Oracle;
 pub use secrets::Secrets;

@@ -4,6 +4,7 @@
 //! durable. It never logs one, never writes one to disk, and never speaks to an agent.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -17,7 +17,7 @@ pub const CONFIG: u8 = 64;
 /// Flags that stand before or after any subcommand.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Common {
-    /// The config file [default: ./attache.yaml, then ~/.attache/attache.yaml]
+    /// The config file [default: ~/.attache/attache.yaml, else /etc/attache/attache.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "ATTACHE_CONFIG")]
     pub config: Option<PathBuf>,
     /// The instance, in place of the config's

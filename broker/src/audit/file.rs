@@ -1,0 +1,268 @@
+//! The log's file: opened, continued, cut where it is torn, rotated when it is full.
+//!
+//! Only whole batches become part of the chain: after a failed write or sync the file is cut back
+//! to what was durable. Rotated files are `PATH.1`, `PATH.2` … in order; the chain runs through them.
+
+use super::numbering::Numbering;
+use super::record::Record;
+use attache_core::audit::chain::{self, Verifier};
+use serde::Deserialize;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why the log cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system said no.
+    #[error("{path}: {cause}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Another process writes it.
+    #[error("{0} is being written by another process: give each instance an audit log of its own")]
+    InUse(PathBuf),
+    /// A symbolic link, a directory or a device.
+    #[error("{0} is not a regular file")]
+    NotAFile(PathBuf),
+    /// Others may write to it, or own it.
+    #[error("{0} can be changed by other users: make it yours, chmod 600 {0}")]
+    Exposed(PathBuf),
+    /// The file is no longer where, or as long as, we left it.
+    #[error("{0} was removed, replaced or cut by somebody else")]
+    Disturbed(PathBuf),
+    /// A record that is not a JSON object on one line. Cannot happen with [`Record`].
+    #[error("a record could not be written as a line")]
+    NotALine,
+}
+
+/// What an existing file holds.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The last record of each worker.
+    pub numbering: Numbering,
+    /// What was cut off its end, in words for a gap record.
+    pub torn: Option<String>,
+}
+
+/// The file that is being written.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    file: File,
+    inode: (u64, u64),
+    /// How much of it is durable, in bytes.
+    len: u64,
+    /// The hash of its last durable line.
+    head: String,
+    rotate_bytes: u64,
+}
+
+/// The members of a line that continue a chain and a count.
+#[derive(Deserialize)]
+struct Marks {
+    seq: u64,
+    worker: String,
+    prev: String,
+    hash: String,
+}
+
+impl LogFile {
+    /// Opens the log at `path`, or begins it.
+    pub fn open(path: &Path, rotate_bytes: u64) -> Result<(Self, Found), FileError> {
+        let (file, inode) = open(path)?;
+        let at = |cause| FileError::Io { path: path.to_owned(), cause };
+        let mut found = Found::default();
+        let (len, head) = scan(&file, &mut found.numbering).map_err(at)?;
+        let head = match head {
+            Some(head) => head,
+            None => head_of_rotated(path)?,
+        };
+        let log = Self { path: path.to_owned(), file, inode, len, head, rotate_bytes };
+        found.torn = log.cut_torn_end().map_err(at)?;
+        log.sync_dir().map_err(at)?;
+        Ok((log, found))
+    }
+
+    /// Seals the records and makes them durable, all or none.
+    pub fn append(&mut self, records: &[Record]) -> Result<(), FileError> {
+        self.check_undisturbed()?;
+        let mut head = self.head.clone();
+        let mut batch = String::new();
+        for record in records {
+            let text = super::ascii::to_line(record).map_err(|_| FileError::NotALine)?;
+            let (line, hash) = chain::seal(&text, &head).map_err(|_| FileError::NotALine)?;
+            batch.push_str(&line);
+            batch.push('\n');
+            head = hash;
+        }
+        let written = self.file.write_all(batch.as_bytes()).and_then(|()| self.file.sync_data());
+        if let Err(cause) = written {
+            // What may have got there was promised to nobody.
+            let _ = self.file.set_len(self.len);
+            return Err(FileError::Io { path: self.path.clone(), cause });
+        }
+        self.len += batch.len() as u64;
+        self.head = head;
+        self.rotate_when_full();
+        Ok(())
+    }
+
+    /// Opens the file anew after a failure. The chain goes on from the last durable line, so that
+    /// whatever was done to the file in between shows as a broken link.
+    pub fn reopen(&mut self) -> Result<(), FileError> {
+        let unlocked = self.file.unlock();
+        let (file, inode) = open(&self.path)?;
+        let at = |cause| FileError::Io { path: self.path.clone(), cause };
+        unlocked.map_err(at)?;
+        if inode == self.inode && file.metadata().map_err(at)?.len() > self.len {
+            file.set_len(self.len).map_err(at)?;
+        }
+        let (len, _) = scan(&file, &mut Numbering::default()).map_err(at)?;
+        (self.file, self.inode, self.len) = (file, inode, len);
+        let at = |cause| FileError::Io { path: self.path.clone(), cause };
+        self.cut_torn_end().map_err(at)?;
+        self.sync_dir().map_err(at)
+    }
+
+    fn check_undisturbed(&self) -> Result<(), FileError> {
+        let at = |cause| FileError::Io { path: self.path.clone(), cause };
+        let ours = self.file.metadata().map_err(at)?;
+        if ours.nlink() == 0 || ours.len() != self.len {
+            return Err(FileError::Disturbed(self.path.clone()));
+        }
+        Ok(())
+    }
+
+    /// Moves what follows the last good line into `PATH.torn`.
+    fn cut_torn_end(&self) -> std::io::Result<Option<String>> {
+        let excess = self.file.metadata()?.len().saturating_sub(self.len);
+        if excess == 0 {
+            return Ok(None);
+        }
+        let aside = suffixed(&self.path, "torn");
+        let mut torn = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(NOFOLLOW).open(&aside)?;
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.len))?;
+        std::io::copy(&mut file.take(excess), &mut torn)?;
+        torn.write_all(b"\n")?;
+        torn.sync_all()?;
+        self.file.set_len(self.len)?;
+        self.file.sync_all()?;
+        Ok(Some(format!("{excess} bytes of torn records were moved to {}", aside.display())))
+    }
+
+    /// Begins a new file. A failure is no reason to stop writing to the old one.
+    fn rotate_when_full(&mut self) {
+        if self.len < self.rotate_bytes {
+            return;
+        }
+        if let Err(error) = self.rotate() {
+            tracing::warn!(%error, "the audit log could not be rotated");
+        }
+    }
+
+    fn rotate(&mut self) -> Result<(), FileError> {
+        let at = |cause| FileError::Io { path: self.path.clone(), cause };
+        let number = rotated(&self.path).map_err(at)?.last().map_or(1, |(number, _)| number + 1);
+        std::fs::rename(&self.path, suffixed(&self.path, &number.to_string())).map_err(at)?;
+        let (file, inode) = open(&self.path)?;
+        self.sync_dir().map_err(at)?;
+        (self.file, self.inode, self.len) = (file, inode, 0);
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> std::io::Result<()> {
+        let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)?.sync_all()
+    }
+}
+
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
+/// Opens a file for appending, makes sure that it is ours to change alone, and locks it.
+fn open(path: &Path) -> Result<(File, (u64, u64)), FileError> {
+    let at = |cause| FileError::Io { path: path.to_owned(), cause };
+    // O_NONBLOCK: a FIFO must not make us wait; O_NOFOLLOW: ELOOP for a link.
+    let flags = NOFOLLOW | rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(path);
+    let file = match opened {
+        Err(_) if path.is_symlink() || path.is_dir() => return Err(FileError::NotAFile(path.to_owned())),
+        opened => opened.map_err(at)?,
+    };
+    let found = file.metadata().map_err(at)?;
+    if !found.is_file() {
+        return Err(FileError::NotAFile(path.to_owned()));
+    }
+    if found.mode() & 0o022 != 0 || found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(FileError::Exposed(path.to_owned()));
+    }
+    match file.try_lock() {
+        Ok(()) => Ok((file, (found.dev(), found.ino()))),
+        Err(TryLockError::WouldBlock) => Err(FileError::InUse(path.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(at(cause)),
+    }
+}
+
+/// Reads all lines: answers how far the last good one reaches, and its hash.
+fn scan(file: &File, numbering: &mut Numbering) -> std::io::Result<(u64, Option<String>)> {
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let (mut at, mut good, mut head) = (0u64, 0u64, None);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok((good, head));
+        }
+        at += read as u64;
+        if let Some(marks) = line.strip_suffix(b"\n").and_then(good_line) {
+            numbering.note(&marks.worker, marks.seq);
+            numbering.settle();
+            (good, head) = (at, Some(marks.hash));
+        }
+    }
+}
+
+/// The marks of a line whose own hash fits. Whether lines fit each other is for `audit verify`.
+fn good_line(line: &[u8]) -> Option<Marks> {
+    let text = std::str::from_utf8(line).ok()?;
+    let marks: Marks = serde_json::from_str(text).ok()?;
+    Verifier::after(marks.prev.clone()).check(text).ok()?;
+    Some(marks)
+}
+
+/// Where the chain of a new file begins: at the end of the last rotated one.
+fn head_of_rotated(path: &Path) -> Result<String, FileError> {
+    let at = |cause| FileError::Io { path: path.to_owned(), cause };
+    let Some((_, last)) = rotated(path).map_err(at)?.pop() else { return Ok(chain::genesis()) };
+    let file = File::open(&last).map_err(at)?;
+    let (_, head) = scan(&file, &mut Numbering::default()).map_err(at)?;
+    Ok(head.unwrap_or_else(chain::genesis))
+}
+
+/// The rotated files of a log, oldest first.
+pub fn rotated(path: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(parent)? {
+        let entry = entry?;
+        let number = entry.file_name().to_str().and_then(|n| n.strip_prefix(name)?.strip_prefix('.')?.parse().ok());
+        found.extend(number.map(|number: u64| (number, entry.path())));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,96 @@
+//! The audit log: a hash-chained file, one JSON object a line.
+//!
+//! [`AuditLog::append`] and [`AuditLog::append_uses`] answer when the records are on disk, never
+//! before. One thread writes; whatever queues up while it syncs shares the next sync. A record
+//! never holds a secret, a placeholder or a query value.
+
+mod ascii;
+mod file;
+mod numbering;
+mod record;
+pub mod verify;
+mod writer;
+
+pub use file::FileError;
+pub use record::{Kind, Record};
+
+use crate::config::AuditConfig;
+use attache_core::names::Name;
+use attache_core::wire::UseRecord;
+use file::LogFile;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+use writer::{Job, Writer};
+
+/// The records are not on disk: the log is broken or too far behind. Nothing that needs them may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the audit log cannot be written")]
+pub struct Unavailable;
+
+/// How many appends may wait for the disk before the next is refused.
+const QUEUE: usize = 4096;
+
+/// What is wrong with the log, while something is.
+type Fault = Arc<Mutex<Option<String>>>;
+
+/// The log of one instance, open for writing.
+pub struct AuditLog {
+    jobs: Option<SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    fault: Fault,
+}
+
+impl AuditLog {
+    /// Opens the log, cuts off a torn end (and records that it did), and continues the chain.
+    pub fn open(config: &AuditConfig, instance: &Name) -> Result<Self, FileError> {
+        let (file, found) = LogFile::open(&config.path, config.rotate_bytes)?;
+        let fault = Fault::default();
+        let mut writer = Writer::new(file, found.numbering, instance.clone(), fault.clone());
+        if let Some(torn) = found.torn {
+            writer.record_gap(&torn)?;
+        }
+        let (jobs, queue) = sync_channel(QUEUE);
+        let spawned = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&queue));
+        let writer = spawned.map_err(|cause| FileError::Io { path: config.path.clone(), cause })?;
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault })
+    }
+
+    /// Appends one record and waits until it is durable.
+    pub async fn append(&self, record: Record) -> Result<(), Unavailable> {
+        let (done, answer) = oneshot::channel();
+        self.submit(Job::Append { record: Box::new(record), done })?;
+        answer.await.map_err(|_| Unavailable)?
+    }
+
+    /// Appends a worker's records and waits until they are durable. Answers with the number of its
+    /// last durable record: records at or below it are skipped, those behind a hole are not taken.
+    pub async fn append_uses(&self, worker: String, records: Vec<UseRecord>) -> Result<u64, Unavailable> {
+        let (done, answer) = oneshot::channel();
+        self.submit(Job::Uses { worker, records, done })?;
+        answer.await.map_err(|_| Unavailable)?
+    }
+
+    /// What is wrong with the log, while something is.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn submit(&self, job: Job) -> Result<(), Unavailable> {
+        self.jobs.as_ref().ok_or(Unavailable)?.try_send(job).map_err(|_| Unavailable)
+    }
+}
+
+impl Drop for AuditLog {
+    /// Waits for what is queued.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! One record: its fields, in the order in which they stand in a line.
+
+use crate::clock::rfc3339;
+use attache_core::names::Name;
+use attache_core::policy::AccessMode;
+use attache_core::wire::{UseKind, UseRecord};
+use serde::{Serialize, Serializer};
+
+/// What a record records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A request that was forwarded.
+    Use,
+    /// A request that was refused.
+    Deny,
+    /// Records that are missing from here on, or before here; `reason` says which.
+    Gap,
+    /// A secret left the broker, for one worker and one lease.
+    Issue,
+    /// A session was ended.
+    Revoke,
+    /// A session began, or its access mode was set.
+    Mode,
+    /// The broker began.
+    Start,
+    /// The broker ended as it was told to.
+    Stop,
+}
+
+/// One record. The first nine fields stand in every line (`null` where they mean nothing), the
+/// others where they say something; `prev` and `hash` follow when the line is sealed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// When: Unix time in milliseconds, written as RFC 3339.
+    #[serde(rename = "timestamp", serialize_with = "as_rfc3339")]
+    pub at_ms: u64,
+    /// The instance. Set by the writer.
+    pub instance: Option<Name>,
+    /// The session's id.
+    pub session_id: Option<String>,
+    /// [`crate::config::Credential::service`].
+    pub service: Option<String>,
+    /// The request's method.
+    pub method: Option<String>,
+    /// The request's path, without its query.
+    pub path: Option<String>,
+    /// Whether a credential went upstream.
+    pub auth_injected: bool,
+    /// The status that the agent got.
+    pub response_code: Option<u16>,
+    /// How long the request took, in milliseconds.
+    pub duration_ms: Option<u64>,
+    /// What this records.
+    pub kind: Kind,
+    /// Counts the records of one worker.
+    pub seq: u64,
+    /// The worker that saw the request; `broker` for the broker's own records.
+    pub worker: String,
+    /// Envoy's `x-request-id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The session's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Name>,
+    /// The request's authority, as sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// The destination, `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// `forward`, `pass`, `refuse`; `create`, `set` for a mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
+    /// Why: [`attache_core::refusal::Reason`], or what is missing at a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the session might do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_mode: Option<AccessMode>,
+    /// The credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Name>,
+    /// The lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_id: Option<String>,
+    /// The secret's fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Which evidence was shown: `placeholder`, `session_token`, both with `+`, `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// The worker that a lease was issued to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issued_to: Option<String>,
+}
+
+/// The `worker` of the broker's own records.
+pub const BROKER: &str = "broker";
+
+impl Record {
+    /// A record of the broker's own, still to be filled in.
+    pub fn new(kind: Kind, at_ms: u64) -> Self {
+        Self {
+            at_ms,
+            instance: None,
+            session_id: None,
+            service: None,
+            method: None,
+            path: None,
+            auth_injected: false,
+            response_code: None,
+            duration_ms: None,
+            kind,
+            seq: 0,
+            worker: BROKER.into(),
+            request_id: None,
+            session: None,
+            authority: None,
+            destination: None,
+            decision: None,
+            reason: None,
+            access_mode: None,
+            credential: None,
+            lease_id: None,
+            fingerprint: None,
+            evidence: None,
+            issued_to: None,
+        }
+    }
+
+    /// The record of a request, as `worker` saw it.
+    pub fn of_use(worker: &str, seen: UseRecord) -> Self {
+        let kind = match seen.kind {
+            UseKind::Use => Kind::Use,
+            UseKind::Deny => Kind::Deny,
+            UseKind::Gap => Kind::Gap,
+        };
+        // The filter cuts the query off; whatever it does, no query value gets into the log.
+        let path = seen.path.split('?').next().unwrap_or_default().to_owned();
+        Self {
+            session_id: seen.session_id,
+            service: seen.service,
+            method: Some(seen.method),
+            path: Some(path),
+            auth_injected: seen.auth_injected,
+            response_code: Some(seen.response_code),
+            duration_ms: Some(seen.duration_ms),
+            seq: seen.seq,
+            worker: worker.to_owned(),
+            request_id: Some(seen.request_id),
+            session: seen.session,
+            authority: Some(seen.authority),
+            destination: seen.destination,
+            decision: Some(seen.decision),
+            reason: seen.reason,
+            access_mode: seen.access_mode,
+            credential: seen.credential,
+            lease_id: seen.lease_id,
+            fingerprint: seen.fingerprint,
+            evidence: Some(seen.evidence),
+            ..Self::new(kind, seen.at_ms)
+        }
+    }
+}
+
+fn as_rfc3339<S: Serializer>(at_ms: &u64, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&rfc3339(*at_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_stand_in_their_order() {
+        let mut record = Record::new(Kind::Issue, 0);
+        record.lease_id = Some("l-1".into());
+        assert_eq!(
+            super::super::ascii::to_line(&record).unwrap(),
+            concat!(
+                r#"{"timestamp":"1970-01-01T00:00:00.000Z","instance":null,"session_id":null,"service":null,"#,
+                r#""method":null,"path":null,"auth_injected":false,"response_code":null,"duration_ms":null,"#,
+                r#""kind":"issue","seq":0,"worker":"broker","lease_id":"l-1"}"#
+            )
+        );
+    }
+}

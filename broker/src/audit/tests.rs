@@ -1,0 +1,242 @@
+//! The log on a real file system.
+
+use super::verify::verify;
+use super::*;
+use attache_core::wire::UseKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("audit.jsonl")
+    }
+
+    fn open(&self) -> AuditLog {
+        self.open_rotating(u64::MAX)
+    }
+
+    fn open_rotating(&self, rotate_bytes: u64) -> AuditLog {
+        let config = AuditConfig { path: self.path(), rotate_bytes };
+        AuditLog::open(&config, &Name::parse("test").unwrap()).unwrap()
+    }
+}
+
+fn lines(path: &Path) -> Vec<serde_json::Value> {
+    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn start() -> Record {
+    Record::new(Kind::Start, 0)
+}
+
+fn used(seq: u64) -> UseRecord {
+    UseRecord {
+        seq,
+        kind: UseKind::Use,
+        at_ms: 0,
+        duration_ms: 1,
+        request_id: "r".into(),
+        method: "GET".into(),
+        authority: "a.test".into(),
+        path: "/\u{e9}\u{7f}?q=secret".into(),
+        decision: "forward".into(),
+        reason: None,
+        response_code: 200,
+        auth_injected: true,
+        evidence: "placeholder".into(),
+        destination: None,
+        service: None,
+        session_id: None,
+        session: None,
+        access_mode: None,
+        credential: None,
+        lease_id: None,
+        fingerprint: None,
+    }
+}
+
+fn intact(path: &Path) -> u64 {
+    let report = verify(path, None).unwrap();
+    assert_eq!(report.broken, None);
+    report.lines
+}
+
+#[tokio::test]
+async fn records_are_chained_numbered_and_there_when_append_returns() {
+    let dir = Dir::new();
+    let log = dir.open();
+    for n in 1..=3 {
+        log.append(start()).await.unwrap();
+        assert_eq!(intact(&dir.path()), n);
+    }
+    let seqs: Vec<_> = lines(&dir.path()).iter().map(|line| line["seq"].as_u64()).collect();
+    assert_eq!(seqs, [Some(1), Some(2), Some(3)]);
+    drop(log);
+    dir.open().append(start()).await.unwrap();
+    assert_eq!(lines(&dir.path())[3]["seq"], 4);
+    assert_eq!(intact(&dir.path()), 4);
+}
+
+#[tokio::test]
+async fn a_worker_is_told_what_is_durable_and_nothing_stands_twice() {
+    let dir = Dir::new();
+    let log = dir.open();
+    let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
+    assert_eq!(ask(1, 3).await, Ok(3));
+    assert_eq!(ask(2, 5).await, Ok(5), "what is there already is skipped");
+    assert_eq!(ask(7, 9).await, Ok(5), "what stands behind a hole is not taken");
+    assert_eq!(ask(1, 0).await, Ok(5), "an empty batch asks");
+    drop(log);
+    let log = dir.open();
+    let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
+    assert_eq!(ask(4, 7).await, Ok(7), "the count outlives a restart");
+    let seqs: Vec<_> = lines(&dir.path()).iter().map(|line| line["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(lines(&dir.path())[0]["path"], "/\u{e9}\u{7f}", "no query value");
+    assert!(std::fs::read(dir.path()).unwrap().iter().all(|b| b.is_ascii_graphic() || b" \n".contains(b)));
+}
+
+#[tokio::test]
+async fn a_worker_first_heard_of_in_the_middle_leaves_a_gap() {
+    let dir = Dir::new();
+    let log = dir.open();
+    assert_eq!(log.append_uses("w1".into(), vec![used(5)]).await, Ok(5));
+    let lines = lines(&dir.path());
+    assert_eq!((&lines[0]["kind"], &lines[1]["seq"]), (&"gap".into(), &5.into()));
+    assert!(lines[0]["reason"].as_str().unwrap().contains("worker w1 before its number 5"));
+}
+
+#[tokio::test]
+async fn a_torn_end_is_moved_aside_and_recorded() {
+    for torn in ["{\"timestamp\":\"20", "garbage\n", "garbage\nand {\"more"] {
+        let dir = Dir::new();
+        let log = dir.open();
+        log.append(start()).await.unwrap();
+        drop(log);
+        let mut content = std::fs::read_to_string(dir.path()).unwrap();
+        content.push_str(torn);
+        std::fs::write(dir.path(), content).unwrap();
+        let report = verify(&dir.path(), None).unwrap();
+        assert_eq!(report.broken.map(|b| b.line), Some(2), "{torn:?}");
+        let log = dir.open();
+        log.append(start()).await.unwrap();
+        assert_eq!(intact(&dir.path()), 3, "{torn:?}");
+        let lines = lines(&dir.path());
+        assert_eq!((&lines[1]["kind"], &lines[1]["seq"]), (&"gap".into(), &2.into()));
+        let aside = std::fs::read_to_string(dir.0.path().join("audit.jsonl.torn")).unwrap();
+        assert_eq!(aside, format!("{torn}\n"));
+    }
+}
+
+#[tokio::test]
+async fn the_first_changed_line_is_named() {
+    let dir = Dir::new();
+    let log = dir.open();
+    for _ in 0..4 {
+        log.append(start()).await.unwrap();
+    }
+    let content = std::fs::read_to_string(dir.path()).unwrap();
+    let mut forged: Vec<_> = content.lines().map(str::to_owned).collect();
+    forged[2] = forged[2].replace("\"start\"", "\"stop\" ");
+    std::fs::write(dir.path(), forged.join("\n") + "\n").unwrap();
+    let broken = verify(&dir.path(), None).unwrap().broken.unwrap();
+    assert_eq!((broken.line, broken.why.to_string()), (3, "the line was changed".into()));
+}
+
+#[tokio::test]
+async fn the_chain_runs_through_rotated_files() {
+    let dir = Dir::new();
+    let log = dir.open_rotating(700);
+    for _ in 0..7 {
+        log.append(start()).await.unwrap();
+    }
+    drop(log);
+    let log = dir.open_rotating(700);
+    log.append(start()).await.unwrap();
+    let report = verify(&dir.path(), None).unwrap();
+    assert_eq!((report.broken, report.lines), (None, 8));
+    assert!(report.files.len() > 2, "{:?}", report.files);
+    std::fs::remove_file(&report.files[0]).unwrap();
+    assert!(verify(&dir.path(), None).unwrap().broken.is_some(), "a dropped beginning is seen");
+}
+
+#[tokio::test]
+async fn concurrent_appends_are_each_durable() {
+    let dir = Dir::new();
+    let log = Arc::new(dir.open());
+    let tasks: Vec<_> = (0..200)
+        .map(|_| {
+            let log = log.clone();
+            tokio::spawn(async move { log.append(start()).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(intact(&dir.path()), 200);
+}
+
+#[tokio::test]
+async fn a_file_that_is_disturbed_stops_all_until_it_can_be_written_again() {
+    let dir = Dir::new();
+    let log = dir.open();
+    log.append(start()).await.unwrap();
+    std::fs::remove_file(dir.path()).unwrap();
+    std::fs::create_dir(dir.path()).unwrap();
+    assert_eq!(log.append(start()).await, Err(Unavailable));
+    assert_eq!(log.append_uses("w".into(), vec![used(1)]).await, Err(Unavailable));
+    assert!(log.fault().is_some());
+    std::fs::remove_dir(dir.path()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while log.fault().is_some() {
+        assert!(Instant::now() < deadline, "recovers by itself");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(log.append_uses("w".into(), vec![used(1)]).await, Ok(1), "what was refused can be sent again");
+    let lines = lines(&dir.path());
+    assert_eq!(lines[0]["kind"], "gap");
+    assert_eq!(verify(&dir.path(), None).unwrap().broken.map(|b| b.line), Some(1), "the removal shows");
+    let head = lines[0]["prev"].as_str().unwrap().to_owned();
+    assert_eq!(verify(&dir.path(), Some(head)).unwrap().broken, None);
+}
+
+#[tokio::test]
+async fn a_cut_file_shows_as_a_broken_link() {
+    let dir = Dir::new();
+    let log = dir.open();
+    for _ in 0..3 {
+        log.append(start()).await.unwrap();
+    }
+    let content = std::fs::read_to_string(dir.path()).unwrap();
+    let first = content.lines().next().unwrap();
+    std::fs::write(dir.path(), format!("{first}\n{{\"half")).unwrap();
+    assert_eq!(log.append(start()).await, Err(Unavailable));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while log.append(start()).await.is_err() {
+        assert!(Instant::now() < deadline, "recovers by itself");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let broken = verify(&dir.path(), None).unwrap().broken.unwrap();
+    assert_eq!((broken.line, broken.why), (2, attache_core::audit::chain::Broken::Unlinked));
+}
+
+#[test]
+fn links_shared_files_and_other_writers_are_refused() {
+    let dir = Dir::new();
+    let config = AuditConfig { path: dir.path(), rotate_bytes: u64::MAX };
+    let open = || AuditLog::open(&config, &Name::parse("test").unwrap()).map(drop);
+    let log = dir.open();
+    assert!(matches!(open(), Err(FileError::InUse(_))));
+    drop(log);
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o620)).unwrap();
+    assert!(matches!(open(), Err(FileError::Exposed(_))));
+    std::fs::rename(dir.path(), dir.0.path().join("other")).unwrap();
+    std::os::unix::fs::symlink(dir.0.path().join("other"), dir.path()).unwrap();
+    assert!(matches!(open(), Err(FileError::NotAFile(_))));
+}

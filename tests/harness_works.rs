@@ -249,6 +249,37 @@ async fn a_tunnel_carries_bytes_both_ways_and_is_recorded() {
 }
 
 #[tokio::test]
+async fn a_connect_tunnel_carries_tls_for_http1_and_http2() {
+    let ca = Ca::new();
+    let upstream = Upstream::tls(&ca, &[HOST]).start().await;
+    let mut bootstrap = plain_router(&upstream, &ca, http1());
+    let cluster = &mut bootstrap["static_resources"]["clusters"][0];
+    cluster.as_object_mut().expect("a cluster").remove("transport_socket");
+    let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    let manager = bootstrap.pointer_mut(manager).expect("the manager");
+    manager["upgrade_configs"] = json!([{"upgrade_type": "CONNECT"}]);
+    manager["route_config"]["virtual_hosts"][0]["routes"] = json!([{
+        "match": {"connect_matcher": {}},
+        "route": {"cluster": "upstream", "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]},
+    }]);
+    let envoy = Envoy::start(&bootstrap, Options::default()).await;
+    let (agent, proxy) = (Agent::new(), envoy.addr("in").await);
+    let tunnel = async |alpn: &[&str]| {
+        let mut tunnel = agent.h1(proxy).await;
+        let answer = tunnel.connect(&format!("{HOST}:443"), &[]).await.expect("an answer");
+        assert_eq!(answer.status, 200);
+        tunnel.into_tls(HOST, ca.client(alpn)).await.expect("a TLS handshake")
+    };
+    let mut h1 = agent.h1_over(tunnel(&["http/1.1"]).await, "inside a tunnel");
+    assert_eq!(h1.request("GET", HOST, "/one", &[], b"").await.expect("an answer").status, 200);
+    let mut h2 = agent.h2_over(tunnel(&["h2"]).await, "inside a tunnel").await;
+    assert_eq!(h2.request("GET", HOST, "/two", &[], b"").await.expect("an answer").status, 200);
+    let seen: Vec<_> =
+        upstream.wait_for(2, SOON).await.into_iter().map(|seen| (seen.path_text(), seen.protocol)).collect();
+    assert_eq!(seen, [("/one".to_owned(), Protocol::Http1), ("/two".to_owned(), Protocol::Http2)]);
+}
+
+#[tokio::test]
 async fn an_unanswered_request_and_an_aborted_one_are_told_apart() {
     let rig = Rig::start(http2()).await;
     let mut patient = rig.h1().await;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -195,13 +195,13 @@ impl Envoy {
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().expect("no panic while holding the child")
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Envoy {
     fn drop(&mut self) {
-        let child = self.child.get_mut().expect("no panic while holding the child");
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
         // An error means that it has ended already: there is nothing left to kill.
         child.kill().ok();
         child.wait().ok();

@@ -93,6 +93,18 @@ impl H1 {
         self.response(PATIENCE).await
     }
 
+    /// Asks a proxy for a tunnel: CONNECT, and the head of its answer. After a 2xx the connection
+    /// is the tunnel; see [`Self::into_tls`].
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn connect(&mut self, authority: &str, headers: &[(&str, &str)]) -> Result<Response, Unanswered> {
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{lines}\r\n");
+        self.send(head).await.map_err(|error| Unanswered::Broken(error.to_string()))?;
+        self.head(PATIENCE).await
+    }
+
     /// Reads until the answer is complete or the connection closed.
     ///
     /// # Errors

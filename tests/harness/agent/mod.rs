@@ -78,13 +78,19 @@ impl Agent {
 
     /// Opens an HTTP/1 connection.
     pub async fn h1(&self, addr: SocketAddr) -> H1 {
-        H1::over(Wire::plain(addr).await, self.ledger.open(format!("HTTP/1 to {addr}")))
+        self.h1_over(Wire::plain(addr).await, format!("HTTP/1 to {addr}"))
     }
 
     /// Opens an HTTP/1 connection over TLS (see [`crate::ca::client_trusting`]).
     pub async fn h1_tls(&self, addr: SocketAddr, name: &str, tls: Arc<ClientConfig>) -> H1 {
         let wire = Wire::plain(addr).await.secured(name, tls).await.expect("a TLS handshake");
-        H1::over(wire, self.ledger.open(format!("HTTP/1 over TLS to {name}")))
+        self.h1_over(wire, format!("HTTP/1 over TLS to {name}"))
+    }
+
+    /// Speaks HTTP/1 on a connection that stands.
+    #[must_use]
+    pub fn h1_over(&self, wire: Wire, label: impl Into<String>) -> H1 {
+        H1::over(wire, self.ledger.open(label))
     }
 
     /// Opens an HTTP/2 connection with prior knowledge.

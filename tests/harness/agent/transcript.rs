@@ -1,7 +1,7 @@
 //! What agents sent for and what they received, kept for the oracle.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::{Response, Unanswered};
@@ -74,7 +74,7 @@ impl Ledger {
 
 impl Transcript {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().expect("no panic while writing a transcript")
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What connection this is.

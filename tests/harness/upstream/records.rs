@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -122,7 +122,7 @@ impl Records {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("no panic while recording")
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn requests(&self) -> Vec<Recorded> {

@@ -38,6 +38,10 @@ pub struct Plugin {
     pub callout_timeout_ms: u64,
     /// How much of a body the judge reads, in bytes.
     pub body_limit: u32,
+    /// Whether Envoy's routes match on the verdict, so that a request can only take the cluster
+    /// that was decided on (`docs/decisions/0002`). Where they do not, the gate compares the
+    /// cluster of the route that stands before it injects.
+    pub guarded: bool,
 }
 
 /// An entry of the filter chain.

@@ -77,7 +77,7 @@ impl Root {
                     callout_timeout: timeout,
                 };
                 let id = random_hex().chars().take(8).collect();
-                let shared = Rc::new(Shared::new(Worker::new(settings, id), timeout));
+                let shared = Rc::new(Shared::new(Worker::new(settings, id), timeout, plugin.guarded));
                 Entry::Gate { shared, cluster: plugin.broker_cluster, instance: plugin.instance }
             }
         });

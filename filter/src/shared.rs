@@ -27,6 +27,7 @@ pub struct Shared {
     pub metrics: RefCell<Metrics>,
     held: RefCell<HashMap<u32, Flow>>,
     timeout: Millis,
+    guarded: bool,
     origin: Instant,
 }
 
@@ -49,13 +50,21 @@ pub enum Step {
     Answered,
 }
 
+enum Considered {
+    Wait,
+    Pass(Asked),
+    Granted(Rc<Grant>),
+    Refused(Reason),
+}
+
 impl Shared {
-    pub fn new(worker: Worker, timeout: Millis) -> Self {
+    pub fn new(worker: Worker, timeout: Millis, guarded: bool) -> Self {
         Self {
             worker: RefCell::new(worker),
             metrics: RefCell::default(),
             held: RefCell::default(),
             timeout,
+            guarded,
             origin: Instant::now(),
         }
     }
@@ -97,41 +106,42 @@ impl Shared {
     }
 
     fn advance(&self, context: u32, flow: &mut Flow, now: Millis) -> Step {
-        let mut worker = self.worker.borrow_mut();
-        if !worker.has_policy() {
-            return match now.since(flow.started) < self.timeout {
-                true => {
-                    worker.hold_for_policy(context, flow.started);
-                    Step::Hold
-                }
-                false => self.refuse(flow, Reason::PolicyMissing, None),
-            };
+        // The worker is borrowed for `consider` alone: what follows borrows it again.
+        match self.consider(context, flow, now) {
+            Considered::Wait => Step::Hold,
+            Considered::Pass(asked) => self.pass(flow, asked),
+            Considered::Granted(grant) => self.conclude(flow, grant, now),
+            Considered::Refused(reason) => self.refuse(flow, reason, None),
         }
-        let policy = worker.policy();
-        let asked = match identify(&flow.snapshot, &policy) {
+    }
+
+    fn consider(&self, context: u32, flow: &mut Flow, now: Millis) -> Considered {
+        let mut worker = self.worker.borrow_mut();
+        let may_wait = now.since(flow.started) < self.timeout;
+        if !worker.has_policy() {
+            if may_wait {
+                worker.hold_for_policy(context, flow.started);
+                return Considered::Wait;
+            }
+            return Considered::Refused(Reason::PolicyMissing);
+        }
+        let asked = match identify(&flow.snapshot, &worker.policy()) {
             Ok(asked) => asked,
-            Err(reason) => return self.refuse(flow, reason, None),
+            Err(reason) => return Considered::Refused(reason),
         };
-        let entry = match asked.way {
-            Way::Managed(_) => worker.find(&flow.snapshot, &asked, now),
-            Way::Unclaimed(_) | Way::Unmatched => {
-                drop(worker);
-                return self.pass(flow, asked);
-            }
-        };
+        if let Way::Unclaimed(_) | Way::Unmatched = asked.way {
+            return Considered::Pass(asked);
+        }
+        let entry = worker.find(&flow.snapshot, &asked, now);
+        if entry.is_none() && may_wait {
+            worker.hold(context, &flow.snapshot, &asked);
+        }
+        flow.asked = Some(asked);
         match entry {
-            Some(Entry::Granted(grant)) => {
-                drop(worker);
-                flow.asked = Some(asked);
-                self.conclude(flow, grant, now)
-            }
-            Some(Entry::Refused(reason, _)) => self.refuse(flow, reason, None),
-            None if now.since(flow.started) >= self.timeout => self.refuse(flow, Reason::BrokerUnavailable, None),
-            None => {
-                worker.hold(context, &flow.snapshot, &asked);
-                flow.asked = Some(asked);
-                Step::Hold
-            }
+            Some(Entry::Granted(grant)) => Considered::Granted(grant),
+            Some(Entry::Refused(reason, _)) => Considered::Refused(reason),
+            None if may_wait => Considered::Wait,
+            None => Considered::Refused(Reason::BrokerUnavailable),
         }
     }
 
@@ -148,11 +158,8 @@ impl Shared {
             None => Err(Reason::Internal),
         };
         let applied = verdict.and_then(|forward| {
-            let cluster = flow.asked.as_ref().and_then(|asked| match asked.way {
-                Way::Managed(index) => policy.destination(index).map(|d| d.cluster.as_str()),
-                _ => None,
-            });
-            inject(&forward, &grant, cluster.ok_or(Reason::Internal)?)
+            self.check_cluster(&grant)?;
+            inject(&forward, &grant)
         });
         match applied {
             Ok(()) => {
@@ -161,6 +168,18 @@ impl Shared {
                 Step::Go
             }
             Err(reason) => self.refuse(flow, reason, Some(grant)),
+        }
+    }
+
+    /// Without a route guard, the route that stands now is the one that will be taken (`doctor`
+    /// refuses routes that match on what is injected): it must lead to the cluster decided on.
+    fn check_cluster(&self, grant: &Grant) -> Result<(), Reason> {
+        if self.guarded {
+            return Ok(());
+        }
+        match host::property("xds\0cluster_name") {
+            Ok(Some(cluster)) if cluster == grant.cluster.as_bytes() => Ok(()),
+            _ => Err(Reason::DestinationMismatch),
         }
     }
 
@@ -216,13 +235,16 @@ impl Shared {
             worker.leave(context);
         }
         let duration = self.now().since(flow.started).0;
+        let response_code = response_code();
+        let mismatch = Outcome::Refused(Reason::DestinationMismatch, None);
+        let turned_away = response_code == Reason::DestinationMismatch.status() && was_turned_away();
         worker.record(&Report {
             snapshot: &flow.snapshot,
             asked: flow.asked.as_ref(),
-            outcome: &flow.outcome,
+            outcome: if turned_away { &mismatch } else { &flow.outcome },
             at_ms: unix_millis().saturating_sub(duration),
             duration_ms: duration,
-            response_code: response_code(),
+            response_code,
         });
     }
 
@@ -234,16 +256,17 @@ impl Shared {
     }
 }
 
-/// Strips, sets, and makes sure: one value in each header, and the cluster that was decided on.
-fn inject(forward: &Forward, grant: &Grant, cluster: &str) -> Result<(), Reason> {
-    let done = apply(forward, grant).map_err(|_| Reason::Internal).and_then(|()| verify(grant, cluster));
-    if done.is_err() {
-        // What was set goes nowhere, but neither should it stand in a header any longer.
-        for (name, _) in grant.headers() {
-            let _ = host::remove_header(name.as_bytes());
-        }
+/// Strips, sets, and makes sure that what was set stands there alone.
+fn inject(forward: &Forward, grant: &Grant) -> Result<(), Reason> {
+    let done = apply(forward, grant).is_ok_and(|()| stands_alone(grant));
+    if done {
+        return Ok(());
     }
-    done
+    // What was set goes nowhere, but neither should it stand in a header any longer.
+    for (name, _) in grant.headers() {
+        let _ = host::remove_header(name.as_bytes());
+    }
+    Err(Reason::Internal)
 }
 
 fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
@@ -258,18 +281,13 @@ fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
     grant.headers().try_for_each(|(name, value)| host::set_header(name.as_bytes(), value.expose().as_bytes()))
 }
 
-fn verify(grant: &Grant, cluster: &str) -> Result<(), Reason> {
-    for (name, value) in grant.headers() {
-        let found = host::header(Map::Request, name).map_err(|_| Reason::Internal)?;
+/// One value in each header: a second line would show as `first,second`.
+fn stands_alone(grant: &Grant) -> bool {
+    grant.headers().all(|(name, value)| {
+        let found = host::header(Map::Request, name).ok().flatten();
         // Exposed to be compared with what now stands in the request.
-        if found.as_deref() != Some(value.expose().as_bytes()) {
-            return Err(Reason::Internal);
-        }
-    }
-    match host::property("xds\0cluster_name") {
-        Ok(Some(found)) if found == cluster.as_bytes() => Ok(()),
-        _ => Err(Reason::DestinationMismatch),
-    }
+        found.as_deref() == Some(value.expose().as_bytes())
+    })
 }
 
 fn read_body(bytes: &mut Vec<u8>) -> Body<'_> {
@@ -285,6 +303,11 @@ fn read_body(bytes: &mut Vec<u8>) -> Body<'_> {
 fn response_code() -> u16 {
     let status = host::header(Map::Response, ":status").ok().flatten();
     status.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// Whether Envoy's route guard answered, rather than an upstream.
+fn was_turned_away() -> bool {
+    host::property("response\0code_details").ok().flatten().is_some_and(|details| details == b"direct_response")
 }
 
 fn unix_millis() -> u64 {

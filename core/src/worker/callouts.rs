@@ -178,7 +178,8 @@ impl Worker {
 
     fn settle_changes(&mut self, answer: Option<Changes>, now: Millis) {
         let Some(answer) = answer else { return self.feed.failed(now) };
-        self.policy_wanted |= answer.policy != self.policy.version();
+        // Before the first policy, one is wanted or under way already.
+        self.policy_wanted |= self.has_policy && answer.policy != self.policy.version();
         match self.feed.answered(answer) {
             News::NewEpoch => {
                 self.cache.clear();

@@ -24,6 +24,8 @@ pub struct Grant {
     pub expires: Millis,
     /// From then on, a use asks for the next one ahead.
     pub refresh_at: Millis,
+    /// The only cluster it may be used towards.
+    pub cluster: String,
     /// The JSON members that every record of this grant shares, each with a comma before it.
     pub record_members: String,
     /// The decision for Envoy's own eyes: its route guard matches the beginning, its access log
@@ -55,6 +57,7 @@ impl Grant {
         Some(Self {
             expires: sent + Millis(lease.ttl_ms),
             refresh_at: sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms)),
+            cluster: facts.cluster.to_owned(),
             record_members: members(&granted, &facts),
             verdict: verdict(&granted, &facts),
             credential: granted.credential,

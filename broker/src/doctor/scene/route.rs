@@ -1,0 +1,98 @@
+//! A route, with the levels it inherits from.
+
+use super::super::node::Node;
+use super::{HttpFilter, kind};
+
+/// One route of a connection manager.
+#[derive(Debug)]
+pub(in super::super) struct Route<'a> {
+    /// `envoy.config.route.v3.Route`.
+    pub node: Node<'a>,
+    /// Its `route`, when it forwards; redirects and direct responses have none.
+    pub action: Option<Node<'a>>,
+    /// What it stands in, outermost first: route table, virtual host.
+    pub above: [Node<'a>; 2],
+    /// Forwards with our gate on.
+    pub is_managed: bool,
+}
+
+impl<'a> Route<'a> {
+    /// All routes of one table: listed, and in the match trees of its virtual hosts.
+    pub fn all_in(table: &Node<'a>, filters: &[HttpFilter<'a>]) -> Vec<Self> {
+        let mut routes = Vec::new();
+        for host in table.list("virtual_hosts") {
+            let mut nodes = host.list("routes");
+            nodes.extend(host.field("matcher").iter().flat_map(in_match_tree));
+            routes.extend(nodes.into_iter().map(|node| Self::new(node, [table.clone(), host.clone()], filters)));
+        }
+        routes
+    }
+
+    fn new(node: Node<'a>, above: [Node<'a>; 2], filters: &[HttpFilter<'a>]) -> Self {
+        let action = node.field("route");
+        let mut route = Self { node, action, above, is_managed: false };
+        route.is_managed = route.action.is_some() && filters.iter().any(|filter| route.runs(filter));
+        route
+    }
+
+    /// The entries of a weighted route.
+    pub fn weights(&self) -> Vec<Node<'a>> {
+        self.action.as_ref().map(|action| action.list("weighted_clusters.clusters")).unwrap_or_default()
+    }
+
+    /// The clusters it names.
+    pub fn clusters(&self) -> Vec<&'a str> {
+        let named = self.action.as_ref().and_then(|action| action.text("cluster"));
+        named.into_iter().chain(self.weights().iter().filter_map(|entry| entry.text("name"))).collect()
+    }
+
+    /// Every level whose settings reach this route, outermost first.
+    pub fn levels(&self) -> impl Iterator<Item = &Node<'a>> {
+        self.above.iter().chain([&self.node])
+    }
+
+    /// Whether this filter is our gate, and runs on every request that takes this route.
+    pub fn runs(&self, filter: &HttpFilter<'a>) -> bool {
+        filter.is_gate() && !filter.is_conditional && self.switched_off(filter).is_none()
+    }
+
+    /// Where this filter is switched off for the route. The most specific level decides; one that
+    /// carries a configuration switches the filter on.
+    pub fn switched_off(&self, filter: &HttpFilter<'a>) -> Option<Node<'a>> {
+        if let Some(off) = self.weights().iter().find_map(|entry| override_at(entry, filter).and_then(off_switch)) {
+            return Some(off);
+        }
+        let levels = [&self.node].into_iter().chain(self.above.iter().rev());
+        match levels.into_iter().find_map(|level| override_at(level, filter)) {
+            Some(decisive) => off_switch(decisive),
+            None => filter.node.field("disabled").filter(Node::is_true),
+        }
+    }
+}
+
+fn override_at<'a>(level: &Node<'a>, filter: &HttpFilter<'a>) -> Option<Node<'a>> {
+    level
+        .field("typed_per_filter_config")?
+        .entries()
+        .into_iter()
+        .find(|(name, _)| *name == filter.name)
+        .map(|(_, node)| node)
+}
+
+fn off_switch(decisive: Node<'_>) -> Option<Node<'_>> {
+    let config = decisive.opened().filter(|any| any.kind == kind::FILTER_CONFIG)?;
+    config.node.field("disabled").filter(Node::is_true)
+}
+
+fn in_match_tree<'a>(matcher: &Node<'a>) -> Vec<Node<'a>> {
+    let mut routes = Vec::new();
+    matcher.walk(&mut |node| {
+        match node.opened() {
+            Some(any) if any.kind == kind::ROUTE => routes.push(any.node),
+            Some(any) if any.kind == kind::ROUTE_LIST => routes.extend(any.node.list("routes")),
+            _ => return true,
+        }
+        false
+    });
+    routes
+}

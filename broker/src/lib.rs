@@ -5,11 +5,17 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod grants;
 pub mod hygiene;
+pub mod leases;
 pub mod private_file;
 pub mod random;
+pub mod sessions;
+pub mod sources;
 pub mod state_dir;
+pub mod store;
 pub mod telemetry;

@@ -1,0 +1,219 @@
+//! The change feed: what filters must forget, and who has been told.
+//!
+//! A filter acknowledges a change by polling with its cursor. One that has not polled for
+//! `stale_after` injects nothing any more, whatever it still has cached: counted from the arrival
+//! of its last poll, that is when a change is in force there even without an acknowledgement.
+
+use crate::clock::millis;
+use crate::random::{self, NoRandomness};
+use attache_core::names::Name;
+use attache_core::wire;
+use serde::Serialize;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How many changes are kept for workers that are behind; one further behind forgets everything.
+const KEPT: usize = 1024;
+
+/// Most workers at once. One more is turned away, and so never becomes fresh.
+const MOST_WORKERS: usize = 4096;
+
+/// The feed of one life of the broker.
+pub struct Feed {
+    epoch: String,
+    policy: String,
+    stale_after: Duration,
+    state: Mutex<State>,
+    published: watch::Sender<Published>,
+    acknowledged: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    kept: VecDeque<wire::Change>,
+    workers: HashMap<String, Worker>,
+}
+
+#[derive(Clone, Copy)]
+struct Worker {
+    acked: u64,
+    last_poll: Instant,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Published {
+    cursor: u64,
+    closed: bool,
+}
+
+/// Whose grants a change voids.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// Those of one session.
+    Session(&'a str),
+    /// Those that draw on one credential.
+    Credential(&'a Name),
+}
+
+/// One poll.
+#[derive(Clone, Copy, Debug)]
+pub struct Poll<'a> {
+    /// Who polls.
+    pub worker: &'a str,
+    /// The epoch it knows.
+    pub epoch: &'a str,
+    /// The last change it has applied.
+    pub after: u64,
+    /// How long it would wait.
+    pub wait: Duration,
+}
+
+/// Where a change is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// How many live workers have acknowledged it.
+    pub applied: usize,
+    /// How many workers were alive when it was published.
+    pub total: usize,
+    /// How long that took, in milliseconds.
+    pub took_ms: u64,
+    /// The workers that have not acknowledged it. After a full wait they are stale and inject nothing.
+    pub waiting: Vec<String>,
+}
+
+/// A feed with [`MOST_WORKERS`] workers takes no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many workers poll this instance")]
+pub struct TooManyWorkers;
+
+impl Feed {
+    /// A feed that tells of `policy` and believes that a silent worker is dead after `stale_after`.
+    pub fn new(policy: String, stale_after: Duration) -> Result<Self, NoRandomness> {
+        Ok(Self {
+            epoch: random::id()?,
+            policy,
+            stale_after,
+            state: Mutex::default(),
+            published: watch::Sender::default(),
+            acknowledged: watch::Sender::default(),
+        })
+    }
+
+    /// The newest change. Read it *before* the state that a grant is made from.
+    pub fn cursor(&self) -> u64 {
+        self.published.borrow().cursor
+    }
+
+    /// Publishes a change, *after* the state has changed. Answers with its cursor.
+    pub fn publish(&self, scope: Scope<'_>) -> u64 {
+        let mut state = self.state();
+        let cursor = self.cursor() + 1;
+        let (session_id, credential) = match scope {
+            Scope::Session(id) => (Some(id.to_owned()), None),
+            Scope::Credential(name) => (None, Some(name.clone())),
+        };
+        state.kept.push_back(wire::Change { cursor, session_id, credential });
+        if state.kept.len() > KEPT {
+            state.kept.pop_front();
+        }
+        self.published.send_modify(|published| published.cursor = cursor);
+        cursor
+    }
+
+    /// Answers a poll: at once when there is something to say, else when there is or the wait is over.
+    pub async fn poll(&self, poll: Poll<'_>) -> Result<wire::Changes, TooManyWorkers> {
+        let mut published = self.published.subscribe();
+        // A cursor that we never gave out is as foreign as another epoch.
+        let knows_us = poll.epoch == self.epoch && poll.after <= self.cursor();
+        self.hear(poll.worker, if knows_us { poll.after } else { 0 })?;
+        if knows_us {
+            // A third: a poll may be lost, and the next, before anybody becomes stale.
+            let hold = poll.wait.min(self.stale_after / 3);
+            let news = published.wait_for(|now| now.closed || now.cursor > poll.after);
+            // Nothing new in that time is an answer, too.
+            let _ = tokio::time::timeout(hold, news).await;
+        }
+        let state = self.state();
+        let cursor = self.cursor();
+        let changes = if knows_us { since(&state.kept, poll.after, cursor) } else { Vec::new() };
+        Ok(wire::Changes { epoch: self.epoch.clone(), cursor, policy: self.policy.clone(), changes })
+    }
+
+    /// Waits until all workers that are alive now have acknowledged `cursor` or are stale, but no
+    /// longer than `most`.
+    pub async fn applied(&self, cursor: u64, most: Duration) -> Applied {
+        let began = Instant::now();
+        let mut acknowledged = self.acknowledged.subscribe();
+        let alive: Vec<(String, Instant)> = {
+            let mut state = self.state();
+            self.bury(&mut state);
+            let deadline = |worker: &Worker| (worker.last_poll + self.stale_after).min(began + most);
+            state.workers.iter().map(|(id, worker)| (id.clone(), deadline(worker))).collect()
+        };
+        loop {
+            acknowledged.mark_unchanged();
+            let waiting = self.waiting(&alive, cursor);
+            let now = Instant::now();
+            let Some(deadline) = waiting.iter().map(|(_, deadline)| *deadline).filter(|at| *at > now).min() else {
+                let waiting: Vec<_> = waiting.into_iter().map(|(id, _)| id).collect();
+                let applied = alive.len() - waiting.len();
+                return Applied { applied, total: alive.len(), took_ms: millis(began.elapsed()), waiting };
+            };
+            // Whichever comes first: somebody acknowledges, or somebody becomes stale.
+            let _ = tokio::time::timeout_at(deadline.into(), acknowledged.changed()).await;
+        }
+    }
+
+    /// Answers all polls, now and from now on, at once: the broker ends.
+    pub fn close(&self) {
+        self.published.send_modify(|published| published.closed = true);
+    }
+
+    /// How many workers are alive.
+    pub fn workers(&self) -> usize {
+        let mut state = self.state();
+        self.bury(&mut state);
+        state.workers.len()
+    }
+
+    fn hear(&self, worker: &str, acked: u64) -> Result<(), TooManyWorkers> {
+        let mut state = self.state();
+        self.bury(&mut state);
+        if state.workers.len() >= MOST_WORKERS && !state.workers.contains_key(worker) {
+            return Err(TooManyWorkers);
+        }
+        let last_poll = Instant::now();
+        let entry = state.workers.entry(worker.to_owned()).or_insert(Worker { acked, last_poll });
+        *entry = Worker { acked: entry.acked.max(acked), last_poll };
+        self.acknowledged.send_replace(());
+        Ok(())
+    }
+
+    fn waiting(&self, alive: &[(String, Instant)], cursor: u64) -> Vec<(String, Instant)> {
+        let state = self.state();
+        let has_not = |id: &str| state.workers.get(id).is_none_or(|worker| worker.acked < cursor);
+        alive.iter().filter(|(id, _)| has_not(id)).cloned().collect()
+    }
+
+    fn bury(&self, state: &mut State) {
+        state.workers.retain(|_, worker| worker.last_poll.elapsed() <= self.stale_after);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The changes after `after`; one that voids everything, when some of them are no longer kept.
+fn since(kept: &VecDeque<wire::Change>, after: u64, cursor: u64) -> Vec<wire::Change> {
+    let complete = kept.front().is_none_or(|oldest| oldest.cursor <= after + 1);
+    if !complete {
+        return vec![wire::Change { cursor, session_id: None, credential: None }];
+    }
+    kept.iter().filter(|change| change.cursor > after).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! The feed, on a paused clock where time matters.
+
+use super::*;
+
+const STALE: Duration = Duration::from_secs(9);
+const LONG: Duration = Duration::from_secs(60);
+
+fn feed() -> Feed {
+    Feed::new("p1".into(), STALE).unwrap()
+}
+
+async fn poll(feed: &Feed, worker: &str, after: u64, wait: Duration) -> wire::Changes {
+    let epoch = feed.epoch.clone();
+    feed.poll(Poll { worker, epoch: &epoch, after, wait }).await.unwrap()
+}
+
+fn revoke(feed: &Feed) -> u64 {
+    feed.publish(Scope::Session("s-1"))
+}
+
+#[tokio::test]
+async fn another_epoch_is_answered_at_once_with_nothing_but_the_cursor() {
+    let feed = feed();
+    revoke(&feed);
+    for (epoch, after) in [("", 0), ("other", 0), (feed.epoch.clone().as_str(), 7)] {
+        let answer = feed.poll(Poll { worker: "w", epoch, after, wait: LONG }).await.unwrap();
+        assert_eq!((answer.cursor, answer.changes.len()), (1, 0));
+        assert_eq!((answer.epoch, answer.policy.as_str()), (feed.epoch.clone(), "p1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_is_held_at_most_a_third_of_the_staleness_limit() {
+    let feed = feed();
+    let began = tokio::time::Instant::now();
+    let answer = poll(&feed, "w", 0, LONG).await;
+    assert_eq!((began.elapsed(), answer.changes.len()), (STALE / 3, 0));
+    let began = tokio::time::Instant::now();
+    poll(&feed, "w", 0, Duration::from_millis(50)).await;
+    assert_eq!(began.elapsed(), Duration::from_millis(50));
+}
+
+#[tokio::test]
+async fn a_held_poll_hears_of_a_change_and_the_next_acknowledges_it() {
+    let feed = feed();
+    let (answer, cursor) = tokio::join!(poll(&feed, "w", 0, LONG), async {
+        tokio::task::yield_now().await;
+        revoke(&feed)
+    });
+    assert_eq!((answer.cursor, answer.changes[0].session_id.as_deref()), (cursor, Some("s-1")));
+    let (applied, _) = tokio::join!(feed.applied(cursor, STALE), async {
+        tokio::task::yield_now().await;
+        poll(&feed, "w", cursor, Duration::ZERO).await
+    });
+    assert_eq!((applied.applied, applied.total, applied.waiting.len()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_worker_far_behind_is_told_to_forget_everything() {
+    let feed = feed();
+    for _ in 0..KEPT + 1 {
+        revoke(&feed);
+    }
+    assert_eq!(poll(&feed, "w", 1, LONG).await.changes.len(), KEPT);
+    let answer = poll(&feed, "w", 0, LONG).await;
+    assert_eq!(answer.changes, [wire::Change { cursor: answer.cursor, session_id: None, credential: None }]);
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_waited_for_until_it_is_stale_and_named() {
+    let stale = Duration::from_millis(80);
+    let feed = Feed::new("p1".into(), stale).unwrap();
+    poll(&feed, "w1", 0, Duration::ZERO).await;
+    poll(&feed, "w2", 0, Duration::ZERO).await;
+    let began = Instant::now();
+    let cursor = revoke(&feed);
+    poll(&feed, "w2", cursor, Duration::ZERO).await;
+    let applied = feed.applied(cursor, LONG).await;
+    assert_eq!((applied.applied, applied.total, applied.waiting), (1, 2, vec!["w1".to_owned()]));
+    assert!(began.elapsed() <= stale * 3, "an absolute bound");
+    while feed.workers() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(10), "silent workers are forgotten");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(feed.applied(cursor, LONG).await.total, 0);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_of_another_life_counts_for_nothing() {
+    let feed = feed();
+    let cursor = revoke(&feed);
+    feed.poll(Poll { worker: "w", epoch: "before", after: 900, wait: LONG }).await.unwrap();
+    let applied = feed.applied(cursor, Duration::ZERO).await;
+    assert_eq!(applied.waiting, ["w"]);
+}
+
+#[tokio::test]
+async fn a_closed_feed_holds_nobody() {
+    let feed = feed();
+    tokio::join!(poll(&feed, "w", 0, LONG), async {
+        tokio::task::yield_now().await;
+        feed.close();
+    });
+    poll(&feed, "w", 0, LONG).await;
+}
+
+#[tokio::test]
+async fn one_worker_too_many_is_turned_away() {
+    let feed = feed();
+    for n in 0..MOST_WORKERS {
+        poll(&feed, &format!("w{n}"), 0, Duration::ZERO).await;
+    }
+    let epoch = feed.epoch.clone();
+    let more = feed.poll(Poll { worker: "more", epoch: &epoch, after: 0, wait: LONG }).await;
+    assert_eq!(more.err(), Some(TooManyWorkers));
+    poll(&feed, "w7", 0, Duration::ZERO).await;
+}

@@ -1,0 +1,138 @@
+//! Grants: the broker's answer to (evidence, destination).
+//!
+//! A grant exists only for an authorised session, and leaves only after its issue record is on
+//! disk. Refusals are typed; the last arm of everything here denies.
+
+use crate::audit::{AuditLog, Kind, Record};
+use crate::changes::Feed;
+use crate::clock::Now;
+use crate::leases::{Issued, Leases};
+use crate::sessions::{Identified, Session, Sessions};
+use attache_core::names::Name;
+use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
+use attache_core::refusal::Reason;
+use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Granted};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Everything a grant is made from.
+pub struct Grants {
+    destinations: HashMap<String, DestinationSpec>,
+    max_unacked_uses: u32,
+    sessions: Arc<Sessions>,
+    leases: Arc<Leases>,
+    feed: Arc<Feed>,
+    audit: Arc<AuditLog>,
+}
+
+impl Grants {
+    /// Grants under this policy.
+    pub fn new(
+        policy: Spec,
+        max_unacked_uses: u32,
+        sessions: Arc<Sessions>,
+        leases: Arc<Leases>,
+        feed: Arc<Feed>,
+        audit: Arc<AuditLog>,
+    ) -> Self {
+        let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
+        Self { destinations, max_unacked_uses, sessions, leases, feed, audit }
+    }
+
+    /// Answers a request for a grant.
+    pub async fn answer(&self, request: GrantRequest) -> GrantAnswer {
+        let GrantRequest { nonce, worker, destination, evidence } = request;
+        match self.grant(&worker, &destination, &evidence).await {
+            Ok(granted) => GrantAnswer { nonce, granted: Some(granted), denied: None },
+            Err(reason) => {
+                tracing::info!(%worker, %destination, reason = reason.as_str(), "no grant");
+                GrantAnswer { nonce, granted: None, denied: Some(Denied { reason }) }
+            }
+        }
+    }
+
+    async fn grant(&self, worker: &str, destination: &str, evidence: &EvidenceDigests) -> Result<Granted, Reason> {
+        let spec = self.destinations.get(destination).ok_or(Reason::HostNotAllowed)?;
+        for binding in &spec.bindings {
+            self.leases.refresh(&binding.credential).await;
+        }
+        // From here to the lease there is no await: what changes meanwhile has a later cursor.
+        let as_of = self.feed.cursor();
+        let now = Now::read();
+        let Identified { session, credential } = self.sessions.identify(evidence, now)?;
+        let credential = match credential {
+            Some(shown) => bound(spec, &session, shown)?,
+            None => injected_unasked(spec, &session)?,
+        };
+        let Issued { lease, injections } =
+            self.leases.issue(&credential, destination, session.remaining(now)).map_err(|error| {
+                tracing::warn!(%credential, %error, "no lease");
+                Reason::SourceUnavailable
+            })?;
+
+        let issued = Record {
+            session_id: Some(session.id.clone()),
+            service: service(spec, &credential),
+            session: Some(session.name.clone()),
+            destination: Some(destination.to_owned()),
+            access_mode: Some(session.access_mode),
+            credential: Some(credential.clone()),
+            lease_id: Some(lease.id.clone()),
+            fingerprint: Some(lease.fingerprint.clone()),
+            evidence: Some(shown(evidence).into()),
+            issued_to: Some(worker.to_owned()),
+            ..Record::new(Kind::Issue, now.wall_ms)
+        };
+        self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
+
+        Ok(Granted {
+            as_of,
+            session_id: session.id.clone(),
+            session: session.name.clone(),
+            credential,
+            access_mode: session.access_mode,
+            lease,
+            max_unacked_uses: self.max_unacked_uses,
+            injections,
+        })
+    }
+}
+
+/// The credential whose placeholder was shown, if it belongs here and the session may use it.
+fn bound(spec: &DestinationSpec, session: &Session, shown: Name) -> Result<Name, Reason> {
+    if !spec.bindings.iter().any(|binding| binding.credential == shown) {
+        return Err(Reason::PlaceholderMisplaced);
+    }
+    if session.credentials.contains(&shown) { Ok(shown) } else { Err(Reason::CredentialNotGranted) }
+}
+
+/// The one credential that goes to this destination without being asked for by a placeholder.
+fn injected_unasked(spec: &DestinationSpec, session: &Session) -> Result<Name, Reason> {
+    let injects = |missing| missing == MissingPlaceholder::Inject;
+    let mut candidates: Vec<_> =
+        spec.bindings.iter().filter(|b| injects(b.missing_placeholder)).map(|b| &b.credential).collect();
+    candidates.dedup();
+    if candidates.is_empty() {
+        return Err(Reason::IdentityRequired);
+    }
+    candidates.retain(|credential| session.credentials.contains(credential));
+    match candidates.as_slice() {
+        [] => Err(Reason::CredentialNotGranted),
+        [one] => Ok((*one).clone()),
+        // Only a placeholder can say which.
+        _ => Err(Reason::IdentityRequired),
+    }
+}
+
+fn service(spec: &DestinationSpec, credential: &Name) -> Option<String> {
+    spec.bindings.iter().find(|binding| binding.credential == *credential).map(|binding| binding.service.clone())
+}
+
+fn shown(evidence: &EvidenceDigests) -> &'static str {
+    match (&evidence.placeholder, &evidence.session_token) {
+        (Some(_), Some(_)) => "placeholder+session_token",
+        (Some(_), None) => "placeholder",
+        (None, Some(_)) => "session_token",
+        (None, None) => "none",
+    }
+}

@@ -1,0 +1,150 @@
+//! Leases: the current version of each credential, and the bounded right to use it.
+//!
+//! A version is read, checked against every place it may have to stand in, and rendered for each
+//! destination when it is loaded: a grant then touches memory only. A file that changes is noticed
+//! on the next grant or the next tick, whichever is first, and voids the grants of its credential.
+
+mod slot;
+
+use crate::changes::{Feed, Scope};
+use crate::clock::{Now, millis};
+use crate::config::Config;
+use crate::random::{self, NoRandomness};
+use crate::sources::{Environment, SourceError};
+use crate::state_dir::InstanceKey;
+use attache_core::injection::InjectionError;
+use attache_core::names::Name;
+use attache_core::policy::Carrier;
+use attache_core::wire::{self, WireInjection};
+use serde::Serialize;
+use slot::Slot;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often all sources are looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Why there is no lease. Names places, never content.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// No source has it.
+    #[error("no source has it: {0}")]
+    Absent(String),
+    /// A source could not say.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The secret cannot stand where it has to.
+    #[error("cannot be injected for {destination}: {why}")]
+    NotInjectable {
+        /// The destination.
+        destination: String,
+        /// Why.
+        why: InjectionError,
+    },
+    /// The credential has no such destination.
+    #[error("is not bound to this destination")]
+    NotBound,
+    /// No lease id.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// A lease and what it lets into a request.
+pub struct Issued {
+    /// The lease.
+    pub lease: wire::Lease,
+    /// The changes to the request.
+    pub injections: Vec<WireInjection>,
+}
+
+/// How a credential stands, for operators.
+#[derive(Clone, Debug, Serialize)]
+pub struct Standing {
+    /// The credential.
+    pub name: Name,
+    /// Its service.
+    pub service: String,
+    /// Where it may go.
+    pub destinations: Vec<String>,
+    /// Where it was found.
+    pub source: Option<String>,
+    /// Which version it is.
+    pub fingerprint: Option<String>,
+    /// Since when, in Unix milliseconds.
+    pub since_ms: Option<u64>,
+    /// Why there is none.
+    pub error: Option<String>,
+}
+
+/// All credentials of an instance.
+pub struct Leases {
+    slots: BTreeMap<Name, Slot>,
+    grant_ttl: Duration,
+    feed: Arc<Feed>,
+}
+
+impl Leases {
+    /// Reads all credentials for the first time.
+    pub async fn load(config: &Config, environment: &Environment, key: Arc<InstanceKey>, feed: Arc<Feed>) -> Self {
+        let mut slots = BTreeMap::new();
+        for credential in &config.credentials {
+            let slot = Slot::load(credential, environment, key.clone()).await;
+            slots.insert(credential.name.clone(), slot);
+        }
+        Self { slots, grant_ttl: config.limits.grant_ttl, feed }
+    }
+
+    /// Looks whether a credential's source has changed, and makes the change known if so.
+    pub async fn refresh(&self, credential: &Name) {
+        let Some(slot) = self.slots.get(credential) else { return };
+        if slot.refresh().await {
+            self.feed.publish(Scope::Credential(credential));
+            tracing::info!(%credential, "the credential has changed");
+        }
+    }
+
+    /// Looks at all sources, over and over.
+    pub async fn watch(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tick.tick().await;
+            for credential in self.slots.keys() {
+                self.refresh(credential).await;
+            }
+        }
+    }
+
+    /// A fresh lease on the current version, for one destination, for a session that lives for
+    /// `remaining` yet.
+    pub fn issue(&self, credential: &Name, destination: &str, remaining: Duration) -> Result<Issued, Arc<LeaseError>> {
+        let slot = self.slots.get(credential).ok_or_else(|| Arc::new(LeaseError::NotBound))?;
+        let version = slot.current()?;
+        let rendered = version.rendered.get(destination).ok_or_else(|| Arc::new(LeaseError::NotBound))?;
+        let injections = rendered.iter().map(|rendered| {
+            let (header, query) = match &rendered.carrier {
+                Carrier::Header(name) => (Some(name.clone()), None),
+                Carrier::Query(name) => (None, Some(name.clone())),
+            };
+            WireInjection { header, query, value: rendered.value.clone() }
+        });
+        let ttl = self.grant_ttl.min(remaining);
+        let lease = wire::Lease {
+            id: format!("l-{}", random::id().map_err(LeaseError::from)?),
+            fingerprint: version.fingerprint.clone(),
+            ttl_ms: millis(ttl),
+            refresh_after_ms: millis(ttl * 3 / 4),
+        };
+        Ok(Issued { lease, injections: injections.collect() })
+    }
+
+    /// How all credentials stand.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.slots.values().map(Slot::standing).collect()
+    }
+
+    /// How old a standing is, for people.
+    pub fn age(standing: &Standing, now: Now) -> Option<Duration> {
+        standing.since_ms.map(|since| Duration::from_millis(now.wall_ms.saturating_sub(since)))
+    }
+}

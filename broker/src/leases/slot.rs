@@ -1,0 +1,167 @@
+//! One credential: its sources in order, and the version that was last found.
+
+use super::{LeaseError, Standing};
+use crate::clock::Now;
+use crate::config::{Credential, Destination};
+use crate::sources::{self, Environment, Mark, Source};
+use crate::state_dir::InstanceKey;
+use attache_core::Secret;
+use attache_core::injection::Rendered;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::Mutex;
+
+/// A file that changed less than this before it was read may change again without a new time
+/// stamp (the kernel's clock for files ticks every few milliseconds): it is read once more.
+const RACY_MS: u64 = 50;
+
+/// A credential and where it comes from.
+pub struct Slot {
+    credential: Credential,
+    sources: Vec<Box<dyn Source>>,
+    key: Arc<InstanceKey>,
+    found: RwLock<Found>,
+    refreshing: Mutex<()>,
+}
+
+/// One version of a secret, rendered for all its destinations.
+pub struct Version {
+    /// Which version it is.
+    pub fingerprint: String,
+    /// What enters a request, by the destination's id.
+    pub rendered: BTreeMap<String, Vec<Rendered>>,
+    place: String,
+    since_ms: u64,
+}
+
+#[derive(Clone)]
+struct Found {
+    marks: Vec<Mark>,
+    /// Whether the marks vouch for what was read.
+    settled: bool,
+    version: Result<Arc<Version>, Arc<LeaseError>>,
+}
+
+impl Slot {
+    /// Looks for the first time.
+    pub async fn load(credential: &Credential, environment: &Environment, key: Arc<InstanceKey>) -> Self {
+        let sources: Vec<_> = credential.lookup.iter().map(|lookup| sources::open(lookup, environment)).collect();
+        let found = look(credential, &sources, &key).await;
+        if let Err(error) = &found.version {
+            tracing::warn!(credential = %credential.name, %error, "the credential cannot be used");
+        }
+        Self { credential: credential.clone(), sources, key, found: RwLock::new(found), refreshing: Mutex::default() }
+    }
+
+    /// The current version, or why there is none.
+    pub fn current(&self) -> Result<Arc<Version>, Arc<LeaseError>> {
+        self.found().version
+    }
+
+    /// Looks again if anything has moved. Answers whether grants made before are void.
+    pub async fn refresh(&self) -> bool {
+        if self.is_current() {
+            return false;
+        }
+        let _one_at_a_time = self.refreshing.lock().await;
+        if self.is_current() {
+            return false;
+        }
+        let before = self.found();
+        let mut found = look(&self.credential, &self.sources, &self.key).await;
+        let changed = match (&before.version, &found.version) {
+            (Ok(old), Ok(new)) if old.fingerprint == new.fingerprint && old.place == new.place => {
+                found.version = before.version;
+                false
+            }
+            (Err(old), Err(new)) if old.to_string() == new.to_string() => false,
+            (_, Err(error)) => {
+                tracing::warn!(credential = %self.credential.name, %error, "the credential cannot be used");
+                true
+            }
+            (_, Ok(_)) => true,
+        };
+        *self.found.write().unwrap_or_else(PoisonError::into_inner) = found;
+        changed
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> Standing {
+        let version = self.current();
+        let error = version.as_ref().err().map(ToString::to_string);
+        let version = version.ok();
+        Standing {
+            name: self.credential.name.clone(),
+            service: self.credential.service.clone(),
+            destinations: self.credential.destinations.iter().map(destination_id).collect(),
+            source: version.as_ref().map(|version| version.place.clone()),
+            fingerprint: version.as_ref().map(|version| version.fingerprint.clone()),
+            since_ms: version.as_ref().map(|version| version.since_ms),
+            error,
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
+        let marks = self.sources.iter().map(|source| source.mark());
+        found.settled && marks.eq(found.marks.iter().copied())
+    }
+
+    fn found(&self) -> Found {
+        self.found.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn look(credential: &Credential, sources: &[Box<dyn Source>], key: &InstanceKey) -> Found {
+    // Marks first: what changes while we read has another mark afterwards.
+    let marks: Vec<_> = sources.iter().map(|source| source.mark()).collect();
+    let now = Now::read();
+    let settled = marks.iter().all(|mark| match mark {
+        Mark::Fixed | Mark::File(None) => true,
+        Mark::File(Some(stamp)) => stamp.changed_ms().saturating_add(RACY_MS) < now.wall_ms,
+    });
+    let version = match first(sources).await {
+        Ok((place, secret)) => version(credential, place, &secret, key, now),
+        Err(error) => Err(error),
+    };
+    Found { marks, settled, version: version.map(Arc::new).map_err(Arc::new) }
+}
+
+/// The first source that has it; an error ends the search.
+async fn first(sources: &[Box<dyn Source>]) -> Result<(String, Secret), LeaseError> {
+    for source in sources {
+        if let Some(secret) = source.read().await? {
+            return Ok((source.place(), secret));
+        }
+    }
+    let places: Vec<_> = sources.iter().map(|source| source.place()).collect();
+    Err(LeaseError::Absent(places.join(", ")))
+}
+
+fn version(
+    credential: &Credential,
+    place: String,
+    secret: &Secret,
+    key: &InstanceKey,
+    now: Now,
+) -> Result<Version, LeaseError> {
+    let mut rendered: BTreeMap<String, Vec<Rendered>> = BTreeMap::new();
+    for destination in &credential.destinations {
+        let id = destination_id(destination);
+        let one = destination
+            .injection
+            .render(secret)
+            .map_err(|why| LeaseError::NotInjectable { destination: id.clone(), why })?;
+        let others = rendered.entry(id).or_default();
+        // Two path groups of one host may share an injection.
+        if !others.iter().any(|other| other.carrier == one.carrier) {
+            others.push(one);
+        }
+    }
+    Ok(Version { fingerprint: key.fingerprint(secret), rendered, place, since_ms: now.wall_ms })
+}
+
+/// [`attache_core::policy::DestinationSpec::id`].
+fn destination_id(destination: &Destination) -> String {
+    format!("{}:{}", destination.host, destination.port)
+}

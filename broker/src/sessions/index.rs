@@ -1,0 +1,54 @@
+//! Sessions by id, by name, and by the digests of what they show.
+
+use super::Session;
+use attache_core::digest::Digest;
+use attache_core::names::Name;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Finds sessions.
+#[derive(Default)]
+pub struct Index {
+    by_id: HashMap<String, Arc<Session>>,
+    /// The one that has not ended.
+    by_name: HashMap<Name, String>,
+    by_evidence: HashMap<Digest, Holder>,
+}
+
+struct Holder {
+    session_id: String,
+    /// `None`: a session token.
+    credential: Option<Name>,
+}
+
+impl Index {
+    /// Enters a session, in the place of what it was before, with its placeholders and its token.
+    pub fn enter(&mut self, session: Arc<Session>, evidence: impl Iterator<Item = (String, Option<Name>)>) {
+        if session.ended_ms.is_none() {
+            self.by_name.insert(session.name.clone(), session.id.clone());
+        } else if self.by_name.get(&session.name) == Some(&session.id) {
+            self.by_name.remove(&session.name);
+        }
+        for (text, credential) in evidence {
+            let holder = Holder { session_id: session.id.clone(), credential };
+            self.by_evidence.insert(Digest::of(text.as_bytes()), holder);
+        }
+        self.by_id.insert(session.id.clone(), session);
+    }
+
+    /// Whose placeholder (of which credential) or token this is.
+    pub fn holder(&self, digest: &Digest) -> Option<(Arc<Session>, Option<Name>)> {
+        let holder = self.by_evidence.get(digest)?;
+        Some((self.by_id.get(&holder.session_id)?.clone(), holder.credential.clone()))
+    }
+
+    /// The session of this name that has not been ended; it may have expired.
+    pub fn named(&self, name: &Name) -> Option<Arc<Session>> {
+        self.by_id.get(self.by_name.get(name)?).cloned()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.by_id.values().cloned().collect()
+    }
+}

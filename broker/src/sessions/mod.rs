@@ -1,0 +1,263 @@
+//! Sessions: who may use what, until when.
+//!
+//! Placeholders and session tokens are derived from the instance key and a session's id, known in
+//! memory by their SHA-256 alone, and stored nowhere. A session that has ended stays known for a
+//! while, so that its placeholder is told apart from one that never was.
+
+mod declared;
+mod index;
+mod session;
+
+pub use session::Session;
+
+use crate::clock::Now;
+use crate::config::Config;
+use crate::random::NoRandomness;
+use crate::state_dir::InstanceKey;
+use crate::store::{SessionRow, Store, StoreError};
+use attache_core::names::Name;
+use attache_core::placeholder::Shape;
+use attache_core::policy::AccessMode;
+use attache_core::refusal::Reason;
+use attache_core::wire::EvidenceDigests;
+use index::Index;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// How long a session that is over stays known.
+const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
+
+/// The shape of a session token.
+fn token_shape() -> Shape {
+    Shape { prefix: "attache-session_".into(), length: 60 }
+}
+
+/// What a session token is derived from in a credential's place: no credential can have this name.
+const TOKEN_PART: &str = ":session-token";
+
+/// Why a session cannot be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No live session of this name.
+    #[error("no live session is called {0}: see `attache session list`")]
+    Unknown(Name),
+    /// The name belongs to the config.
+    #[error("session {0} is declared in the config: change it there, or choose another name")]
+    Declared(Name),
+    /// A live session has it.
+    #[error("a session called {0} is alive already: revoke it, or choose another name")]
+    NameTaken(Name),
+    /// A credential that the config does not name.
+    #[error("no credential is called {0}: see `attache credential list`")]
+    NoSuchCredential(Name),
+    /// A session that could use nothing.
+    #[error("name at least one credential")]
+    NoCredential,
+    /// A lifetime of nothing.
+    #[error("a session must live for some time")]
+    NoTime,
+    /// The change could not be saved. Where it takes rights away, it is in force all the same, until a restart.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No session id.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// Who asks, as the evidence shows.
+#[derive(Debug)]
+pub struct Identified {
+    /// The session, alive.
+    pub session: Arc<Session>,
+    /// The credential whose placeholder was shown.
+    pub credential: Option<Name>,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// Its name.
+    pub name: Name,
+    /// What it may use.
+    pub credentials: Vec<Name>,
+    /// What it may do.
+    pub access_mode: AccessMode,
+    /// How long it lives; `None`: until it is revoked.
+    pub ttl: Option<Duration>,
+}
+
+/// All sessions of an instance.
+pub struct Sessions {
+    key: Arc<InstanceKey>,
+    /// The shape of each credential's placeholders.
+    shapes: BTreeMap<Name, Shape>,
+    declared: BTreeSet<Name>,
+    index: RwLock<Index>,
+    store: Store,
+    changing: Mutex<()>,
+}
+
+impl Sessions {
+    /// Loads what is stored and brings it in line with what the config declares.
+    pub async fn load(config: &Config, key: Arc<InstanceKey>, store: Store, now: Now) -> Result<Self, SessionError> {
+        store.forget(now.wall_ms.saturating_sub(crate::clock::millis(REMEMBERED))).await?;
+        let shapes = config.credentials.iter().map(|c| (c.name.clone(), c.placeholder.clone())).collect();
+        let sessions = Self {
+            key,
+            shapes,
+            declared: config.sessions.iter().map(|session| session.name.clone()).collect(),
+            index: RwLock::default(),
+            store,
+            changing: Mutex::default(),
+        };
+        let rows = sessions.store.sessions().await?;
+        for row in declared::reconcile(&rows, &config.sessions, now)? {
+            sessions.store.save(&row).await?;
+        }
+        for row in sessions.store.sessions().await? {
+            sessions.enter(Session::of_row(row, now));
+        }
+        Ok(sessions)
+    }
+
+    /// Whose placeholder and token these are. All evidence must name one live session.
+    pub fn identify(&self, evidence: &EvidenceDigests, now: Now) -> Result<Identified, Reason> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let known = |digest| index.holder(digest).ok_or(Reason::PlaceholderUnknown);
+        let placeholder = evidence.placeholder.as_ref().map(known).transpose()?;
+        let token = evidence.session_token.as_ref().map(known).transpose()?;
+        let (session, credential) = match (placeholder, token) {
+            // A placeholder in a token's place, or the other way round.
+            (Some((_, None)), _) | (_, Some((_, Some(_)))) => return Err(Reason::PlaceholderMisplaced),
+            (Some((one, _)), Some((other, _))) if one.id != other.id => return Err(Reason::EvidenceConflict),
+            (Some((session, credential)), _) => (session, credential),
+            (None, Some((session, _))) => (session, None),
+            (None, None) => return Err(Reason::IdentityRequired),
+        };
+        if !session.is_live(now) {
+            return Err(Reason::SessionExpired);
+        }
+        Ok(Identified { session, credential })
+    }
+
+    /// Makes a session.
+    pub async fn create(&self, new: NewSession, now: Now) -> Result<Arc<Session>, SessionError> {
+        if self.declared.contains(&new.name) {
+            return Err(SessionError::Declared(new.name));
+        }
+        if let Some(unknown) = new.credentials.iter().find(|name| !self.shapes.contains_key(name)) {
+            return Err(SessionError::NoSuchCredential(unknown.clone()));
+        }
+        if new.credentials.is_empty() {
+            return Err(SessionError::NoCredential);
+        }
+        if new.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return Err(SessionError::NoTime);
+        }
+        let _one_at_a_time = self.changing.lock().await;
+        if let Some(before) = self.named(&new.name) {
+            if before.is_live(now) {
+                return Err(SessionError::NameTaken(new.name));
+            }
+            // It has expired: its name is free.
+            let ended_ms = Some(now.wall_ms);
+            self.store.save(&SessionRow { ended_ms, ..before.row() }).await?;
+        }
+        let credentials: BTreeSet<_> = new.credentials.into_iter().collect();
+        let row = SessionRow {
+            id: session::fresh_id()?,
+            name: new.name,
+            credentials: credentials.into_iter().collect(),
+            access_mode: new.access_mode,
+            created_ms: now.wall_ms,
+            expires_ms: new.ttl.map(|ttl| now.plus(ttl).wall_ms),
+            ended_ms: None,
+            declaration: None,
+        };
+        self.store.save(&row).await?;
+        Ok(self.enter(Session::of_row(row, now)))
+    }
+
+    /// Holds the sessions still for a change.
+    pub async fn change(&self) -> Change<'_> {
+        Change { sessions: self, _one_at_a_time: self.changing.lock().await }
+    }
+
+    /// The live session of this name.
+    pub fn live(&self, name: &Name, now: Now) -> Result<Arc<Session>, SessionError> {
+        self.named(name).filter(|session| session.is_live(now)).ok_or_else(|| SessionError::Unknown(name.clone()))
+    }
+
+    /// All sessions that are known, oldest first.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
+        all.sort_by(|a, b| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
+        all
+    }
+
+    /// The placeholder of a session for one of its credentials.
+    pub fn placeholder(&self, session: &Session, credential: &Name) -> Option<String> {
+        let shape = self.shapes.get(credential).filter(|_| session.credentials.contains(credential))?;
+        Some(self.key.mint(shape, &session.id, credential.as_str()))
+    }
+
+    /// The token of a session.
+    pub fn token(&self, session: &Session) -> String {
+        self.key.mint(&token_shape(), &session.id, TOKEN_PART)
+    }
+
+    /// Lets go of the database.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+
+    fn named(&self, name: &Name) -> Option<Arc<Session>> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).named(name)
+    }
+
+    /// Makes a session known, in the place of what it was before.
+    fn enter(&self, session: Session) -> Arc<Session> {
+        let session = Arc::new(session);
+        // Credentials that it may not use, too: their placeholders may have been its own once.
+        let placeholders = self.shapes.iter().map(|(credential, shape)| {
+            (self.key.mint(shape, &session.id, credential.as_str()), Some(credential.clone()))
+        });
+        let evidence = placeholders.chain([(self.token(&session), None)]);
+        self.index.write().unwrap_or_else(PoisonError::into_inner).enter(session.clone(), evidence);
+        session
+    }
+}
+
+/// A change in progress: no other begins before it is done.
+pub struct Change<'a> {
+    sessions: &'a Sessions,
+    _one_at_a_time: MutexGuard<'a, ()>,
+}
+
+impl Change<'_> {
+    /// Sets a session's access mode, in force when this returns, stored as well if it returns `Ok`.
+    pub async fn set_access_mode(
+        &self,
+        session: &Session,
+        access_mode: AccessMode,
+    ) -> Result<Arc<Session>, SessionError> {
+        self.replace(Session { access_mode, ..session.clone() }).await
+    }
+
+    /// Ends a session, in force when this returns, stored as well if it returns `Ok`.
+    pub async fn revoke(&self, session: &Session, now: Now) -> Result<Arc<Session>, SessionError> {
+        self.replace(Session { ended_ms: Some(now.wall_ms), ..session.clone() }).await
+    }
+
+    async fn replace(&self, session: Session) -> Result<Arc<Session>, SessionError> {
+        // Memory first: rights that are taken away are gone even when the disk is full.
+        let session = self.sessions.enter(session);
+        self.sessions.store.save(&session.row()).await?;
+        Ok(session)
+    }
+}
+
+#[cfg(test)]
+mod tests;

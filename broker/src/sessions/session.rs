@@ -1,0 +1,94 @@
+//! One session.
+
+use crate::clock::Now;
+use crate::random::{self, NoRandomness};
+use crate::store::SessionRow;
+use attache_core::names::Name;
+use attache_core::policy::AccessMode;
+use std::time::Duration;
+
+/// One agent's permission.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Unique for ever.
+    pub id: String,
+    /// Unique among live sessions.
+    pub name: Name,
+    /// What it may use.
+    pub credentials: Vec<Name>,
+    /// What it may do.
+    pub access_mode: AccessMode,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// When it expires, on both clocks; `None`: it does not.
+    pub expires: Option<Now>,
+    /// When it was ended, in Unix milliseconds.
+    pub ended_ms: Option<u64>,
+    /// The digest of its declaration, if the config declares it.
+    pub declaration: Option<String>,
+}
+
+/// What a session without an end has left: more than any grant asks for.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// A fresh id.
+pub fn fresh_id() -> Result<String, NoRandomness> {
+    Ok(format!("s-{}", random::id()?))
+}
+
+impl Session {
+    /// A session from its row: what the wall clock leaves of its life now also counts on the other.
+    pub fn of_row(row: SessionRow, now: Now) -> Self {
+        let expires = row.expires_ms.map(|wall_ms| {
+            let left = Duration::from_millis(wall_ms.saturating_sub(now.wall_ms));
+            Now { wall_ms, ..now.plus(left) }
+        });
+        Self {
+            id: row.id,
+            name: row.name,
+            credentials: row.credentials,
+            access_mode: row.access_mode,
+            created_ms: row.created_ms,
+            expires,
+            ended_ms: row.ended_ms,
+            declaration: row.declaration,
+        }
+    }
+
+    /// As it is stored.
+    pub fn row(&self) -> SessionRow {
+        SessionRow {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            credentials: self.credentials.clone(),
+            access_mode: self.access_mode,
+            created_ms: self.created_ms,
+            expires_ms: self.expires.map(|expires| expires.wall_ms),
+            ended_ms: self.ended_ms,
+            declaration: self.declaration.clone(),
+        }
+    }
+
+    /// How long it lives yet; nothing when it was ended or either clock says that its time is over.
+    pub fn remaining(&self, now: Now) -> Duration {
+        match (self.ended_ms, self.expires) {
+            (Some(_), _) => Duration::ZERO,
+            (None, None) => FOR_EVER,
+            (None, Some(expires)) => now.until(expires),
+        }
+    }
+
+    /// Whether it may do anything at all.
+    pub fn is_live(&self, now: Now) -> bool {
+        !self.remaining(now).is_zero()
+    }
+
+    /// `live`, `expired` or `revoked`, for people.
+    pub fn state(&self, now: Now) -> &'static str {
+        match self.ended_ms {
+            Some(_) => "revoked",
+            None if self.is_live(now) => "live",
+            None => "expired",
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Sessions over a real store.
+
+use super::*;
+use crate::config::{DeclaredSession, Overrides};
+use crate::private_file::PrivateDir;
+use attache_core::digest::Digest;
+
+struct World {
+    temp: tempfile::TempDir,
+    config: Config,
+}
+
+impl World {
+    fn new() -> Self {
+        let env = |name: &str| ["GITHUB_TOKEN", "OPENAI_API_KEY"].contains(&name).then(|| "x".to_owned());
+        let temp = tempfile::tempdir().unwrap();
+        let overrides = Overrides { state_dir: Some(temp.path().to_owned()), ..Overrides::default() };
+        let mut config = Config::load(None, &overrides, &env).unwrap();
+        config.sessions = vec![declared("reviewer", None)];
+        Self { temp, config }
+    }
+
+    async fn load(&self) -> Sessions {
+        self.load_at(Now::read()).await
+    }
+
+    async fn load_at(&self, now: Now) -> Sessions {
+        let dir = PrivateDir::open_or_create(&self.temp.path().join("state")).unwrap();
+        let store = Store::open(&dir).await.unwrap();
+        Sessions::load(&self.config, Arc::new(InstanceKey::new([7; 32])), store, now).await.unwrap()
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+fn declared(called: &str, ttl: Option<Duration>) -> DeclaredSession {
+    DeclaredSession { name: name(called), credentials: vec![name("github")], access_mode: AccessMode::ReadWrite, ttl }
+}
+
+fn new(called: &str) -> NewSession {
+    NewSession { name: name(called), credentials: vec![name("github")], access_mode: AccessMode::ReadOnly, ttl: None }
+}
+
+fn shows(placeholder: Option<&str>, token: Option<&str>) -> EvidenceDigests {
+    let digest = |text: &str| Digest::of(text.as_bytes());
+    EvidenceDigests { placeholder: placeholder.map(digest), session_token: token.map(digest) }
+}
+
+#[tokio::test]
+async fn all_evidence_must_name_one_live_session() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let now = Now::read();
+    let one = sessions.live(&name("reviewer"), now).unwrap();
+    let other = sessions.create(new("other"), now).await.unwrap();
+    let placeholder = sessions.placeholder(&one, &name("github")).unwrap();
+    let (token, other_token) = (sessions.token(&one), sessions.token(&other));
+    assert!(placeholder.starts_with("ghp_ATTACHE") && token.starts_with("attache-session_ATTACHE"));
+
+    let identify = |placeholder, token| sessions.identify(&shows(placeholder, token), now);
+    let found = identify(Some(&placeholder), Some(&token)).unwrap();
+    assert_eq!((&found.session.id, found.credential), (&one.id, Some(name("github"))));
+    assert_eq!(identify(None, Some(&token)).unwrap().credential, None);
+
+    for (placeholder, token, why) in [
+        (None, None, Reason::IdentityRequired),
+        (Some("ghp_ATTACHEforged"), None, Reason::PlaceholderUnknown),
+        (Some(&*placeholder), Some("forged"), Reason::PlaceholderUnknown),
+        (Some(&*placeholder), Some(&*other_token), Reason::EvidenceConflict),
+        (Some(&*token), None, Reason::PlaceholderMisplaced),
+        (None, Some(&*placeholder), Reason::PlaceholderMisplaced),
+    ] {
+        assert_eq!(identify(placeholder, token).err(), Some(why), "{placeholder:?} {token:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_when_either_clock_says_so() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let now = Now::read();
+    let minute = Duration::from_secs(60);
+    let session = sessions.create(NewSession { ttl: Some(minute), ..new("short") }, now).await.unwrap();
+    let evidence = shows(sessions.placeholder(&session, &name("github")).as_deref(), None);
+    let ended = |at: Now| sessions.identify(&evidence, at).err();
+    assert_eq!(ended(now.plus(minute - Duration::from_millis(1))), None);
+    assert_eq!(ended(now.plus(minute)), Some(Reason::SessionExpired));
+    assert_eq!(ended(Now { wall_ms: now.wall_ms + 60_000, ..now }), Some(Reason::SessionExpired));
+    assert_eq!(ended(Now { wall_ms: now.wall_ms - 3_600_000, ..now.plus(minute) }), Some(Reason::SessionExpired));
+    sessions.create(new("short"), now.plus(minute)).await.unwrap();
+}
+
+#[tokio::test]
+async fn modes_revocations_and_placeholders_outlive_a_restart() {
+    let world = World::new();
+    let now = Now::read();
+    let sessions = world.load().await;
+    let reviewer = sessions.live(&name("reviewer"), now).unwrap();
+    let made = sessions.create(new("made"), now).await.unwrap();
+    let placeholder = sessions.placeholder(&reviewer, &name("github"));
+    let change = sessions.change().await;
+    change.set_access_mode(&reviewer, AccessMode::ReadOnly).await.unwrap();
+    change.revoke(&made, now).await.unwrap();
+    drop(change);
+    sessions.close().await;
+
+    let sessions = world.load().await;
+    let again = sessions.live(&name("reviewer"), now).unwrap();
+    assert_eq!((again.access_mode, sessions.placeholder(&again, &name("github"))), (AccessMode::ReadOnly, placeholder));
+    assert!(matches!(sessions.live(&name("made"), now), Err(SessionError::Unknown(_))));
+    let evidence = shows(None, Some(&sessions.token(&made)));
+    assert_eq!(sessions.identify(&evidence, now).err(), Some(Reason::SessionExpired));
+}
+
+#[tokio::test]
+async fn a_revoked_declared_session_stays_so_until_its_declaration_changes() {
+    let mut world = World::new();
+    let now = Now::read();
+    let sessions = world.load().await;
+    let first = sessions.live(&name("reviewer"), now).unwrap();
+    sessions.change().await.revoke(&first, now).await.unwrap();
+    sessions.close().await;
+
+    let sessions = world.load().await;
+    assert!(sessions.live(&name("reviewer"), now).is_err());
+    sessions.close().await;
+
+    world.config.sessions[0].access_mode = AccessMode::ReadOnly;
+    let sessions = world.load().await;
+    let second = sessions.live(&name("reviewer"), now).unwrap();
+    assert_ne!(second.id, first.id, "what was revoked never comes back");
+    sessions.close().await;
+
+    world.config.sessions[0].credentials.push(name("openai"));
+    let sessions = world.load().await;
+    let third = sessions.live(&name("reviewer"), now).unwrap();
+    assert_eq!((&third.id, third.credentials.len()), (&second.id, 2), "a changed declaration keeps its placeholders");
+}
+
+#[tokio::test]
+async fn an_expired_declared_session_begins_anew_with_other_placeholders() {
+    let mut world = World::new();
+    let hour = Duration::from_secs(3600);
+    world.config.sessions = vec![declared("reviewer", Some(hour))];
+    let now = Now::read();
+    let sessions = world.load_at(now).await;
+    let first = sessions.live(&name("reviewer"), now).unwrap();
+    sessions.close().await;
+    let sessions = world.load_at(now.plus(hour / 2)).await;
+    assert_eq!(sessions.live(&name("reviewer"), now.plus(hour / 2)).unwrap().id, first.id, "a restart extends nothing");
+    sessions.close().await;
+    let sessions = world.load_at(now.plus(hour)).await;
+    assert_ne!(sessions.live(&name("reviewer"), now.plus(hour)).unwrap().id, first.id);
+}
+
+#[tokio::test]
+async fn a_session_that_is_no_longer_declared_ends() {
+    let mut world = World::new();
+    world.load().await.close().await;
+    world.config.sessions.clear();
+    let sessions = world.load().await;
+    let made = sessions.create(new("reviewer"), Now::read()).await.unwrap();
+    sessions.close().await;
+    world.config.sessions = vec![declared("reviewer", None)];
+    let sessions = world.load().await;
+    assert_ne!(sessions.live(&name("reviewer"), Now::read()).unwrap().id, made.id, "made by hand, it gains nothing");
+}
+
+#[tokio::test]
+async fn nonsense_is_refused() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let now = Now::read();
+    let create = async |new| sessions.create(new, now).await.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(create(new("reviewer")).await.contains("declared in the config"));
+    assert!(create(NewSession { credentials: vec![name("none")], ..new("a") }).await.contains("called none"));
+    assert!(create(NewSession { credentials: vec![], ..new("a") }).await.contains("at least one"));
+    assert!(create(NewSession { ttl: Some(Duration::ZERO), ..new("a") }).await.contains("some time"));
+    assert_eq!(create(new("a")).await, "");
+    assert!(create(new("a")).await.contains("alive already"));
+}

@@ -15,6 +15,7 @@ pub mod values;
 
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
+pub(crate) use policy::id as destination_id;
 pub use tree::Place;
 
 use attache_core::injection::Injection;

@@ -366,6 +366,7 @@ mod tests {
         let value = value.unwrap();
         assert_eq!(value.inners.keys().map(Name::as_str).collect::<Vec<_>>(), ["c", "e"]);
         assert!(matches!(&value.inners.values().last().unwrap().word, Some(Word::Two { three }) if three == "x"));
+        assert_eq!(value.inners.values().map(|inner| inner.port).collect::<Vec<_>>(), [1, 5]);
         assert_eq!(value.list.len(), 2);
         assert_eq!(
             faults,

@@ -1,0 +1,101 @@
+//! `attache check`: all errors of a config at once; what it means when there are none.
+
+use super::common::{Common, say};
+use super::config;
+use crate::config::{Config, Credential, Lookup, destination_id};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// Check the config: all errors at once, or what it means
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {}
+
+/// Checks the config. Exit code 64 when it has errors.
+pub async fn run(_: CheckArgs, common: &Common) -> ExitCode {
+    let config = match config::load(common) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if common.json {
+        say(describe(&config));
+    } else {
+        say(summary(&config).trim_end());
+    }
+    ExitCode::SUCCESS
+}
+
+fn describe(config: &Config) -> Value {
+    let destination = |credential: &Credential| -> Vec<Value> {
+        let each = credential.destinations.iter();
+        let each = each.map(
+            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "inject": d.injection}),
+        );
+        each.collect()
+    };
+    let credentials = config.credentials.iter().map(|credential| {
+        json!({
+            "name": credential.name,
+            "service": credential.service,
+            "sources": credential.lookup.iter().map(place).collect::<Vec<_>>(),
+            "destinations": destination(credential),
+            "placeholder": credential.placeholder,
+            "missing_placeholder": credential.missing_placeholder,
+            "agent_env": credential.agent_env.iter().map(|variable| &variable.name).collect::<Vec<_>>(),
+        })
+    });
+    let sessions = config.sessions.iter().map(|session| {
+        json!({
+            "name": session.name,
+            "credentials": session.credentials,
+            "access_mode": session.access_mode,
+            "ttl_s": session.ttl.map(|ttl| ttl.as_secs()),
+        })
+    });
+    json!({
+        "ok": true,
+        "instance": config.instance,
+        "state_dir": config.state_dir,
+        "proxy": config.listen.proxy,
+        "policy": config.policy().version,
+        "unmatched": config.unmatched,
+        "credentials": credentials.collect::<Vec<_>>(),
+        "sessions": sessions.collect::<Vec<_>>(),
+    })
+}
+
+fn summary(config: &Config) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "The config is good. Instance {}, state in {}", config.instance, config.state_dir.display());
+    for credential in &config.credentials {
+        let _ = writeln!(out, "\ncredential {}", credential.name);
+        let _ = writeln!(out, "  from    {}", credential.lookup.iter().map(place).collect::<Vec<_>>().join(", else "));
+        for destination in &credential.destinations {
+            let tls = if destination.plaintext { " (without TLS)" } else { "" };
+            let paths =
+                if destination.paths.is_empty() { String::new() } else { format!(" {}", destination.paths.join(" ")) };
+            let _ = writeln!(out, "  to      {}{paths}{tls}", destination_id(destination));
+        }
+        let variables: Vec<_> = credential.agent_env.iter().map(|variable| variable.name.as_str()).collect();
+        let _ = writeln!(out, "  agents  {}", variables.join(", "));
+    }
+    for session in &config.sessions {
+        let ttl = session.ttl.map(|ttl| format!(", for {}", humantime::format_duration(ttl))).unwrap_or_default();
+        let names: Vec<_> = session.credentials.iter().map(|name| name.as_str()).collect();
+        let _ =
+            writeln!(out, "\nsession {}: {}{ttl}: {}", session.name, session.access_mode.as_str(), names.join(", "));
+    }
+    if config.credentials.is_empty() {
+        let presets = crate::config::presets::NAMES.join(", ");
+        let _ = writeln!(out, "\nno credential: name some in a config, or set the variable of a preset ({presets})");
+    }
+    out
+}
+
+fn place(lookup: &Lookup) -> String {
+    match lookup {
+        Lookup::Env(variable) => format!("env {variable}"),
+        Lookup::File(path) => format!("file {}", path.display()),
+    }
+}

@@ -1,0 +1,98 @@
+//! `attache envoy-config`: the bootstrap of this config's Envoy, on standard output.
+
+use super::common::{Common, FAILED, USAGE, complain, say};
+use super::config;
+use crate::config::Config;
+use crate::envoy::{self, ADMIN_SOCKET, Admin, Machine, Shape, TOKEN_FILE, Version, find};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Print an Envoy bootstrap for this config
+#[derive(Debug, clap::Args)]
+pub struct EnvoyConfigArgs {
+    /// How agents reach their destinations
+    #[arg(long, value_enum, default_value = "gateway")]
+    pub shape: Shape,
+    /// The Envoy that will read it
+    #[arg(long, value_name = "VERSION", default_value = envoy::TESTED_VERSION)]
+    pub envoy_version: Version,
+    /// The language it is written in; --json chooses json too
+    #[arg(long, value_enum, default_value = "yaml")]
+    pub format: Format,
+    /// Where it will read it
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// What the bootstrap says of the machine that Envoy runs on.
+#[derive(Debug, clap::Args)]
+pub struct MachineArgs {
+    /// The filter's module, where Envoy finds it [default: the one `attache up` would use]
+    #[arg(long, value_name = "FILE")]
+    pub filter: Option<PathBuf>,
+    /// The module's SHA-256 [default: that of the file, if it is here]
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub filter_sha256: Option<String>,
+    /// PEM bundle of the authorities to trust [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub system_roots: Option<PathBuf>,
+    /// Where Envoy's admin listens: a loopback IP:PORT or unix:PATH [default: in the state directory]
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<Admin>,
+}
+
+/// The language of a bootstrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// YAML.
+    Yaml,
+    /// JSON.
+    Json,
+}
+
+/// Prints the bootstrap.
+pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
+    let config = match config::load(common) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if let Err(error) = args.envoy_version.check() {
+        return complain(USAGE, error);
+    }
+    let machine = match args.machine.on_this_machine(&config) {
+        Ok(machine) => machine,
+        Err(error) => return complain(FAILED, error),
+    };
+    let bootstrap = envoy::bootstrap(args.shape, &config, &config.policy(), &machine);
+    let json = common.json || args.format == Format::Json;
+    let text = if json { serde_json::to_string_pretty(&bootstrap).ok() } else { envoy::to_yaml(&bootstrap) };
+    match text {
+        Some(text) => {
+            say(text.trim_end());
+            ExitCode::SUCCESS
+        }
+        None => complain(FAILED, "the bootstrap cannot be written"),
+    }
+}
+
+impl MachineArgs {
+    /// Fills in what was not named from what is on this machine.
+    pub fn on_this_machine(&self, config: &Config) -> Result<Machine, find::NotFound> {
+        let filter = self.filter.clone().map_or_else(find::filter, Ok)?;
+        let system_roots = self.system_roots.clone().map_or_else(find::system_roots, Ok)?;
+        let digest = |file: &Path| std::fs::read(file).ok().map(|module| find::sha256(&module));
+        let admin = self.admin.clone().unwrap_or_else(|| Admin::Unix(config.state_dir.join(ADMIN_SOCKET)));
+        Ok(Machine {
+            filter_sha256: self.filter_sha256.clone().or_else(|| digest(&filter)),
+            filter,
+            system_roots,
+            token: config.state_dir.join(TOKEN_FILE),
+            admin,
+        })
+    }
+}
+
+fn sha256(text: &str) -> Result<String, &'static str> {
+    let digits = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if digits { Ok(text.to_ascii_lowercase()) } else { Err("expected 64 hex digits") }
+}

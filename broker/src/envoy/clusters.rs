@@ -1,0 +1,162 @@
+//! Clusters: one for each destination, which leads there and nowhere else, and one to the broker.
+
+use super::{BROKER_CLUSTER, BUFFER_BYTES, Machine, set, socket_address, type_url};
+use crate::config::{Config, Destination, Endpoint, destination_id};
+use crate::state_dir::TOKEN_SECRET_NAME;
+use attache_core::matching::host::{Authority, Host};
+use attache_core::policy::DestinationSpec;
+use serde_json::{Value, json};
+use std::path::Path;
+
+const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The cluster of a destination: TLS, its name verified, unless the config says `plaintext: true`.
+pub(super) fn destination(spec: &DestinationSpec, config: &Config, machine: &Machine) -> Value {
+    // All credentials reach one destination in one way: the config was checked for that.
+    let mut reached = config.credentials.iter().flat_map(|credential| &credential.destinations);
+    let how = reached.find(|destination| destination_id(destination) == spec.id);
+    let mut cluster = base(spec, how);
+    set(&mut cluster, "circuit_breakers", generous());
+    let keepalive = json!({"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}});
+    set(&mut cluster, "upstream_connection_options", keepalive);
+    if spec.plaintext {
+        set(&mut cluster, "metadata", json!({"filter_metadata": {"attache": {"plaintext": true}}}));
+    } else {
+        set(&mut cluster, "transport_socket", tls(how, machine));
+    }
+    let options = upstream_options(spec.plaintext, is_pinned_alone(how));
+    set(&mut cluster, "typed_extension_protocol_options", json!({OPTIONS: options}));
+    cluster
+}
+
+/// The cluster of the broker's data plane. Envoy itself adds the token, from a file that only it
+/// and the broker read: the VM never sees it, and `/config_dump` shows it redacted.
+pub(super) fn broker(config: &Config, machine: &Machine) -> Value {
+    let address = match &config.listen.data_plane {
+        Endpoint::Tcp(address) => socket_address(&address.ip().to_string(), address.port()),
+        Endpoint::Unix(path) => json!({"pipe": {"path": path}}),
+    };
+    let secret = json!({
+        "name": TOKEN_SECRET_NAME,
+        "sds_config": {"resource_api_version": "V3", "path_config_source": {"path": machine.token}},
+    });
+    let injector = json!({
+        "name": "envoy.filters.http.credential_injector",
+        "typed_config": {
+            "@type": type_url("envoy.extensions.filters.http.credential_injector.v3.CredentialInjector"),
+            "overwrite": true,
+            "credential": {
+                "name": "envoy.http.injected_credentials.generic",
+                "typed_config": {
+                    "@type": type_url("envoy.extensions.http.injected_credentials.generic.v3.Generic"),
+                    "credential": secret,
+                },
+            },
+        },
+    });
+    let codec = json!({
+        "name": "envoy.filters.http.upstream_codec",
+        "typed_config": {"@type": type_url("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")},
+    });
+    json!({
+        "name": BROKER_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "circuit_breakers": generous(),
+        "load_assignment": assignment(BROKER_CLUSTER, &address),
+        "typed_extension_protocol_options": {OPTIONS: {
+            "@type": type_url(OPTIONS),
+            "explicit_http_config": {"http_protocol_options": {}},
+            "http_filters": [injector, codec],
+        }},
+    })
+}
+
+fn base(spec: &DestinationSpec, how: Option<&Destination>) -> Value {
+    let upstream = how.and_then(|destination| destination.upstream.as_ref()?.address.as_deref());
+    // Either was parsed when the config was read; what is none would be dialled nowhere.
+    let dialled = Authority::parse(upstream.unwrap_or(&spec.id).as_bytes()).ok();
+    let (host, port) = dialled.map_or((None, None), |authority| (Some(authority.host), authority.port));
+    let (address, is_name) = match host {
+        Some(Host::Name(name)) => (name, true),
+        Some(Host::V4(ip)) => (ip.to_string(), false),
+        Some(Host::V6(ip)) => (ip.to_string(), false),
+        None => (String::new(), false),
+    };
+    let address = socket_address(&address, port.unwrap_or_default());
+
+    let mut cluster = json!({
+        "name": spec.cluster,
+        "connect_timeout": "5s",
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "load_assignment": assignment(&spec.cluster, &address),
+    });
+    if is_name {
+        // One logical host, however many addresses: happy eyeballs over IPv6 and IPv4.
+        let dns = json!({
+            "@type": type_url("envoy.extensions.clusters.dns.v3.DnsCluster"),
+            "all_addresses_in_single_endpoint": true,
+            "dns_lookup_family": "ALL",
+            "respect_dns_ttl": true,
+        });
+        set(&mut cluster, "cluster_type", json!({"name": "envoy.clusters.dns", "typed_config": dns}));
+    } else {
+        set(&mut cluster, "type", "STATIC");
+    }
+    cluster
+}
+
+fn assignment(name: &str, address: &Value) -> Value {
+    json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]})
+}
+
+/// Agents are bounded at the listener; here a bound would only be a second, surprising one.
+fn generous() -> Value {
+    json!({"thresholds": [{"max_connections": 65_536, "max_pending_requests": 65_536, "max_requests": 65_536}]})
+}
+
+fn upstream_options(plaintext: bool, pinned: bool) -> Value {
+    let mut options = json!({
+        "@type": type_url(OPTIONS),
+        "common_http_protocol_options": {"idle_timeout": "300s"},
+    });
+    if plaintext {
+        set(&mut options, "explicit_http_config", json!({"http_protocol_options": {}}));
+        return options;
+    }
+    set(&mut options, "auto_config", json!({"http_protocol_options": {}, "http2_protocol_options": {}}));
+    // The name that is asked for is the name that is verified; a pinned key needs none.
+    set(&mut options, "upstream_http_protocol_options", json!({"auto_sni": true, "auto_san_validation": !pinned}));
+    options
+}
+
+/// Whether a key is pinned and no authority is named: then the key is all that is verified.
+fn is_pinned_alone(how: Option<&Destination>) -> bool {
+    how.is_some_and(|destination| destination.spki_sha256.is_some() && ca_file(Some(destination)).is_none())
+}
+
+fn ca_file(how: Option<&Destination>) -> Option<&Path> {
+    how.and_then(|destination| destination.upstream.as_ref()?.ca_file.as_deref())
+}
+
+fn tls(how: Option<&Destination>, machine: &Machine) -> Value {
+    let mut validation = json!({});
+    if let Some(pin) = how.and_then(|destination| destination.spki_sha256.as_deref()) {
+        set(&mut validation, "verify_certificate_spki", json!([pin]));
+    }
+    if !is_pinned_alone(how) {
+        let roots = ca_file(how).unwrap_or(&machine.system_roots);
+        set(&mut validation, "trusted_ca", json!({"filename": roots}));
+    }
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": type_url("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "validation_context": validation,
+            },
+        },
+    })
+}

@@ -1,0 +1,97 @@
+//! The filter chain: judge, gate, router.
+//!
+//! Judge and gate are two entries of one module in one VM. The judge reads bounded bodies and
+//! decides nothing, so it is off but for routes where a rule needs a body; the gate is on for
+//! every route that leads anywhere.
+
+use super::{BROKER_CLUSTER, Machine, needs_judge, set, type_url};
+use crate::config::Config;
+use attache_core::policy::Spec;
+use attache_core::wire::{Plugin, Role};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const GATE: &str = "attache.gate";
+const JUDGE: &str = "attache.judge";
+const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
+
+/// The filters of the listener, in order.
+pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Value> {
+    let mut chain = Vec::new();
+    if policy.destinations.iter().any(needs_judge) {
+        let mut judge = entry(JUDGE, Role::Judge, config, machine);
+        set(&mut judge, "disabled", true);
+        chain.push(judge);
+    }
+    chain.push(entry(GATE, Role::Gate, config, machine));
+    chain.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": type_url("envoy.extensions.filters.http.router.v3.Router"),
+            // Among them x-envoy-original-path, which would send the gateway's path upstream.
+            "suppress_envoy_headers": true,
+        },
+    }));
+    chain
+}
+
+/// Per-route settings that switch the judge on.
+pub(super) fn with_judge() -> Value {
+    json!({JUDGE: {"@type": type_url(PER_ROUTE), "config": {}}})
+}
+
+/// Per-route settings for an answer that is Envoy's own: there is nothing to decide.
+pub(super) fn without_gate() -> Value {
+    json!({GATE: {"@type": type_url(PER_ROUTE), "disabled": true}})
+}
+
+fn entry(name: &str, role: Role, config: &Config, machine: &Machine) -> Value {
+    let mut plugin = json!({
+        "name": name,
+        // One root context each, in the VM they share.
+        "root_id": name,
+        "vm_config": vm(config, machine),
+        "configuration": {
+            "@type": type_url("google.protobuf.StringValue"),
+            "value": settings(role, config),
+        },
+        // A trapped VM refuses, and is back within a second.
+        "failure_policy": "FAIL_RELOAD",
+        "reload_config": {"backoff": {"base_interval": "0.2s", "max_interval": "1s"}},
+    });
+    if role == Role::Judge {
+        // The judge holds the head until it has read the body. On the gate the same flag would
+        // turn back-pressure into a 413 (docs/decisions/0001).
+        set(&mut plugin, "allow_on_headers_stop_iteration", true);
+    }
+    let wasm = json!({"@type": type_url("envoy.extensions.filters.http.wasm.v3.Wasm"), "config": plugin});
+    json!({"name": name, "typed_config": wasm})
+}
+
+fn vm(config: &Config, machine: &Machine) -> Value {
+    let mut vm = json!({
+        // VMs are shared by id, settings and code: one id per instance keeps tenants apart.
+        "vm_id": format!("attache_{}", config.instance),
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": {"local": {"filename": machine.filter}},
+    });
+    if let Some(sha256) = &machine.filter_sha256 {
+        set(&mut vm, "environment_variables", json!({"key_values": {"ATTACHE_FILTER_SHA256": sha256}}));
+    }
+    vm
+}
+
+fn settings(role: Role, config: &Config) -> String {
+    let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+    let plugin = Plugin {
+        role,
+        instance: config.instance.clone(),
+        broker_cluster: BROKER_CLUSTER.to_owned(),
+        stale_after_ms: millis(config.limits.stale_after),
+        callout_timeout_ms: millis(config.limits.callout_timeout),
+        body_limit: config.limits.body_limit,
+        guarded: true,
+    };
+    // Texts and numbers; that serializes.
+    serde_json::to_string(&plugin).unwrap_or_default()
+}

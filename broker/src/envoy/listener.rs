@@ -1,0 +1,61 @@
+//! The listener: what Envoy does to a request before and after our filter.
+
+use super::{BUFFER_BYTES, LISTENER, Machine, filters, log, routes, socket_address, type_url};
+use crate::config::Config;
+use attache_core::policy::Spec;
+use serde_json::{Value, json};
+
+/// A request that nobody answers ends after this long: one that a trap in the VM has stranded, too.
+/// Routes of decided requests raise it.
+const STREAM_IDLE: &str = "15s";
+/// No stream lives longer than this.
+pub(super) const STREAM_MOST: &str = "3600s";
+
+/// The listener of the gateway.
+pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Value {
+    let address = config.listen.proxy;
+    json!({
+        "name": LISTENER,
+        "address": socket_address(&address.ip().to_string(), address.port()),
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "filter_chains": [{
+            "filters": [{
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": connection_manager(config, policy, machine),
+            }],
+        }],
+    })
+}
+
+fn connection_manager(config: &Config, policy: &Spec, machine: &Machine) -> Value {
+    json!({
+        "@type": type_url("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "attache",
+        // HTTP/1.1, and HTTP/2 with prior knowledge.
+        "codec_type": "AUTO",
+        // The source is the connection's, and x-envoy-* headers of agents are dropped.
+        "use_remote_address": true,
+        "skip_xff_append": true,
+        "normalize_path": true,
+        "merge_slashes": true,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "common_http_protocol_options": {
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "idle_timeout": "600s",
+            "max_stream_duration": STREAM_MOST,
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 256 << 10,
+            "initial_connection_window_size": BUFFER_BYTES,
+        },
+        "request_headers_timeout": "10s",
+        "stream_idle_timeout": STREAM_IDLE,
+        // An upstream is told the scheme it is reached by, not the one the agent used.
+        "scheme_header_transformation": {"match_upstream": true},
+        "server_header_transformation": "PASS_THROUGH",
+        "access_log": [log::stdout()],
+        "http_filters": filters::chain(config, policy, machine),
+        "route_config": routes::gateway(policy),
+    })
+}

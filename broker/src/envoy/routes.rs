@@ -1,0 +1,100 @@
+//! Routes: each opens only for a request that the filter has let through to its cluster.
+//!
+//! The filter writes its verdict into filter state (`wasm.attache`, JSON that begins with the
+//! cluster it decided on) and then changes the head, upon which Envoy selects the route again. A
+//! destination's route asks for that verdict; below it stands a route of the same match that
+//! answers 503. So a request that no filter decided on, or decided on for elsewhere, goes nowhere,
+//! whatever the reason.
+
+use super::{filters, listener, needs_judge, set};
+use attache_core::policy::{DestinationSpec, Spec};
+use attache_core::refusal::Reason;
+use serde_json::{Value, json};
+
+/// The filter-state key of the verdict, and how its JSON begins.
+const VERDICT: &str = "wasm.attache";
+
+/// The route table: each destination under its authorities and under a prefix of the gateway.
+pub(super) fn gateway(policy: &Spec) -> Value {
+    let named = policy.destinations.iter().map(|destination| {
+        json!({
+            "name": destination.id,
+            "domains": destination.authorities,
+            "routes": guarded(destination, "/"),
+        })
+    });
+    let mut hosts: Vec<Value> = named.collect();
+    hosts.push(json!({"name": "gateway", "domains": ["*"], "routes": catch_all(policy)}));
+    json!({"name": "attache", "virtual_hosts": hosts})
+}
+
+fn catch_all(policy: &Spec) -> Vec<Value> {
+    let mut routes = vec![json!({
+        "name": "health",
+        "match": {"path": "/health"},
+        "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
+        "typed_per_filter_config": filters::without_gate(),
+    })];
+    for destination in &policy.destinations {
+        if let Some(prefix) = &destination.route_prefix {
+            routes.extend(guarded(destination, &format!("{prefix}/")));
+        }
+    }
+    // The filter refuses before this; or lets pass what leads nowhere here.
+    routes.push(refusal("nowhere", "/", 404, Reason::HostNotAllowed));
+    routes
+}
+
+/// The two routes of a destination under one path prefix.
+fn guarded(destination: &DestinationSpec, prefix: &str) -> [Value; 2] {
+    let mut open = json!({
+        "name": destination.id,
+        "match": {
+            "prefix": prefix,
+            "filter_state": [{"key": VERDICT, "string_match": {"prefix": verdict_for(&destination.cluster)}}],
+        },
+        "route": {
+            "cluster": destination.cluster,
+            "host_rewrite_literal": sent_authority(destination),
+            "prefix_rewrite": "/",
+            // A model may think for minutes, and a stream may pause: bounds are those of the stream.
+            "timeout": "0s",
+            "idle_timeout": listener::STREAM_MOST,
+        },
+        // Says how the agent came in, which upstreams take for how they were reached.
+        "request_headers_to_remove": ["x-forwarded-proto"],
+    });
+    let mut closed = refusal(&format!("undecided:{}", destination.id), prefix, 503, Reason::Internal);
+    if needs_judge(destination) {
+        // Envoy builds the chain by the route before the verdict, and asks again by the one after.
+        for route in [&mut open, &mut closed] {
+            set(route, "typed_per_filter_config", filters::with_judge());
+        }
+    }
+    [open, closed]
+}
+
+/// How the verdict of a request to this cluster begins. Cluster names need no escapes: they are
+/// made of a host and a port.
+fn verdict_for(cluster: &str) -> String {
+    format!("{{\"cluster\":\"{cluster}\"")
+}
+
+/// The authority that the upstream is asked for: without the port where it is the scheme's own.
+fn sent_authority(destination: &DestinationSpec) -> &str {
+    let own = if destination.plaintext { ":80" } else { ":443" };
+    destination.id.strip_suffix(own).unwrap_or(&destination.id)
+}
+
+fn refusal(name: &str, prefix: &str, status: u16, reason: Reason) -> Value {
+    let header = |key: &str, value: &str| json!({"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"});
+    json!({
+        "name": name,
+        "match": {"prefix": prefix},
+        "direct_response": {"status": status, "body": {"inline_string": reason.body(b"")}},
+        "response_headers_to_add": [
+            header("content-type", "application/json"),
+            header("x-attache-reason", reason.as_str()),
+        ],
+    })
+}

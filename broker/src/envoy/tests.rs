@@ -1,0 +1,156 @@
+//! Promises of the generated bootstrap that its own text can show.
+
+use super::*;
+use crate::config::Overrides;
+use crate::doctor::{EnvoyConfig, Severity, examine};
+use std::path::Path;
+
+const CONFIG: &str = "
+state_dir: /s
+credentials:
+  github: {preset: github}
+  unifi:
+    source: {file: unifi_key}
+    inject: {query: key}
+    destinations: [{host: unifi.lan, port: 8443, spki_sha256: 47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=}]
+  lab:
+    source: {file: lab}
+    inject: bearer
+    destinations:
+      - {host: lab.lan, plaintext: true}
+      - {host: ca.lan, upstream: {address: 127.0.0.1:9443, ca_file: /ca.pem}}
+";
+
+fn config(text: &str) -> Config {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("attache.yaml");
+    std::fs::write(&file, text).unwrap();
+    Config::load(Some(&file), &Overrides::default(), &|_| None).unwrap()
+}
+
+fn machine() -> Machine {
+    Machine {
+        filter: "/f/attache_filter.wasm".into(),
+        filter_sha256: Some("0".repeat(64)),
+        system_roots: "/etc/ssl/certs/ca-certificates.crt".into(),
+        token: "/s/default/data-plane-token.sds.json".into(),
+        admin: Admin::Unix("/s/default/envoy-admin.sock".into()),
+    }
+}
+
+fn generated(text: &str) -> Value {
+    let config = config(text);
+    bootstrap(Shape::Gateway, &config, &config.policy(), &machine())
+}
+
+fn cluster<'a>(bootstrap: &'a Value, name: &str) -> &'a Value {
+    let clusters = bootstrap["static_resources"]["clusters"].as_array().unwrap();
+    clusters.iter().find(|cluster| cluster["name"] == name).unwrap()
+}
+
+fn hosts(bootstrap: &Value) -> &Vec<Value> {
+    let listener = &bootstrap["static_resources"]["listeners"][0];
+    let manager = &listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["route_config"]["virtual_hosts"].as_array().unwrap()
+}
+
+#[test]
+fn doctor_finds_nothing_in_what_we_generate() {
+    let bootstrap = generated(CONFIG);
+    let findings = examine(&EnvoyConfig::from_bootstrap(&bootstrap));
+    let failures: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Fail).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(findings.is_empty(), "{findings:#?}");
+}
+
+#[test]
+fn each_open_route_stands_over_a_closed_one() {
+    let bootstrap = generated(CONFIG);
+    for routes in hosts(&bootstrap).iter().map(|host| host["routes"].as_array().unwrap()) {
+        for (index, route) in routes.iter().enumerate().filter(|(_, route)| route.get("route").is_some()) {
+            let cluster = route["route"]["cluster"].as_str().unwrap();
+            let guard = &route["match"]["filter_state"][0];
+            assert_eq!(guard["key"], "wasm.attache");
+            assert_eq!(guard["string_match"]["prefix"], format!("{{\"cluster\":\"{cluster}\""));
+            let closed = &routes[index + 1];
+            assert_eq!(closed["name"], format!("undecided:{}", route["name"].as_str().unwrap()));
+            assert_eq!(closed["match"]["prefix"], route["match"]["prefix"]);
+            assert_eq!(closed["direct_response"]["status"], 503);
+            assert_eq!(closed["typed_per_filter_config"], route["typed_per_filter_config"]);
+        }
+    }
+}
+
+#[test]
+fn the_judge_runs_only_where_a_body_decides() {
+    let bootstrap = generated(CONFIG);
+    for route in hosts(&bootstrap).iter().flat_map(|host| host["routes"].as_array().unwrap()) {
+        let judged = route["typed_per_filter_config"].get("attache.judge").is_some();
+        let name = route["name"].as_str().unwrap();
+        assert_eq!(judged, name.trim_start_matches("undecided:") == "github.com:443", "{name}");
+    }
+    let plain = generated("state_dir: /s\ncredentials: {openai: {preset: openai}}\n");
+    assert!(!plain.to_string().contains("attache.judge"));
+}
+
+#[test]
+fn a_credential_leaves_over_verified_tls_unless_the_config_says_otherwise() {
+    let bootstrap = generated(CONFIG);
+    let options = |cluster: &Value| {
+        cluster["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
+            ["upstream_http_protocol_options"]
+            .clone()
+    };
+    let validation = |cluster: &Value| {
+        cluster["transport_socket"]["typed_config"]["common_tls_context"]["validation_context"].clone()
+    };
+    let github = cluster(&bootstrap, "attache_dst_github.com_443");
+    assert_eq!(validation(github), json!({"trusted_ca": {"filename": "/etc/ssl/certs/ca-certificates.crt"}}));
+    assert_eq!(options(github), json!({"auto_sni": true, "auto_san_validation": true}));
+    let own_ca = cluster(&bootstrap, "attache_dst_ca.lan_443");
+    assert_eq!(validation(own_ca), json!({"trusted_ca": {"filename": "/ca.pem"}}));
+    let endpoint = &own_ca["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+    assert_eq!(endpoint["address"]["socket_address"], json!({"address": "127.0.0.1", "port_value": 9443}));
+    let pinned = cluster(&bootstrap, "attache_dst_unifi.lan_8443");
+    assert_eq!(
+        validation(pinned),
+        json!({"verify_certificate_spki": ["47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]})
+    );
+    let plain = cluster(&bootstrap, "attache_dst_lab.lan_80");
+    assert!(plain.get("transport_socket").is_none());
+    assert_eq!(plain["metadata"]["filter_metadata"]["attache"]["plaintext"], true);
+}
+
+#[test]
+fn clusters_and_routes_are_those_of_the_policy() {
+    let config = config(CONFIG);
+    let policy = config.policy();
+    let bootstrap = bootstrap(Shape::Gateway, &config, &policy, &machine());
+    for destination in &policy.destinations {
+        cluster(&bootstrap, &destination.cluster);
+        let host = hosts(&bootstrap).iter().find(|host| host["name"] == destination.id).unwrap();
+        assert_eq!(host["domains"], json!(destination.authorities));
+    }
+    assert_eq!(hosts(&bootstrap).len(), policy.destinations.len() + 1);
+}
+
+#[test]
+fn the_example_bootstrap_is_what_the_example_config_generates() {
+    let envoy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy");
+    let config = Config::load(Some(&envoy.join("attache.yaml")), &Overrides::default(), &|_| None).unwrap();
+    let machine = Machine {
+        filter: "/usr/lib/attache/attache_filter.wasm".into(),
+        filter_sha256: None,
+        system_roots: "/etc/ssl/certs/ca-certificates.crt".into(),
+        token: config.state_dir.join(TOKEN_FILE),
+        admin: Admin::Unix(config.state_dir.join(ADMIN_SOCKET)),
+    };
+    let expected = bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
+    let written: Value =
+        serde_saphyr::from_str(&std::fs::read_to_string(envoy.join("gateway.yaml")).unwrap_or_default()).unwrap();
+    assert_eq!(
+        written, expected,
+        "write it anew: attache envoy-config --config envoy/attache.yaml --filter /usr/lib/attache/attache_filter.wasm \
+         --system-roots /etc/ssl/certs/ca-certificates.crt > envoy/gateway.yaml"
+    );
+}

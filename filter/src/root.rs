@@ -128,6 +128,7 @@ impl RootContext for Root {
             Some(Entry::Gate { shared, .. }) => {
                 let overdue = shared.worker.borrow_mut().overdue(shared.now());
                 wake(shared, overdue);
+                shared.read_wall_clock();
                 shared.metrics.borrow_mut().flush();
                 self.pump();
             }

@@ -8,7 +8,7 @@ use attache_core::evidence::SESSION_HEADER;
 use attache_core::refusal::Reason;
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
 use attache_core::worker::{Entry, Grant, Outcome, Report, Worker, verdict};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -29,6 +29,7 @@ pub struct Shared {
     timeout: Millis,
     guarded: bool,
     origin: Instant,
+    unix_origin: Cell<u64>,
 }
 
 /// One request on its way.
@@ -66,12 +67,18 @@ impl Shared {
             timeout,
             guarded,
             origin: Instant::now(),
+            unix_origin: Cell::new(unix_millis()),
         }
     }
 
     /// Now, on the VM's monotonic clock.
     pub fn now(&self) -> Millis {
         Millis(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Follows the wall clock, which only dates records: one reading a tick rather than one a request.
+    pub fn read_wall_clock(&self) {
+        self.unix_origin.set(unix_millis().saturating_sub(self.now().0));
     }
 
     /// Reads a new request and takes it as far as it goes.
@@ -242,7 +249,7 @@ impl Shared {
             snapshot: &flow.snapshot,
             asked: flow.asked.as_ref(),
             outcome: if turned_away { &mismatch } else { &flow.outcome },
-            at_ms: unix_millis().saturating_sub(duration),
+            at_ms: self.unix_origin.get().saturating_add(flow.started.0),
             duration_ms: duration,
             response_code,
         });

@@ -3,17 +3,26 @@
 /// Appends `bytes` to the inside of a JSON string: printable ASCII as it is, every other byte as
 /// `\u00XX`, so that a record is one line of ASCII whatever a request held.
 pub fn escape_into(out: &mut String, bytes: &[u8]) {
-    for byte in bytes {
+    let mut rest = bytes;
+    // Runs of plain text are copied whole: almost every field is one run.
+    loop {
+        let (run, tail) = rest.split_at(rest.iter().position(|b| !is_plain(*b)).unwrap_or(rest.len()));
+        out.push_str(std::str::from_utf8(run).unwrap_or_default());
+        let Some((byte, tail)) = tail.split_first() else { return };
         match byte {
             b'"' => out.push_str("\\\""),
             b'\\' => out.push_str("\\\\"),
-            0x20..=0x7e => out.push(char::from(*byte)),
             _ => {
                 out.push_str("\\u00");
                 out.push_str(&crate::digest::hex(&[*byte]));
             }
         }
+        rest = tail;
     }
+}
+
+fn is_plain(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\'
 }
 
 #[cfg(test)]

@@ -97,6 +97,7 @@ fn nibble(digit: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     #[test]
     fn digests_survive_the_wire() {

@@ -99,6 +99,7 @@ fn word(buffer: &[u8], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     #[test]
     fn what_is_written_is_read() {

@@ -10,6 +10,8 @@ pub mod access;
 pub mod audit;
 pub mod digest;
 pub mod evidence;
+#[cfg(test)]
+mod fixture;
 pub mod headers;
 pub mod injection;
 pub mod matching;

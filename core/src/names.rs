@@ -70,6 +70,7 @@ impl fmt::Display for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     #[test]
     fn names_are_safe_everywhere() {

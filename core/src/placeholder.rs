@@ -117,6 +117,7 @@ pub fn find(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     fn github() -> Shape {
         Shape { prefix: "ghp_".into(), length: 40 }

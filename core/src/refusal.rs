@@ -80,6 +80,7 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     #[test]
     fn a_refusal_is_json_whatever_the_request_id_holds() {

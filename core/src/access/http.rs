@@ -121,6 +121,7 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     fn github() -> Access {
         let operation = |method: &str, path: &str, query: &[(&str, &str)], body| OperationSpec {

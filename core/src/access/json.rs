@@ -45,6 +45,7 @@ impl<'de> Visitor<'de> for OneMember<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     #[test]
     fn only_an_unambiguous_body_is_read() {

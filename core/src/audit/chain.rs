@@ -86,6 +86,7 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     fn chain(n: usize) -> Vec<String> {
         let mut prev = genesis();

@@ -28,6 +28,7 @@ fn is_plain(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     #[test]
     fn every_byte_becomes_one_character_of_ascii_json() {

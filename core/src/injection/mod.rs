@@ -123,6 +123,7 @@ pub fn check_secret(secret: &Secret) -> Result<(), InjectionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     fn rendered(injection: Injection, secret: &str) -> Result<String, InjectionError> {
         injection.render(&Secret::new(secret)).map(|r| r.value.expose().to_owned())

@@ -18,6 +18,7 @@ pub fn is_safe(method: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     #[test]
     fn methods_are_exact() {

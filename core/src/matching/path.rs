@@ -152,6 +152,7 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     fn parts(target: &str) -> Result<(String, Option<String>), Ambiguous> {
         let text = |span: Span| String::from_utf8_lossy(span.of(target.as_bytes())).into_owned();

@@ -49,6 +49,7 @@ pub fn decode(written: &[u8]) -> impl Iterator<Item = u8> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     #[test]
     fn parameters_are_read_as_servers_read_them() {

@@ -90,6 +90,7 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::test;
 
     fn backlog(records: u64) -> Backlog {
         let mut backlog = Backlog::default();

@@ -92,7 +92,7 @@ impl Evidence {
         let mut evidence = Self::default();
         for mark in snapshot.marks()? {
             let token = snapshot.token_around(*mark);
-            if snapshot.session_line().is_some_and(|line| line.value.contains(*mark)) {
+            if snapshot.stands_in_session_header(*mark) {
                 evidence.show_session(Token::Plain(token), snapshot)?;
             } else if snapshot.stands_in_auth_header(*mark) || in_carrier_parameter(snapshot, *mark, destination) {
                 evidence.show(Token::Plain(token), snapshot)?;

@@ -18,7 +18,6 @@ pub struct Snapshot {
     authority: Span,
     target: Span,
     request_id: Span,
-    session: Option<Line>,
     auth: ArrayVec<Line, MOST>,
     marks: ArrayVec<usize, MOST>,
     disguised: bool,
@@ -44,9 +43,6 @@ impl Snapshot {
                     snapshot.disguised = true;
                 }
                 name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) => {
-                    if name == SESSION_HEADER {
-                        snapshot.session = Some(line);
-                    }
                     snapshot.overflow |= snapshot.auth.try_push(line).is_err();
                 }
                 _ => {}
@@ -101,11 +97,6 @@ impl Snapshot {
         &self.auth
     }
 
-    /// The header that names a session.
-    pub fn session_line(&self) -> Option<Line> {
-        self.session
-    }
-
     /// Where placeholders stand in the clear.
     pub fn marks(&self) -> Result<&[usize], Reason> {
         self.check().map(|()| &*self.marks)
@@ -123,6 +114,11 @@ impl Snapshot {
     /// Whether a position lies in an auth-bearing header's value.
     pub fn stands_in_auth_header(&self, at: usize) -> bool {
         self.auth.iter().any(|line| line.value.contains(at))
+    }
+
+    /// Whether a position lies in the value of a header that names a session; there may be several.
+    pub fn stands_in_session_header(&self, at: usize) -> bool {
+        self.auth.iter().any(|line| line.value.contains(at) && line.name.of(&self.bytes) == SESSION_HEADER)
     }
 
     /// The whole token around a marker.

@@ -24,6 +24,11 @@ pub fn decodes_to(written: &[u8], plain: &[u8]) -> bool {
     decode(written).eq(plain.iter().copied())
 }
 
+/// Whether `written` is `plain` to a server that takes both cases for the same.
+pub fn resembles(written: &[u8], plain: &[u8]) -> bool {
+    decode(written).map(|b| b.to_ascii_lowercase()).eq(plain.iter().map(u8::to_ascii_lowercase))
+}
+
 /// Percent-decodes (`+` is a space); a broken escape stands for itself, as most servers read it.
 pub fn decode(written: &[u8]) -> impl Iterator<Item = u8> + '_ {
     let mut at = 0;
@@ -58,5 +63,6 @@ mod tests {
         assert!(decodes_to(b"%61ccess%5ftoken", b"access_token"));
         assert!(decodes_to(b"a+b%2", b"a b%2"));
         assert!(!decodes_to(b"access_token2", b"access_token"));
+        assert!(resembles(b"Access%5FTOKEN", b"access_token") && !resembles(b"access_toke", b"access_token"));
     }
 }

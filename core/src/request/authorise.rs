@@ -68,8 +68,8 @@ pub fn authorise<'b>(
 /// The target without auth-bearing parameters and with the grant's, if that changes anything.
 fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant) -> Option<Vec<u8>> {
     let bytes = snapshot.bytes();
-    let injected = |name: &[u8]| grant.parameters().any(|(set, _)| query::decodes_to(name, set.as_bytes()));
-    let auth = |name: &[u8]| injected(name) || AUTH_PARAMETERS.iter().any(|known| query::decodes_to(name, known));
+    let injected = |name: &[u8]| grant.parameters().any(|(set, _)| query::resembles(name, set.as_bytes()));
+    let auth = |name: &[u8]| injected(name) || AUTH_PARAMETERS.iter().any(|known| query::resembles(name, known));
     let written = asked.query.map(|q| q.of(bytes));
     let stripped = written.is_some_and(|q| query::parameters(q).any(|p| auth(p.name)));
     if !stripped && grant.parameters().next().is_none() {

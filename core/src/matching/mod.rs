@@ -3,4 +3,5 @@
 pub mod host;
 pub mod method;
 pub mod path;
+mod percent;
 pub mod query;

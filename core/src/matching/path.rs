@@ -3,6 +3,7 @@
 //! A target is accepted only if nobody can read it in two ways: no dot segments in any encoding,
 //! no empty segments, no backslash, no escaped separator, no control or non-ASCII byte.
 
+use super::percent::{decode, hex_byte};
 use crate::headers::Span;
 
 /// The parts of a request target, as positions in the buffer it was read from.
@@ -85,12 +86,6 @@ fn escapes_are_plain(segment: &[u8]) -> bool {
     true
 }
 
-fn hex_byte(digits: &[u8]) -> Option<u8> {
-    // from_str_radix alone would take a sign.
-    let text = std::str::from_utf8(digits).ok().filter(|t| t.bytes().all(|b| b.is_ascii_hexdigit()))?;
-    u8::from_str_radix(text, 16).ok()
-}
-
 /// Whether `path` lies under `prefix`, segment by segment: `/a` holds `/a` and `/a/b`, not `/ab`.
 pub fn is_under(path: &[u8], prefix: &str) -> bool {
     let prefix = prefix.as_bytes();
@@ -102,7 +97,8 @@ pub fn is_under(path: &[u8], prefix: &str) -> bool {
     }
 }
 
-/// A path pattern: `*` stands for exactly one segment, a final `**` for any rest.
+/// A path pattern: `*` stands for exactly one segment, a final `**` for any rest. Segments are
+/// compared decoded, as a server does: a rule that names a write must not be escaped from by escaping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     segments: Vec<Segment>,
@@ -111,6 +107,7 @@ pub struct Pattern {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
+    /// Decoded.
     Literal(Vec<u8>),
     Any,
 }
@@ -131,7 +128,7 @@ impl Pattern {
             .map(|segment| match segment {
                 "*" => Ok(Segment::Any),
                 _ if segment.contains('*') => Err(PatternError),
-                _ => Ok(Segment::Literal(segment.as_bytes().to_vec())),
+                _ => Ok(Segment::Literal(decode(segment.as_bytes(), b'+').collect())),
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { segments, open })
@@ -142,7 +139,7 @@ impl Pattern {
         let mut rest = path.split(|b| *b == b'/').skip(1);
         let fits = self.segments.iter().all(|segment| match (segment, rest.next()) {
             (Segment::Any, Some(found)) => !found.is_empty(),
-            (Segment::Literal(wanted), Some(found)) => wanted == found,
+            (Segment::Literal(wanted), Some(found)) => decode(found, b'+').eq(wanted.iter().copied()),
             (_, None) => false,
         });
         fits && (self.open || rest.next().is_none())
@@ -231,6 +228,10 @@ mod tests {
             ("/v1/**", "/v1", true),
             ("/v1/**", "/v10", false),
             ("/a/*", "/a/", false),
+            ("/info/refs", "/%69nfo/ref%73", true),
+            ("/%69nfo", "/info", true),
+            ("/a+b", "/a%2Bb", true),
+            ("/a+b", "/a%20b", false),
         ] {
             assert_eq!(Pattern::parse(pattern).unwrap().matches(path.as_bytes()), fits, "{pattern} on {path}");
         }

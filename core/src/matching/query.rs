@@ -1,5 +1,7 @@
 //! Query strings, parameter by parameter.
 
+use super::percent;
+
 /// One `name=value` pair, as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameter<'a> {
@@ -31,24 +33,7 @@ pub fn resembles(written: &[u8], plain: &[u8]) -> bool {
 
 /// Percent-decodes (`+` is a space); a broken escape stands for itself, as most servers read it.
 pub fn decode(written: &[u8]) -> impl Iterator<Item = u8> + '_ {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let byte = *written.get(at)?;
-        at += 1;
-        let escaped = (byte == b'%')
-            .then(|| written.get(at..at + 2))
-            .flatten()
-            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        Some(match escaped {
-            Some(decoded) => {
-                at += 2;
-                decoded
-            }
-            None if byte == b'+' => b' ',
-            None => byte,
-        })
-    })
+    percent::decode(written, b' ')
 }
 
 #[cfg(test)]

@@ -73,12 +73,12 @@ impl Access {
     fn check_read<'b>(&self, operation: Operation<'_>, body: impl FnOnce() -> Body<'b>) -> Result<(), Reason> {
         let overridden =
             || query::parameters(operation.query.unwrap_or_default()).any(|p| query::decodes_to(p.name, b"_method"));
-        if operation.disguised || overridden() {
+        // A rule that names a write goes before any that names a read.
+        if operation.disguised || overridden() || self.writes.iter().any(|rule| rule.fits(operation)) {
             return Err(Reason::ReadOnly);
         }
         if method::is_safe(operation.method) {
-            let writes = self.writes.iter().any(|rule| rule.fits(operation));
-            return if writes { Err(Reason::ReadOnly) } else { Ok(()) };
+            return Ok(());
         }
         let mut fitting = self.reads.iter().filter(|rule| rule.fits(operation)).peekable();
         if fitting.peek().is_none() {

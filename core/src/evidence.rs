@@ -89,6 +89,9 @@ impl Evidence {
     /// Collects the evidence of a request to a managed destination. A placeholder anywhere but in
     /// an auth-bearing place is misplaced; two different ones conflict.
     pub fn collect(snapshot: &Snapshot, destination: &Destination) -> Result<Self, Reason> {
+        if snapshot.hides_placeholder() {
+            return Err(Reason::PlaceholderMisplaced);
+        }
         let mut evidence = Self::default();
         for mark in snapshot.marks()? {
             let token = snapshot.token_around(*mark);

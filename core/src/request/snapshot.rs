@@ -2,10 +2,12 @@
 
 use crate::evidence::{AUTH_HEADERS, SESSION_HEADER};
 use crate::headers::{self, Line, Span};
+use crate::matching::query;
 use crate::placeholder;
 use crate::policy::Policy;
 use crate::refusal::Reason;
 use arrayvec::ArrayVec;
+use memchr::memmem::Finder;
 
 /// More auth-bearing headers, or more placeholders, than this is no honest request.
 const MOST: usize = 8;
@@ -20,6 +22,7 @@ pub struct Snapshot {
     request_id: Span,
     auth: ArrayVec<Line, MOST>,
     marks: ArrayVec<usize, MOST>,
+    hidden: bool,
     disguised: bool,
     overflow: bool,
     whole: bool,
@@ -48,6 +51,7 @@ impl Snapshot {
                 _ => {}
             }
         }
+        snapshot.hidden = hides_placeholder(snapshot.target.of(&bytes), policy.marker());
         snapshot.bytes = bytes;
         snapshot
     }
@@ -102,13 +106,19 @@ impl Snapshot {
         self.check().map(|()| &*self.marks)
     }
 
-    /// Whether a placeholder stands anywhere, Basic credentials included.
+    /// Whether a placeholder is written in percent-encoding. No client needs to: it is made of
+    /// characters that stand for themselves.
+    pub fn hides_placeholder(&self) -> bool {
+        self.hidden
+    }
+
+    /// Whether a placeholder stands anywhere, in percent-encoding and Basic credentials included.
     pub fn holds_placeholder(&self) -> bool {
         let in_basic = |line: &Line| {
             crate::evidence::decode_basic(line.value.of(&self.bytes))
                 .is_some_and(|decoded| placeholder::find(&decoded).next().is_some())
         };
-        self.overflow || !self.marks.is_empty() || self.auth.iter().any(in_basic)
+        self.overflow || self.hidden || !self.marks.is_empty() || self.auth.iter().any(in_basic)
     }
 
     /// Whether a position lies in an auth-bearing header's value.
@@ -125,4 +135,12 @@ impl Snapshot {
     pub fn token_around(&self, mark: usize) -> Span {
         placeholder::token_around(&self.bytes, mark)
     }
+}
+
+fn hides_placeholder(target: &[u8], marker: &Finder<'_>) -> bool {
+    if memchr::memchr(b'%', target).is_none() {
+        return false;
+    }
+    let decoded: Vec<u8> = query::decode(target).collect();
+    marker.find_iter(&decoded).count() > marker.find_iter(target).count()
 }

@@ -78,7 +78,9 @@ fn escapes_are_plain(segment: &[u8]) -> bool {
         from += at + 3;
         let digits = segment.get(from - 2..from);
         let Some(byte) = digits.and_then(hex_byte) else { return false };
-        let twice = byte == b'%' && segment.get(from..from + 2).and_then(hex_byte).is_some();
+        // The digits after it may be escaped themselves.
+        let digits = decode(segment.get(from..).unwrap_or_default(), b'+').take(2).filter(u8::is_ascii_hexdigit);
+        let twice = byte == b'%' && digits.count() == 2;
         if twice || byte < 0x20 || byte == 0x7f || byte == b'/' || byte == b'\\' {
             return false;
         }
@@ -164,6 +166,7 @@ mod tests {
             ("/a/?", "/a/", Some("")),
             ("/a%20b/.well-known/..x/a;b=1", "/a%20b/.well-known/..x/a;b=1", None),
             ("/100%25", "/100%25", None),
+            ("/100%25%20off/%25a%20", "/100%25%20off/%25a%20", None),
         ] {
             assert_eq!(parts(target), Ok((path.into(), query.map(str::to_owned))), "{target}");
         }
@@ -189,6 +192,8 @@ mod tests {
             "/a%00",
             "/a%0d%0a",
             "/a%252e%252e/b",
+            "/a/%25%32%65%25%32e/b",
+            "/a/%252%65/b",
             "/a%",
             "/a%2",
             "/a%zz",

@@ -10,3 +10,6 @@ mod snapshot;
 pub use authorise::{Forward, authorise};
 pub use identify::{Asked, Way, identify};
 pub use snapshot::Snapshot;
+
+#[cfg(test)]
+mod tests;

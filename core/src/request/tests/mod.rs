@@ -1,0 +1,9 @@
+//! Promises about one request, from its bytes to what arrives upstream.
+
+mod destination;
+mod evidence;
+mod malformed;
+mod passes;
+mod query;
+mod reads_only;
+mod strips;

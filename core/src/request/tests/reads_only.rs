@@ -1,0 +1,127 @@
+//! A read-only session reads: what is not proven to be a read is refused.
+
+use crate::access::Body;
+use crate::fixture::{PLACEHOLDER, Request, SECRET, accepted, bind, compiled, destination};
+use crate::fixture::{get, granted, header, request, spec, test};
+use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec, Policy, Unmatched};
+use crate::refusal::Reason;
+
+fn sends(request: Request, access_mode: AccessMode) -> Result<(), Reason> {
+    let policy = compiled(Unmatched::Deny);
+    let mut answer = granted("github", header("authorization", SECRET));
+    answer.access_mode = access_mode;
+    let grant = accepted(&policy, destination::GIT, answer);
+    request.bearer(PLACEHOLDER).upstream(&policy, &grant).map(|_| ())
+}
+
+#[test]
+fn reads_pass_and_writes_do_not() {
+    for (method, target, allowed) in [
+        ("GET", "/user", true),
+        ("HEAD", "/user", true),
+        ("OPTIONS", "/user", true),
+        ("POST", "/o/r/git-upload-pack", true),
+        ("GET", "/o/r/info/refs?service=git-upload-pack", true),
+        ("POST", "/user", false),
+        ("PUT", "/user", false),
+        ("PATCH", "/user", false),
+        ("DELETE", "/user", false),
+        ("PROPFIND", "/user", false),
+        ("MKCOL", "/user", false),
+        ("QUERY", "/user", false),
+        ("FOO", "/user", false),
+        ("POST", "/o/r/git-receive-pack", false),
+        ("GET", "/o/r/info/refs?service=git-receive-pack", false),
+        ("HEAD", "/o/r/info/refs?service=git-receive-pack", false),
+        ("GET", "/o/r/info/refs?a=1&%73ervice=git%2dreceive%2Dpack", false),
+        ("GET", "/user?_method=DELETE", false),
+        ("GET", "/user?a=1&%5Fmethod=DELETE", false),
+    ] {
+        let verdict = if allowed { Ok(()) } else { Err(Reason::ReadOnly) };
+        assert_eq!(sends(request(method, "github.com", target), AccessMode::ReadOnly), verdict, "{method} {target}");
+        assert_eq!(sends(request(method, "github.com", target), AccessMode::ReadWrite), Ok(()), "{method} {target}");
+    }
+}
+
+#[test]
+fn a_write_is_known_by_its_path_in_any_encoding() {
+    for path in ["/o/r/info/ref%73", "/o/r/%69nfo/refs", "/o/r/%69%6E%66%6F/%72efs"] {
+        let target = format!("{path}?service=git-receive-pack");
+        assert_eq!(sends(get("github.com", &target), AccessMode::ReadOnly), Err(Reason::ReadOnly), "{target}");
+        assert_eq!(sends(get("127.0.0.1", format!("/git{target}")), AccessMode::ReadOnly), Err(Reason::ReadOnly));
+    }
+}
+
+#[test]
+fn a_header_that_disguises_the_method_makes_it_a_write() {
+    for (name, value) in [
+        ("x-http-method-override", "DELETE"),
+        ("x-http-method", "PUT"),
+        ("x-method-override", "PATCH"),
+        ("upgrade", "websocket"),
+        (":protocol", "websocket"),
+    ] {
+        let disguised = || get("github.com", "/user").with(name, value);
+        assert_eq!(sends(disguised(), AccessMode::ReadOnly), Err(Reason::ReadOnly), "{name}");
+        assert_eq!(sends(disguised(), AccessMode::ReadWrite), Ok(()), "{name}");
+    }
+}
+
+/// `api.github.com` with these exceptions to read-only.
+fn api_with(access: AccessSpec) -> Policy {
+    let mut spec = spec();
+    spec.destinations[destination::API].bindings =
+        vec![crate::policy::BindingSpec { access, ..bind("github", "authorization") }];
+    Policy::compile(spec).unwrap()
+}
+
+fn operation(method: &str, path: &str, body: Option<BodyRule>) -> OperationSpec {
+    OperationSpec { method: method.into(), path: path.into(), query: Default::default(), body }
+}
+
+fn sends_to_api(policy: &Policy, request: Request, body: Body<'_>) -> Result<(), Reason> {
+    let mut answer = granted("github", header("authorization", SECRET));
+    answer.access_mode = AccessMode::ReadOnly;
+    let grant = accepted(policy, destination::API, answer);
+    request.bearer(PLACEHOLDER).upstream_with(policy, &grant, body).map(|_| ())
+}
+
+#[test]
+fn a_rule_that_names_a_write_goes_before_one_that_names_a_read() {
+    let policy = api_with(AccessSpec {
+        reads: vec![operation("POST", "/search/**", None)],
+        writes: vec![operation("POST", "/search/save", None)],
+    });
+    let post = |path: &str| sends_to_api(&policy, request("POST", "api.github.com", path), Body::Unread);
+    assert_eq!(post("/search/code"), Ok(()));
+    assert_eq!(post("/search/save"), Err(Reason::ReadOnly));
+}
+
+#[test]
+fn where_a_rule_asks_for_the_body_it_must_say_so() {
+    let rule = BodyRule::Json { member: "operation".into(), any_of: vec!["download".into()] };
+    let policy = api_with(AccessSpec { reads: vec![operation("POST", "/batch", Some(rule))], writes: Vec::new() });
+    let post = |body| sends_to_api(&policy, request("POST", "api.github.com", "/batch"), body);
+    assert_eq!(post(Body::Whole(br#"{"operation":"download"}"#)), Ok(()));
+    assert_eq!(post(Body::Whole(br#"{"operation":"upload"}"#)), Err(Reason::ReadOnly));
+    assert_eq!(post(Body::Whole(b"\x1f\x8b")), Err(Reason::BodyUnreadable));
+    assert_eq!(post(Body::Unread), Err(Reason::BodyUnreadable));
+    assert_eq!(post(Body::TooLarge), Err(Reason::BodyTooLarge));
+    let binding = policy.destination(destination::API).unwrap().binding(&crate::fixture::name("github")).unwrap();
+    assert!(binding.needs_body(AccessMode::ReadOnly) && !binding.needs_body(AccessMode::ReadWrite));
+}
+
+#[test]
+fn the_body_is_asked_for_only_where_a_rule_needs_it() {
+    let policy = compiled(Unmatched::Deny);
+    let mut answer = granted("github", header("authorization", SECRET));
+    answer.access_mode = AccessMode::ReadOnly;
+    let grant = accepted(&policy, destination::GIT, answer);
+    for (method, target) in [("GET", "/user"), ("POST", "/user")] {
+        let snapshot = request(method, "github.com", target).bearer(PLACEHOLDER).read(&policy);
+        let asked = crate::request::identify(&snapshot, &policy).unwrap();
+        let unasked = || -> Body<'_> { panic!("nobody needs the body of {method} {target}") };
+        let verdict = crate::request::authorise(&policy, &snapshot, &asked, &grant, unasked);
+        assert_eq!(verdict.is_ok(), method == "GET");
+    }
+}

@@ -8,7 +8,7 @@ use crate::clock::millis;
 use crate::random::{self, NoRandomness};
 use attache_core::names::Name;
 use attache_core::wire;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ pub struct Poll<'a> {
 }
 
 /// Where a change is in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// How many live workers have acknowledged it.
     pub applied: usize,

@@ -2,16 +2,22 @@
 //!
 //! A secret leaves it through one door, the answer to `POST /v1/grants`, after the record of it is
 //! durable. It never logs one, never writes one to disk, and never speaks to an agent.
+//!
+//! [`start`] is the whole of it, top to bottom.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod audit;
 pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
+pub mod envoy;
 pub mod grants;
 pub mod hygiene;
 pub mod leases;
+pub mod operator;
 pub mod private_file;
 pub mod random;
 pub mod sessions;
@@ -19,3 +25,177 @@ pub mod sources;
 pub mod state_dir;
 pub mod store;
 pub mod telemetry;
+
+use api::Health;
+use api::control::Control;
+use api::data_plane::DataPlane;
+use api::server::{BindError, Socket};
+use audit::{AuditLog, Kind, Record};
+use changes::Feed;
+use clock::Now;
+use config::{Config, Endpoint};
+use grants::Grants;
+use leases::Leases;
+use operator::Operator;
+use sessions::Sessions;
+use sources::Environment;
+use state_dir::{Runtime, StateDir};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use store::Store;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Why a broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory.
+    #[error(transparent)]
+    StateDir(#[from] state_dir::StateDirError),
+    /// A file in it.
+    #[error(transparent)]
+    Private(#[from] private_file::PrivateError),
+    /// The audit log's file.
+    #[error("audit log: {0}")]
+    AuditFile(#[from] audit::FileError),
+    /// The audit log takes no record.
+    #[error(transparent)]
+    Audit(#[from] audit::Unavailable),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// The sessions in it.
+    #[error(transparent)]
+    Sessions(#[from] sessions::SessionError),
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// No epoch.
+    #[error(transparent)]
+    NoRandomness(#[from] random::NoRandomness),
+}
+
+/// A broker that runs.
+pub struct Running {
+    /// Where filters reach it: `ADDRESS:PORT` or `unix:PATH`.
+    pub data_plane: String,
+    /// The same, when it is a TCP address.
+    pub data_plane_address: Option<SocketAddr>,
+    /// The runtime announcement, as in the state directory's `runtime.json`.
+    pub runtime: Runtime,
+    state_dir: Arc<StateDir>,
+    audit: Arc<AuditLog>,
+    feed: Arc<Feed>,
+    sessions: Arc<Sessions>,
+    watch: JoinHandle<()>,
+    doors: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+/// Starts a broker: everything it is made of, in the order in which it comes to life.
+pub async fn start(config: Config, environment: &Environment) -> Result<Running, StartError> {
+    let now = Now::read();
+    let policy = config.policy();
+
+    let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
+    let audit = Arc::new(AuditLog::open(&config.audit, &config.instance)?);
+    audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
+
+    let feed = Arc::new(Feed::new(policy.version.clone(), config.limits.stale_after)?);
+    let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
+    let store = Store::open(state_dir.dir()).await?;
+    let (sessions, changed) = Sessions::load(&config, state_dir.key(), store, now).await?;
+    let sessions = Arc::new(sessions);
+    for session in &changed {
+        let (kind, decision) = if session.ended_ms.is_some() { (Kind::Revoke, "end") } else { (Kind::Mode, "declare") };
+        audit.append(operator::record(kind, decision, session, now)).await?;
+    }
+
+    let health = || Health { audit: audit.clone(), leases: leases.clone(), feed: feed.clone() };
+    let grants = Grants::new(
+        policy.clone(),
+        config.limits.max_unacked_uses,
+        sessions.clone(),
+        leases.clone(),
+        feed.clone(),
+        audit.clone(),
+    );
+    let data_plane = DataPlane::new(state_dir.token().clone(), &policy, grants, feed.clone(), audit.clone(), health());
+    let control = Control {
+        operator: Operator {
+            sessions: sessions.clone(),
+            feed: feed.clone(),
+            audit: audit.clone(),
+            stale_after: config.limits.stale_after,
+        },
+        sessions: sessions.clone(),
+        leases: leases.clone(),
+        health: health(),
+        credentials: config.credentials,
+        proxy: config.listen.proxy,
+    };
+
+    let filters = match &config.listen.data_plane {
+        Endpoint::Tcp(address) => Socket::tcp(*address).await?,
+        Endpoint::Unix(path) => Socket::unix(path)?,
+    };
+    let operators = Socket::unix(&config.listen.control)?;
+    let runtime = Runtime {
+        pid: std::process::id(),
+        data_plane: filters.address(),
+        control: config.listen.control,
+        audit: config.audit.path,
+    };
+    state_dir.announce(&runtime)?;
+    tracing::info!(instance = %config.instance, data_plane = %runtime.data_plane, policy = %policy.version, "serving");
+
+    let (stop, stopped) = watch::channel(false);
+    let data_plane_address = filters.tcp_address();
+    let mut doors = JoinSet::new();
+    doors.spawn(filters.serve(data_plane.router(), stopped.clone()));
+    doors.spawn(operators.serve(control.router(), stopped));
+    let watch = tokio::spawn(async move { leases.watch().await });
+    Ok(Running {
+        data_plane: runtime.data_plane.clone(),
+        data_plane_address,
+        runtime,
+        state_dir,
+        audit,
+        feed,
+        sessions,
+        watch,
+        doors,
+        stop,
+    })
+}
+
+impl Running {
+    /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
+    pub async fn shutdown(self) {
+        let Running { state_dir, audit, feed, sessions, watch, doors, stop, .. } = self;
+        feed.close();
+        stop.send_replace(true);
+        doors.join_all().await;
+        watch.abort();
+        if let Err(error) = audit.append(Record::new(Kind::Stop, Now::read().wall_ms)).await {
+            tracing::error!(%error, "the end is not on record");
+        }
+        sessions.close().await;
+        if let Err(error) = state_dir.withdraw() {
+            tracing::warn!(%error, "runtime.json is left behind");
+        }
+    }
+}
+
+/// Runs a broker until `shutdown` comes.
+pub async fn serve(
+    config: Config,
+    environment: &Environment,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let running = start(config, environment).await?;
+    shutdown.await;
+    tracing::info!("ending");
+    running.shutdown().await;
+    Ok(())
+}

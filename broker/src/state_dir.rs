@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 const KEY: &str = "instance.key";
@@ -92,7 +93,7 @@ pub struct Runtime {
 pub struct StateDir {
     dir: PrivateDir,
     _lock: File,
-    key: InstanceKey,
+    key: Arc<InstanceKey>,
     token: Secret,
 }
 
@@ -101,7 +102,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         let dir = PrivateDir::open_or_create(path)?;
         let lock = lock(&dir)?;
-        let key = InstanceKey(instance_key(&dir)?);
+        let key = Arc::new(InstanceKey(instance_key(&dir)?));
         let token = token(&dir)?;
         dir.create_dir("secrets")?;
         Ok(Self { dir, _lock: lock, key, token })
@@ -118,8 +119,8 @@ impl StateDir {
     }
 
     /// The instance's key.
-    pub fn key(&self) -> &InstanceKey {
-        &self.key
+    pub fn key(&self) -> Arc<InstanceKey> {
+        self.key.clone()
     }
 
     /// What every call on the data plane must present.

@@ -1,6 +1,16 @@
 //! The command line. One subcommand, one file; this one only chooses.
 
+pub mod audit;
+pub mod check;
+pub mod client;
 pub mod common;
+pub mod config;
+pub mod credential;
+pub mod envoy_config;
+pub mod schema;
+pub mod serve;
+pub mod session;
+pub mod table;
 
 pub use common::Common;
 
@@ -18,10 +28,26 @@ struct Cli {
 }
 
 #[derive(clap::Subcommand)]
-enum Command {}
+enum Command {
+    Serve(serve::ServeArgs),
+    Check(check::CheckArgs),
+    Session(session::SessionArgs),
+    Credential(credential::CredentialArgs),
+    Audit(audit::AuditArgs),
+    EnvoyConfig(envoy_config::EnvoyConfigArgs),
+    Schema(schema::SchemaArgs),
+}
 
 /// Reads the command line and does what it says.
 pub async fn run() -> ExitCode {
-    let Cli { common: _, command } = Cli::parse();
-    match command {}
+    let Cli { common, command } = Cli::parse();
+    match command {
+        Command::Serve(args) => serve::run(args, &common).await,
+        Command::Check(args) => check::run(args, &common).await,
+        Command::Session(args) => session::run(args, &common).await,
+        Command::Credential(args) => credential::run(args, &common).await,
+        Command::Audit(args) => audit::run(args, &common).await,
+        Command::EnvoyConfig(args) => envoy_config::run(args, &common).await,
+        Command::Schema(args) => schema::run(args, &common).await,
+    }
 }

@@ -16,7 +16,7 @@ use attache_core::injection::InjectionError;
 use attache_core::names::Name;
 use attache_core::policy::Carrier;
 use attache_core::wire::{self, WireInjection};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use slot::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub struct Issued {
 }
 
 /// How a credential stands, for operators.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Standing {
     /// The credential.
     pub name: Name,

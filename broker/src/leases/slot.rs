@@ -2,7 +2,7 @@
 
 use super::{LeaseError, Standing};
 use crate::clock::Now;
-use crate::config::{Credential, Destination};
+use crate::config::{Credential, destination_id};
 use crate::sources::{self, Environment, Mark, Source};
 use crate::state_dir::InstanceKey;
 use attache_core::Secret;
@@ -159,9 +159,4 @@ fn version(
         }
     }
     Ok(Version { fingerprint: key.fingerprint(secret), rendered, place, since_ms: now.wall_ms })
-}
-
-/// [`attache_core::policy::DestinationSpec::id`].
-fn destination_id(destination: &Destination) -> String {
-    format!("{}:{}", destination.host, destination.port)
 }

@@ -100,8 +100,14 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Loads what is stored and brings it in line with what the config declares.
-    pub async fn load(config: &Config, key: Arc<InstanceKey>, store: Store, now: Now) -> Result<Self, SessionError> {
+    /// Loads what is stored and brings it in line with what the config declares. Also answers with
+    /// the sessions that this has begun, changed or ended.
+    pub async fn load(
+        config: &Config,
+        key: Arc<InstanceKey>,
+        store: Store,
+        now: Now,
+    ) -> Result<(Self, Vec<Session>), SessionError> {
         store.forget(now.wall_ms.saturating_sub(crate::clock::millis(REMEMBERED))).await?;
         let shapes = config.credentials.iter().map(|c| (c.name.clone(), c.placeholder.clone())).collect();
         let sessions = Self {
@@ -113,13 +119,14 @@ impl Sessions {
             changing: Mutex::default(),
         };
         let rows = sessions.store.sessions().await?;
-        for row in declared::reconcile(&rows, &config.sessions, now)? {
-            sessions.store.save(&row).await?;
+        let changed = declared::reconcile(&rows, &config.sessions, now)?;
+        for row in &changed {
+            sessions.store.save(row).await?;
         }
         for row in sessions.store.sessions().await? {
             sessions.enter(Session::of_row(row, now));
         }
-        Ok(sessions)
+        Ok((sessions, changed.into_iter().map(|row| Session::of_row(row, now)).collect()))
     }
 
     /// Whose placeholder and token these are. All evidence must name one live session.

@@ -27,7 +27,7 @@ impl World {
     async fn load_at(&self, now: Now) -> Sessions {
         let dir = PrivateDir::open_or_create(&self.temp.path().join("state")).unwrap();
         let store = Store::open(&dir).await.unwrap();
-        Sessions::load(&self.config, Arc::new(InstanceKey::new([7; 32])), store, now).await.unwrap()
+        Sessions::load(&self.config, Arc::new(InstanceKey::new([7; 32])), store, now).await.unwrap().0
     }
 }
 

@@ -1,0 +1,113 @@
+//! Answers: JSON, and one mapping from errors to statuses.
+
+use crate::audit::Unavailable;
+use crate::changes::TooManyWorkers;
+use crate::operator::OperatorError;
+use crate::sessions::SessionError;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why a call was not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The body is not what this call takes. Says where, never what stands there.
+    #[error("the body is not valid: line {line}, column {column}")]
+    Body {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1; 0 for the line as a whole.
+        column: usize,
+    },
+    /// The body is too long, or did not arrive.
+    #[error("{}", .0.body_text())]
+    Unread(#[from] BytesRejection),
+    /// The query is not what this call takes.
+    #[error("the query is not valid")]
+    Query,
+    /// A worker, nonce or name of another form.
+    #[error("{0} is not valid")]
+    Field(&'static str),
+    /// No such route.
+    #[error("there is nothing here")]
+    NotFound,
+    /// No, wrong or more than one token: the same answer for all.
+    #[error("unauthorized")]
+    Unauthorized,
+    /// The audit log is broken.
+    #[error(transparent)]
+    Audit(#[from] Unavailable),
+    /// One worker too many.
+    #[error(transparent)]
+    Workers(#[from] TooManyWorkers),
+    /// The session cannot be made or changed.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            ApiError::Body { .. } | ApiError::Query | ApiError::Field(_) => StatusCode::BAD_REQUEST,
+            ApiError::Unread(rejection) => rejection.status(),
+            ApiError::NotFound => StatusCode::NOT_FOUND,
+            ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiError::Audit(_) | ApiError::Workers(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Session(error) => match error {
+                SessionError::Unknown(_) => StatusCode::NOT_FOUND,
+                SessionError::Declared(_) | SessionError::NameTaken(_) => StatusCode::CONFLICT,
+                SessionError::NoSuchCredential(_) | SessionError::NoCredential | SessionError::NoTime => {
+                    StatusCode::BAD_REQUEST
+                }
+                SessionError::Store(_) | SessionError::NoRandomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+        }
+    }
+}
+
+impl From<OperatorError> for ApiError {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Session(error) => error.into(),
+            OperatorError::Audit(error) => error.into(),
+        }
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(_: QueryRejection) -> Self {
+        ApiError::Query
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body {
+            error: String,
+        }
+        json_with(self.status(), &Body { error: self.to_string() })
+    }
+}
+
+/// Reads a JSON body: unknown and duplicate fields, depth and trailing text are refused.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // The error's own text may quote the body.
+    serde_json::from_slice(body).map_err(|error| ApiError::Body { line: error.line(), column: error.column() })
+}
+
+/// 200, in JSON.
+pub fn json(value: &impl Serialize) -> Response {
+    json_with(StatusCode::OK, value)
+}
+
+/// Any status, in JSON. Answers may hold secrets: nobody may keep them.
+pub fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
+    // Plain structs with text keys cannot fail to serialise.
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    let json = HeaderValue::from_static(attache_core::wire::JSON);
+    let no_store = HeaderValue::from_static("no-store");
+    (status, [(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)], body).into_response()
+}

@@ -1,0 +1,95 @@
+//! What the operator's door says and hears: one set of types for the broker and for its command line.
+
+use crate::changes::Applied;
+use crate::clock::{Now, millis};
+use crate::sessions::Session;
+use attache_core::names::Name;
+use attache_core::policy::AccessMode;
+use serde::{Deserialize, Serialize};
+
+/// A session, as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionView {
+    /// Its name.
+    pub name: Name,
+    /// Its id, as in audit records.
+    pub id: String,
+    /// `live`, `expired` or `revoked`.
+    pub state: String,
+    /// What it may do.
+    pub access_mode: AccessMode,
+    /// What it may use.
+    pub credentials: Vec<Name>,
+    /// Whether the config declares it.
+    pub declared: bool,
+    /// When it was made, in Unix milliseconds.
+    pub created_ms: u64,
+    /// When it expires, in Unix milliseconds; `null`: it does not.
+    pub expires_ms: Option<u64>,
+    /// How long it lives yet, in milliseconds; `null`: it does not expire.
+    pub remaining_ms: Option<u64>,
+}
+
+impl SessionView {
+    /// A session as it is now.
+    pub fn of(session: &Session, now: Now) -> Self {
+        Self {
+            name: session.name.clone(),
+            id: session.id.clone(),
+            state: session.state(now).into(),
+            access_mode: session.access_mode,
+            credentials: session.credentials.clone(),
+            declared: session.declaration.is_some(),
+            created_ms: session.created_ms,
+            expires_ms: session.expires.map(|expires| expires.wall_ms),
+            remaining_ms: session.expires.map(|_| millis(session.remaining(now))),
+        }
+    }
+}
+
+/// Asks for a new session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSession {
+    /// Its name.
+    pub name: Name,
+    /// What it may use.
+    pub credentials: Vec<Name>,
+    /// What it may do.
+    #[serde(default)]
+    pub access_mode: AccessMode,
+    /// How long it lives, in milliseconds; `null`: until it is revoked.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
+}
+
+/// Asks for another access mode.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetAccessMode {
+    /// The new one.
+    pub access_mode: AccessMode,
+}
+
+/// What a change has come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changed {
+    /// The session as it is now.
+    pub session: SessionView,
+    /// Where the change is in force.
+    pub applied: Applied,
+    /// Whether it is in the audit log.
+    pub recorded: bool,
+}
+
+/// One variable for an agent's environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value: a placeholder, a session token or a URL, never a secret.
+    pub value: String,
+}

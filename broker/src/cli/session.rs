@@ -1,0 +1,206 @@
+//! `attache session …`: who may use what, until when.
+
+use super::client::{Client, ClientError, failed};
+use super::common::{Common, FAILED, complain, say};
+use super::table::table;
+use crate::api::view::{Changed, CreateSession, SessionView, SetAccessMode, Variable};
+use attache_core::names::Name;
+use attache_core::policy::AccessMode;
+use http::Method;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Sessions: who may use what, until when
+#[derive(Debug, clap::Args)]
+pub struct SessionArgs {
+    #[command(subcommand)]
+    command: SessionCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum SessionCommand {
+    /// Make a session
+    Create {
+        /// Its name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+        /// A credential it may use; say it once for each
+        #[arg(long = "credential", value_name = "NAME", value_parser = Name::parse, required = true)]
+        credentials: Vec<Name>,
+        /// What it may do: read-only or read-write
+        #[arg(long, value_name = "MODE", value_parser = access_mode, default_value = "read-write")]
+        access_mode: AccessMode,
+        /// How long it lives, e.g. 15m or 8h [default: until it is revoked]
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        ttl: Option<Duration>,
+    },
+    /// List sessions
+    List {
+        /// Those that are over, too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one session
+    Show {
+        /// Its name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+    },
+    /// Print what an agent's environment needs: placeholders and URLs, never a secret
+    Env {
+        /// The session's name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+        /// sh: lines to eval; json: an object
+        #[arg(long, value_enum, default_value = "sh")]
+        format: Format,
+    },
+    /// Set what a session may do, on all workers
+    SetAccessMode {
+        /// The session's name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+        /// read-only or read-write
+        #[arg(value_name = "MODE", value_parser = access_mode)]
+        mode: AccessMode,
+    },
+    /// End a session, on all workers
+    Revoke {
+        /// The session's name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Sh,
+    Json,
+}
+
+fn access_mode(text: &str) -> Result<AccessMode, &'static str> {
+    let modes = [AccessMode::ReadOnly, AccessMode::ReadWrite];
+    modes.into_iter().find(|mode| mode.as_str() == text).ok_or("expected read-only or read-write")
+}
+
+/// Does what the arguments say.
+pub async fn run(args: SessionArgs, common: &Common) -> ExitCode {
+    let client = match Client::of(common) {
+        Ok(client) => client,
+        Err(code) => return code,
+    };
+    act(args.command, &client, common.json).await.unwrap_or_else(failed)
+}
+
+async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<ExitCode, ClientError> {
+    match command {
+        SessionCommand::Create { name, credentials, access_mode, ttl } => {
+            let ttl_ms = ttl.map(crate::clock::millis);
+            let wish = CreateSession { name, credentials, access_mode, ttl_ms };
+            let session: SessionView = client.change(Method::POST, "/v1/sessions", &wish).await?;
+            let name = &session.name;
+            answer(json, &session, || format!("{name} is live; give its agent: attache session env {name}"));
+        }
+        SessionCommand::List { all } => {
+            let mut sessions: Vec<SessionView> = client.read("/v1/sessions").await?;
+            sessions.retain(|session| all || session.state == "live");
+            answer(json, &sessions, || {
+                table(
+                    &["NAME", "STATE", "ACCESS", "CREDENTIALS", "EXPIRES", "ID"],
+                    &sessions.iter().map(row).collect::<Vec<_>>(),
+                )
+            });
+        }
+        SessionCommand::Show { name } => {
+            let session: SessionView = client.read(&path(&name, "")).await?;
+            answer(json, &session, || {
+                let head = ["name", "state", "access", "credentials", "expires", "id"];
+                let lines = head.iter().zip(row(&session)).map(|(head, cell)| format!("{head:12}{cell}"));
+                lines.collect::<Vec<_>>().join("\n")
+            });
+        }
+        SessionCommand::Env { name, format } => {
+            let variables: Vec<Variable> = client.read(&path(&name, "/env")).await?;
+            let object: BTreeMap<_, _> = variables.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
+            answer(json || format == Format::Json, &object, || {
+                variables.iter().map(export).collect::<Vec<_>>().join("\n")
+            });
+        }
+        SessionCommand::SetAccessMode { name, mode } => {
+            let wish = SetAccessMode { access_mode: mode };
+            let done = client.change(Method::PUT, &path(&name, "/access-mode"), &wish).await?;
+            return Ok(changed(json, &done, &format!("{name} is {}", mode.as_str())));
+        }
+        SessionCommand::Revoke { name } => {
+            let done = client.change(Method::POST, &path(&name, "/revoke"), &()).await?;
+            return Ok(changed(json, &done, &format!("{name} is revoked")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn answer(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) {
+    if json {
+        say(serde_json::to_string_pretty(value).unwrap_or_default());
+    } else {
+        say(text());
+    }
+}
+
+fn changed(json: bool, done: &Changed, what: &str) -> ExitCode {
+    answer(json, done, || {
+        let applied = &done.applied;
+        let mut text =
+            format!("{what}: applied on {}/{} workers in {} ms", applied.applied, applied.total, applied.took_ms);
+        if !applied.waiting.is_empty() {
+            text.push_str(&format!("\nnot heard from: {}", applied.waiting.join(", ")));
+        }
+        text
+    });
+    if done.recorded {
+        return ExitCode::SUCCESS;
+    }
+    complain(FAILED, "the change is in force, but the audit log cannot be written: see `attache doctor`")
+}
+
+fn path(name: &Name, rest: &str) -> String {
+    format!("/v1/sessions/{name}{rest}")
+}
+
+fn row(session: &SessionView) -> Vec<String> {
+    let credentials: Vec<_> = session.credentials.iter().map(Name::as_str).collect();
+    let expires = match session.remaining_ms {
+        None => "never".to_owned(),
+        Some(0) => "over".to_owned(),
+        Some(ms) => format!("in {}", humantime::format_duration(Duration::from_secs(ms.div_ceil(1000)))),
+    };
+    vec![
+        session.name.to_string(),
+        session.state.clone(),
+        session.access_mode.as_str().to_owned(),
+        credentials.join(","),
+        expires,
+        session.id.clone(),
+    ]
+}
+
+/// One line for a shell. Values are ours, and quoted all the same.
+fn export(variable: &Variable) -> String {
+    format!("export {}='{}'", variable.name, variable.value.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_was_exported() {
+        let value = "a'b $(c) \\ \"d\"".to_owned();
+        let line = export(&Variable { name: "X".into(), value: value.clone() });
+        let script = format!("{line}\nprintf %s \"$X\"");
+        let shown = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(shown.stdout).unwrap(), value);
+    }
+}

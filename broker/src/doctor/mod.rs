@@ -88,8 +88,10 @@ pub fn examine(config: &EnvoyConfig<'_>) -> Vec<Finding> {
     let scene = Scene::new(config);
     let mut findings: Vec<Finding> = Vec::new();
     for check in CHECKS {
-        for symptom in (check.find)(&scene) {
-            // Two connection managers may share one route table: its faults are told once.
+        let mut symptoms = (check.find)(&scene);
+        symptoms.sort_by_key(|symptom| symptom.severity);
+        for symptom in symptoms {
+            // A route table may be shared, a switch may serve many routes: the worst is told, once.
             let told = |earlier: &Finding| earlier.check == check.id && earlier.path == symptom.path;
             if !findings.iter().any(told) {
                 findings.push(check.signed(symptom));

@@ -79,9 +79,9 @@ pub(super) const FILTER_DISABLED: Check = Check {
 
 fn switched_off(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
     // A body that no judge has read is refused by the gate where a rule needs it; a gate is needed always.
-    let ours = || hcm.filters.iter().filter(|filter| filter.is_gate());
+    let gates = || hcm.filters.iter().filter(|filter| filter.is_gate());
     let mut symptoms = Vec::new();
-    for filter in ours() {
+    for filter in gates() {
         let optional = filter.node.field("is_optional").filter(Node::is_true);
         symptoms
             .extend(optional.map(|node| Symptom::fail(node.path(), "an Envoy without wasm drops the filter silently")));
@@ -89,17 +89,13 @@ fn switched_off(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
             symptoms.push(Symptom::fail(filter.node.path(), "another filter decides whether ours runs"));
         }
     }
-    let forwarding = hcm.routes.iter().filter(|route| route.action.is_some() && !route.is_managed);
-    for route in forwarding {
-        // A conditional filter was told above.
-        let Some(off) = ours().filter(|filter| !filter.is_conditional).find_map(|filter| route.switched_off(filter))
-        else {
-            continue;
-        };
+    for route in hcm.routes.iter().filter(|route| route.action.is_some() && !route.is_managed) {
+        let Some(off) = gates().find_map(|gate| route.switched_off(gate)) else { continue };
         let found = format!("off for {}", route.node.path());
-        symptoms.push(match route.clusters().into_iter().find(|name| scene.is_managed(name)) {
-            Some(cluster) => Symptom::fail(off.path(), format!("{found}, which leads to managed {cluster:?}")),
-            None => Symptom::warn(off.path(), found),
+        let shut = route.guard().is_some() && !route.clusters().iter().any(|name| scene.is_managed(name));
+        symptoms.push(match shut {
+            true => Symptom::warn(off.path(), format!("{found}, which opens for a verdict only")),
+            false => Symptom::fail(off.path(), found),
         });
     }
     symptoms

@@ -14,15 +14,12 @@ pub(super) const ROUTE_GUARD: Check = Check {
     find: |scene| scene.guarded().flat_map(|hcm| unguarded(scene, hcm)).collect(),
 };
 
-/// The filter state the gate writes. Its value names the cluster first.
-const VERDICT: &str = "wasm.attache";
-
+/// A guard is a prefix of the verdict, which names the cluster first.
 fn unguarded(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
     let trusting = hcm.filters.iter().filter_map(|filter| filter.plugin.as_ref()).any(|plugin| plugin.trusts_routes);
     let mut symptoms = Vec::new();
     for route in hcm.routes.iter().filter(|route| route.is_managed && !scene.stays_inside(route)) {
-        let states = route.node.list("match.filter_state");
-        let Some(guard) = states.iter().find(|state| state.text("key") == Some(VERDICT)) else {
+        let Some(guard) = route.guard() else {
             let path = route.node.would_be("match.filter_state");
             symptoms.push(match trusting {
                 true => Symptom::fail(path, "absent, though the gate's configuration says guarded: true"),

@@ -3,6 +3,9 @@
 use super::super::node::Node;
 use super::{HttpFilter, kind};
 
+/// The filter state the gate writes. Its value names the cluster first.
+const VERDICT: &str = "wasm.attache";
+
 /// One route of a connection manager.
 #[derive(Debug)]
 pub(in super::super) struct Route<'a> {
@@ -46,14 +49,20 @@ impl<'a> Route<'a> {
         named.into_iter().chain(self.weights().iter().filter_map(|entry| entry.text("name"))).collect()
     }
 
+    /// The matcher that opens this route for a verdict of the gate only.
+    pub fn guard(&self) -> Option<Node<'a>> {
+        self.node.list("match.filter_state").into_iter().find(|state| state.text("key") == Some(VERDICT))
+    }
+
     /// Every level whose settings reach this route, outermost first.
     pub fn levels(&self) -> impl Iterator<Item = &Node<'a>> {
         self.above.iter().chain([&self.node])
     }
 
-    /// Whether this filter is our gate, and runs on every request that takes this route.
+    /// Whether this filter is our gate, and on for this route. A gate inside another filter counts:
+    /// that it may be skipped is told once, and all else is still checked.
     pub fn runs(&self, filter: &HttpFilter<'a>) -> bool {
-        filter.is_gate() && !filter.is_conditional && self.switched_off(filter).is_none()
+        filter.is_gate() && self.switched_off(filter).is_none()
     }
 
     /// Where this filter is switched off for the route. The most specific level decides; one that

@@ -164,3 +164,6 @@ fn begin(snapshot: &Snapshot, asked: &Asked) -> Flight {
         void: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Records are numbered without gaps, kept until acknowledged, and bounded.
+
+use super::records::record;
+use super::{Desk, api, usual};
+use crate::fixture::test;
+use crate::refusal::Reason;
+use crate::wire::{AuditAnswer, UseKind, UseRecord};
+use crate::worker::{Call, Outcome};
+use std::rc::Rc;
+
+fn parsed(batch: &str) -> Vec<UseRecord> {
+    batch.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn numbers(batch: &str) -> Vec<u64> {
+    parsed(batch).iter().map(|record| record.seq).collect()
+}
+
+fn refused() -> Outcome {
+    Outcome::Refused(Reason::HostNotAllowed, None)
+}
+
+#[test]
+fn records_are_numbered_from_one_without_gaps() {
+    let mut desk = Desk::ready();
+    assert!(desk.batch().is_none(), "nothing to say");
+    (0..3).for_each(|_| record(&mut desk, &api(), &refused()));
+    let (token, batch) = desk.batch().unwrap();
+    assert_eq!(numbers(&batch), [1, 2, 3]);
+    record(&mut desk, &api(), &Outcome::Undecided);
+    desk.answer(token, &AuditAnswer { acked: 3 });
+    desk.wait(100);
+    assert_eq!(numbers(&desk.batch().unwrap().1), [4]);
+}
+
+#[test]
+fn a_batch_names_its_worker() {
+    let mut desk = Desk::ready();
+    record(&mut desk, &api(), &refused());
+    let (_, dispatch) = desk.take(Call::Audit).unwrap();
+    assert_eq!((dispatch.method, &*dispatch.path), ("POST", "/v1/audit?worker=0000000a"));
+}
+
+#[test]
+fn what_is_not_acknowledged_is_sent_again() {
+    let mut desk = Desk::ready();
+    (0..2).for_each(|_| record(&mut desk, &api(), &refused()));
+    let (mut token, batch) = desk.batch().unwrap();
+    type Answer = fn(&mut Desk, u32);
+    let unacknowledged: [(&str, Answer); 5] = [
+        ("a broken link", |desk, token| drop(desk.fail(token))),
+        ("a part", |desk, token| drop(desk.answer(token, &AuditAnswer { acked: 1 }))),
+        ("nothing", |desk, token| drop(desk.answer(token, &AuditAnswer { acked: 0 }))),
+        ("an odd answer", |desk, token| drop(desk.answer_with(token, Some(200), true, b"{\"acked\":2,\"acked\":2}"))),
+        ("another type", |desk, token| drop(desk.answer_with(token, Some(200), false, b"{\"acked\":2}"))),
+    ];
+    for (what, answer) in unacknowledged {
+        answer(&mut desk, token);
+        desk.wait(199);
+        assert!(desk.batch().is_none(), "{what}: not at once");
+        desk.wait(1);
+        let again = desk.batch().unwrap_or_else(|| panic!("{what}: again"));
+        assert_eq!(again.1, batch, "{what}: the same bytes");
+        token = again.0;
+    }
+    desk.answer(token, &AuditAnswer { acked: 2 });
+    desk.wait(1_000);
+    assert!(desk.batch().is_none());
+}
+
+#[test]
+fn a_batch_that_cannot_be_sent_is_kept() {
+    let mut desk = Desk::ready();
+    record(&mut desk, &api(), &refused());
+    let due = desk.worker.due(desk.now(), String::new);
+    let call = due.into_iter().map(|d| d.call).find(|call| *call == Call::Audit).unwrap();
+    assert!(desk.worker.unsent(call, desk.now()).is_empty());
+    desk.wait(200);
+    assert_eq!(numbers(&desk.batch().unwrap().1), [1]);
+}
+
+#[test]
+fn uses_without_acknowledgement_are_bounded() {
+    let mut desk = Desk::ready();
+    let mut answer = usual();
+    answer.max_unacked_uses = 3;
+    let grant = desk.have_granted(&api(), answer);
+    for _ in 0..3 {
+        assert!(desk.worker.admits(&grant));
+        record(&mut desk, &api(), &Outcome::Forwarded(Rc::clone(&grant)));
+    }
+    assert!(!desk.worker.admits(&grant));
+    let (token, _) = desk.batch().unwrap();
+    assert!(!desk.worker.admits(&grant), "sent is not acknowledged");
+    desk.fail(token);
+    assert!(!desk.worker.admits(&grant));
+    desk.wait(200);
+    let (token, _) = desk.batch().unwrap();
+    desk.answer(token, &AuditAnswer { acked: 3 });
+    assert!(desk.worker.admits(&grant));
+}
+
+#[test]
+fn a_grant_that_admits_nothing_is_never_used() {
+    let mut desk = Desk::ready();
+    let mut answer = usual();
+    answer.max_unacked_uses = 0;
+    let grant = desk.have_granted(&api(), answer);
+    assert!(!desk.worker.admits(&grant));
+}
+
+#[test]
+fn refusals_beyond_the_bound_are_counted_and_uses_are_always_kept() {
+    const MOST: u64 = 16_384;
+    let mut desk = Desk::ready();
+    let grant = desk.have_granted(&api(), usual());
+    (0..MOST).for_each(|_| record(&mut desk, &api(), &refused()));
+    (0..5).for_each(|_| record(&mut desk, &api(), &refused()));
+    record(&mut desk, &api(), &Outcome::Undecided);
+    record(&mut desk, &api(), &Outcome::Forwarded(grant));
+    record(&mut desk, &api(), &Outcome::Passed);
+    let (token, batch) = desk.batch().unwrap();
+    let records = parsed(&batch);
+    assert_eq!(records.iter().map(|r| r.seq).collect::<Vec<_>>(), (1..=MOST + 3).collect::<Vec<_>>());
+    let kinds: Vec<_> = records.iter().rev().take(4).map(|r| r.kind).collect();
+    assert_eq!(kinds, [UseKind::Gap, UseKind::Use, UseKind::Use, UseKind::Deny]);
+    let gap = records.last().unwrap();
+    assert_eq!(gap.reason.as_deref(), Some("6 refusals not kept"));
+    assert!(!gap.auth_injected);
+    desk.answer(token, &AuditAnswer { acked: MOST + 3 });
+    desk.wait(100);
+    assert!(desk.batch().is_none(), "the gap is told once");
+    record(&mut desk, &api(), &refused());
+    assert_eq!(numbers(&desk.batch().unwrap().1), [MOST + 4], "and refusals are kept again");
+}

@@ -1,0 +1,162 @@
+//! One question for each asker, however many requests wait for its answer.
+
+use super::{Answer, Desk, Learnt, TIMEOUT, api, grants, learnt, usual};
+use crate::digest::Digest;
+use crate::fixture::{ANOTHER, PLACEHOLDER, SESSION, get, test};
+use crate::refusal::Reason;
+use crate::time::Millis;
+use crate::worker::Call;
+
+#[test]
+fn two_thousand_holders_ask_once() {
+    let mut desk = Desk::ready();
+    (1..=2_000).for_each(|context| desk.hold(context, &api()));
+    let question = desk.question();
+    assert_eq!(desk.questions().len(), 0, "nobody asks again while the answer is awaited");
+    let woken = desk.grant(&question, usual());
+    assert_eq!(woken, (1..=2_000).map(|context| (context, Learnt::Granted)).collect::<Vec<_>>());
+    assert_eq!(desk.find(&api()), Some(Learnt::Granted));
+    assert_eq!(desk.questions().len(), 0, "the next one needs no question");
+}
+
+#[test]
+fn a_question_names_the_asker_by_digests_alone() {
+    let mut desk = Desk::ready();
+    let request = api().with("x-attache-session", SESSION);
+    desk.hold(1, &request);
+    let asks = desk.question().asks;
+    assert_eq!(asks.destination, "api.github.com:443");
+    assert_eq!(asks.worker, "0000000a");
+    assert_eq!(asks.evidence.placeholder, Some(Digest::of(PLACEHOLDER.as_bytes())));
+    assert_eq!(asks.evidence.session_token, Some(Digest::of(SESSION.as_bytes())));
+    let written = serde_json::to_string(&asks).unwrap();
+    assert!(!written.contains(PLACEHOLDER) && !written.contains(SESSION));
+}
+
+#[test]
+fn different_askers_never_share_an_answer() {
+    let mut desk = Desk::ready();
+    let to = |authority: &str| get(authority, "/x");
+    let askers = [
+        to("api.github.com").bearer(PLACEHOLDER),
+        to("api.github.com").bearer(ANOTHER),
+        to("github.com").bearer(PLACEHOLDER),
+        to("api.github.com").with("x-attache-session", PLACEHOLDER),
+        to("api.github.com").bearer(PLACEHOLDER).with("x-attache-session", PLACEHOLDER),
+        to("api.github.com").bearer(PLACEHOLDER).with("x-attache-session", ANOTHER),
+        to("api.github.com").bearer(&format!("{PLACEHOLDER}0")),
+    ];
+    for (context, asker) in (1..).zip(&askers) {
+        desk.hold(context, asker);
+    }
+    let questions = desk.questions();
+    assert_eq!(questions.len(), askers.len());
+    let first = questions.iter().find(|q| {
+        q.asks.destination == "api.github.com:443"
+            && q.asks.evidence.placeholder == Some(Digest::of(PLACEHOLDER.as_bytes()))
+            && q.asks.evidence.session_token.is_none()
+    });
+    assert_eq!(desk.grant(first.unwrap(), usual()), [(1, Learnt::Granted)]);
+    let known: Vec<_> = askers.iter().map(|asker| desk.find(asker).is_some()).collect();
+    assert_eq!(known, [true, false, false, false, false, false, false]);
+}
+
+#[test]
+fn one_asker_shares_an_answer_however_it_writes() {
+    let mut desk = Desk::ready();
+    desk.have_granted(&api(), usual());
+    for same in [
+        get("API.GITHUB.COM:443", "/other?a=1").with("x-api-key", PLACEHOLDER),
+        get("localhost", "/github/x").with("authorization", format!("token {PLACEHOLDER}")),
+    ] {
+        assert_eq!(desk.find(&same), Some(Learnt::Granted));
+    }
+}
+
+#[test]
+fn who_has_left_is_not_woken() {
+    let mut desk = Desk::ready();
+    (1..=4).for_each(|context| desk.hold(context, &api()));
+    desk.worker.leave(1);
+    let question = desk.question();
+    desk.worker.leave(3);
+    assert_eq!(desk.grant(&question, usual()), [(2, Learnt::Granted), (4, Learnt::Granted)]);
+}
+
+#[test]
+fn an_answer_that_nobody_awaits_any_more_is_kept() {
+    let mut desk = Desk::ready();
+    desk.hold(1, &api());
+    let question = desk.question();
+    desk.worker.leave(1);
+    assert_eq!(desk.grant(&question, usual()), []);
+    assert_eq!(desk.find(&api()), Some(Learnt::Granted));
+}
+
+#[test]
+fn who_joins_late_is_served_by_the_same_answer() {
+    let mut desk = Desk::ready();
+    desk.hold(1, &api());
+    let question = desk.question();
+    desk.hold(2, &api());
+    assert_eq!(desk.questions().len(), 0);
+    assert_eq!(desk.grant(&question, usual()), [(1, Learnt::Granted), (2, Learnt::Granted)]);
+}
+
+#[test]
+fn a_callout_that_cannot_be_sent_refuses() {
+    let mut desk = Desk::ready();
+    desk.hold(1, &api());
+    let due = desk.worker.due(Millis(desk.now), || "0".repeat(32));
+    let call = due.into_iter().map(|d| d.call).find(|call| matches!(call, Call::Grant(..))).unwrap();
+    let woken = learnt(desk.worker.unsent(call, Millis(desk.now)));
+    assert_eq!(woken, [(1, Learnt::Refused(Reason::BrokerUnavailable))]);
+    desk.hold(2, &api());
+    assert_eq!(desk.questions().len(), 1, "the next one asks anew");
+}
+
+#[test]
+fn an_answer_counts_once() {
+    let mut desk = Desk::ready();
+    desk.hold(1, &api());
+    let question = desk.question();
+    let answer = grants(&question, usual());
+    assert_eq!(desk.answer(question.token, &answer).len(), 1);
+    desk.hold(2, &get("api.github.com", "/").bearer(ANOTHER));
+    assert_eq!(desk.answer(question.token, &answer), []);
+    assert_eq!(desk.answer(9_999, &answer), [], "nobody sent that");
+}
+
+#[test]
+fn a_lost_callout_refuses_its_holders_in_time() {
+    let mut desk = Desk::ready();
+    desk.hold(1, &api());
+    let lost = desk.question();
+    desk.wait(TIMEOUT + 500);
+    assert_eq!(learnt(desk.worker.overdue(desk.now())), [], "the proxy's own timeout comes first");
+    desk.wait(1);
+    let woken = learnt(desk.worker.overdue(desk.now()));
+    assert_eq!(woken, [(1, Learnt::Refused(Reason::BrokerUnavailable))]);
+    assert_eq!(learnt(desk.worker.overdue(desk.now())), [], "once");
+
+    // The answer that comes after all must not land the next flight of the same asker.
+    desk.hold(2, &api());
+    let next = desk.question();
+    assert_ne!(lost.asks.nonce, next.asks.nonce);
+    assert_eq!(desk.grant(&lost, usual()), []);
+    assert_eq!(desk.find(&api()), None);
+    assert_eq!(desk.grant(&next, usual()), [(2, Learnt::Granted)]);
+}
+
+#[test]
+fn a_question_is_sent_at_the_next_tick() {
+    let mut desk = Desk::ready();
+    assert_eq!(desk.worker.next_tick(), Millis(50), "nothing presses");
+    desk.hold(1, &api());
+    assert_eq!(desk.worker.next_tick(), Millis(1));
+    let question = desk.question();
+    assert_eq!(desk.worker.next_tick(), Millis(50));
+    let answer = Answer { status: None, is_json: false, body: b"" };
+    assert_eq!(desk.worker.answered(question.token, &answer, desk.now()).len(), 1);
+    assert_eq!(Desk::new().worker.next_tick(), Millis(1), "without a policy everything waits");
+}

@@ -5,21 +5,25 @@
 //! shows a captured log unless a test is failing. It may panic: its errors are for people.
 
 pub mod agent;
+pub mod attache;
 pub mod ca;
 pub mod envoy;
 pub mod fake_broker;
 pub mod fields;
 pub mod oracle;
 pub mod secrets;
+pub mod stack;
 pub mod upstream;
 pub mod util;
 pub mod wire;
 
 pub use agent::{Agent, Response, Unanswered};
+pub use attache::Attache;
 pub use ca::Ca;
 pub use envoy::Envoy;
 pub use fake_broker::FakeBroker;
 pub use fields::Fields;
 pub use oracle::Oracle;
 pub use secrets::Secrets;
+pub use stack::{Plan, Stack};
 pub use upstream::{Recorded, Reply, Upstream};

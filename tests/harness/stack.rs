@@ -1,0 +1,287 @@
+//! A whole Attaché: upstream, broker (real or fake), a real Envoy with the compiled filter, and the
+//! oracle that watches all of them. The bootstrap is the one that `attache envoy-config` prints.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use attache_broker::cli::common::Common;
+use attache_broker::cli::envoy_config::MachineArgs;
+use attache_broker::config::{Config, Overrides};
+use attache_broker::envoy::{self, LISTENER, Shape};
+use attache_core::placeholder::Shape as Placeholder;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::attache::Attache;
+use crate::envoy::{Envoy, Options};
+use crate::fake_broker::{FakeBroker, Grant};
+use crate::{Agent, Ca, Oracle, Response, Secrets, Upstream, util};
+
+/// The GitHub token of every stack.
+pub const GITHUB: &str = "ghp_TheRealTokenOfTheUser0123456789abcd";
+/// The custom credential's secret: full of characters that mean something somewhere.
+pub const CUSTOM: &str = "cu$tom&secret#with:odd=bytes+inside/it?";
+/// How long a test waits for what must come.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// Hosts of the standard config, all of them served by the one upstream.
+const HOSTS: [&str; 5] = ["api.github.com", "uploads.github.com", "github.com", "api.custom.test", "query.custom.test"];
+
+/// What is written before a stack starts.
+pub struct Plan {
+    sessions: String,
+    limits: String,
+    extra: String,
+    missing: String,
+    /// Envoy's worker threads.
+    pub concurrency: u32,
+    /// The filter's module.
+    pub filter: PathBuf,
+    edit: Box<dyn FnOnce(&mut Value) + Send>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            sessions: "  - {name: writer, credentials: [github, custom, query]}\n  \
+                         - {name: reader, credentials: [github, custom, query], access_mode: read-only}\n"
+                .into(),
+            limits: String::new(),
+            extra: String::new(),
+            missing: "deny".into(),
+            concurrency: 1,
+            filter: util::filter_wasm(),
+            edit: Box::new(|_| ()),
+        }
+    }
+}
+
+impl Plan {
+    /// One line of `limits:`.
+    pub fn limit(mut self, line: &str) -> Self {
+        self.limits += &format!("  {line}\n");
+        self
+    }
+
+    /// YAML at the top level.
+    pub fn extra(mut self, yaml: &str) -> Self {
+        self.extra += yaml;
+        self
+    }
+
+    /// `missing_placeholder` of the custom credential.
+    pub fn missing_placeholder(mut self, what: &str) -> Self {
+        self.missing = what.into();
+        self
+    }
+
+    /// Envoy's worker threads.
+    pub fn workers(mut self, n: u32) -> Self {
+        self.concurrency = n;
+        self
+    }
+
+    /// The build of the filter that a request can make trap.
+    pub fn with_traps(mut self) -> Self {
+        self.filter = util::filter_trap_wasm();
+        self
+    }
+
+    /// Changes the bootstrap before Envoy reads it.
+    pub fn edit(mut self, edit: impl FnOnce(&mut Value) + Send + 'static) -> Self {
+        self.edit = Box::new(edit);
+        self
+    }
+
+    /// Starts everything, with the real broker.
+    pub async fn start(self) -> Stack<Attache> {
+        let site = Site::new(&[]).await;
+        let data_plane = SocketAddr::from(([127, 0, 0, 1], util::free_port()));
+        let config = self.write(&site, data_plane);
+        let broker = Attache::serve(&site.config_path(), &[("QUERY_KEY", CUSTOM)]).await;
+        self.finish(site, broker, config).await
+    }
+
+    /// Starts everything, with a broker that misbehaves on demand. Its only session is granted
+    /// the GitHub token everywhere.
+    pub async fn start_with_fake(self) -> Stack<FakeBroker> {
+        let fake = FakeBroker::start().await;
+        let site = Site::new(&[("fake", fake.audit_path())]).await;
+        let config = self.write(&site, fake.addr());
+        fake.policy(serde_json::to_value(config.policy()).expect("a policy is JSON"));
+        fake.grant(Grant::header("github", "authorization", &format!("Bearer {GITHUB}")));
+        let token = config.state_dir.join(envoy::TOKEN_FILE);
+        std::fs::create_dir_all(&config.state_dir).expect("the state directory");
+        std::fs::write(token, SDS).expect("the token");
+        self.finish(site, fake, config).await
+    }
+
+    fn write(&self, site: &Site, data_plane: SocketAddr) -> Config {
+        let Self { sessions, limits, extra, missing, .. } = self;
+        let dial = format!("{{address: '{}', ca_file: {}}}", site.upstream.addr(), site.ca.pem_path().display());
+        let limits = if limits.is_empty() { String::new() } else { format!("limits:\n{limits}") };
+        let yaml = format!(
+            "state_dir: state\n\
+             listen: {{proxy: '127.0.0.1:0', data_plane: '{data_plane}'}}\n\
+             credentials:\n\
+             \x20 github:\n    preset: github\n    destinations:\n\
+             \x20     - {{host: api.github.com, upstream: {dial}}}\n\
+             \x20     - {{host: uploads.github.com, upstream: {dial}}}\n\
+             \x20     - {{host: github.com, upstream: {dial}}}\n\
+             \x20 custom:\n    source: {{file: custom_key}}\n    inject: {{header: X-Custom-Key, format: 'Key {{}}'}}\n\
+             \x20   missing_placeholder: {missing}\n    agent_env: {{CUSTOM_KEY: placeholder}}\n\
+             \x20   destinations: [{{host: api.custom.test, paths: [/v1/], upstream: {dial}}}]\n\
+             \x20 query:\n    source: {{env: QUERY_KEY}}\n    inject: {{query: key}}\n\
+             \x20   destinations: [{{host: query.custom.test, upstream: {dial}}}]\n\
+             sessions:\n{sessions}{limits}{extra}"
+        );
+        std::fs::write(site.config_path(), yaml).expect("the config");
+        site.keep("github_token", GITHUB);
+        site.keep("custom_key", CUSTOM);
+        let config = Config::load(Some(&site.config_path()), &Overrides::default(), &|_| None);
+        config.unwrap_or_else(|errors| panic!("the test's config is wrong:\n{errors}"))
+    }
+
+    async fn finish<B>(self, site: Site, broker: B, config: Config) -> Stack<B> {
+        let machine = MachineArgs {
+            filter: Some(self.filter),
+            filter_sha256: None,
+            system_roots: None,
+            admin: Some("127.0.0.1:0".parse().expect("an address")),
+        };
+        let machine = machine.on_this_machine(&config).expect("the parts of this machine");
+        let mut bootstrap = envoy::bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
+        (self.edit)(&mut bootstrap);
+        let envoy = Envoy::start(&bootstrap, Options { concurrency: self.concurrency, ..Options::default() }).await;
+        let proxy = envoy.addr(LISTENER).await;
+        site.oracle.log("envoy", envoy.log_path());
+        Stack { proxy, envoy, broker, config, site }
+    }
+}
+
+/// An SDS file with a token that no broker knows.
+const SDS: &str = r#"{"resources":[{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret","name":"attache_data_plane","generic_secret":{"secret":{"inline_string":"Bearer none"}}}]}"#;
+
+/// The upstream, its CA, the directory and the oracle.
+pub struct Site {
+    /// Everything written for this stack.
+    pub dir: TempDir,
+    /// Who signs the upstream's certificate.
+    pub ca: Ca,
+    /// The one upstream behind all hosts.
+    pub upstream: Upstream,
+    /// What no agent may see.
+    pub secrets: Secrets,
+    /// Watches everything.
+    pub oracle: Oracle,
+}
+
+impl Site {
+    async fn new(audits: &[(&str, PathBuf)]) -> Self {
+        let dir = util::temp_dir();
+        let ca = Ca::new();
+        let secrets = Secrets::new([("github", GITHUB.as_bytes()), ("custom", CUSTOM.as_bytes())]);
+        let audit = audits.first().map_or_else(|| dir.path().join("state/default/audit.jsonl"), |(_, path)| path.clone());
+        let upstream = Upstream::tls(&ca, &HOSTS).secrets(&secrets).witness(&audit).start().await;
+        let oracle = Oracle::new(&secrets);
+        oracle.audit(&audit);
+        oracle.upstream("upstream", &upstream, &["github", "custom"]);
+        Self { dir, ca, upstream, secrets, oracle }
+    }
+
+    /// The config file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("attache.yaml")
+    }
+
+    /// Writes a secret where the file source looks for it.
+    pub fn keep(&self, file: &str, secret: &str) {
+        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        let dir = self.dir.path().join("state/default/secrets");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).expect("the secrets' directory");
+        for dir in dir.ancestors().take(3) {
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            std::fs::set_permissions(dir, private).expect("private directories");
+        }
+        // Beside and moved: a reader never sees half a secret.
+        let (path, beside) = (dir.join(file), dir.join(format!(".{file}.new")));
+        let mut options = std::fs::OpenOptions::new();
+        let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&beside).expect("a secret");
+        std::io::Write::write_all(&mut out, secret.as_bytes()).expect("a secret");
+        std::fs::rename(beside, path).expect("a secret in place");
+    }
+}
+
+/// A running Attaché.
+pub struct Stack<B> {
+    /// Where agents call.
+    pub proxy: SocketAddr,
+    /// The real Envoy.
+    pub envoy: Envoy,
+    /// The broker.
+    pub broker: B,
+    /// The config in force.
+    pub config: Config,
+    /// Everything around.
+    pub site: Site,
+}
+
+impl<B> Stack<B> {
+    /// An agent whose every byte the oracle sees.
+    pub fn agent(&self) -> Agent {
+        self.site.oracle.agent()
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> &Upstream {
+        &self.site.upstream
+    }
+
+    /// The directory of the config.
+    pub fn dir(&self) -> &Path {
+        self.site.dir.path()
+    }
+
+    /// One GET with a bearer placeholder.
+    pub async fn get(&self, host: &str, path: &str, placeholder: &str) -> Response {
+        self.send("GET", host, path, placeholder, b"").await
+    }
+
+    /// One request with a bearer placeholder.
+    pub async fn send(&self, method: &str, host: &str, path: &str, placeholder: &str, body: &[u8]) -> Response {
+        let bearer = format!("Bearer {placeholder}");
+        self.agent().request(self.proxy, method, host, path, &[("authorization", &bearer)], body).await
+    }
+
+    /// Reconciles everything that was seen; panics with an account of what does not fit.
+    pub async fn reconcile(&self) {
+        self.site.oracle.text("config_dump", self.envoy.config_dump().await);
+        self.site.oracle.reconcile().await;
+    }
+}
+
+impl Stack<FakeBroker> {
+    /// A placeholder of the right shape; the fake broker grants whatever it is shown.
+    pub fn placeholder(&self) -> String {
+        Placeholder { prefix: "ghp_".into(), length: 40 }.mint(&[7; 32], "writer", "github")
+    }
+}
+
+impl Stack<Attache> {
+    /// The placeholder of a session's credential (`github`, `custom`, `query`), as `attache session
+    /// env` exports it.
+    pub fn placeholder(&self, session: &str, credential: &str) -> String {
+        let variable = match credential {
+            "github" => "GITHUB_TOKEN",
+            "custom" => "CUSTOM_KEY",
+            _ => "QUERY_KEY",
+        };
+        self.broker.exported(session, variable)
+    }
+
+    /// Common flags that lead to this stack's config.
+    pub fn common(&self) -> Common {
+        Common { config: Some(self.site.config_path()), ..Common::default() }
+    }
+}

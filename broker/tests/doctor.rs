@@ -9,10 +9,6 @@
     reason = "a test fails by panicking, and says why it skips"
 )]
 
-// Until the library publishes the module; then `use attache_broker::doctor;` stands here.
-#[allow(dead_code, unused_imports)]
-#[path = "../src/doctor/mod.rs"]
-mod doctor;
 #[path = "doctor/dump.rs"]
 mod dump;
 #[path = "doctor/envoy.rs"]
@@ -22,7 +18,7 @@ mod fixture;
 
 use std::collections::BTreeSet;
 
-use crate::doctor::{CHECKS, EnvoyConfig, Finding, Severity, examine, examine_logging};
+use attache_broker::doctor::{self, CHECKS, EnvoyConfig, Finding, Severity, examine, examine_logging};
 use dump::{Dump, Form};
 use fixture::{all_cases, good, told};
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::doctor::{self, CHECKS, Finding};
+use attache_broker::doctor::{self, CHECKS, Finding};
 use serde::Deserialize;
 use serde_json::Value;
 

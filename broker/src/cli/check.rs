@@ -93,7 +93,8 @@ fn summary(config: &Config) -> String {
     out
 }
 
-fn place(lookup: &Lookup) -> String {
+/// A place where a secret may be, in words.
+pub(super) fn place(lookup: &Lookup) -> String {
     match lookup {
         Lookup::Env(variable) => format!("env {variable}"),
         Lookup::File(path) => format!("file {}", path.display()),

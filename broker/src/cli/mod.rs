@@ -6,11 +6,13 @@ pub mod client;
 pub mod common;
 pub mod config;
 pub mod credential;
+pub mod doctor;
 pub mod envoy_config;
 pub mod schema;
 pub mod serve;
 pub mod session;
 pub mod table;
+pub mod up;
 
 pub use common::Common;
 
@@ -29,6 +31,7 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Up(up::UpArgs),
     Serve(serve::ServeArgs),
     Check(check::CheckArgs),
     Session(session::SessionArgs),
@@ -36,12 +39,16 @@ enum Command {
     Audit(audit::AuditArgs),
     EnvoyConfig(envoy_config::EnvoyConfigArgs),
     Schema(schema::SchemaArgs),
+    Doctor(doctor::DoctorArgs),
+    #[command(name = crate::envoy::process::BECOME_ENVOY, hide = true)]
+    BecomeEnvoy(up::BecomeEnvoyArgs),
 }
 
 /// Reads the command line and does what it says.
 pub async fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     match command {
+        Command::Up(args) => up::run(args, &common).await,
         Command::Serve(args) => serve::run(args, &common).await,
         Command::Check(args) => check::run(args, &common).await,
         Command::Session(args) => session::run(args, &common).await,
@@ -49,5 +56,7 @@ pub async fn run() -> ExitCode {
         Command::Audit(args) => audit::run(args, &common).await,
         Command::EnvoyConfig(args) => envoy_config::run(args, &common).await,
         Command::Schema(args) => schema::run(args, &common).await,
+        Command::Doctor(args) => doctor::run(args, &common).await,
+        Command::BecomeEnvoy(args) => up::become_envoy(args),
     }
 }

@@ -5,11 +5,13 @@
 //! plane's token is in a file that Envoy reads itself. Every setting is one that `attache doctor`
 //! checks, or says why it is there.
 
+pub mod admin;
 mod clusters;
 mod filters;
 pub mod find;
 mod listener;
 mod log;
+pub mod process;
 mod routes;
 mod version;
 
@@ -29,7 +31,7 @@ pub const LISTENER: &str = "attache";
 /// The file in the state directory from which Envoy takes the data plane's token.
 pub const TOKEN_FILE: &str = "data-plane-token.sds.json";
 /// The socket in the state directory where Envoy's admin listens, unless told otherwise.
-pub const ADMIN_SOCKET: &str = "envoy-admin.sock";
+pub const ADMIN_SOCKET: &str = "envoy.sock";
 
 /// Connections Envoy accepts at once: far more than agents open, fewer than descriptors it has.
 const MAX_CONNECTIONS: u32 = 10_000;

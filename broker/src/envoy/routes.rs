@@ -61,8 +61,8 @@ fn guarded(destination: &DestinationSpec, prefix: &str) -> [Value; 2] {
             "timeout": "0s",
             "idle_timeout": listener::STREAM_MOST,
         },
-        // Says how the agent came in, which upstreams take for how they were reached.
-        "request_headers_to_remove": ["x-forwarded-proto"],
+        // Where the agent is and how it came in is nobody's business; some upstreams redirect for it.
+        "request_headers_to_remove": ["x-forwarded-proto", "x-forwarded-for", "x-envoy-external-address"],
     });
     let mut closed = refusal(&format!("undecided:{}", destination.id), prefix, 503, Reason::Internal);
     if needs_judge(destination) {

@@ -1,0 +1,199 @@
+//! `attache doctor`: finds unsafe Envoy settings, bad permissions and secrets that nobody finds.
+
+use super::check::place;
+use super::client::Client;
+use super::common::{Common, FAILED, complain, say};
+use super::config;
+use crate::config::{Config, Lookup};
+use crate::doctor::{EnvoyConfig, Finding, Severity, examine, examine_logging, read};
+use crate::envoy::ADMIN_SOCKET;
+use crate::envoy::admin::{AdminError, AdminUrl};
+use crate::leases::Standing;
+use crate::private_file::{PrivateDir, PrivateError};
+use attache_core::names::Name;
+use rustix::fs::OFlags;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Find unsafe Envoy settings, bad permissions and secrets that are nowhere
+#[derive(Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Ask a running Envoy: http://HOST:PORT or unix:PATH [default: this instance's, if it runs]
+    #[arg(long, value_name = "URL", conflicts_with = "bootstrap")]
+    pub envoy_admin: Option<AdminUrl>,
+    /// Read an Envoy configuration or a /config_dump: .yaml or .json
+    #[arg(long, value_name = "FILE")]
+    pub bootstrap: Option<PathBuf>,
+}
+
+/// What is wrong beside Envoy's settings.
+#[derive(Debug, Serialize)]
+struct Complaint {
+    severity: Severity,
+    path: PathBuf,
+    found: String,
+}
+
+/// Everything doctor looked at and found.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    saw_envoy: bool,
+    examined: Vec<String>,
+    settings: Vec<Finding>,
+    files: Vec<Complaint>,
+}
+
+/// Why nothing could be examined.
+#[derive(Debug, thiserror::Error)]
+enum DoctorError {
+    #[error(transparent)]
+    Read(#[from] crate::doctor::ReadError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("the answer of {0} is not JSON: is it Envoy's admin?")]
+    NotJson(AdminUrl),
+}
+
+/// Examines. Exit code 1 when a promise does not hold.
+pub async fn run(args: DoctorArgs, common: &Common) -> ExitCode {
+    let mut report = Report::default();
+    let asked = args.envoy_admin.is_some() || args.bootstrap.is_some();
+    match config::try_load(common) {
+        Ok(config) => {
+            files(&config, &mut report);
+            secrets(&config, common, &mut report).await;
+            if let Err(error) = envoy(&args, Some(&config), &mut report).await {
+                return complain(FAILED, error);
+            }
+        }
+        // Envoy can be examined without a config; nothing else can.
+        Err(errors) if !asked || common.config.is_some() => return config::refuse(common, &errors),
+        Err(_) => {
+            if let Err(error) = envoy(&args, None, &mut report).await {
+                return complain(FAILED, error);
+            }
+        }
+    }
+    tell(&report, common)
+}
+
+async fn envoy(args: &DoctorArgs, config: Option<&Config>, report: &mut Report) -> Result<(), DoctorError> {
+    if let Some(file) = &args.bootstrap {
+        report.settings.extend(examine(&EnvoyConfig::from_value(&read(file)?)));
+        report.saw_envoy = true;
+        report.examined.push(file.display().to_string());
+        return Ok(());
+    }
+    let own = config.map(|config| config.state_dir.join(ADMIN_SOCKET)).filter(|socket| socket.exists());
+    let Some(admin) = args.envoy_admin.clone().or_else(|| own.map(AdminUrl::Unix)) else { return Ok(()) };
+    let (dump, logging) = match (admin.get("/config_dump?include_eds").await, admin.log_levels().await) {
+        (Ok(dump), Ok(logging)) => (dump, logging),
+        // A socket that nobody listens on is what a dead Envoy leaves behind.
+        (Err(AdminError::Connect { .. }), _) if args.envoy_admin.is_none() => return Ok(()),
+        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+    };
+    let dump = serde_json::from_slice(&dump).map_err(|_| DoctorError::NotJson(admin.clone()))?;
+    report.settings.extend(examine(&EnvoyConfig::from_value(&dump)));
+    report.settings.extend(examine_logging(&String::from_utf8_lossy(&logging)));
+    report.saw_envoy = true;
+    report.examined.push(admin.to_string());
+    Ok(())
+}
+
+/// The state directory and what is in it: ours alone, as the broker will demand.
+fn files(config: &Config, report: &mut Report) {
+    report.examined.push(config.state_dir.display().to_string());
+    match PrivateDir::open(&config.state_dir) {
+        Ok(None) => {}
+        Ok(Some(dir)) => entries(&dir, report),
+        Err(error) => report.fail(&config.state_dir, error),
+    }
+    let secrets = match PrivateDir::open(&config.sources.file_dir) {
+        Ok(dir) => dir,
+        Err(error) => {
+            report.fail(&config.sources.file_dir, error);
+            None
+        }
+    };
+    if let Some(secrets) = &secrets {
+        entries(secrets, report);
+    }
+}
+
+/// Credentials without a secret: as the running broker sees it, else as this shell does.
+async fn secrets(config: &Config, common: &Common, report: &mut Report) {
+    let broker = Client::of(common).ok();
+    let standings: Option<Vec<Standing>> = match &broker {
+        Some(broker) => broker.read("/v1/credentials").await.ok(),
+        None => None,
+    };
+    if let Some(standings) = standings {
+        report.examined.push("the running broker".to_owned());
+        for standing in standings.into_iter().filter(|standing| standing.fingerprint.is_none()) {
+            let why = standing.error.unwrap_or_else(|| "nothing found".to_owned());
+            report.lack(config, &standing.name, &why);
+        }
+        return;
+    }
+    for credential in &config.credentials {
+        let is_here = |lookup: &Lookup| match lookup {
+            Lookup::Env(variable) => config::environment(variable).is_some_and(|secret| !secret.is_empty()),
+            Lookup::File(path) => path.exists(),
+        };
+        if !credential.lookup.iter().any(is_here) {
+            let places: Vec<_> = credential.lookup.iter().map(place).collect();
+            let why = format!("found nowhere ({}, as this shell sees them)", places.join(", "));
+            report.lack(config, &credential.name, &why);
+        }
+    }
+}
+
+fn entries(dir: &PrivateDir, report: &mut Report) {
+    let listed = std::fs::read_dir(dir.path()).into_iter().flatten().flatten();
+    for entry in listed.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_symlink())) {
+        if let Err(error) = entry.file_name().to_str().map_or(Ok(None), |name| dir.open_file(name, OFlags::RDONLY)) {
+            report.fail(&entry.path(), error);
+        }
+    }
+}
+
+impl Report {
+    fn lack(&mut self, config: &Config, credential: &Name, why: &str) {
+        let found = format!("credential {credential} has no secret: {why}");
+        self.files.push(Complaint { severity: Severity::Warn, path: config.sources.file_dir.clone(), found });
+    }
+
+    fn fail(&mut self, path: &Path, error: PrivateError) {
+        self.files.push(Complaint { severity: Severity::Fail, path: path.to_owned(), found: error.to_string() });
+    }
+
+    fn is_sound(&self) -> bool {
+        let severities = self.settings.iter().map(|f| f.severity).chain(self.files.iter().map(|f| f.severity));
+        severities.into_iter().all(|severity| severity != Severity::Fail)
+    }
+}
+
+fn tell(report: &Report, common: &Common) -> ExitCode {
+    let sound = report.is_sound();
+    if common.json {
+        say(serde_json::json!({"ok": sound, "report": report}));
+    } else {
+        for complaint in &report.files {
+            say(format_args!("{} {}", complaint.severity, complaint.found));
+        }
+        for finding in &report.settings {
+            say(finding);
+        }
+        let verdict = match report.files.len() + report.settings.len() {
+            0 => "nothing to complain of".to_owned(),
+            1 => "1 finding".to_owned(),
+            many => format!("{many} findings"),
+        };
+        say(format_args!("examined {}: {verdict}", report.examined.join(", ")));
+        if !report.saw_envoy {
+            say("no Envoy was examined: name one with --envoy-admin URL or --bootstrap FILE");
+        }
+    }
+    if sound { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}

@@ -1,0 +1,266 @@
+//! `attache up`: broker, filter and a local Envoy in the foreground; prints what agents need.
+
+use super::client::Client;
+use super::common::{Common, FAILED, complain, say};
+use super::config;
+use super::envoy_config::MachineArgs;
+use crate::api::view::Variable;
+use crate::config::{Config, Endpoint, Lookup};
+use crate::doctor::{EnvoyConfig, Finding, Severity, examine};
+use crate::envoy::admin::AdminUrl;
+use crate::envoy::find::{self, NotFound};
+use crate::envoy::process::{self, Process, ProcessError};
+use crate::envoy::{self, Shape};
+use crate::private_file::{PrivateDir, PrivateError};
+use crate::sources::Environment;
+use crate::{Running, StartError, hygiene, telemetry};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What the names of kept filters begin with.
+const KEPT: &str = "attache_filter.";
+
+/// Run broker, filter and a local Envoy in the foreground; print what agents need
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// How agents reach their destinations
+    #[arg(long, value_enum, default_value = "gateway")]
+    pub shape: Shape,
+    /// The machine
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// (internal) Become Envoy, and end with the process that asked for it
+#[derive(Debug, clap::Args)]
+#[command(name = process::BECOME_ENVOY, hide = true)]
+pub struct BecomeEnvoyArgs {
+    /// The process to end with
+    pub parent: u32,
+    /// Envoy's binary and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Why nothing runs.
+#[derive(Debug, thiserror::Error)]
+enum UpError {
+    #[error("nothing to do: no credential. {}", hint_at_presets())]
+    NoCredential,
+    #[error(transparent)]
+    Hygiene(#[from] hygiene::HygieneError),
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    #[error("{}: {cause}", path.display())]
+    Filter { path: PathBuf, cause: io::Error },
+    #[error("the filter {} is not the one with this --filter-sha256", .0.display())]
+    OtherFilter(PathBuf),
+    #[error("the generated bootstrap is unsafe:\n{0}")]
+    Unsafe(String),
+    #[error(transparent)]
+    Envoy(#[from] ProcessError),
+    #[error("no free port for {0}: {1}")]
+    NoPort(SocketAddr, io::Error),
+    #[error("Envoy does not say where it listens")]
+    NoListener,
+    #[error("the config was changed while Envoy started")]
+    ConfigChanged,
+    #[error("signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs until Ctrl-C or SIGTERM. Exit code 1 when something ends before that.
+pub async fn run(args: UpArgs, common: &Common) -> ExitCode {
+    let config = match config::load(common) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    // Quiet unless asked: what matters is printed.
+    if telemetry::init(Some(std::env::var("ATTACHE_LOG").as_deref().unwrap_or("warn"))).is_err() {
+        return complain(super::common::USAGE, "ATTACHE_LOG: not a log level");
+    }
+    match up(args, config, common).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(FAILED, error),
+    }
+}
+
+/// Becomes Envoy; comes back only if that fails.
+pub fn become_envoy(args: BecomeEnvoyArgs) -> ExitCode {
+    complain(FAILED, format_args!("becoming Envoy: {}", process::become_envoy(args.parent, &args.command)))
+}
+
+async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpError> {
+    if config.credentials.is_empty() {
+        return Err(UpError::NoCredential);
+    }
+    hygiene::apply()?;
+    let binary = find::envoy()?;
+    // Known before anything runs: agents' URLs name it.
+    config.listen.proxy = chosen(config.listen.proxy)?;
+    progress(format_args!("config   {}", found(&config, common)));
+    progress(format_args!("state    {}", config.state_dir.display()));
+
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
+    let environment = Environment::read(&config, &|name| std::env::var_os(name));
+    let broker = crate::start(config.clone(), &environment).await?;
+    progress(format_args!("broker   data plane on {}", broker.data_plane));
+
+    let started = tokio::select! {
+        started = envoy(&args, &mut config, &broker, &binary) => started,
+        _ = interrupt.recv() => Ok(None),
+        _ = terminate.recv() => Ok(None),
+    };
+    let ended = match started {
+        Ok(Some(mut envoy)) => {
+            let announced = announce(&envoy, &config, common).await;
+            let ended = match announced {
+                Err(error) => Err(error),
+                Ok(()) => tokio::select! {
+                    error = envoy.ended() => Err(error.into()),
+                    _ = interrupt.recv() => Ok(()),
+                    _ = terminate.recv() => Ok(()),
+                },
+            };
+            envoy.stop().await;
+            ended
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    broker.shutdown().await;
+    ended
+}
+
+/// Generates the bootstrap, has doctor look at it, and starts Envoy on it.
+async fn envoy(
+    args: &UpArgs,
+    config: &mut Config,
+    broker: &Running,
+    binary: &Path,
+) -> Result<Option<Process>, UpError> {
+    if let Some(address) = broker.data_plane_address {
+        config.listen.data_plane = Endpoint::Tcp(address);
+    }
+    let dir = PrivateDir::open_or_create(&config.state_dir)?;
+    let mut machine = args.machine.on_this_machine(config)?;
+    (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &dir)?;
+    progress(format_args!("filter   {}", machine.filter.display()));
+
+    let bootstrap = envoy::bootstrap(args.shape, config, &config.policy(), &machine);
+    let findings = examine(&EnvoyConfig::from_bootstrap(&bootstrap));
+    let failures: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Fail).collect();
+    if !failures.is_empty() {
+        return Err(UpError::Unsafe(failures.into_iter().map(Finding::to_string).collect::<Vec<_>>().join("\n")));
+    }
+    progress(format_args!("envoy    {}", binary.display()));
+    Ok(Some(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?))
+}
+
+/// Copies the filter into the state directory, under a name that holds its digest: what was
+/// digested is what runs, whatever becomes of the file.
+fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<(PathBuf, Option<String>), UpError> {
+    let module = std::fs::read(path).map_err(|cause| UpError::Filter { path: path.to_owned(), cause })?;
+    let sha256 = find::sha256(&module);
+    if wanted.is_some_and(|wanted| wanted != sha256) {
+        return Err(UpError::OtherFilter(path.to_owned()));
+    }
+    let name = format!("{KEPT}{sha256}.wasm");
+    let listed = std::fs::read_dir(dir.path()).into_iter().flatten().flatten();
+    for other in listed.filter_map(|entry| entry.file_name().into_string().ok()) {
+        if other.starts_with(KEPT) && other != name {
+            dir.remove(&other)?;
+        }
+    }
+    dir.replace(&name, &module)?;
+    Ok((dir.path().join(name), Some(sha256)))
+}
+
+async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {
+    let proxy = envoy.proxy().await.ok_or(UpError::NoListener)?;
+    let broker = Client::of(common).map_err(|_| UpError::ConfigChanged)?;
+    let mut sessions = Vec::new();
+    for session in &config.sessions {
+        // A declared session may have been revoked, or have expired.
+        let variables: Option<Vec<Variable>> = broker.read(&format!("/v1/sessions/{}/env", session.name)).await.ok();
+        sessions.extend(variables.map(|variables| (&session.name, variables)));
+    }
+    if common.json {
+        let env = |variables: &[Variable]| -> serde_json::Map<String, serde_json::Value> {
+            variables.iter().map(|variable| (variable.name.clone(), variable.value.clone().into())).collect()
+        };
+        say(serde_json::json!({
+            "ready": true,
+            "proxy": proxy,
+            "envoy_pid": envoy.id(),
+            "state_dir": config.state_dir,
+            "sessions": sessions.iter().map(|(name, variables)| {
+                serde_json::json!({"name": name, "env": env(variables)})
+            }).collect::<Vec<_>>(),
+        }));
+        return Ok(());
+    }
+    progress(format_args!("ready    http://{proxy} (Ctrl-C ends it)"));
+    let mut out = String::new();
+    for (name, variables) in sessions {
+        let _ = writeln!(out, "\n# session {name}");
+        for Variable { name, value } in variables {
+            // Placeholders, tokens and URLs: no character of theirs means anything to a shell.
+            let _ = writeln!(out, "export {name}={value}");
+        }
+    }
+    say(out.trim_end());
+    Ok(())
+}
+
+/// The address, its port chosen now if the config leaves that open.
+fn chosen(proxy: SocketAddr) -> Result<SocketAddr, UpError> {
+    if proxy.port() != 0 {
+        return Ok(proxy);
+    }
+    let bound = std::net::TcpListener::bind(proxy).and_then(|listener| listener.local_addr());
+    bound.map_err(|cause| UpError::NoPort(proxy, cause))
+}
+
+/// Where the config comes from; without a file, what was found of the presets' secrets.
+fn found(config: &Config, common: &Common) -> String {
+    let fallback = || Config::fallback_paths(&config::environment).into_iter().find(|path| path.exists());
+    if let Some(file) = common.config.clone().or_else(fallback) {
+        return file.display().to_string();
+    }
+    let at = |lookup: &Lookup| match lookup {
+        Lookup::Env(variable) => {
+            config::environment(variable).is_some_and(|secret| !secret.is_empty()).then(|| variable.clone())
+        }
+        Lookup::File(path) => path.exists().then(|| path.display().to_string()),
+    };
+    let secrets = config.credentials.iter().filter_map(|credential| credential.lookup.iter().find_map(at));
+    format!("none; found {}", secrets.collect::<Vec<_>>().join(", "))
+}
+
+fn hint_at_presets() -> String {
+    let sources =
+        crate::config::presets::NAMES.iter().filter_map(|name| crate::config::presets::find(name)?.source.as_ref());
+    let variables: Vec<_> = sources.filter_map(|source| Some(source.env.as_ref()?.0.as_str())).collect();
+    let here = if Path::new("attache.yaml").exists() {
+        " An attache.yaml here is read when it is named: --config attache.yaml."
+    } else {
+        ""
+    };
+    format!("Write a config (`attache check` explains it), or set one of {}.{here}", variables.join(", "))
+}
+
+fn progress(text: std::fmt::Arguments<'_>) {
+    use io::Write as _;
+    let _ = writeln!(io::stderr().lock(), "attache: {text}");
+}

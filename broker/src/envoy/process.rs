@@ -1,0 +1,199 @@
+//! A local Envoy: started, waited for, asked through its admin, ended.
+//!
+//! It runs in a process group of its own, so that Ctrl-C reaches attache alone and attache ends it
+//! in order; and it ends when attache dies in any other way ([`become_envoy`]).
+
+use super::LISTENER;
+use super::admin::AdminUrl;
+use crate::private_file::{PrivateDir, PrivateError};
+use rustix::fs::OFlags;
+use serde_json::Value;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// The hidden subcommand under which this binary becomes Envoy.
+pub const BECOME_ENVOY: &str = "become-envoy";
+
+const BOOTSTRAP: &str = "envoy.json";
+/// Envoy's access log, one JSON object a line, begun anew at each start.
+const ACCESS_LOG: &str = "envoy-access.jsonl";
+/// Envoy's own log, begun anew at each start.
+const LOG: &str = "envoy.log";
+
+/// Compiling a filter on a busy machine takes seconds.
+const START: Duration = Duration::from_secs(30);
+/// Time for open requests to end before Envoy is killed.
+const STOP: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
+/// Lines of Envoy's log that a failure shows.
+const SHOWN_LINES: usize = 15;
+
+/// Why Envoy does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It could not be started.
+    #[error("{}: {cause}", binary.display())]
+    Start {
+        /// The binary.
+        binary: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// Its bootstrap or logs cannot be written.
+    #[error(transparent)]
+    Files(#[from] PrivateError),
+    /// It ended.
+    #[error("Envoy ended ({status}). The end of {}:\n{tail}", log.display())]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// Its log.
+        log: PathBuf,
+        /// The end of it.
+        tail: String,
+    },
+    /// It did not become ready.
+    #[error("Envoy was not ready within 30 s. The end of {}:\n{tail}", log.display())]
+    NotReady {
+        /// Its log.
+        log: PathBuf,
+        /// The end of it.
+        tail: String,
+    },
+    /// It could not be waited for.
+    #[error("waiting for Envoy: {0}")]
+    Wait(#[source] io::Error),
+}
+
+/// A running Envoy. Dropped, it is killed.
+pub struct Process {
+    child: Child,
+    admin: AdminUrl,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts Envoy on a bootstrap, which is kept in the state directory with its logs, and waits
+    /// until it serves. To be called on the main thread: the kernel ends Envoy when the thread
+    /// that started it ends.
+    pub async fn start(
+        binary: &Path,
+        bootstrap: &Value,
+        admin: AdminUrl,
+        dir: &PrivateDir,
+    ) -> Result<Self, ProcessError> {
+        let failed = |cause| ProcessError::Start { binary: binary.to_owned(), cause };
+        dir.replace(BOOTSTRAP, bootstrap.to_string().as_bytes())?;
+        let own = std::env::current_exe().map_err(failed)?;
+        let child = Command::new(own)
+            .arg(BECOME_ENVOY)
+            .arg(std::process::id().to_string())
+            .arg(binary)
+            .args(["--use-dynamic-base-id", "--disable-hot-restart", "--log-level", "warning", "--config-path"])
+            .arg(dir.path().join(BOOTSTRAP))
+            // It needs nothing of our environment, where secrets may be.
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(fresh(dir, ACCESS_LOG)?)
+            .stderr(fresh(dir, LOG)?)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let mut process = Self { child, admin, log: dir.path().join(LOG) };
+        process.wait_until_ready().await?;
+        Ok(process)
+    }
+
+    /// Its process id; `None` once it has ended.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Where agents reach it.
+    pub async fn proxy(&self) -> Option<SocketAddr> {
+        let listing: Value = serde_json::from_slice(&self.admin.get("/listeners?format=json").await.ok()?).ok()?;
+        let listeners = listing.get("listener_statuses")?.as_array()?;
+        let ours = listeners.iter().find(|listener| listener.get("name").is_some_and(|name| name == LISTENER))?;
+        let socket = ours.get("local_address")?.get("socket_address")?;
+        let port = u16::try_from(socket.get("port_value")?.as_u64()?).ok()?;
+        Some(SocketAddr::new(socket.get("address")?.as_str()?.parse().ok()?, port))
+    }
+
+    /// Waits until it ends by itself, which is a failure.
+    pub async fn ended(&mut self) -> ProcessError {
+        match self.child.wait().await {
+            Ok(status) => self.told(status),
+            Err(cause) => ProcessError::Wait(cause),
+        }
+    }
+
+    /// Ends it: asked first, killed if it does not listen.
+    pub async fn stop(mut self) {
+        let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
+        let asked = pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok());
+        if !asked || timeout(STOP, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+
+    async fn wait_until_ready(&mut self) -> Result<(), ProcessError> {
+        let deadline = Instant::now() + START;
+        loop {
+            if let Some(status) = self.child.try_wait().map_err(ProcessError::Wait)? {
+                return Err(self.told(status));
+            }
+            if self.admin.get("/ready").await.is_ok_and(|state| state.starts_with(b"LIVE")) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let _ = self.child.kill().await;
+                return Err(ProcessError::NotReady { log: self.log.clone(), tail: tail(&self.log) });
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    fn told(&self, status: ExitStatus) -> ProcessError {
+        ProcessError::Ended { status, log: self.log.clone(), tail: tail(&self.log) }
+    }
+}
+
+/// Becomes Envoy, as a child of the attache with this process id that ends with it.
+///
+/// Runs in the child, after its exec and before Envoy's: the death signal outlives the second.
+/// Returns only if that fails.
+pub fn become_envoy(parent: u32, command: &[OsString]) -> io::Error {
+    use std::os::unix::process::CommandExt as _;
+    let Some((binary, arguments)) = command.split_first() else { return io::ErrorKind::InvalidInput.into() };
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)) {
+        return error.into();
+    }
+    // A parent that died before the line above sends no signal any more.
+    let living = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    if living != i32::try_from(parent).ok() {
+        return io::ErrorKind::BrokenPipe.into();
+    }
+    std::process::Command::new(binary).args(arguments).exec()
+}
+
+fn fresh(dir: &PrivateDir, name: &str) -> Result<File, ProcessError> {
+    let path = dir.path().join(name);
+    let missing = || ProcessError::Start { binary: path.clone(), cause: io::ErrorKind::NotFound.into() };
+    dir.open_file(name, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?.ok_or_else(missing)
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().rev().take(SHOWN_LINES).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}

@@ -50,21 +50,21 @@ pub fn check_path(path: &[u8]) -> Result<(), Ambiguous> {
     Ok(())
 }
 
-/// `.`, `..` and what becomes them by decoding or by cutting `;parameters` off.
+/// `.`, `..` and nothing, and what becomes them by decoding or by cutting `;parameters` off, in
+/// either order.
 fn is_dots(segment: &[u8]) -> bool {
-    let name = segment.split(|b| *b == b';').next().unwrap_or_default();
-    // Cheap and common: a segment that does not begin like a dot is none.
-    if !matches!(name.first(), Some(b'.' | b'%')) {
-        return name.is_empty() && !segment.is_empty();
+    // Cheap and common: a segment that begins with none of these is none.
+    if !matches!(segment.first(), Some(b'.' | b'%' | b';')) {
+        return false;
     }
-    let mut rest = name;
+    let mut rest = segment;
     while let Some((first, tail)) = rest.split_first() {
+        let escape = rest.get(..3).unwrap_or_default();
         rest = match first {
             b'.' => tail,
-            _ => match rest.get(..3) {
-                Some(escape) if escape.eq_ignore_ascii_case(b"%2e") => rest.get(3..).unwrap_or_default(),
-                _ => return false,
-            },
+            b';' => return true,
+            _ if escape.eq_ignore_ascii_case(b"%2e") => rest.get(3..).unwrap_or_default(),
+            _ => return escape.eq_ignore_ascii_case(b"%3b"),
         };
     }
     true
@@ -185,6 +185,9 @@ mod tests {
             "/a/%2e%2E/b",
             "/a/.%2e",
             "/a/..;/b",
+            "/a/..%3bx/b",
+            "/a/%2e.%3B/b",
+            "/a/%3bx/b",
             "/a/;x/b",
             "/a\\b",
             "/a%2fb",

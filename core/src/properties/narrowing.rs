@@ -1,0 +1,71 @@
+//! Delegation only narrows: whatever a read-only session may do, a read-write one may.
+
+use super::{config, made_of};
+use crate::access::{Access, Body, Operation};
+use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec};
+use proptest::prelude::*;
+
+const PATHS: &[&str] = &["/a", "/b", "/*", "/info", "/refs", "/%61"];
+const REQUESTED: &[&str] = &["/a", "/b", "/info", "/refs", "/%61", "/x"];
+const QUERIES: &[&str] = &["&", "=", "service", "push", "pull", "_method", "%5fmethod", "%73ervice"];
+const METHODS: &[&str] = &["GET", "HEAD", "OPTIONS", "POST", "PUT", "QUERY", "get"];
+
+fn operations() -> impl Strategy<Value = Vec<OperationSpec>> {
+    let body = BodyRule::Json { member: "operation".into(), any_of: vec!["download".into()] };
+    let operation = (
+        prop::sample::select(&METHODS[..6]),
+        prop::collection::vec(prop::sample::select(PATHS), 1..4),
+        prop::option::of(prop::sample::select(&["push", "pull"][..])),
+        prop::option::of(Just(body)),
+        any::<bool>(),
+    )
+        .prop_map(|(method, path, service, body, open)| OperationSpec {
+            method: method.into(),
+            path: path.concat() + if open { "/**" } else { "" },
+            query: service.into_iter().map(|service| ("service".into(), service.into())).collect(),
+            body,
+        });
+    prop::collection::vec(operation, 0..3)
+}
+
+fn body() -> impl Strategy<Value = Body<'static>> {
+    prop::sample::select(vec![
+        Body::Unread,
+        Body::TooLarge,
+        Body::Whole(br#"{"operation":"download"}"#),
+        Body::Whole(br#"{"operation":"upload"}"#),
+        Body::Whole(b""),
+    ])
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn read_only_allows_nothing_that_read_write_does_not(
+        (reads, writes) in (operations(), operations()),
+        method in prop::sample::select(METHODS),
+        path in made_of(REQUESTED, 4),
+        written in prop::option::of(made_of(QUERIES, 6)),
+        disguised in any::<bool>(),
+        body in body(),
+    ) {
+        let access = Access::compile(&AccessSpec { reads: reads.clone(), writes: writes.clone() }).unwrap();
+        let query = written.as_deref().map(str::as_bytes);
+        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised };
+        let verdict = |access: &Access, mode| access.check(mode, operation, || body).is_ok();
+        let reads_only = verdict(&access, AccessMode::ReadOnly);
+        prop_assert!(!reads_only || verdict(&access, AccessMode::ReadWrite));
+        // A disguise never widens, more writes never widen, fewer reads never widen.
+        prop_assert!(!(reads_only && disguised));
+        if reads_only {
+            let without_writes = Access::compile(&AccessSpec { reads: reads.clone(), writes: Vec::new() }).unwrap();
+            prop_assert!(verdict(&without_writes, AccessMode::ReadOnly));
+        }
+        let bare = Access::compile(&AccessSpec { reads: Vec::new(), writes }).unwrap();
+        if verdict(&bare, AccessMode::ReadOnly) {
+            prop_assert!(matches!(method, "GET" | "HEAD" | "OPTIONS"), "without a rule only safe methods read");
+            prop_assert!(reads_only);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Whatever a query holds, one credential goes upstream in it, or none.
+
+use super::{config, made_of};
+use crate::evidence::AUTH_PARAMETERS;
+use crate::fixture::{PLACEHOLDER, SECRET, accepted, compiled, destination, get, granted, header, query as parameter};
+use crate::matching::query;
+use crate::policy::Unmatched;
+use proptest::prelude::*;
+
+const QUERIES: &[&str] = &[
+    "&",
+    "&",
+    "&",
+    "=",
+    "=",
+    "key",
+    "KEY",
+    "%6bey",
+    "k%45y",
+    "ke",
+    "access_token",
+    "%61ccess_token",
+    "Access%5fToken",
+    "api_key",
+    "X-Amz-Security-Token",
+    "oauth_token",
+    "a",
+    "b%26",
+    "+",
+    "%",
+    "%2",
+    ";",
+    "?",
+    "/",
+    "%3d",
+];
+
+/// The parameters of a target, as a server that folds case reads their names.
+fn names(target: &str) -> Vec<String> {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let name =
+        |p: query::Parameter<'_>| String::from_utf8_lossy(&query::decode(p.name).collect::<Vec<_>>()).to_lowercase();
+    query::parameters(query.as_bytes()).map(name).collect()
+}
+
+fn is_auth(name: &str) -> bool {
+    AUTH_PARAMETERS.contains(&name.as_bytes())
+}
+
+/// What was written beside them, in order.
+fn others(target: &str, also: &str) -> Vec<String> {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let kept =
+        query.split('&').zip(names(target)).filter(|(text, name)| !text.is_empty() && !is_auth(name) && name != also);
+    kept.map(|(text, _)| text.to_owned()).collect()
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_query_credential_stands_alone(written in made_of(QUERIES, 14)) {
+        let policy = compiled(Unmatched::Deny);
+        let grant = accepted(&policy, destination::MAPS, granted("maps", parameter("key", SECRET)));
+        let target = format!("/x?{written}");
+        let request = get("maps.example", &target).with("x-api-key", PLACEHOLDER);
+        let sent = request.upstream(&policy, &grant).unwrap().target();
+        let names = names(&sent);
+        prop_assert!(!names.iter().any(|name| is_auth(name)), "{}", sent);
+        prop_assert_eq!(names.iter().filter(|name| *name == "key").count(), 1, "{}", &sent);
+        let credential = format!("key={SECRET}");
+        prop_assert!(sent.ends_with(&credential), "{}", sent);
+        prop_assert_eq!(others(&sent, "key"), others(&target, "key"));
+    }
+
+    #[test]
+    fn a_header_credential_leaves_none_in_the_query(written in made_of(QUERIES, 14)) {
+        let policy = compiled(Unmatched::Deny);
+        let grant = accepted(&policy, destination::API, granted("github", header("authorization", SECRET)));
+        let target = format!("/x?{written}");
+        let sent = get("api.github.com", &target).bearer(PLACEHOLDER).upstream(&policy, &grant).unwrap().target();
+        prop_assert!(!names(&sent).iter().any(|name| is_auth(name)), "{}", sent);
+        prop_assert_eq!(others(&sent, ""), others(&target, ""));
+        if !names(&target).iter().any(|name| is_auth(name)) {
+            prop_assert_eq!(sent, target, "nothing to take out, nothing touched");
+        }
+    }
+}

@@ -84,6 +84,12 @@ impl Grants {
             ..Record::new(Kind::Issue, now.wall_ms)
         };
         self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
+        // Writing took its time. What was taken from the session meanwhile does not leave; a session
+        // that has changed is another one, and asks again.
+        let still = self.sessions.identify(evidence, Now::read())?.session;
+        if !Arc::ptr_eq(&still, &session) {
+            return Err(Reason::BrokerUnavailable);
+        }
 
         Ok(Granted {
             as_of,

@@ -44,7 +44,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use store::Store;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ pub struct Running {
     audit: Arc<AuditLog>,
     feed: Arc<Feed>,
     sessions: Arc<Sessions>,
-    watch: JoinHandle<()>,
+    chores: JoinSet<()>,
     doors: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
@@ -154,7 +154,10 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let mut doors = JoinSet::new();
     doors.spawn(filters.serve(data_plane.router(), stopped.clone()));
     doors.spawn(operators.serve(control.router(), stopped));
-    let watch = tokio::spawn(async move { leases.watch().await });
+    let mut chores = JoinSet::new();
+    chores.spawn(async move { leases.watch().await });
+    let tidied = sessions.clone();
+    chores.spawn(async move { tidied.tidy().await });
     Ok(Running {
         data_plane: runtime.data_plane.clone(),
         data_plane_address,
@@ -163,7 +166,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit,
         feed,
         sessions,
-        watch,
+        chores,
         doors,
         stop,
     })
@@ -172,11 +175,11 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 impl Running {
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
     pub async fn shutdown(self) {
-        let Running { state_dir, audit, feed, sessions, watch, doors, stop, .. } = self;
+        let Running { state_dir, audit, feed, sessions, mut chores, doors, stop, .. } = self;
         feed.close();
         stop.send_replace(true);
         doors.join_all().await;
-        watch.abort();
+        chores.shutdown().await;
         if let Err(error) = audit.append(Record::new(Kind::Stop, Now::read().wall_ms)).await {
             tracing::error!(%error, "the end is not on record");
         }

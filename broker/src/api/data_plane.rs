@@ -59,7 +59,7 @@ impl DataPlane {
     /// All routes.
     pub fn router(self) -> Router {
         let door = Arc::new(self);
-        let timeout = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, BODY_TIME);
+        let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, BODY_TIME);
         let bodies = Router::new()
             .route(wire::GRANTS_PATH, post(grants).layer(DefaultBodyLimit::max(GRANT_BODY)))
             .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(AUDIT_BODY)))

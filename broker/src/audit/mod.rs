@@ -21,6 +21,7 @@ use file::LogFile;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use writer::{Job, Writer};
 
@@ -31,6 +32,9 @@ pub struct Unavailable;
 
 /// How many appends may wait for the disk before the next is refused.
 const QUEUE: usize = 4096;
+
+/// How long an append waits for the disk. A record that gets there later stands there all the same.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is wrong with the log, while something is.
 type Fault = Arc<Mutex<Option<String>>>;
@@ -61,7 +65,7 @@ impl AuditLog {
     pub async fn append(&self, record: Record) -> Result<(), Unavailable> {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Append { record: Box::new(record), done })?;
-        answer.await.map_err(|_| Unavailable)?
+        durable(answer).await
     }
 
     /// Appends a worker's records and waits until they are durable. Answers with the number of its
@@ -69,7 +73,7 @@ impl AuditLog {
     pub async fn append_uses(&self, worker: String, records: Vec<UseRecord>) -> Result<u64, Unavailable> {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Uses { worker, records, done })?;
-        answer.await.map_err(|_| Unavailable)?
+        durable(answer).await
     }
 
     /// What is wrong with the log, while something is.
@@ -79,6 +83,14 @@ impl AuditLog {
 
     fn submit(&self, job: Job) -> Result<(), Unavailable> {
         self.jobs.as_ref().ok_or(Unavailable)?.try_send(job).map_err(|_| Unavailable)
+    }
+}
+
+async fn durable<T>(answer: oneshot::Receiver<Result<T, Unavailable>>) -> Result<T, Unavailable> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) => answer,
+        // The disk hangs, or the writer is gone.
+        Ok(Err(_)) | Err(_) => Err(Unavailable),
     }
 }
 

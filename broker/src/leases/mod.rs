@@ -7,7 +7,7 @@
 mod slot;
 
 use crate::changes::{Feed, Scope};
-use crate::clock::{Now, millis};
+use crate::clock::millis;
 use crate::config::Config;
 use crate::random::{self, NoRandomness};
 use crate::sources::{Environment, SourceError};
@@ -142,9 +142,7 @@ impl Leases {
     pub fn standings(&self) -> Vec<Standing> {
         self.slots.values().map(Slot::standing).collect()
     }
-
-    /// How old a standing is, for people.
-    pub fn age(standing: &Standing, now: Now) -> Option<Duration> {
-        standing.since_ms.map(|since| Duration::from_millis(now.wall_ms.saturating_sub(since)))
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,14 @@ impl Index {
         self.by_id.get(self.by_name.get(name)?).cloned()
     }
 
+    /// Forgets what was over before `before_ms` (Unix milliseconds).
+    pub fn forget(&mut self, before_ms: u64) {
+        let Self { by_id, by_name, by_evidence } = self;
+        by_id.retain(|_, session| session.over_ms().is_none_or(|over| over >= before_ms));
+        by_name.retain(|_, id| by_id.contains_key(id));
+        by_evidence.retain(|_, holder| by_id.contains_key(&holder.session_id));
+    }
+
     /// All of them.
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.by_id.values().cloned().collect()

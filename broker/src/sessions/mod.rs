@@ -29,6 +29,9 @@ use tokio::sync::{Mutex, MutexGuard};
 /// How long a session that is over stays known.
 const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
 
+/// How often that is looked at.
+const TIDY: Duration = Duration::from_secs(3600);
+
 /// The shape of a session token.
 fn token_shape() -> Shape {
     Shape { prefix: "attache-session_".into(), length: 60 }
@@ -108,7 +111,6 @@ impl Sessions {
         store: Store,
         now: Now,
     ) -> Result<(Self, Vec<Session>), SessionError> {
-        store.forget(now.wall_ms.saturating_sub(crate::clock::millis(REMEMBERED))).await?;
         let shapes = config.credentials.iter().map(|c| (c.name.clone(), c.placeholder.clone())).collect();
         let sessions = Self {
             key,
@@ -118,6 +120,7 @@ impl Sessions {
             store,
             changing: Mutex::default(),
         };
+        sessions.forget(now).await?;
         let rows = sessions.store.sessions().await?;
         let changed = declared::reconcile(&rows, &config.sessions, now)?;
         for row in &changed {
@@ -213,6 +216,24 @@ impl Sessions {
     /// The token of a session.
     pub fn token(&self, session: &Session) -> String {
         self.key.mint(&token_shape(), &session.id, TOKEN_PART)
+    }
+
+    /// Forgets the sessions that have been over for long.
+    pub async fn forget(&self, now: Now) -> Result<(), StoreError> {
+        let before_ms = now.wall_ms.saturating_sub(crate::clock::millis(REMEMBERED));
+        self.index.write().unwrap_or_else(PoisonError::into_inner).forget(before_ms);
+        self.store.forget(before_ms).await
+    }
+
+    /// Forgets, over and over.
+    pub async fn tidy(&self) {
+        let mut tick = tokio::time::interval(TIDY);
+        loop {
+            tick.tick().await;
+            if let Err(error) = self.forget(Now::read()).await {
+                tracing::warn!(%error, "old sessions could not be forgotten");
+            }
+        }
     }
 
     /// Lets go of the database.

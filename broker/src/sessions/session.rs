@@ -78,6 +78,11 @@ impl Session {
         }
     }
 
+    /// When it was over, or will be, in Unix milliseconds.
+    pub fn over_ms(&self) -> Option<u64> {
+        self.ended_ms.or(self.expires.map(|expires| expires.wall_ms))
+    }
+
     /// Whether it may do anything at all.
     pub fn is_live(&self, now: Now) -> bool {
         !self.remaining(now).is_zero()

@@ -181,3 +181,20 @@ async fn nonsense_is_refused() {
     assert_eq!(create(new("a")).await, "");
     assert!(create(new("a")).await.contains("alive already"));
 }
+
+#[tokio::test]
+async fn what_has_been_over_for_long_is_forgotten() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let now = Now::read();
+    let made = sessions.create(NewSession { ttl: Some(Duration::from_secs(1)), ..new("short") }, now).await.unwrap();
+    let evidence = shows(None, Some(&sessions.token(&made)));
+    let reason = |at: Now| sessions.identify(&evidence, at).err();
+    let later = now.plus(REMEMBERED);
+    sessions.forget(later).await.unwrap();
+    assert_eq!(reason(later), Some(Reason::SessionExpired));
+    let later = later.plus(Duration::from_secs(2));
+    sessions.forget(later).await.unwrap();
+    assert_eq!(reason(later), Some(Reason::PlaceholderUnknown));
+    assert_eq!(sessions.all().len(), 1, "the declared one stays");
+}

@@ -74,6 +74,10 @@ fn an_operators_day() {
     let (code, text) = attache.run(&["serve"]);
     assert!(code == 1 && text.contains(&format!("process {}", serving.0.id())), "{text}");
 
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", serving.0.id())).unwrap();
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(cores.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "no core file ever holds a secret");
+
     let made = ["session", "create", "made", "--credential", "github", "--access-mode", "read-only", "--ttl", "15m"];
     assert_eq!(attache.run(&made), (0, "made is live; give its agent: attache session env made\n".into()));
     let (_, list) = attache.run(&["session", "list"]);

@@ -120,7 +120,8 @@ async fn two_credentials_without_a_placeholder_are_one_too_many() {
 async fn a_secret_that_is_missing_or_unfit_is_not_granted() {
     let world = World::new().await;
     let path = world.secret_path("github");
-    let unfit: &[(&str, fn(&World))] = &[
+    type Spoil = fn(&World);
+    let unfit: &[(&str, Spoil)] = &[
         ("open to others", |w| set_permissions(w.secret_path("github"), Permissions::from_mode(0o644)).unwrap()),
         ("with a line break", |w| w.write_secret("github", "two\nlines")),
         ("empty", |w| w.write_secret("github", "")),

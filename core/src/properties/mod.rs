@@ -11,10 +11,10 @@ mod strips;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
-/// Enough to find what is wrong in an alphabet that is made for it, and a second for them all.
+/// Enough to find what is wrong in an alphabet that is made for it, and two seconds for them all.
 /// Failures are not written beside the sources: a case worth keeping becomes a line of a table.
 fn config() -> Config {
-    Config { cases: 1_024, failure_persistence: None, ..Config::default() }
+    Config { cases: 512, failure_persistence: None, ..Config::default() }
 }
 
 /// Text of these pieces: what parsers stumble over is more likely than in random bytes.

@@ -18,7 +18,8 @@ pub mod matching;
 pub mod names;
 pub mod placeholder;
 pub mod policy;
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 mod properties;
 pub mod refusal;
 pub mod request;

@@ -87,7 +87,8 @@ async fn authenticate(State(door): State<Arc<DataPlane>>, request: Request, next
     if bool::from(token.ct_eq(door.token.expose().as_bytes())) {
         next.run(request).await
     } else {
-        ApiError::Unauthorized.into_response()
+        // Strangers hold no connection.
+        ([(header::CONNECTION, "close")], ApiError::Unauthorized).into_response()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Serves a router on a socket: bounded connections, bounded waits, a graceful end.
 
 use axum::Router;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -8,6 +9,7 @@ use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -16,8 +18,11 @@ use tokio::task::JoinSet;
 
 /// Most connections at once, on one socket.
 const MOST_CONNECTIONS: usize = 1024;
-/// How long a request's head may take.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long the first request's head may take.
+const FIRST_HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may be idle after that. Envoy closes its own after an hour: ending one
+/// before Envoy does would fail the call that it just sends on it.
+const IDLE: Duration = Duration::from_secs(2 * 3600);
 /// How long open requests have when the broker ends.
 const GRACE: Duration = Duration::from_secs(2);
 /// Pause after an accept that failed for want of resources.
@@ -157,23 +162,57 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 async fn converse(accepted: Accepted, router: Router, watcher: Watcher) {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    // hyper counts this from the end of the answer before: it is the idle time, too.
+    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     http.http2().timer(TokioTimer::new());
-    let io = TokioIo::new(accepted.io);
-    let connection = http.serve_connection(io, TowerToHyperService::new(router)).into_owned();
+    let spoken = AtomicBool::new(false);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        spoken.store(true, Ordering::Relaxed);
+        router.call(request)
+    });
+    let connection = watcher.watch(http.serve_connection(TokioIo::new(accepted.io), service));
+    let mut connection = std::pin::pin!(connection);
     // A peer that breaks off, or speaks no HTTP, is its own loss.
-    let _ = watcher.watch(connection).await;
+    if tokio::time::timeout(FIRST_HEAD, &mut connection).await.is_err() && spoken.load(Ordering::Relaxed) {
+        let _ = connection.await;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     #[test]
     fn only_the_owner_and_root_are_welcome() {
         assert!(is_welcome(1000, 1000) && is_welcome(0, 1000));
         assert!(!is_welcome(1001, 1000) && !is_welcome(1000, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_closed_and_an_idle_one_kept() {
+        let socket = Socket::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = socket.tcp_address().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(socket.serve(Router::new().fallback(async || "here"), stopped));
+
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        silent.write_all(b"GET / HT").await.unwrap();
+        let mut nothing = Vec::new();
+        silent.read_to_end(&mut nothing).await.unwrap();
+        assert!(nothing.is_empty());
+
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        for _ in 0..2 {
+            idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = [0; 1024];
+            let read = idle.read(&mut answer).await.unwrap();
+            assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"));
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
     }
 
     #[tokio::test]

@@ -36,8 +36,7 @@ async fn every_route_answers_a_missing_and_a_wrong_token_alike() {
             let mut answer = world.knock(method, path, headers, b"").await;
             answer.headers.remove("date");
             let seen = (answer.status, format!("{:?}", answer.headers), answer.body);
-            let expected =
-                r#"{"content-type": "application/json", "cache-control": "no-store", "content-length": "24"}"#;
+            let expected = r#"{"content-type": "application/json", "cache-control": "no-store", "connection": "close", "content-length": "24"}"#;
             assert_eq!(seen, (401, expected.into(), r#"{"error":"unauthorized"}"#.into()), "{method} {path}");
         }
     }

@@ -55,7 +55,19 @@ fn connection_manager(config: &Config, policy: &Spec, machine: &Machine) -> Valu
         "scheme_header_transformation": {"match_upstream": true},
         "server_header_transformation": "PASS_THROUGH",
         "access_log": [log::stdout()],
+        "local_reply_config": {"mappers": [upgrade_required()]},
         "http_filters": filters::chain(config, policy, machine),
         "route_config": routes::gateway(policy),
+    })
+}
+
+/// No upgrade is taken here, for no decision covers what would follow it. Envoy says so with 403;
+/// clients that try WebSocket first fall back to plain HTTP upon 426 (RFC 9110, 15.5.22) alone.
+fn upgrade_required() -> Value {
+    let is_403 = json!({"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "attache.upgrade"}}});
+    let upgrades = json!({"header": {"name": "upgrade", "present_match": true}});
+    json!({
+        "filter": {"and_filter": {"filters": [{"status_code_filter": is_403}, {"header_filter": upgrades}]}},
+        "status_code": 426,
     })
 }

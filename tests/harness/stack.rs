@@ -22,11 +22,14 @@ use crate::{Agent, Ca, Oracle, Response, Secrets, Upstream, util};
 pub const GITHUB: &str = "ghp_TheRealTokenOfTheUser0123456789abcd";
 /// The custom credential's secret: full of characters that mean something somewhere.
 pub const CUSTOM: &str = "cu$tom&secret#with:odd=bytes+inside/it?";
+/// The query credential's secret, likewise.
+pub const QUERY: &str = "qu%41ry&key=1+2/3;~\"x\" #?";
 /// How long a test waits for what must come.
 pub const SOON: Duration = Duration::from_secs(10);
 
 /// Hosts of the standard config, all of them served by the one upstream.
-const HOSTS: [&str; 5] = ["api.github.com", "uploads.github.com", "github.com", "api.custom.test", "query.custom.test"];
+const HOSTS: [&str; 6] =
+    ["api.github.com", "uploads.github.com", "github.com", "api.custom.test", "query.custom.test", "*.extra.test"];
 
 /// What is written before a stack starts.
 pub struct Plan {
@@ -34,11 +37,20 @@ pub struct Plan {
     limits: String,
     extra: String,
     missing: String,
+    credentials: Vec<Extra>,
+    env: Vec<(String, String)>,
     /// Envoy's worker threads.
     pub concurrency: u32,
     /// The filter's module.
     pub filter: PathBuf,
     edit: Box<dyn FnOnce(&mut Value) + Send>,
+}
+
+/// A credential beside the standard ones.
+struct Extra {
+    name: String,
+    secret: String,
+    yaml: String,
 }
 
 impl Default for Plan {
@@ -50,6 +62,8 @@ impl Default for Plan {
             limits: String::new(),
             extra: String::new(),
             missing: "deny".into(),
+            credentials: Vec::new(),
+            env: vec![("QUERY_KEY".into(), QUERY.into())],
             concurrency: 1,
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
@@ -67,6 +81,26 @@ impl Plan {
     /// YAML at the top level.
     pub fn extra(mut self, yaml: &str) -> Self {
         self.extra += yaml;
+        self
+    }
+
+    /// One more session, as a config writes it: `{name: …}`.
+    pub fn session(mut self, yaml: &str) -> Self {
+        self.sessions += &format!("  - {yaml}\n");
+        self
+    }
+
+    /// One more credential, as a config writes it: `{source: {file: NAME}, …}`. Its secret is kept
+    /// in a file of its name. `DIAL` stands for the way to the one upstream, which shows a
+    /// certificate for `*.extra.test`, too.
+    pub fn credential(mut self, name: &str, secret: &str, yaml: &str) -> Self {
+        self.credentials.push(Extra { name: name.into(), secret: secret.into(), yaml: yaml.into() });
+        self
+    }
+
+    /// A variable of the broker's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
         self
     }
 
@@ -96,10 +130,11 @@ impl Plan {
 
     /// Starts everything, with the real broker.
     pub async fn start(self) -> Stack<Attache> {
-        let site = Site::new(&[]).await;
+        let site = Site::new(&[], &self.credentials).await;
         let data_plane = SocketAddr::from(([127, 0, 0, 1], util::free_port()));
         let config = self.write(&site, data_plane);
-        let broker = Attache::serve(&site.config_path(), &[("QUERY_KEY", CUSTOM)]).await;
+        let env: Vec<_> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let broker = Attache::serve(&site.config_path(), &env).await;
         self.finish(site, broker, config).await
     }
 
@@ -107,7 +142,7 @@ impl Plan {
     /// the GitHub token everywhere.
     pub async fn start_with_fake(self) -> Stack<FakeBroker> {
         let fake = FakeBroker::start().await;
-        let site = Site::new(&[("fake", fake.audit_path())]).await;
+        let site = Site::new(&[("fake", fake.audit_path())], &self.credentials).await;
         let config = self.write(&site, fake.addr());
         fake.policy(serde_json::to_value(config.policy()).expect("a policy is JSON"));
         fake.grant(Grant::header("github", "authorization", &format!("Bearer {GITHUB}")));
@@ -118,8 +153,11 @@ impl Plan {
     }
 
     fn write(&self, site: &Site, data_plane: SocketAddr) -> Config {
-        let Self { sessions, limits, extra, missing, .. } = self;
+        let Self { sessions, limits, extra, missing, credentials, .. } = self;
         let dial = format!("{{address: '{}', ca_file: {}}}", site.upstream.addr(), site.ca.pem_path().display());
+        let more =
+            credentials.iter().map(|Extra { name, yaml, .. }| format!("  {name}: {}\n", yaml.replace("DIAL", &dial)));
+        let more: String = more.collect();
         let limits = if limits.is_empty() { String::new() } else { format!("limits:\n{limits}") };
         let yaml = format!(
             "state_dir: state\n\
@@ -134,11 +172,12 @@ impl Plan {
              \x20   destinations: [{{host: api.custom.test, paths: [/v1/], upstream: {dial}}}]\n\
              \x20 query:\n    source: {{env: QUERY_KEY}}\n    inject: {{query: key}}\n\
              \x20   destinations: [{{host: query.custom.test, upstream: {dial}}}]\n\
-             sessions:\n{sessions}{limits}{extra}"
+             {more}sessions:\n{sessions}{limits}{extra}"
         );
         std::fs::write(site.config_path(), yaml).expect("the config");
         site.keep("github_token", GITHUB);
         site.keep("custom_key", CUSTOM);
+        credentials.iter().for_each(|extra| site.keep(&extra.name, &extra.secret));
         let config = Config::load(Some(&site.config_path()), &Overrides::default(), &|_| None);
         config.unwrap_or_else(|errors| panic!("the test's config is wrong:\n{errors}"))
     }
@@ -178,15 +217,18 @@ pub struct Site {
 }
 
 impl Site {
-    async fn new(audits: &[(&str, PathBuf)]) -> Self {
+    async fn new(audits: &[(&str, PathBuf)], credentials: &[Extra]) -> Self {
         let dir = util::temp_dir();
         let ca = Ca::new();
-        let secrets = Secrets::new([("github", GITHUB.as_bytes()), ("custom", CUSTOM.as_bytes())]);
-        let audit = audits.first().map_or_else(|| dir.path().join("state/default/audit.jsonl"), |(_, path)| path.clone());
+        let mut known = vec![("github", GITHUB), ("custom", CUSTOM), ("query", QUERY)];
+        known.extend(credentials.iter().map(|extra| (extra.name.as_str(), extra.secret.as_str())));
+        let secrets = Secrets::new(known.iter().copied());
+        let audit =
+            audits.first().map_or_else(|| dir.path().join("state/default/audit.jsonl"), |(_, path)| path.clone());
         let upstream = Upstream::tls(&ca, &HOSTS).secrets(&secrets).witness(&audit).start().await;
         let oracle = Oracle::new(&secrets);
         oracle.audit(&audit);
-        oracle.upstream("upstream", &upstream, &["github", "custom"]);
+        oracle.upstream("upstream", &upstream, &known.iter().map(|(name, _)| *name).collect::<Vec<_>>());
         Self { dir, ca, upstream, secrets, oracle }
     }
 

@@ -116,3 +116,33 @@ fn is_trusted(file: &Path) -> bool {
         meta.is_file() && ours && meta.mode() & 0o002 == 0
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn what_anybody_can_write_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILTER);
+        assert!(!is_trusted(&file));
+        write(&file, b"").unwrap();
+        set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+        assert!(is_trusted(&file));
+        set_permissions(&file, Permissions::from_mode(0o777)).unwrap();
+        assert!(!is_trusted(&file));
+        assert!(!is_trusted(dir.path()), "a directory is no module");
+    }
+
+    #[test]
+    fn an_environment_of_python_is_looked_into() {
+        let dir = tempfile::tempdir().unwrap();
+        for library in ["python3.11", "python3.9", "other"] {
+            std::fs::create_dir_all(dir.path().join(".venv/lib").join(library)).unwrap();
+        }
+        let names: Vec<_> = venv_libraries(dir.path()).iter().map(|l| l.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["python3.11", "python3.9"]);
+    }
+}

@@ -3,7 +3,7 @@
 //! The filter writes its verdict into filter state (`wasm.attache`, JSON that begins with the
 //! cluster it decided on) and then changes the head, upon which Envoy selects the route again. A
 //! destination's route asks for that verdict; below it stands a route of the same match that
-//! answers 503. So a request that no filter decided on, or decided on for elsewhere, goes nowhere,
+//! answers 421. So a request that no filter decided on, or decided on for elsewhere, goes nowhere,
 //! whatever the reason.
 
 use super::{filters, listener, needs_judge, set};
@@ -41,7 +41,7 @@ fn catch_all(policy: &Spec) -> Vec<Value> {
         }
     }
     // The filter refuses before this; or lets pass what leads nowhere here.
-    routes.push(refusal("nowhere", "/", 404, Reason::HostNotAllowed));
+    routes.push(refusal("nowhere", "/", Reason::HostNotAllowed));
     routes
 }
 
@@ -64,7 +64,7 @@ fn guarded(destination: &DestinationSpec, prefix: &str) -> [Value; 2] {
         // Where the agent is and how it came in is nobody's business; some upstreams redirect for it.
         "request_headers_to_remove": ["x-forwarded-proto", "x-forwarded-for", "x-envoy-external-address"],
     });
-    let mut closed = refusal(&format!("undecided:{}", destination.id), prefix, 503, Reason::Internal);
+    let mut closed = refusal(&format!("undecided:{}", destination.id), prefix, Reason::DestinationMismatch);
     if needs_judge(destination) {
         // Envoy builds the chain by the route before the verdict, and asks again by the one after.
         for route in [&mut open, &mut closed] {
@@ -86,12 +86,12 @@ fn sent_authority(destination: &DestinationSpec) -> &str {
     destination.id.strip_suffix(own).unwrap_or(&destination.id)
 }
 
-fn refusal(name: &str, prefix: &str, status: u16, reason: Reason) -> Value {
+fn refusal(name: &str, prefix: &str, reason: Reason) -> Value {
     let header = |key: &str, value: &str| json!({"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"});
     json!({
         "name": name,
         "match": {"prefix": prefix},
-        "direct_response": {"status": status, "body": {"inline_string": reason.body(b"")}},
+        "direct_response": {"status": reason.status(), "body": {"inline_string": reason.body(b"")}},
         "response_headers_to_add": [
             header("content-type", "application/json"),
             header("x-attache-reason", reason.as_str()),

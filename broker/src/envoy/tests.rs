@@ -75,7 +75,7 @@ fn each_open_route_stands_over_a_closed_one() {
             let closed = &routes[index + 1];
             assert_eq!(closed["name"], format!("undecided:{}", route["name"].as_str().unwrap()));
             assert_eq!(closed["match"]["prefix"], route["match"]["prefix"]);
-            assert_eq!(closed["direct_response"]["status"], 503);
+            assert_eq!(closed["direct_response"]["status"], 421);
             assert_eq!(closed["typed_per_filter_config"], route["typed_per_filter_config"]);
         }
     }

@@ -125,6 +125,10 @@ async fn each_misbehaviour_is_as_told() {
         asked(Behaviour::Html200).await.expect("an answer").header("content-type").as_deref(),
         Some("text/html")
     );
+    assert_eq!(
+        asked(Behaviour::AsText).await.expect("an answer").header("content-type").as_deref(),
+        Some("text/plain")
+    );
     assert!(!asked(Behaviour::Truncated).await.expect("an answer").complete);
     assert_eq!(asked(Behaviour::Close).await, Err(Unanswered::Closed));
     assert!(asked(Behaviour::Garbage).await.is_err());
@@ -147,8 +151,8 @@ async fn each_misbehaviour_is_as_told() {
 async fn silence_is_kept_until_the_caller_leaves() {
     let broker = granting().await;
     let short = Duration::from_millis(50);
-    broker.behave_next(Endpoint::Grants, [Behaviour::Hang, Behaviour::HeadersOnly]);
-    for _ in 0..2 {
+    broker.behave_next(Endpoint::Grants, [Behaviour::Hang, Behaviour::HeadersOnly, Behaviour::Announced(200 << 20)]);
+    for _ in 0..3 {
         let mut caller = connect(&broker).await;
         caller.send("POST /v1/grants HTTP/1.1\r\nhost: b\r\ncontent-length: 2\r\n\r\n{}").await.expect("sent");
         assert_eq!(caller.response(short).await, Err(Unanswered::TimedOut(short)));

@@ -12,6 +12,7 @@ pub mod fake_broker;
 pub mod fields;
 pub mod latch;
 pub mod oracle;
+pub mod refusal;
 pub mod secrets;
 pub mod stack;
 pub mod upstream;

@@ -141,11 +141,18 @@ impl Plan {
     /// Starts everything, with a broker that misbehaves on demand. Its only session is granted
     /// the GitHub token everywhere.
     pub async fn start_with_fake(self) -> Stack<FakeBroker> {
+        self.start_with_fake_after(|_| ()).await
+    }
+
+    /// As [`Self::start_with_fake`], once the broker, with its policy and its grant in hand, was
+    /// told how to behave.
+    pub async fn start_with_fake_after(self, tell: impl FnOnce(&FakeBroker)) -> Stack<FakeBroker> {
         let fake = FakeBroker::start().await;
         let site = Site::new(&[("fake", fake.audit_path())], &self.credentials).await;
         let config = self.write(&site, fake.addr());
         fake.policy(serde_json::to_value(config.policy()).expect("a policy is JSON"));
         fake.grant(Grant::header("github", "authorization", &format!("Bearer {GITHUB}")));
+        tell(&fake);
         let token = config.state_dir.join(envoy::TOKEN_FILE);
         std::fs::create_dir_all(&config.state_dir).expect("the state directory");
         std::fs::write(token, SDS).expect("the token");

@@ -22,10 +22,14 @@ pub enum Behaviour {
     Redirect302,
     /// 200 with a page for people.
     Html200,
+    /// The right answer, but as text.
+    AsText,
     /// A Content-Length larger than the body, then the connection closes.
     Truncated,
     /// The head alone, then silence.
     HeadersOnly,
+    /// A head that announces so many bytes, the right answer as the first of them, then silence.
+    Announced(usize),
     /// Bytes that are not HTTP, then the connection closes.
     Garbage,
     /// A header section that no proxy accepts: Envoy then reports an answer with no headers.

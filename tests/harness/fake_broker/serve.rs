@@ -90,6 +90,12 @@ async fn misbehave(tcp: &mut TcpStream, behaviour: Behaviour, status: u16, body:
             Ok(true)
         }
         Behaviour::Html200 => whole(tcp, 200, "text/html", b"<h1>It works</h1>").await,
+        Behaviour::AsText => whole(tcp, status, "text/plain", body).await,
+        Behaviour::Announced(length) => {
+            tcp.write_all(&head(status, JSON, length)).await?;
+            tcp.write_all(body).await?;
+            silence(tcp).await
+        }
         Behaviour::Truncated => {
             tcp.write_all(&head(status, JSON, body.len() + 1_000)).await?;
             tcp.write_all(body).await?;

@@ -91,11 +91,11 @@ fn what_no_filter_decided_on_goes_nowhere() {
     let up = Up::start(&place);
     for path in ["/api.github.com/user", "/lab.lan/x?key=1", "/api.openai.com/"] {
         let answer = up.get(path);
-        assert!(answer.starts_with("HTTP/1.1 503"), "{path}: {answer}");
-        assert!(answer.contains("x-attache-reason: internal"), "{path}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 421"), "{path}: {answer}");
+        assert!(answer.contains("x-attache-reason: destination_mismatch"), "{path}: {answer}");
     }
     let answer = up.get("/evil.example/");
-    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
 }
 
 #[test]

@@ -134,6 +134,15 @@ mod tests {
     }
 
     #[test]
+    fn a_long_placeholder_does_not_repeat_itself() {
+        let long = Shape { prefix: String::new(), length: MAX_LEN }.mint(&[7; 32], "s", "c");
+        let random = &long[MARKER.len()..];
+        for at in 0..random.len() - MIN_RANDOM {
+            assert_eq!(random.matches(&random[at..at + MIN_RANDOM]).count(), 1, "at {at}");
+        }
+    }
+
+    #[test]
     fn shapes_without_room_for_128_bits_are_refused() {
         let shape = |prefix: &str, length| Shape { prefix: prefix.into(), length }.check();
         assert_eq!(shape("", 29), Ok(()));

@@ -78,3 +78,37 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::test;
+
+    fn refused(cache: &mut Cache, key: usize, now: Millis) {
+        cache.refuse(key.to_le_bytes().to_vec(), Reason::PlaceholderUnknown, now);
+    }
+
+    fn known(cache: &Cache, now: Millis) -> usize {
+        (0..2 * CAPACITY).filter(|key| cache.find(&key.to_le_bytes(), now).is_some()).count()
+    }
+
+    #[test]
+    fn a_flood_of_askers_takes_bounded_room() {
+        let mut cache = Cache::default();
+        (0..CAPACITY + 500).for_each(|key| refused(&mut cache, key, Millis(0)));
+        assert_eq!((cache.entries.len(), known(&cache, Millis(0))), (CAPACITY, CAPACITY));
+        assert!(cache.find(&(CAPACITY + 499).to_le_bytes(), Millis(0)).is_some(), "the newest is in");
+        refused(&mut cache, CAPACITY + 499, Millis(1));
+        assert_eq!(cache.entries.len(), CAPACITY, "one that is known needs no room");
+    }
+
+    #[test]
+    fn what_no_longer_holds_makes_room_first() {
+        let mut cache = Cache::default();
+        (0..CAPACITY - 1).for_each(|key| refused(&mut cache, key, Millis(0)));
+        refused(&mut cache, CAPACITY, Millis(1_000));
+        let later = Millis(2_000);
+        refused(&mut cache, CAPACITY + 1, later);
+        assert_eq!((cache.entries.len(), known(&cache, later)), (2, 2));
+    }
+}

@@ -156,6 +156,9 @@ fn a_swap_empties_the_cache_and_makes_holders_begin_again() {
     woken.sort_by_key(|(context, _)| *context);
     assert_eq!(woken, [(1, Learnt::Again), (2, Learnt::Again), (3, Learnt::Again)]);
     assert_eq!(desk.find(&api()), None);
+    // What stands now where `api.github.com` stood: its grant must not be found under that index.
+    let device = get("192.168.1.1:8443", "/").bearer(PLACEHOLDER);
+    assert_eq!(desk.find(&device), None);
 
     desk.hold(1, &git);
     let new = desk.question();

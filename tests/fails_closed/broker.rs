@@ -1,0 +1,248 @@
+//! A broker that fails, in each way there is: every answer that is not the right one refuses.
+
+use attache_core::refusal::Reason;
+use attache_tests::fake_broker::{Behaviour, Endpoint, Grant};
+use attache_tests::stack::{GITHUB, Plan, SOON};
+use attache_tests::{Attache, FakeBroker, Stack, util};
+use serde_json::{Value, json};
+
+use crate::scene::{DECISION, RECOVERY, SLACK, Scene};
+
+const MB: usize = 1 << 20;
+
+async fn fake() -> Scene<FakeBroker> {
+    Scene::of(Plan::default().start_with_fake().await).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_answer_refuses_and_the_next_right_one_serves() {
+    let scene = fake().await;
+    let broker = &scene.stack.broker;
+    for fault in [
+        Behaviour::Close,
+        Behaviour::Status(500),
+        Behaviour::Status(503),
+        Behaviour::Status(429),
+        Behaviour::Status(404),
+        Behaviour::Status(401),
+        Behaviour::Status(204),
+        Behaviour::Status(304),
+        Behaviour::Status(201),
+        Behaviour::Redirect302,
+        Behaviour::Html200,
+        Behaviour::AsText,
+        Behaviour::Truncated,
+        Behaviour::Garbage,
+        Behaviour::ZeroHeaders,
+        Behaviour::WrongNonce,
+        Behaviour::DuplicateKeys,
+        Behaviour::UnknownMember,
+        Behaviour::WrongType,
+        Behaviour::ExpiredLease,
+        Behaviour::Oversized(20 * MB),
+        Behaviour::Oversized(200 * MB),
+    ] {
+        let calls = broker.calls(Endpoint::Grants);
+        broker.behave(Endpoint::Grants, fault);
+        scene.refuses(Reason::BrokerUnavailable, &format!("{fault:?}")).await;
+        assert_eq!(broker.calls(Endpoint::Grants), calls + 1, "{fault:?}: asked again");
+        broker.behave(Endpoint::Grants, Behaviour::Ok);
+        scene.serves(&format!("{fault:?}")).await;
+    }
+    scene.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_refuses_within_the_bound_of_a_decision() {
+    let scene = fake().await;
+    let broker = &scene.stack.broker;
+    let silences = [
+        Behaviour::Hang,
+        Behaviour::Delay(DECISION + RECOVERY),
+        Behaviour::HeadersOnly,
+        Behaviour::Announced(200 * MB),
+    ];
+    broker.behave_next(Endpoint::Grants, silences);
+    tokio::join!(
+        scene.refuses(Reason::BrokerUnavailable, "one silence"),
+        scene.refuses(Reason::BrokerUnavailable, "another"),
+        scene.refuses(Reason::BrokerUnavailable, "a third"),
+        scene.refuses(Reason::BrokerUnavailable, "a fourth"),
+    );
+    assert_eq!(broker.calls(Endpoint::Grants), silences.len());
+    scene.serves("silence").await;
+    scene.ends_well().await;
+}
+
+/// A grant that fits its type and still must not be used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_contradicts_itself_refuses() {
+    let scene = fake().await;
+    let good = Grant::header("github", "authorization", &format!("Bearer {GITHUB}"));
+    let unusable: [(&str, Reason, fn(&mut Value)); 33] = [
+        ("no injections", Reason::BrokerUnavailable, |granted| granted["injections"] = json!([])),
+        ("a line break in the value", Reason::BrokerUnavailable, |granted| {
+            inject(granted, "authorization", "a\r\nb: c")
+        }),
+        ("a line feed in the value", Reason::BrokerUnavailable, |granted| inject(granted, "authorization", "a\nb")),
+        ("NUL in the value", Reason::BrokerUnavailable, |granted| inject(granted, "authorization", "a\0b")),
+        ("not ASCII in the value", Reason::BrokerUnavailable, |granted| inject(granted, "authorization", "é")),
+        ("an empty value", Reason::BrokerUnavailable, |granted| inject(granted, "authorization", "")),
+        ("a header nobody bound", Reason::BrokerUnavailable, |granted| inject(granted, "x-elsewhere", "v")),
+        ("a pseudo-header", Reason::BrokerUnavailable, |granted| inject(granted, ":path", "/elsewhere")),
+        ("an upper-case header", Reason::BrokerUnavailable, |granted| inject(granted, "Authorization", "v")),
+        ("a header with a line break", Reason::BrokerUnavailable, |granted| inject(granted, "a\r\nb", "v")),
+        ("an empty header name", Reason::BrokerUnavailable, |granted| inject(granted, "", "v")),
+        ("header and query at once", Reason::BrokerUnavailable, |granted| {
+            granted["injections"] = json!([{"header": "authorization", "query": "key", "value": "v"}]);
+        }),
+        ("neither header nor query", Reason::BrokerUnavailable, |granted| {
+            granted["injections"] = json!([{"value": "v"}])
+        }),
+        ("a parameter nobody bound", Reason::BrokerUnavailable, |granted| {
+            granted["injections"] = json!([{"query": "key", "value": "v"}]);
+        }),
+        ("a parameter with an ampersand", Reason::BrokerUnavailable, |granted| {
+            granted["injections"] =
+                json!([{"header": "authorization", "value": "v"}, {"query": "k", "value": "a&b=c"}]);
+        }),
+        ("an injection of another type", Reason::BrokerUnavailable, |granted| granted["injections"] = json!({})),
+        ("a value that is no text", Reason::BrokerUnavailable, |granted| {
+            granted["injections"] = json!([{"header": "authorization", "value": 1}]);
+        }),
+        ("a lease of no time", Reason::BrokerUnavailable, |granted| granted["lease"]["ttl_ms"] = json!(0)),
+        ("a lease of negative time", Reason::BrokerUnavailable, |granted| granted["lease"]["ttl_ms"] = json!(-1)),
+        ("a lease for ever", Reason::BrokerUnavailable, |granted| granted["lease"]["ttl_ms"] = json!(u64::MAX)),
+        ("a lease of half a millisecond", Reason::BrokerUnavailable, |granted| granted["lease"]["ttl_ms"] = json!(0.5)),
+        ("no lease", Reason::BrokerUnavailable, |granted| remove(granted, "lease")),
+        ("no session", Reason::BrokerUnavailable, |granted| remove(granted, "session")),
+        ("no session id", Reason::BrokerUnavailable, |granted| remove(granted, "session_id")),
+        ("a session's name that is none", Reason::BrokerUnavailable, |granted| granted["session"] = json!("../a b")),
+        ("no credential", Reason::BrokerUnavailable, |granted| remove(granted, "credential")),
+        ("no access mode", Reason::BrokerUnavailable, |granted| remove(granted, "access_mode")),
+        ("an access mode nobody knows", Reason::BrokerUnavailable, |granted| granted["access_mode"] = json!("root")),
+        ("a negative bound of uses", Reason::BrokerUnavailable, |granted| granted["max_unacked_uses"] = json!(-1)),
+        ("no uses at all", Reason::AuditBacklog, |granted| granted["max_unacked_uses"] = json!(0)),
+        ("a credential not bound here", Reason::CredentialNotGranted, |granted| {
+            granted["credential"] = json!("custom")
+        }),
+        ("a credential nobody knows", Reason::CredentialNotGranted, |granted| granted["credential"] = json!("nobody")),
+        ("null", Reason::BrokerUnavailable, |granted| *granted = Value::Null),
+    ];
+    for (fault, reason, spoil) in unusable {
+        let mut answer = good.answer();
+        spoil(&mut answer["granted"]);
+        scene.stack.broker.answer_grants(move |_| answer.clone());
+        scene.refuses(reason, fault).await;
+    }
+    let denied = json!({"denied": {"reason": "session_expired"}});
+    for (fault, answer) in [
+        ("neither granted nor denied", json!({})),
+        ("granted and denied", json!({"granted": good.answer()["granted"], "denied": denied["denied"]})),
+        ("denied for a reason nobody knows", json!({"denied": {"reason": "whim"}})),
+        ("denied for no reason", json!({"denied": {}})),
+    ] {
+        scene.stack.broker.answer_grants(move |_| answer.clone());
+        scene.refuses(Reason::BrokerUnavailable, fault).await;
+    }
+    scene.stack.broker.grant(good);
+    scene.serves("all that").await;
+    scene.ends_well().await;
+}
+
+fn inject(granted: &mut Value, header: &str, value: &str) {
+    granted["injections"] = json!([{"header": header, "value": value}]);
+}
+
+fn remove(granted: &mut Value, member: &str) {
+    granted.as_object_mut().expect("an object").remove(member);
+}
+
+/// Without memory to show for it: an answer that never ends is cut off, not kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_answer_is_not_kept_in_memory() {
+    let scene = fake().await;
+    scene.serves("nothing").await;
+    let before = resident(scene.stack.envoy.pid());
+    for _ in 0..4 {
+        scene.stack.broker.behave_next(Endpoint::Grants, [Behaviour::Oversized(200 * MB)]);
+        scene.refuses(Reason::BrokerUnavailable, "200 MB").await;
+    }
+    let grown = resident(scene.stack.envoy.pid()).saturating_sub(before);
+    assert!(grown < 150 * MB, "Envoy has grown by {} MB", grown / MB);
+    scene.serves("too much").await;
+    scene.ends_well().await;
+}
+
+/// The memory a process holds, in bytes (proc_pid_statm(5)).
+fn resident(pid: u32) -> usize {
+    const PAGE: usize = 4096;
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("a running process");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages") * PAGE
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_dies_in_the_middle_of_a_callout_refuses_at_once() {
+    let scene = fake().await;
+    let broker = &scene.stack.broker;
+    broker.behave(Endpoint::Grants, Behaviour::Hang);
+    let killed = async {
+        util::eventually(SOON, || broker.calls(Endpoint::Grants) == 3).await;
+        broker.refuse().await;
+    };
+    let refused = |which| scene.refuses(Reason::BrokerUnavailable, which);
+    let (.., ()) = tokio::join!(refused("one"), refused("two"), refused("three"), killed);
+    scene.refuses(Reason::BrokerUnavailable, "a closed port").await;
+    broker.behave(Endpoint::Grants, Behaviour::Ok);
+    broker.new_epoch();
+    broker.accept().await;
+    scene.recovers("a closed port").await;
+    // The feed, too, is back by itself: a change is heard.
+    let cursor = broker.change(json!({"credential": "github"}));
+    util::eventually(RECOVERY + SLACK, || broker.workers().values().any(|heard| *heard == cursor)).await;
+    scene.ends_well().await;
+}
+
+/// The real broker, killed and stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_or_stopped_broker_refuses_and_comes_back_without_help() {
+    let scene = Scene::of(Plan::default().start().await).await;
+    let Stack { broker, .. } = &scene.stack;
+    let [writer, reader] = ["writer", "reader"].map(|session| scene.stack.placeholder(session, "github"));
+
+    // Idle, and killed: who has a grant keeps it for as long as the filter may believe it.
+    assert_eq!(scene.ask_as(&writer).await.status, 200);
+    broker.kill();
+    assert_eq!(scene.ask_as(&writer).await.status, 200);
+    scene.refuses_at("api.github.com", &reader, Reason::BrokerUnavailable, "killed").await;
+    broker.restart().await;
+    scene.recovers_at("api.github.com", &reader, "a restart").await;
+
+    // Stopped, and continued.
+    broker.signal("STOP");
+    scene.refuses_at("uploads.github.com", &writer, Reason::BrokerUnavailable, "stopped").await;
+    broker.signal("CONT");
+    scene.recovers_at("uploads.github.com", &writer, "being continued").await;
+
+    // Killed in the middle of a callout. Without one, only the feeds of the worker and of the main
+    // thread are under way.
+    const FEEDS: u64 = 2;
+    let active = "cluster.attache_broker.upstream_rq_active";
+    uses_are_recorded(&scene.stack, scene.sent()).await;
+    scene.stack.envoy.wait_stat(active, |calls| calls == FEEDS, SOON).await;
+    broker.signal("STOP");
+    let killed = async {
+        scene.stack.envoy.wait_stat(active, |calls| calls == FEEDS + 1, SOON).await;
+        broker.kill();
+    };
+    tokio::join!(scene.refuses_at("github.com", &writer, Reason::BrokerUnavailable, "killed meanwhile"), killed);
+    broker.restart().await;
+    scene.recovers_at("github.com", &writer, "a restart").await;
+    scene.ends_well().await;
+}
+
+async fn uses_are_recorded(stack: &Stack<Attache>, uses: usize) {
+    let log = stack.dir().join("state/default/audit.jsonl");
+    let recorded = || std::fs::read_to_string(&log).unwrap_or_default().matches(r#""kind":"use""#).count();
+    util::eventually(SOON, || recorded() == uses).await;
+}

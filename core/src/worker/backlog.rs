@@ -11,6 +11,15 @@ const RETRY: Millis = Millis(200);
 /// Refusals beyond this are counted in one gap record instead of being kept.
 const MOST_REFUSALS: u64 = 16_384;
 
+/// Nor are they kept while more than this waits, in bytes: long paths must not fill the VM.
+const MOST_REFUSED_BYTES: usize = 16 << 20;
+
+/// With more than this waiting, in bytes, no use is admitted either.
+const MOST_BYTES: usize = 32 << 20;
+
+/// Largest batch, in bytes: the broker takes twice as much, and no single record comes near it.
+const BATCH: usize = 2 << 20;
+
 #[derive(Default)]
 pub(super) struct Backlog {
     last_seq: u64,
@@ -33,6 +42,15 @@ impl Backlog {
         self.last_seq - self.acked
     }
 
+    /// Whether there is room for the record of one more use.
+    pub fn has_room(&self) -> bool {
+        self.waiting() < MOST_BYTES
+    }
+
+    fn waiting(&self) -> usize {
+        self.lines.len() + self.travelling.as_ref().map_or(0, |batch| batch.lines.len())
+    }
+
     /// Adds a record; `write` appends it, given its number, without a line break.
     pub fn push(&mut self, write: impl FnOnce(&mut String, u64)) {
         self.last_seq += 1;
@@ -42,7 +60,7 @@ impl Backlog {
 
     /// Whether a refusal may still be kept; counts it if not.
     pub fn admits_refusal(&mut self) -> bool {
-        let admits = self.unacked() < MOST_REFUSALS;
+        let admits = self.unacked() < MOST_REFUSALS && self.waiting() < MOST_REFUSED_BYTES;
         self.dropped += u64::from(!admits);
         admits
     }
@@ -60,13 +78,23 @@ impl Backlog {
             if self.lines.is_empty() {
                 return None;
             }
-            let room = String::with_capacity(self.lines.len());
-            let lines = std::mem::replace(&mut self.lines, room);
-            self.travelling = Some(Batch { lines, last_seq: self.last_seq });
+            self.travelling = Some(self.cut());
         }
         self.under_way = true;
         self.next = now + INTERVAL;
         self.travelling.as_ref().map(|batch| batch.lines.clone())
+    }
+
+    /// The oldest records, as many as one batch holds.
+    fn cut(&mut self) -> Batch {
+        let head = self.lines.as_bytes().get(..BATCH);
+        let kept = match head.and_then(|head| memchr::memrchr(b'\n', head)) {
+            Some(end) => self.lines.split_off(end + 1),
+            None => String::with_capacity(self.lines.len()),
+        };
+        let lines = std::mem::replace(&mut self.lines, kept);
+        let left = memchr::memchr_iter(b'\n', self.lines.as_bytes()).count() as u64;
+        Batch { lines, last_seq: self.last_seq - left }
     }
 
     pub fn failed(&mut self, now: Millis) {
@@ -81,6 +109,10 @@ impl Backlog {
             Some(batch) if acked >= batch.last_seq => {
                 self.acked = batch.last_seq;
                 self.travelling = None;
+                // What did not fit into this batch waits for nothing.
+                if self.lines.len() > BATCH / 2 {
+                    self.next = now;
+                }
             }
             _ => self.next = now + RETRY,
         }
@@ -110,6 +142,33 @@ mod tests {
         backlog.acknowledged(2, Millis(1200));
         assert_eq!(backlog.unacked(), 1);
         assert_eq!(backlog.batch(Millis(1300), |_, _, _| ()).as_deref(), Some("3\n"));
+    }
+
+    #[test]
+    fn a_batch_holds_whole_records_and_no_more_than_the_broker_takes() {
+        let mut backlog = Backlog::default();
+        let record = "r".repeat(300_000);
+        (0..10).for_each(|_| backlog.push(|out, _| out.push_str(&record)));
+        let mut batches = Vec::new();
+        while let Some(batch) = backlog.batch(Millis(batches.len() as u64 * 1000), |_, _, _| ()) {
+            assert!(batch.len() <= BATCH && batch.lines().all(|line| line == record));
+            batches.push(batch.lines().count());
+            let sent = batches.iter().sum::<usize>() as u64;
+            backlog.acknowledged(sent, Millis(0));
+            assert_eq!(backlog.unacked(), 10 - sent);
+        }
+        assert_eq!(batches, [6, 4]);
+    }
+
+    #[test]
+    fn long_refusals_do_not_fill_the_vm() {
+        let mut backlog = Backlog::default();
+        let mut kept = 0;
+        while backlog.admits_refusal() {
+            backlog.push(|out, _| out.push_str(&"r".repeat(4096)));
+            kept += 1;
+        }
+        assert!(kept < 4200 && backlog.has_room());
     }
 
     #[test]

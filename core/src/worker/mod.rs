@@ -129,7 +129,7 @@ impl Worker {
 
     /// Whether this grant may be used once more, as far as unacknowledged records go.
     pub fn admits(&self, grant: &Grant) -> bool {
-        self.backlog.unacked() < u64::from(grant.max_unacked_uses)
+        self.backlog.has_room() && self.backlog.unacked() < u64::from(grant.max_unacked_uses)
     }
 
     /// Whether cached grants may be believed.

@@ -20,15 +20,13 @@ use super::{Absent, Alive, Claim, Part, Workbench};
 use crate::counters::Meter;
 use bootstrap::pieces;
 
-/// Every placeholder carries it.
-const MARKER: &str = "ATTACHE";
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// The packed filter: `$ATTACHE_FILTER`, else `attache_filter.wasm` in the
-/// target directory.
+/// The packed filter: `$ATTACHE_FILTER`, else `filter/attache_filter.wasm` in
+/// the target directory.
 pub fn module(bench: &Workbench) -> Option<PathBuf> {
     let named = std::env::var_os("ATTACHE_FILTER").map(PathBuf::from);
-    let path = named.unwrap_or_else(|| bench.target.join("attache_filter.wasm"));
+    let path = named.unwrap_or_else(|| bench.target.join("filter/attache_filter.wasm"));
     path.exists().then_some(path)
 }
 
@@ -99,13 +97,11 @@ impl Attache<'_> {
         Ok(process)
     }
 
-    /// The placeholder of a session of one credential.
+    /// The placeholder of a session of the measured credential.
     fn placeholder(&self, session: &str) -> Result<String> {
-        let env = self.run(&["session", "env", session])?;
-        let token = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        let mut tokens = env.split(|c| !token(c));
-        let found = tokens.find(|token| token.contains(MARKER));
-        Ok(found.with_context(|| format!("session env {session} shows no placeholder"))?.to_owned())
+        let env: Value = serde_json::from_str(&self.run(&["session", "env", session, "--json"])?)?;
+        let placeholder = env[config::variable(0)].as_str();
+        Ok(placeholder.with_context(|| format!("session env {session} shows no placeholder"))?.to_owned())
     }
 
     /// The gateway's bootstrap.

@@ -37,6 +37,7 @@ pub fn write(bench: &Workbench, dir: &Path, data_plane: u16) -> Result<PathBuf> 
         });
         let written = json!({
             "source": {"file": name},
+            "agent_env": {variable(index): "placeholder"},
             "inject": "bearer",
             "destinations": [bound],
             "placeholder": {"prefix": "ghp_", "length": 40},
@@ -66,6 +67,11 @@ pub fn write(bench: &Workbench, dir: &Path, data_plane: u16) -> Result<PathBuf> 
 /// Where the broker's audit log is.
 pub fn audit_log(dir: &Path) -> PathBuf {
     dir.join("state").join(INSTANCE).join("audit.jsonl")
+}
+
+/// The environment variable under which `attache session env` exports a credential's placeholder.
+pub fn variable(index: usize) -> String {
+    format!("BENCH_KEY_{index}")
 }
 
 fn credential(index: usize) -> String {

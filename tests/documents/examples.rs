@@ -1,0 +1,121 @@
+//! Every config, command and query that a document shows, works.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use attache_broker::audit::{Kind, Record};
+use attache_broker::config::{Config, Overrides};
+use attache_core::audit::chain;
+use attache_tests::util::temp_dir;
+
+use super::tables::full;
+use super::{at, documents, none, read};
+
+#[test]
+fn every_config_that_is_shown_is_good() {
+    let dir = temp_dir();
+    let mut complaints = Vec::new();
+    let mut configs = vec![("envoy/attache.yaml".to_owned(), read(&at("envoy/attache.yaml")))];
+    for document in documents() {
+        let yaml = document.blocks.iter().filter(|block| block.info.starts_with("yaml"));
+        configs.extend(yaml.map(|block| (document.place(block.line), block.text.clone())));
+    }
+    assert!(configs.len() >= 4, "the examples are not found");
+    for (place, text) in configs {
+        let file = dir.path().join("attache.yaml");
+        std::fs::write(&file, text).expect("a config");
+        let overrides = Overrides { state_dir: Some(dir.path().join("state")), ..Overrides::default() };
+        let home = |name: &str| (name == "HOME").then(|| dir.path().display().to_string());
+        if let Err(errors) = Config::load(Some(&file), &overrides, &home) {
+            complaints.push(format!("{place}: {errors}"));
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn every_json_that_is_shown_is_json() {
+    let mut complaints = Vec::new();
+    for document in documents() {
+        for block in document.blocks.iter().filter(|block| block.info == "json") {
+            if let Err(why) = serde_json::from_str::<serde_json::Value>(&block.text) {
+                complaints.push(format!("{}: {why}", document.place(block.line)));
+            }
+        }
+    }
+    none(complaints);
+}
+
+#[test]
+fn every_block_of_shell_is_shell() {
+    let mut complaints = Vec::new();
+    for document in documents() {
+        for block in document.blocks.iter().filter(|block| block.info.starts_with("sh")) {
+            let checked = bash(&["-n"], &block.text, Path::new("/"));
+            if !checked.status.success() {
+                let why = String::from_utf8_lossy(&checked.stderr).into_owned();
+                complaints.push(format!("{}: {why}", document.place(block.line)));
+            }
+        }
+    }
+    none(complaints);
+}
+
+/// Every query of the audit page answers from a log that holds what it asks for; the one for uses
+/// without an issue finds nothing there, and the one use that is hidden in another log.
+#[test]
+fn every_query_of_the_log_answers() {
+    let root = at("");
+    let need = bash(&["-s"], "scripts/need jq", &root);
+    if !need.status.success() {
+        println!("SKIPPED: jq is not here and cannot be installed: {}", String::from_utf8_lossy(&need.stderr));
+        return;
+    }
+    let page = documents().into_iter().find(|page| page.path == Path::new("docs/audit.md")).expect("the page");
+    let queries: Vec<_> = page.blocks.iter().filter(|block| block.info == "sh jq").collect();
+    assert!(queries.len() >= 5, "the queries are not found");
+    let (honest, forged) = (temp_dir(), temp_dir());
+    write_log(honest.path(), &sample());
+    write_log(forged.path(), &sample()[1..]);
+    for query in queries {
+        let ask = |dir: &Path| {
+            let asked = bash(&["-o", "pipefail", "-s"], &query.text, dir);
+            let why = String::from_utf8_lossy(&asked.stderr).into_owned();
+            assert!(asked.status.success() && why.is_empty(), "{}: {why}", page.place(query.line));
+            String::from_utf8_lossy(&asked.stdout).lines().count()
+        };
+        match query.text.contains("foreach") {
+            true => assert_eq!((ask(honest.path()), ask(forged.path())), (0, 1), "{}", page.place(query.line)),
+            false => assert!(ask(honest.path()) > 0, "{}: no answer", page.place(query.line)),
+        }
+    }
+}
+
+/// An issue, its use, a refusal and a gap.
+fn sample() -> [Record; 4] {
+    let issue = Record { kind: Kind::Issue, auth_injected: false, method: None, path: None, ..full() };
+    let used = Record { reason: None, issued_to: None, ..full() };
+    let refused = Record { kind: Kind::Deny, auth_injected: false, issued_to: None, ..full() };
+    let gap = Record { reason: Some("records are missing".into()), ..Record::new(Kind::Gap, full().at_ms) };
+    [issue, used, refused, gap]
+}
+
+fn write_log(dir: &Path, records: &[Record]) {
+    let mut file = std::fs::File::create(dir.join("audit.jsonl")).expect("a log");
+    let mut head = chain::genesis();
+    for record in records {
+        let record = serde_json::to_string(record).expect("a record is JSON");
+        let (line, hash) = chain::seal(&record, &head).expect("a record is one line");
+        writeln!(file, "{line}").expect("a line");
+        head = hash;
+    }
+}
+
+fn bash(args: &[&str], script: &str, dir: &Path) -> Output {
+    let mut command = Command::new("bash");
+    command.args(args).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("bash runs");
+    child.stdin.take().expect("its input").write_all(script.as_bytes()).expect("a script");
+    child.wait_with_output().expect("bash ends")
+}

@@ -1,0 +1,105 @@
+//! Tables that repeat what the code says, say the same.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use attache_broker::audit::{Kind, Record};
+use attache_core::names::Name;
+use attache_core::policy::AccessMode;
+use attache_core::refusal::Reason;
+
+use super::markdown::{Document, spans};
+use super::{at, none, read};
+
+#[test]
+fn the_refusals_are_those_of_the_code() {
+    let gateway = Document::read(Path::new("docs/gateway.md"));
+    let rows = gateway.rows().map(|(_, cells)| cells.join(" | ")).collect::<BTreeSet<_>>();
+    let told = |reason: &&Reason| format!("`{}` | {} | {}", reason.as_str(), reason.status(), reason.hint());
+    none(Reason::ALL.iter().map(|reason| told(&reason)).filter(|row| !rows.contains(row)).collect());
+    let words: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let statuses = gateway.rows().filter(|(_, cells)| cells.get(1).is_some_and(|cell| cell.parse::<u16>().is_ok()));
+    let unknown = statuses.filter(|(_, cells)| !words.contains(cells[0].trim_matches('`')));
+    none(unknown.map(|(line, cells)| format!("{}: no reason is {}", gateway.place(line), cells[0])).collect());
+}
+
+/// A row of bounds names a place and what stands there.
+#[test]
+fn the_bounds_are_those_of_the_code() {
+    let architecture = Document::read(Path::new("docs/ARCHITECTURE.md"));
+    let (mut bounds, mut complaints) = (0, Vec::new());
+    for (line, cells) in architecture.rows() {
+        let [_, place, written] = &cells[..] else { continue };
+        let ([place], [written]) = (&spans(place)[..], &spans(written)[..]) else { continue };
+        if !place.contains(".rs") {
+            continue;
+        }
+        bounds += 1;
+        let (file, name) = place.split_once("::").map_or((*place, None), |(file, name)| (file, Some(name)));
+        let text = read(&at(file));
+        let stands = match name {
+            None => text.contains(written),
+            Some(name) => {
+                text.lines().any(|l| l.contains(&format!("const {name}:")) && l.contains(&format!("= {written};")))
+            }
+        };
+        if !stands {
+            complaints.push(format!("{}: {place} is not {written}", architecture.place(line)));
+        }
+    }
+    assert!(bounds >= 20, "the tables of bounds are not found: {bounds}");
+    none(complaints);
+}
+
+#[test]
+fn the_fields_of_a_record_are_those_of_the_code() {
+    let audit = Document::read(Path::new("docs/audit.md"));
+    let first = |header: &str| {
+        let rows: Vec<_> = audit.rows().map(|(_, cells)| cells[0].to_owned()).collect();
+        let from = rows.iter().position(|cell| cell == header).expect("the table is there");
+        let until =
+            rows[from + 1..].iter().position(|cell| !cell.starts_with('`')).map_or(rows.len(), |n| from + 1 + n);
+        rows[from + 1..until].iter().flat_map(|cell| spans(cell)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let line = serde_json::to_string(&full()).expect("a record is JSON");
+    let mut fields: Vec<_> = line.split("\":").filter_map(|part| Some(part.rsplit_once('"')?.1.to_owned())).collect();
+    fields.retain(|field| field.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+    fields.extend(["prev".to_owned(), "hash".to_owned()]);
+    assert_eq!(first("field"), fields);
+
+    let kinds = [Kind::Use, Kind::Deny, Kind::Issue, Kind::Mode, Kind::Revoke, Kind::Gap, Kind::Start, Kind::Stop];
+    let word = |kind| serde_json::to_value(kind).ok().and_then(|word| Some(word.as_str()?.to_owned()));
+    assert_eq!(first("kind"), kinds.into_iter().filter_map(word).collect::<Vec<_>>());
+}
+
+/// A record with every field in it. A field that is added must be added here, and then there.
+pub fn full() -> Record {
+    let text = |text: &str| Some(text.to_owned());
+    let name = |text| Name::parse(text).ok();
+    Record {
+        at_ms: 1_769_860_800_120,
+        instance: name("default"),
+        session_id: text("s-37e85251aa56e342"),
+        service: text("github"),
+        method: text("POST"),
+        path: text("/user/repos"),
+        auth_injected: true,
+        response_code: Some(200),
+        duration_ms: Some(21),
+        kind: Kind::Use,
+        seq: 1,
+        worker: "eacd475a".into(),
+        request_id: text("7eb48f8a-10a1-4a95-97d0-de5281c61afb"),
+        session: name("reviewer"),
+        authority: text("127.0.0.1:3030"),
+        destination: text("api.github.com:443"),
+        decision: text("forward"),
+        reason: text("read_only"),
+        access_mode: Some(AccessMode::ReadOnly),
+        credential: name("github"),
+        lease_id: text("l-ac452ec074517bcf"),
+        fingerprint: text("02fe76d3e39997f6"),
+        evidence: text("placeholder"),
+        issued_to: text("eacd475a"),
+    }
+}

@@ -56,8 +56,14 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     if !evidence.is_empty() {
         return Ok(asked(Way::Managed(index), evidence));
     }
-    let may_pass = destination.bindings().iter().any(|b| b.missing_placeholder == MissingPlaceholder::Pass);
-    if may_pass { Ok(asked(Way::Unclaimed(index), evidence)) } else { Err(Reason::IdentityRequired) }
+    // One credential that demands a placeholder is enough, and no credential is no permission.
+    let bindings = destination.bindings();
+    let may_pass = bindings.iter().all(|b| b.missing_placeholder == MissingPlaceholder::Pass);
+    if may_pass && !bindings.is_empty() {
+        Ok(asked(Way::Unclaimed(index), evidence))
+    } else {
+        Err(Reason::IdentityRequired)
+    }
 }
 
 /// The destination, and how much of the path is the gateway's route prefix.

@@ -1,8 +1,8 @@
 //! What goes on without a credential, and only where the config says so.
 
 use crate::fixture::{OWN, PLACEHOLDER, SESSION, compiled, get, test};
-use crate::fixture::{accepted, destination, granted, header};
-use crate::policy::Unmatched;
+use crate::fixture::{accepted, bind, destination, granted, header, spec};
+use crate::policy::{Policy, Unmatched};
 use crate::refusal::Reason;
 use crate::request::{Way, authorise, identify};
 use base64::Engine as _;
@@ -51,6 +51,17 @@ fn a_destination_may_let_requests_without_a_placeholder_pass() {
     assert_eq!(way(open().bearer(PLACEHOLDER)), Ok(Way::Managed(destination::OPEN)));
     assert_eq!(way(open().with("x-custom", PLACEHOLDER)), Err(Reason::PlaceholderMisplaced));
     assert_eq!(way(get("api.github.com", "/x")), Err(Reason::IdentityRequired), "unlike the others");
+}
+
+#[test]
+fn one_credential_that_demands_a_placeholder_is_enough() {
+    let mut spec = spec();
+    spec.destinations[destination::OPEN].bindings.push(bind("strict", "x-api-key"));
+    let both = Policy::compile(spec.clone()).unwrap();
+    assert_eq!(get("open.example", "/x").identify(&both).err(), Some(Reason::IdentityRequired));
+    spec.destinations[destination::OPEN].bindings.clear();
+    let none = Policy::compile(spec).unwrap();
+    assert_eq!(get("open.example", "/x").identify(&none).err(), Some(Reason::IdentityRequired), "nor is none a yes");
 }
 
 #[test]

@@ -52,6 +52,18 @@ fn other_credentials_in_the_query_go() {
 }
 
 #[test]
+fn a_grant_may_set_several_parameters() {
+    let policy = compiled(Unmatched::Deny);
+    let mut answer = granted("maps", query("key", SECRET));
+    answer.injections.push(query("client", "c"));
+    let grant = accepted(&policy, destination::MAPS, answer);
+    for (target, kept) in [("/x", "?"), ("/x?a=1&client=own", "?a=1&")] {
+        let sent = get("maps.example", target).with("x-api-key", PLACEHOLDER).upstream(&policy, &grant).unwrap();
+        assert_eq!(sent.target(), format!("/x{kept}key={SECRET}&client=c"));
+    }
+}
+
+#[test]
 fn the_gateways_prefix_stays_for_the_route_to_cut() {
     assert_eq!(arrives("127.0.0.1:3030", "/maps/x?a=1"), format!("/maps/x?a=1&key={SECRET}"));
 }

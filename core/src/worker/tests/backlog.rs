@@ -28,8 +28,11 @@ fn records_are_numbered_from_one_without_gaps() {
     let (token, batch) = desk.batch().unwrap();
     assert_eq!(numbers(&batch), [1, 2, 3]);
     record(&mut desk, &api(), &Outcome::Undecided);
+    assert!(desk.batch().is_none(), "one batch at a time");
     desk.answer(token, &AuditAnswer { acked: 3 });
-    desk.wait(100);
+    desk.wait(99);
+    assert!(desk.batch().is_none(), "records travel together");
+    desk.wait(1);
     assert_eq!(numbers(&desk.batch().unwrap().1), [4]);
 }
 

@@ -148,6 +148,16 @@ fn a_record_is_one_line_of_ascii_whatever_the_request_held() {
 }
 
 #[test]
+fn a_record_holds_the_beginning_of_a_long_text() {
+    let mut desk = Desk::ready();
+    let long = format!("/{}", "x".repeat(60_000));
+    let outcome = Outcome::Refused(Reason::HostNotAllowed, None);
+    let (line, record) = recorded(&mut desk, &request("GET", &long, &long).with("x-request-id", &long), &outcome);
+    assert_eq!((&*record.path, &*record.authority), (&long[..4096], &long[..4096]));
+    assert!(line.len() < 3 * 4096 + 500, "an agent does not choose how long a record is: {}", line.len());
+}
+
+#[test]
 fn what_the_broker_says_cannot_break_a_record_either() {
     let mut desk = Desk::ready();
     let mut answer = usual();

@@ -33,9 +33,10 @@ impl<'de> Visitor<'de> for OneMember<'_> {
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
-            // Servers that fold case would take `Operation` for `operation`.
-            if !seen.insert(key.to_lowercase()) {
-                return Err(serde::de::Error::custom("repeated member"));
+            // Servers that fold case would take `Operation` for `operation`, and some fold more than
+            // ASCII: a member outside it says nothing that is certain.
+            if !key.is_ascii() || !seen.insert(key.to_ascii_lowercase()) {
+                return Err(serde::de::Error::custom("ambiguous member"));
             }
         }
         found.ok_or_else(|| serde::de::Error::custom("missing member"))
@@ -62,6 +63,7 @@ mod tests {
             r#"{"operation":"download","Operation":"upload"}"#,
             r#"{"operation":"download"} {"operation":"upload"}"#,
             "\x1f\u{8b}",
+            "{\"operation\":\"download\",\"operat\u{131}on\":\"upload\"}",
         ] {
             assert_eq!(check(body), Err(Reason::BodyUnreadable), "{body}");
         }

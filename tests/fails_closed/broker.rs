@@ -74,71 +74,59 @@ async fn silence_refuses_within_the_bound_of_a_decision() {
     scene.ends_well().await;
 }
 
-/// A grant that fits its type and still must not be used.
+/// A grant that fits its type, or nearly, and still must not be used.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_contradicts_itself_refuses() {
     let scene = fake().await;
     let good = Grant::header("github", "authorization", &format!("Bearer {GITHUB}"));
-    let unusable: [(&str, Reason, fn(&mut Value)); 33] = [
-        ("no injections", Reason::BrokerUnavailable, |granted| granted["injections"] = json!([])),
-        ("a line break in the value", Reason::BrokerUnavailable, |granted| {
-            inject(granted, "authorization", "a\r\nb: c")
-        }),
-        ("a line feed in the value", Reason::BrokerUnavailable, |granted| inject(granted, "authorization", "a\nb")),
-        ("NUL in the value", Reason::BrokerUnavailable, |granted| inject(granted, "authorization", "a\0b")),
-        ("not ASCII in the value", Reason::BrokerUnavailable, |granted| inject(granted, "authorization", "é")),
-        ("an empty value", Reason::BrokerUnavailable, |granted| inject(granted, "authorization", "")),
-        ("a header nobody bound", Reason::BrokerUnavailable, |granted| inject(granted, "x-elsewhere", "v")),
-        ("a pseudo-header", Reason::BrokerUnavailable, |granted| inject(granted, ":path", "/elsewhere")),
-        ("an upper-case header", Reason::BrokerUnavailable, |granted| inject(granted, "Authorization", "v")),
-        ("a header with a line break", Reason::BrokerUnavailable, |granted| inject(granted, "a\r\nb", "v")),
-        ("an empty header name", Reason::BrokerUnavailable, |granted| inject(granted, "", "v")),
-        ("header and query at once", Reason::BrokerUnavailable, |granted| {
-            granted["injections"] = json!([{"header": "authorization", "query": "key", "value": "v"}]);
-        }),
-        ("neither header nor query", Reason::BrokerUnavailable, |granted| {
-            granted["injections"] = json!([{"value": "v"}])
-        }),
-        ("a parameter nobody bound", Reason::BrokerUnavailable, |granted| {
-            granted["injections"] = json!([{"query": "key", "value": "v"}]);
-        }),
-        ("a parameter with an ampersand", Reason::BrokerUnavailable, |granted| {
-            granted["injections"] =
-                json!([{"header": "authorization", "value": "v"}, {"query": "k", "value": "a&b=c"}]);
-        }),
-        ("an injection of another type", Reason::BrokerUnavailable, |granted| granted["injections"] = json!({})),
-        ("a value that is no text", Reason::BrokerUnavailable, |granted| {
-            granted["injections"] = json!([{"header": "authorization", "value": 1}]);
-        }),
-        ("a lease of no time", Reason::BrokerUnavailable, |granted| granted["lease"]["ttl_ms"] = json!(0)),
-        ("a lease of negative time", Reason::BrokerUnavailable, |granted| granted["lease"]["ttl_ms"] = json!(-1)),
-        ("a lease for ever", Reason::BrokerUnavailable, |granted| granted["lease"]["ttl_ms"] = json!(u64::MAX)),
-        ("a lease of half a millisecond", Reason::BrokerUnavailable, |granted| granted["lease"]["ttl_ms"] = json!(0.5)),
-        ("no lease", Reason::BrokerUnavailable, |granted| remove(granted, "lease")),
-        ("no session", Reason::BrokerUnavailable, |granted| remove(granted, "session")),
-        ("no session id", Reason::BrokerUnavailable, |granted| remove(granted, "session_id")),
-        ("a session's name that is none", Reason::BrokerUnavailable, |granted| granted["session"] = json!("../a b")),
-        ("no credential", Reason::BrokerUnavailable, |granted| remove(granted, "credential")),
-        ("no access mode", Reason::BrokerUnavailable, |granted| remove(granted, "access_mode")),
-        ("an access mode nobody knows", Reason::BrokerUnavailable, |granted| granted["access_mode"] = json!("root")),
-        ("a negative bound of uses", Reason::BrokerUnavailable, |granted| granted["max_unacked_uses"] = json!(-1)),
-        ("no uses at all", Reason::AuditBacklog, |granted| granted["max_unacked_uses"] = json!(0)),
-        ("a credential not bound here", Reason::CredentialNotGranted, |granted| {
-            granted["credential"] = json!("custom")
-        }),
-        ("a credential nobody knows", Reason::CredentialNotGranted, |granted| granted["credential"] = json!("nobody")),
-        ("null", Reason::BrokerUnavailable, |granted| *granted = Value::Null),
+    let header = |name: &str, value: &str| json!([{"header": name, "value": value}]);
+    let unavailable = [
+        ("no injection", "/injections", json!([])),
+        ("a line break in the value", "/injections", header("authorization", "a\r\nb: c")),
+        ("a line feed in the value", "/injections", header("authorization", "a\nb")),
+        ("NUL in the value", "/injections", header("authorization", "a\0b")),
+        ("not ASCII in the value", "/injections", header("authorization", "é")),
+        ("an empty value", "/injections", header("authorization", "")),
+        ("a header nobody bound", "/injections", header("x-elsewhere", "v")),
+        ("a pseudo-header", "/injections", header(":path", "/elsewhere")),
+        ("an upper-case header", "/injections", header("Authorization", "v")),
+        ("a header name with a line break", "/injections", header("a\r\nb", "v")),
+        ("an empty header name", "/injections", header("", "v")),
+        ("header and query at once", "/injections/0/query", json!("key")),
+        ("neither header nor query", "/injections", json!([{"value": "v"}])),
+        ("a parameter nobody bound", "/injections", json!([{"query": "key", "value": "v"}])),
+        ("a parameter that ends itself", "/injections/1", json!({"query": "key", "value": "a&b=c"})),
+        ("injections of another type", "/injections", json!({})),
+        ("a value that is no text", "/injections/0/value", json!(1)),
+        ("an unknown member", "/injections/0/url", json!("/")),
+        ("a lease of no time", "/lease/ttl_ms", json!(0)),
+        ("a lease of negative time", "/lease/ttl_ms", json!(-1)),
+        ("a lease for ever", "/lease/ttl_ms", json!(u64::MAX)),
+        ("a lease of half a millisecond", "/lease/ttl_ms", json!(0.5)),
+        ("no lease", "/lease", Value::Null),
+        ("no session", "/session", Value::Null),
+        ("a session's name that is none", "/session", json!("../a b")),
+        ("no session id", "/session_id", Value::Null),
+        ("no credential", "/credential", Value::Null),
+        ("no access mode", "/access_mode", Value::Null),
+        ("an access mode nobody knows", "/access_mode", json!("root")),
+        ("a negative bound of uses", "/max_unacked_uses", json!(-1)),
     ];
-    for (fault, reason, spoil) in unusable {
+    let unavailable = unavailable.map(|(fault, at, value)| (fault, at, value, Reason::BrokerUnavailable));
+    let others = [
+        ("no use at all", "/max_unacked_uses", json!(0), Reason::AuditBacklog),
+        ("a credential not bound here", "/credential", json!("custom"), Reason::CredentialNotGranted),
+        ("a credential nobody knows", "/credential", json!("nobody"), Reason::CredentialNotGranted),
+    ];
+    for (fault, at, value, reason) in unavailable.into_iter().chain(others) {
         let mut answer = good.answer();
-        spoil(&mut answer["granted"]);
+        put(&mut answer["granted"], at, value);
         scene.stack.broker.answer_grants(move |_| answer.clone());
         scene.refuses(reason, fault).await;
     }
-    let denied = json!({"denied": {"reason": "session_expired"}});
     for (fault, answer) in [
         ("neither granted nor denied", json!({})),
-        ("granted and denied", json!({"granted": good.answer()["granted"], "denied": denied["denied"]})),
+        ("granted and denied", json!({"granted": good.answer()["granted"], "denied": {"reason": "session_expired"}})),
         ("denied for a reason nobody knows", json!({"denied": {"reason": "whim"}})),
         ("denied for no reason", json!({"denied": {}})),
     ] {
@@ -150,12 +138,15 @@ async fn a_grant_that_contradicts_itself_refuses() {
     scene.ends_well().await;
 }
 
-fn inject(granted: &mut Value, header: &str, value: &str) {
-    granted["injections"] = json!([{"header": header, "value": value}]);
-}
-
-fn remove(granted: &mut Value, member: &str) {
-    granted.as_object_mut().expect("an object").remove(member);
+/// Puts a value where the pointer says, in an object or at an array's end; null takes it out.
+fn put(json: &mut Value, pointer: &str, value: Value) {
+    let (parent, last) = pointer.rsplit_once('/').expect("a pointer");
+    match json.pointer_mut(parent).expect("the place is there") {
+        Value::Array(items) => items.push(value),
+        Value::Object(members) if value.is_null() => drop(members.remove(last)),
+        Value::Object(members) => drop(members.insert(last.to_owned(), value)),
+        other => panic!("{other} holds nothing"),
+    }
 }
 
 /// Without memory to show for it: an answer that never ends is cut off, not kept.

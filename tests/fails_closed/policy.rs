@@ -1,1 +1,224 @@
-//! (being written)
+//! A policy, a change feed or an audit door that fails: without a policy nothing passes, and what
+//! was once in force is replaced by a whole new policy or not at all.
+
+use std::time::{Duration, Instant};
+
+use attache_core::refusal::Reason;
+use attache_tests::fake_broker::{Behaviour, Endpoint, Grant};
+use attache_tests::stack::{GITHUB, Plan, SOON};
+use attache_tests::{FakeBroker, util};
+use serde_json::{Value, json};
+
+use crate::scene::{RECOVERY, SLACK, Scene};
+
+const MB: usize = 1 << 20;
+/// A failed fetch or poll is repeated after this: no storm.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Answers at once wrong, whatever the endpoint.
+const FAULTS: [Behaviour; 14] = [
+    Behaviour::Close,
+    Behaviour::Status(500),
+    Behaviour::Status(503),
+    Behaviour::Status(404),
+    Behaviour::Status(204),
+    Behaviour::Redirect302,
+    Behaviour::Html200,
+    Behaviour::AsText,
+    Behaviour::Truncated,
+    Behaviour::Garbage,
+    Behaviour::ZeroHeaders,
+    Behaviour::DuplicateKeys,
+    Behaviour::UnknownMember,
+    Behaviour::WrongType,
+];
+
+/// A stack whose filter has got no policy yet, and waits for one not for long.
+async fn without_policy() -> Scene<FakeBroker> {
+    let plan = Plan::default().limit("callout_timeout: 500ms");
+    Scene::of(plan.start_with_fake_after(|broker| broker.behave(Endpoint::Policy, Behaviour::Status(503))).await).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_policy_nothing_passes_until_there_is_one() {
+    let scene = without_policy().await;
+    let broker = &scene.stack.broker;
+    let begun = (Instant::now(), broker.calls(Endpoint::Policy));
+    let refused = async |fault: &str| scene.refuses(Reason::PolicyMissing, fault).await;
+    for fault in FAULTS.into_iter().chain([Behaviour::Hang, Behaviour::HeadersOnly, Behaviour::Oversized(20 * MB)]) {
+        broker.behave(Endpoint::Policy, fault);
+        // Who asks meanwhile is held: the next attempt could be the good one.
+        let fault = format!("{fault:?}");
+        tokio::join!(refused(&fault), refused(&fault), refused(&fault));
+    }
+    // Worker and main thread, one attempt at a time each.
+    let attempts = broker.calls(Endpoint::Policy) - begun.1;
+    let most = 2 * begun.0.elapsed().as_millis() / RETRY.as_millis() + 2;
+    assert!(attempts as u128 <= most, "{attempts} attempts in {:?}", begun.0.elapsed());
+    assert_eq!(broker.calls(Endpoint::Grants), 0, "nobody is asked for a grant without a policy");
+    broker.behave(Endpoint::Policy, Behaviour::Ok);
+    scene.recovers("no policy").await;
+    scene.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_none_is_not_taken() {
+    let scene = without_policy().await;
+    let broker = &scene.stack.broker;
+    broker.behave(Endpoint::Policy, Behaviour::Ok);
+    let good = policy(&scene);
+    for (fault, at, value) in bad_policies(&good) {
+        let mut bad = good.clone();
+        *bad.pointer_mut(at).unwrap_or_else(|| panic!("{at} is in {good:#}")) = value;
+        broker.policy(bad);
+        scene.refuses(Reason::PolicyMissing, fault).await;
+    }
+    broker.policy(good);
+    scene.recovers("bad policies").await;
+    scene.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_in_force_outlives_a_bad_one() {
+    let scene = Scene::of(Plan::default().start_with_fake().await).await;
+    let broker = &scene.stack.broker;
+    scene.serves("the start").await;
+    let good = policy(&scene);
+    for (index, (fault, at, value)) in bad_policies(&good).into_iter().enumerate() {
+        let mut bad = good.clone();
+        bad["version"] = json!(format!("bad-{index}"));
+        *bad.pointer_mut(at).unwrap_or_else(|| panic!("{at} is in {good:#}")) = value;
+        // The feed names it, each VM fetches it, neither takes it.
+        let fetched = broker.calls(Endpoint::Policy);
+        broker.policy(bad);
+        util::eventually(SOON, || broker.calls(Endpoint::Policy) >= fetched + 2).await;
+        scene.serves(fault).await;
+    }
+    let mut closed = good.clone();
+    closed["version"] = json!("closed");
+    closed["destinations"] = json!([]);
+    broker.policy(closed);
+    denies(&scene).await;
+    broker.policy(good);
+    scene.recovers("an empty policy").await;
+    scene.ends_well().await;
+}
+
+/// An empty policy that is whole is taken: nothing is named, so nothing passes.
+async fn denies(scene: &Scene<FakeBroker>) {
+    let begun = Instant::now();
+    loop {
+        let answer = scene.ask().await;
+        if answer.status == 403 {
+            assert_eq!(answer.header("x-attache-reason").as_deref(), Some(Reason::HostNotAllowed.as_str()));
+            return;
+        }
+        assert!(begun.elapsed() < RECOVERY + SLACK, "the new policy is not in force: {}", answer.text());
+    }
+}
+
+/// The policy of the stack's own config.
+fn policy(scene: &Scene<FakeBroker>) -> Value {
+    serde_json::to_value(scene.stack.config.policy()).expect("a policy is JSON")
+}
+
+/// What is wrong, where, and what stands there.
+fn bad_policies(good: &Value) -> Vec<(&'static str, &'static str, Value)> {
+    let other = |member: &str| good.pointer(&format!("/destinations/1/{member}")).cloned().unwrap_or_default();
+    vec![
+        ("nothing", "", Value::Null),
+        ("an empty object", "", json!({})),
+        ("no destinations", "/destinations", Value::Null),
+        ("another instance", "/instance", json!("other")),
+        ("an instance that is no name", "/instance", json!("../x")),
+        ("a rule for the unmatched that is none", "/unmatched", json!("allow")),
+        ("an authority that is none", "/destinations/0/authorities/0", json!("api.github.com@evil.test")),
+        ("an authority that is not canonical", "/destinations/0/authorities/0", json!("API.github.com")),
+        ("an authority twice", "/destinations/0/authorities/0", other("authorities/0")),
+        ("a route prefix with dots", "/destinations/0/route_prefix", json!("/../x")),
+        ("a route prefix twice", "/destinations/0/route_prefix", other("route_prefix")),
+        ("a path with dots", "/destinations/0/bindings/0/paths", json!(["/v1/../"])),
+        ("a carrier that is none", "/destinations/0/bindings/0/carrier", json!({"cookie": "x"})),
+        ("no bindings", "/destinations/0/bindings", Value::Null),
+        ("a credential that is no name", "/destinations/0/bindings/0/credential", json!("a b")),
+    ]
+}
+
+/// Faults of the feed take trust away, never give any: cached grants end with `stale_after`,
+/// and whoever can still ask is still served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_fails_makes_every_hit_a_miss() {
+    const STALE: Duration = Duration::from_secs(1);
+    let scene = Scene::of(Plan::default().limit("stale_after: 1s").start_with_fake().await).await;
+    let broker = &scene.stack.broker;
+    let known = scene.stranger();
+    for fault in FAULTS.into_iter().chain([Behaviour::Hang, Behaviour::HeadersOnly, Behaviour::Oversized(20 * MB)]) {
+        broker.behave(Endpoint::Changes, fault);
+        scene.serves(&format!("{fault:?} of the feed")).await;
+        broker.behave(Endpoint::Changes, Behaviour::Ok);
+    }
+    broker.behave(Endpoint::Changes, Behaviour::WrongType);
+    let last = Instant::now();
+    scene.ask_as(&known).await;
+    // Nothing is waited for but the promised bound itself.
+    tokio::time::sleep_until((last + STALE).into()).await;
+    let asked = broker.calls(Endpoint::Grants);
+    assert_eq!(scene.ask_as(&known).await.status, 200);
+    assert_eq!(broker.calls(Endpoint::Grants), asked + 1, "a stale worker asks again");
+    broker.behave(Endpoint::Grants, Behaviour::Status(500));
+    scene.refuses_at("api.github.com", &known, Reason::Stale, "feed and grants").await;
+    broker.behave_all(Behaviour::Ok);
+    scene.recovers("feed and grants").await;
+    scene.ends_well().await;
+}
+
+/// Uses that nobody acknowledges are bounded, whatever the broker answers instead.
+#[tokio::test(flavor = "multi_thread")]
+async fn uses_that_nobody_acknowledges_are_bounded() {
+    const MOST: u32 = 3;
+    let scene = Scene::of(Plan::default().start_with_fake().await).await;
+    let broker = &scene.stack.broker;
+    let grant = Grant::header("github", "authorization", &format!("Bearer {GITHUB}"));
+    broker.grant(Grant { max_unacked_uses: MOST, ..grant });
+    for fault in FAULTS {
+        broker.behave(Endpoint::Audit, fault);
+        for _ in 0..MOST {
+            scene.serves(&format!("{fault:?} of the audit")).await;
+        }
+        scene.refuses(Reason::AuditBacklog, &format!("{fault:?} of the audit")).await;
+        broker.behave(Endpoint::Audit, Behaviour::Ok);
+        scene.recovers(&format!("{fault:?} of the audit")).await;
+        acknowledged(&scene).await;
+    }
+    scene.ends_well().await;
+}
+
+/// Waits until the filter has heard that all its records are held.
+async fn acknowledged(scene: &Scene<FakeBroker>) {
+    let (broker, sent) = (&scene.stack.broker, scene.sent());
+    let uses = || broker.records().iter().filter(|record| record["kind"] == "use").count();
+    util::eventually(SOON, || uses() == sent).await;
+    let active = "cluster.attache_broker.upstream_rq_active";
+    const FEEDS: u64 = 2;
+    scene.stack.envoy.wait_stat(active, |calls| calls == FEEDS, SOON).await;
+}
+
+/// A broker's cluster that does not exist fails in the call itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_does_not_exist_refuses() {
+    let plan = Plan::default().edit(|bootstrap| {
+        let text = bootstrap.to_string();
+        // In the plugins' settings, which are JSON in a text.
+        let named = r#"\"broker_cluster\":\"attache_broker\""#;
+        assert!(text.contains(named), "the plugins name their cluster");
+        let edited = text.replace(named, r#"\"broker_cluster\":\"nobody\""#);
+        *bootstrap = serde_json::from_str(&edited).expect("still JSON");
+    });
+    let scene = Scene::of(plan.start_with_fake().await).await;
+    let refused = |which| scene.refuses(Reason::PolicyMissing, which);
+    tokio::join!(refused("one"), refused("two"), refused("three"));
+    for endpoint in Endpoint::ALL {
+        assert_eq!(scene.stack.broker.calls(endpoint), 0);
+    }
+    scene.ends_well().await;
+}

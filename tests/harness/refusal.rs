@@ -25,3 +25,9 @@ pub fn expect(answer: &Response, reason: Reason) -> String {
     assert_eq!(body["hint"], reason.hint());
     body["request_id"].as_str().unwrap_or_else(|| panic!("no request id: {shown}")).to_owned()
 }
+
+/// The reason that an answer names, whether it is a refusal in every other respect or not.
+#[must_use]
+pub fn reason(answer: &Response) -> Option<String> {
+    answer.header("x-attache-reason")
+}

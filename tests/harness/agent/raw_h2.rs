@@ -76,7 +76,7 @@ impl RawH2 {
     pub async fn headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, fields: &[(N, V)], end: bool) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
-        let what = fields.iter().take(4).map(|(_, value)| value.as_ref().escape_ascii().to_string());
+        let what = fields.iter().take(5).map(|(_, value)| value.as_ref().escape_ascii().to_string());
         let what = what.collect::<Vec<_>>().join(" ");
         let open = self.transcript.begin(what.chars().take(200).collect::<String>());
         self.streams.insert(stream, Stream { open, answer: Response::default(), reset: None });

@@ -1,0 +1,193 @@
+//! A table of requests spelled out by hand, each with its promised outcome over HTTP/1 and over
+//! HTTP/2; one Attaché answers them all, one after the other.
+//!
+//! Beyond the answers it holds: nothing goes upstream but what is served; each request that reached
+//! the filter has one audit record; each request, whether it reached it or not, has one line in
+//! Envoy's access log, which is the only witness of those that did not.
+
+use attache_core::refusal::Reason;
+use serde_json::Value;
+
+use crate::oracle::Audit;
+use crate::stack::SOON;
+use crate::{Attache, Response, Spelled, Stack, Unanswered, refusal, util};
+
+/// What must become of a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Promise {
+    /// It goes upstream, once, with a credential; the agent gets 200.
+    Served,
+    /// The filter refuses it.
+    Refused(Reason),
+    /// Envoy answers by itself: this status, and these details in its access log.
+    Envoy(u16, &'static str),
+    /// Envoy ends the HTTP/2 stream or connection without an answer, with these details.
+    Ended(&'static str),
+}
+
+/// One request and what must become of it; `None` where a protocol cannot spell it.
+pub struct Row {
+    name: String,
+    request: Spelled,
+    promises: [(Protocol, Option<Promise>); 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    H1,
+    H2,
+}
+
+/// The line that names the row, in its request.
+const NAME: &str = "x-row";
+
+impl Row {
+    /// The same promise over both protocols.
+    pub fn new(name: impl Into<String>, request: Spelled, promise: Promise) -> Self {
+        let promises = [(Protocol::H1, Some(promise)), (Protocol::H2, Some(promise))];
+        Self { name: name.into(), request, promises }
+    }
+
+    /// Another promise over HTTP/1.
+    #[must_use]
+    pub fn h1(mut self, promise: impl Into<Option<Promise>>) -> Self {
+        self.promises[0].1 = promise.into();
+        self
+    }
+
+    /// Another promise over HTTP/2.
+    #[must_use]
+    pub fn h2(mut self, promise: impl Into<Option<Promise>>) -> Self {
+        self.promises[1].1 = promise.into();
+        self
+    }
+}
+
+/// A table of which every promise was kept, so far.
+pub struct Held(Vec<Kept>);
+
+/// A request that was made and kept its promise.
+struct Kept {
+    row: String,
+    protocol: Protocol,
+    promise: Promise,
+    /// What the refusal named.
+    request_id: String,
+}
+
+/// Connections that break the rules are closed at once. Envoy would linger for a second each, for
+/// the sake of peers that still send; nothing here depends on that.
+pub fn without_lingering(bootstrap: &mut Value) {
+    let manager = bootstrap.pointer_mut("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config");
+    manager.expect("the connection manager")["delayed_close_timeout"] = "0.01s".into();
+}
+
+/// Makes all requests, which are the first of this stack, and holds every promise.
+///
+/// # Panics
+/// With all rows that broke their promise, or with an account of what does not add up.
+pub async fn hold(stack: &Stack<Attache>, rows: Vec<Row>) -> Held {
+    let (mut kept, mut broken) = (Vec::new(), Vec::new());
+    for row in rows {
+        for (protocol, promise) in row.promises {
+            let Some(promise) = promise else { continue };
+            match attempt(stack, &row, protocol, promise).await {
+                Ok(request_id) => kept.push(Kept { row: row.name.clone(), protocol, promise, request_id }),
+                Err(what) => broken.push(format!("  - {} over {protocol:?}: {promise:?}, but {what}", row.name)),
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{} broken promise(s):\n{}", broken.len(), broken.join("\n"));
+    stack.reconcile().await;
+    audited(stack, &kept).await;
+    Held(kept)
+}
+
+impl Held {
+    /// Ends Envoy, which then writes the rest of its access log: one line for each request, in
+    /// order, that says what became of it.
+    ///
+    /// # Panics
+    /// When a line is missing, or says something else.
+    pub async fn is_witnessed(self, stack: &Stack<Attache>) {
+        stack.envoy.quit(SOON).await;
+        let log = stack.envoy.log();
+        let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!(lines.len(), self.0.len(), "lines in the access log");
+        lines.iter().zip(&self.0).for_each(|(line, kept)| kept.is_witnessed_by(line));
+    }
+}
+
+async fn attempt(stack: &Stack<Attache>, row: &Row, protocol: Protocol, promise: Promise) -> Result<String, String> {
+    let mut request = row.request.clone();
+    request.lines.insert(0, (NAME.into(), row.name.clone().into_bytes()));
+    if let Promise::Ended(_) = promise {
+        stack.site.oracle.excuse(&row.name);
+    }
+    let before = stack.upstream().requests().len();
+    let answer = match protocol {
+        Protocol::H1 => request.over_h1(&stack.agent(), stack.proxy).await,
+        Protocol::H2 => request.over_h2(&stack.agent(), stack.proxy).await,
+    };
+    let sent = stack.upstream().requests().split_off(before);
+    let request_id = answered(&answer, promise)?;
+    let secrets: Vec<usize> = sent.iter().map(|request| request.secrets.len()).collect();
+    let expected = if let Promise::Served = promise { vec![1] } else { vec![] };
+    if secrets == expected { Ok(request_id) } else { Err(format!("upstream got {sent:#?}")) }
+}
+
+fn answered(answer: &Result<Response, Unanswered>, promise: Promise) -> Result<String, String> {
+    let shown = match answer {
+        Ok(answer) => format!("{} {:?} {:?}", answer.status, answer.fields, answer.text()),
+        Err(why) => why.to_string(),
+    };
+    match (promise, answer) {
+        (Promise::Served, Ok(answer)) if answer.status == 200 => Ok(String::new()),
+        (Promise::Refused(reason), Ok(answer)) if refusal::reason(answer) == Some(reason.as_str().to_owned()) => {
+            Ok(refusal::expect(answer, reason))
+        }
+        (Promise::Envoy(status, _), Ok(answer)) if answer.status == status && refusal::reason(answer).is_none() => {
+            Ok(String::new())
+        }
+        (Promise::Ended(_), Err(Unanswered::Closed | Unanswered::Reset(_) | Unanswered::GoAway(_))) => Ok(String::new()),
+        _ => Err(shown),
+    }
+}
+
+/// Each refusal has one `deny` record with its reason, and nothing else was denied.
+async fn audited(stack: &Stack<Attache>, kept: &[Kept]) {
+    let path = stack.dir().join("state/default/audit.jsonl");
+    let refused = |kept: &&Kept| matches!(kept.promise, Promise::Refused(_));
+    let refused: Vec<&Kept> = kept.iter().filter(refused).collect();
+    let denied = || Audit::read(Some(&path)).0.of_kind("deny").cloned().collect::<Vec<_>>();
+    let denied = util::eventually_some(SOON, || Some(denied()).filter(|denied| denied.len() >= refused.len())).await;
+    for Kept { row, promise, request_id, .. } in &refused {
+        let Promise::Refused(reason) = promise else { continue };
+        let records: Vec<_> = denied.iter().filter(|record| record.text("request_id") == *request_id).collect();
+        let [record] = records[..] else { panic!("{row}: {} records for one refusal", records.len()) };
+        let said = ["reason", "decision", "auth_injected", "response_code"].map(|member| record.text(member));
+        assert_eq!(said, [reason.as_str(), "refuse", "false", &reason.status().to_string()], "{row}");
+    }
+    assert_eq!(denied.len(), refused.len(), "more was denied than refused");
+}
+
+impl Kept {
+    fn is_witnessed_by(&self, line: &Value) {
+        let Self { row, protocol, promise, .. } = self;
+        let verdict: Value = serde_json::from_str(line["attache"].as_str().unwrap_or("null")).expect("JSON");
+        let spoken = if *protocol == Protocol::H1 { "HTTP/1.1" } else { "HTTP/2" };
+        let (status, details, decision) = match promise {
+            Promise::Served => (200, "via_upstream", Some("forward")),
+            Promise::Refused(reason) => (reason.status(), reason.as_str(), Some("refuse")),
+            Promise::Envoy(status, details) => (*status, *details, None),
+            Promise::Ended(details) => (0, *details, None),
+        };
+        assert_eq!(line["protocol"], spoken, "{row}: {line}");
+        assert_eq!(line["response_code"], status, "{row}: {line}");
+        assert_eq!(line["response_code_details"], details, "{row}: {line}");
+        assert_eq!(verdict["decision"].as_str(), decision, "{row}: {line}");
+        if let Promise::Refused(reason) = promise {
+            assert_eq!(verdict["reason"], reason.as_str(), "{row}: {line}");
+        }
+    }
+}

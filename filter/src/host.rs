@@ -7,7 +7,7 @@
 
 use attache_core::headers;
 use proxy_wasm::hostcalls;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::time::Duration;
 
 /// A host call that did not succeed, by its status.
@@ -199,7 +199,7 @@ fn optional(result: Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {
 fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>> {
     let (mut data, mut size) = (null_mut(), 0);
     check(call(&mut data, &mut size))?;
-    if data.cast_const() == null() || size == 0 {
+    if data.is_null() || size == 0 {
         return Ok(Vec::new());
     }
     // SAFETY: the host allocates what it returns through the module's `proxy_on_memory_allocate`,

@@ -12,16 +12,21 @@ pub struct Gate {
     id: u32,
     shared: Rc<Shared>,
     flow: Option<Flow>,
-    answered: bool,
 }
 
 impl Gate {
     pub fn new(id: u32, shared: Rc<Shared>) -> Self {
-        Self { id, shared, flow: None, answered: false }
+        Self { id, shared, flow: None }
     }
 
+    /// Whether body and trailers may follow: only where the verdict said so. Everything else holds,
+    /// a request that was answered and one that nobody looked at included.
     fn action(&self) -> Action {
-        if self.answered || self.shared.holds(self.id) { Action::Pause } else { Action::Continue }
+        let released = match &self.flow {
+            Some(flow) => flow.is_released(),
+            None => self.shared.has_released(self.id),
+        };
+        if released { Action::Continue } else { Action::Pause }
     }
 }
 
@@ -46,7 +51,6 @@ impl HttpContext for Gate {
             }
             Step::Answered => {
                 self.flow = Some(flow);
-                self.answered = true;
                 Action::Pause
             }
             Step::Hold => {

@@ -51,6 +51,13 @@ pub enum Step {
     Answered,
 }
 
+impl Flow {
+    /// Whether the verdict let it go.
+    pub fn is_released(&self) -> bool {
+        matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed)
+    }
+}
+
 enum Considered {
     Wait,
     Pass(Asked),
@@ -100,9 +107,9 @@ impl Shared {
         self.held.borrow_mut().remove(&context)
     }
 
-    /// Whether a request is held still.
-    pub fn holds(&self, context: u32) -> bool {
-        self.held.borrow().get(&context).is_some_and(|flow| matches!(flow.outcome, Outcome::Undecided))
+    /// Whether a request that was held has been let go.
+    pub fn has_released(&self, context: u32) -> bool {
+        self.held.borrow().get(&context).is_some_and(Flow::is_released)
     }
 
     /// Begins again under whatever policy is in force now.

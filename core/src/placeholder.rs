@@ -134,6 +134,13 @@ mod tests {
     }
 
     #[test]
+    fn every_digit_is_equally_likely() {
+        let mut seen = [0; 128];
+        (0..=255).filter_map(base62).for_each(|digit| seen[digit as usize] += 1);
+        assert!((0..128u8).all(|byte| seen[usize::from(byte)] == if byte.is_ascii_alphanumeric() { 4 } else { 0 }));
+    }
+
+    #[test]
     fn a_long_placeholder_does_not_repeat_itself() {
         let long = Shape { prefix: String::new(), length: MAX_LEN }.mint(&[7; 32], "s", "c");
         let random = &long[MARKER.len()..];

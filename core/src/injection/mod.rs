@@ -163,6 +163,8 @@ mod tests {
         let header = |name: &str, format: &str| Injection::Header { name: name.into(), format: format.into() };
         for (injection, why) in [
             (Injection::Basic { username: "a:b".into() }, InjectionError::BadUsername),
+            (Injection::Basic { username: "a\nb".into() }, InjectionError::BadUsername),
+            (Injection::Basic { username: "\u{e9}a".into() }, InjectionError::BadUsername),
             (header(":path", "{}"), InjectionError::BadHeader),
             (header("Host", "{}"), InjectionError::BadHeader),
             (header("x-attache-session", "{}"), InjectionError::BadHeader),

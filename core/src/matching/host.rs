@@ -138,6 +138,9 @@ mod tests {
             ("127.0.0.1:3030", "127.0.0.1:3030"),
             ("[::1]:8080", "[::1]:8080"),
             ("1e100.net", "1e100.net"),
+            ("node1", "node1"),
+            ("printer.lan2", "printer.lan2"),
+            ("a.0xy", "a.0xy"),
         ] {
             let parsed = Authority::parse(text.as_bytes()).map(|a| a.to_string());
             assert_eq!(parsed.as_deref(), Ok(canonical), "{text}");

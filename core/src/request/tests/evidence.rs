@@ -1,8 +1,8 @@
 //! Who asks: a placeholder is recognised wherever it belongs, and refused wherever it does not.
 
 use crate::digest::Digest;
-use crate::fixture::{ANOTHER, PLACEHOLDER, Request, SESSION, compiled, get, test};
-use crate::policy::Unmatched;
+use crate::fixture::{ANOTHER, PLACEHOLDER, Request, SESSION, bind, compiled, destination, get, spec, test};
+use crate::policy::{BindingSpec, Carrier, Policy, Unmatched};
 use crate::refusal::Reason;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -82,6 +82,20 @@ fn a_placeholder_is_recognised_in_its_query_parameter() {
         assert_eq!(shows(&get("maps.example", &target)), placeholder(PLACEHOLDER), "{target}");
         assert_eq!(shows(&get("localhost", format!("/maps{target}"))), placeholder(PLACEHOLDER), "{target}");
     }
+}
+
+#[test]
+fn a_parameter_carries_if_any_credential_of_the_destination_stands_there() {
+    let mut spec = spec();
+    let long = BindingSpec { carrier: Carrier::Query("subscription-key".into()), ..bind("long", "") };
+    spec.destinations[destination::MAPS].bindings.extend([bind("other", "x-other"), long]);
+    let policy = Policy::compile(spec).unwrap();
+    let word = |target: &str| get("maps.example", target).identify(&policy).map(|asked| asked.evidence.word());
+    assert_eq!(word(&format!("/x?key={PLACEHOLDER}")), Ok("placeholder"));
+    assert_eq!(word(&format!("/x?subscription-key={PLACEHOLDER}")), Ok("placeholder"));
+    // The shortest thing that looks like a placeholder, right before and within the name.
+    assert_eq!(word("/x?a=ATTACHE&subscription-key=1"), Err(Reason::PlaceholderMisplaced));
+    assert_eq!(word("/x?subscription-key=1&ATTACHE"), Err(Reason::PlaceholderMisplaced));
 }
 
 #[test]

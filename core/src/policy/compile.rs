@@ -175,6 +175,16 @@ impl Policy {
         self.by_authority.get(canonical).copied()
     }
 
+    /// The destination that an authority names, in any spelling.
+    pub fn named(&self, authority: &[u8]) -> Result<Option<usize>, HostError> {
+        // Canonical spellings are in the table as they are; anything else is parsed first.
+        if let Some(index) = self.by_authority(authority) {
+            return Ok(Some(index));
+        }
+        let canonical = Authority::parse(authority)?;
+        Ok(self.by_authority(canonical.to_string().as_bytes()))
+    }
+
     /// The destination under whose route prefix a path lies, and the prefix's length.
     pub fn by_prefix(&self, path: &[u8]) -> Option<(usize, usize)> {
         let end = 1 + memchr::memchr(b'/', path.get(1..)?)?;
@@ -183,7 +193,7 @@ impl Policy {
 
     /// Whether a request without identity to this place is answered with a Basic challenge.
     pub fn wants_challenge(&self, authority: &[u8], target: &[u8]) -> bool {
-        let index = self.by_authority(authority).or_else(|| self.by_prefix(target).map(|(index, _)| index));
+        let index = self.named(authority).ok().flatten().or_else(|| self.by_prefix(target).map(|(index, _)| index));
         index.and_then(|index| self.destination(index)).is_some_and(|destination| destination.basic_challenge)
     }
 

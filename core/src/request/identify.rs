@@ -3,7 +3,6 @@
 use super::Snapshot;
 use crate::evidence::Evidence;
 use crate::headers::Span;
-use crate::matching::host::Authority;
 use crate::matching::method;
 use crate::matching::path::Target;
 use crate::policy::{MissingPlaceholder, Policy, Unmatched};
@@ -68,13 +67,8 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
 
 /// The destination, and how much of the path is the gateway's route prefix.
 fn destination(authority: &[u8], path: &[u8], policy: &Policy) -> Result<(Option<usize>, usize), Reason> {
-    // Canonical spellings are in the table as they are; anything else is parsed first.
-    if let Some(index) = policy.by_authority(authority) {
-        return Ok((Some(index), 0));
+    match policy.named(authority).map_err(|_| Reason::AuthorityMalformed)? {
+        Some(index) => Ok((Some(index), 0)),
+        None => Ok(policy.by_prefix(path).map_or((None, 0), |(index, cut)| (Some(index), cut))),
     }
-    let canonical = Authority::parse(authority).map_err(|_| Reason::AuthorityMalformed)?;
-    if let Some(index) = policy.by_authority(canonical.to_string().as_bytes()) {
-        return Ok((Some(index), 0));
-    }
-    Ok(policy.by_prefix(path).map_or((None, 0), |(index, cut)| (Some(index), cut)))
 }

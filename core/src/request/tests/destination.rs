@@ -247,3 +247,18 @@ fn a_credential_bound_to_a_path_goes_nowhere_else() {
         assert_eq!(sent.err(), expected, "{authority}{target}");
     }
 }
+
+#[test]
+fn git_is_challenged_however_it_spells_the_host() {
+    let policy = compiled(Unmatched::Deny);
+    for (authority, target, challenged) in [
+        ("github.com", "/o/r", true),
+        ("GitHub.com:443", "/o/r", true),
+        ("localhost:3030", "/git/o/r", true),
+        ("api.github.com", "/o/r", false),
+        ("github.com.", "/o/r", false),
+        ("github.com:22", "/o/r", false),
+    ] {
+        assert_eq!(policy.wants_challenge(authority.as_bytes(), target.as_bytes()), challenged, "{authority}{target}");
+    }
+}

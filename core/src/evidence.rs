@@ -7,7 +7,7 @@ use crate::placeholder;
 use crate::policy::{Carrier, Destination};
 use crate::refusal::Reason;
 use crate::request::Snapshot;
-use crate::wire::EvidenceDigests;
+use crate::wire::{EvidenceDigests, evidence_word};
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{alphabet, engine::DecodePaddingMode};
@@ -134,12 +134,7 @@ impl Evidence {
 
     /// The word for audit records.
     pub fn word(&self) -> &'static str {
-        match (&self.placeholder, &self.session_token) {
-            (Some(_), Some(_)) => "placeholder+session_token",
-            (Some(_), None) => "placeholder",
-            (None, Some(_)) => "session_token",
-            (None, None) => "none",
-        }
+        evidence_word(self.placeholder.is_some(), self.session_token.is_some())
     }
 }
 

@@ -19,6 +19,8 @@ pub const GRANTS_PATH: &str = "/v1/grants";
 pub const CHANGES_PATH: &str = "/v1/changes";
 /// `POST /v1/audit?worker=` with lines of [`UseRecord`] → [`AuditAnswer`].
 pub const AUDIT_PATH: &str = "/v1/audit";
+/// The most a batch of records may weigh, in bytes. No single record comes near it.
+pub const MOST_AUDIT_BYTES: usize = 2 << 20;
 /// The media type of every answer with a meaning.
 pub const JSON: &str = "application/json";
 
@@ -78,6 +80,23 @@ pub struct EvidenceDigests {
     /// SHA-256 of the session token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_token: Option<Digest>,
+}
+
+impl EvidenceDigests {
+    /// Which evidence was shown, as records say it.
+    pub fn word(&self) -> &'static str {
+        evidence_word(self.placeholder.is_some(), self.session_token.is_some())
+    }
+}
+
+/// Which evidence was shown, as records say it.
+pub(crate) fn evidence_word(placeholder: bool, session_token: bool) -> &'static str {
+    match (placeholder, session_token) {
+        (true, true) => "placeholder+session_token",
+        (true, false) => "placeholder",
+        (false, true) => "session_token",
+        (false, false) => "none",
+    }
 }
 
 /// The broker's answer: exactly one of `granted` and `denied`.

@@ -2,7 +2,6 @@
 
 use crate::host::{self, Map};
 use crate::shared::{Flow, Shared, Step};
-use attache_core::refusal::Reason;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -36,14 +35,7 @@ impl HttpContext for Gate {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         #[cfg(feature = "trap")]
         crate::trap::spring("request_headers");
-        let (flow, step) = match host::header_pairs(Map::Request) {
-            Ok(headers) => self.shared.begin(self.id, headers),
-            Err(_) => {
-                let mut flow = Flow::default();
-                let step = self.shared.refuse(&mut flow, Reason::Internal, None);
-                (flow, step)
-            }
-        };
+        let (flow, step) = self.shared.begin(self.id, host::header_pairs(Map::Request));
         match step {
             Step::Go => {
                 self.flow = Some(flow);
@@ -55,6 +47,7 @@ impl HttpContext for Gate {
             }
             Step::Hold => {
                 self.shared.keep(self.id, flow);
+                self.shared.schedule();
                 Action::Pause
             }
         }

@@ -20,8 +20,7 @@ const MOST: usize = 16 << 20;
 /// One entry of the filter chain, in one worker.
 pub struct Root {
     id: u32,
-    role: Option<Entry>,
-    tick: u32,
+    entry: Option<Entry>,
 }
 
 enum Entry {
@@ -31,7 +30,7 @@ enum Entry {
 
 impl Root {
     pub fn new(id: u32) -> Self {
-        Self { id, role: None, tick: 0 }
+        Self { id, entry: None }
     }
 
     /// Performs what is due, then looks around again when the worker wants to.
@@ -40,7 +39,7 @@ impl Root {
         if host::act_for(self.id).is_err() {
             return;
         }
-        let Some(Entry::Gate { shared, cluster, instance }) = &self.role else { return };
+        let Some(Entry::Gate { shared, cluster, instance }) = &self.entry else { return };
         let now = shared.now();
         let due = shared.worker.borrow_mut().due(now, || random_hex() + &random_hex());
         for dispatch in due {
@@ -60,14 +59,11 @@ impl Root {
                 }
             }
         }
-        let period = u32::try_from(shared.worker.borrow().next_tick().0).unwrap_or(1);
-        if period != self.tick && host::set_tick(period).is_ok() {
-            self.tick = period;
-        }
+        shared.schedule();
     }
 
     fn configure(&mut self, plugin: Plugin) {
-        self.role = Some(match plugin.role {
+        self.entry = Some(match plugin.role {
             Role::Judge => Entry::Judge { limit: plugin.body_limit as usize },
             Role::Gate => {
                 let timeout = Millis(plugin.callout_timeout_ms);
@@ -88,7 +84,7 @@ impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
         #[cfg(feature = "trap")]
         crate::trap::spring_later("http_call_response");
-        let Some(Entry::Gate { shared, .. }) = &self.role else { return };
+        let Some(Entry::Gate { shared, .. }) = &self.entry else { return };
         // A torn answer has no headers, and asking for one would be the SDK's panic.
         let text = |name| if headers == 0 { None } else { host::header(Map::Callout, name).ok().flatten() };
         let status = text(":status").and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok());
@@ -117,28 +113,26 @@ impl RootContext for Root {
                 return false;
             }
         }
-        self.tick = 1;
-        host::set_tick(1).is_ok()
+        match &self.entry {
+            Some(Entry::Gate { shared, .. }) => shared.hurry(),
+            // The judge has nothing to look after.
+            _ => true,
+        }
     }
 
     fn on_tick(&mut self) {
         #[cfg(feature = "trap")]
         crate::trap::spring_later("tick");
-        match &self.role {
-            Some(Entry::Gate { shared, .. }) => {
-                let overdue = shared.worker.borrow_mut().overdue(shared.now());
-                wake(shared, overdue);
-                shared.read_wall_clock();
-                shared.metrics.borrow_mut().flush();
-                self.pump();
-            }
-            // The judge has nothing to look after.
-            _ => self.tick = host::set_tick(0).map_or(self.tick, |()| 0),
-        }
+        let Some(Entry::Gate { shared, .. }) = &self.entry else { return };
+        let overdue = shared.worker.borrow_mut().overdue(shared.now());
+        wake(shared, overdue);
+        shared.read_wall_clock();
+        shared.metrics.borrow_mut().flush();
+        self.pump();
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(match self.role.as_ref()? {
+        Some(match self.entry.as_ref()? {
             Entry::Gate { shared, .. } => Box::new(Gate::new(id, Rc::clone(shared))),
             Entry::Judge { limit } => Box::new(Judge::new(*limit)),
         })

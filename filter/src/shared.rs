@@ -30,6 +30,7 @@ pub struct Shared {
     guarded: bool,
     origin: Instant,
     unix_origin: Cell<u64>,
+    tick: Cell<u32>,
 }
 
 /// One request on its way.
@@ -75,6 +76,7 @@ impl Shared {
             guarded,
             origin: Instant::now(),
             unix_origin: Cell::new(unix_millis()),
+            tick: Cell::new(0),
         }
     }
 
@@ -88,10 +90,28 @@ impl Shared {
         self.unix_origin.set(unix_millis().saturating_sub(self.now().0));
     }
 
+    /// Has the root called again when the worker wants to look around.
+    pub fn schedule(&self) {
+        let period = u32::try_from(self.worker.borrow().next_tick().0).unwrap_or(1);
+        if period != self.tick.get() && host::set_tick(period).is_ok() {
+            self.tick.set(period);
+        }
+    }
+
+    /// Has the root called as soon as can be.
+    pub fn hurry(&self) -> bool {
+        self.tick.set(1);
+        host::set_tick(1).is_ok()
+    }
+
     /// Reads a new request and takes it as far as it goes.
-    pub fn begin(&self, context: u32, headers: Vec<u8>) -> (Flow, Step) {
+    pub fn begin(&self, context: u32, headers: host::Result<Vec<u8>>) -> (Flow, Step) {
         let now = self.now();
         let mut flow = Flow { started: now, ..Flow::default() };
+        let Ok(headers) = headers else {
+            let step = self.refuse(&mut flow, Reason::Internal, None);
+            return (flow, step);
+        };
         flow.snapshot = Snapshot::read(headers, &self.worker.borrow().policy());
         let step = self.advance(context, &mut flow, now);
         (flow, step)
@@ -222,7 +242,7 @@ impl Shared {
     pub fn refuse(&self, flow: &mut Flow, reason: Reason, grant: Option<Rc<Grant>>) -> Step {
         flow.outcome = Outcome::Refused(reason, grant);
         self.metrics.borrow_mut().refused += 1;
-        // Only Envoy's access log misses it if this fails.
+        // If this fails, Envoy's access log says what was decided before; the request goes no further.
         let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
         let mut lines: Vec<(&str, &[u8])> =
             vec![("content-type", b"application/json"), ("x-attache-reason", reason.as_str().as_bytes())];

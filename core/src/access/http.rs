@@ -22,6 +22,9 @@ pub enum AccessError {
     /// The method.
     #[error("a method is written in upper case, and is neither TRACE nor CONNECT")]
     Method,
+    /// A body rule where it changes nothing.
+    #[error("a write is refused whatever its body says: only `reads` have body rules")]
+    BodyOfAWrite,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +51,9 @@ pub struct Operation<'a> {
 impl Access {
     /// Compiles what the config wrote.
     pub fn compile(spec: &AccessSpec) -> Result<Self, AccessError> {
+        if spec.writes.iter().any(|write| write.body.is_some()) {
+            return Err(AccessError::BodyOfAWrite);
+        }
         let rules = |specs: &[OperationSpec]| specs.iter().map(Rule::compile).collect::<Result<_, _>>();
         Ok(Self { reads: rules(&spec.reads)?, writes: rules(&spec.writes)? })
     }

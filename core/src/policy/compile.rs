@@ -191,10 +191,25 @@ impl Policy {
         self.by_prefix.get(path.get(..end)?).map(|index| (*index, end))
     }
 
+    /// The destination that a request names, by its authority or else by the gateway's route
+    /// prefix, and how much of the path is that prefix. An authority that is none is an error.
+    pub fn locate(&self, authority: &[u8], path: &[u8]) -> Result<(Option<usize>, usize), HostError> {
+        // Canonical spellings are in the table as they are; anything else is parsed first.
+        if let Some(index) = self.by_authority(authority) {
+            return Ok((Some(index), 0));
+        }
+        let canonical = Authority::parse(authority)?;
+        if let Some(index) = self.by_authority(canonical.to_string().as_bytes()) {
+            return Ok((Some(index), 0));
+        }
+        Ok(self.by_prefix(path).map_or((None, 0), |(index, cut)| (Some(index), cut)))
+    }
+
     /// Whether a request without identity to this place is answered with a Basic challenge.
     pub fn wants_challenge(&self, authority: &[u8], target: &[u8]) -> bool {
-        let index = self.named(authority).ok().flatten().or_else(|| self.by_prefix(target).map(|(index, _)| index));
-        index.and_then(|index| self.destination(index)).is_some_and(|destination| destination.basic_challenge)
+        let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+        let found = self.locate(authority, path).ok().and_then(|(index, _)| self.destination(index?));
+        found.is_some_and(|destination| destination.basic_challenge)
     }
 
     /// Whether some binding of some destination puts its credential into this header.

@@ -103,7 +103,7 @@ pub enum Carrier {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AccessSpec {
-    /// Reads in spite of their method (`POST /graphql` …).
+    /// Reads in spite of their method (git fetches by `POST …/git-upload-pack`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<OperationSpec>,
     /// Writes in spite of their method (`GET …/info/refs?service=git-receive-pack`).

@@ -69,3 +69,8 @@ proptest! {
         }
     }
 }
+
+/// Only reads have body rules.
+fn without_bodies(writes: Vec<OperationSpec>) -> Vec<OperationSpec> {
+    writes.into_iter().map(|write| OperationSpec { body: None, ..write }).collect()
+}

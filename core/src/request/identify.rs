@@ -37,7 +37,8 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     snapshot.check()?;
     let bytes = snapshot.bytes();
     let target = Target::parse(bytes, snapshot.target()).map_err(|_| Reason::PathMalformed)?;
-    let (found, cut) = destination(snapshot.authority(), target.path.of(bytes), policy)?;
+    let (found, cut) =
+        policy.locate(snapshot.authority(), target.path.of(bytes)).map_err(|_| Reason::AuthorityMalformed)?;
     if !method::may_carry(snapshot.method()) {
         return Err(Reason::MethodNotAllowed);
     }
@@ -62,13 +63,5 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
         Ok(asked(Way::Unclaimed(index), evidence))
     } else {
         Err(Reason::IdentityRequired)
-    }
-}
-
-/// The destination, and how much of the path is the gateway's route prefix.
-fn destination(authority: &[u8], path: &[u8], policy: &Policy) -> Result<(Option<usize>, usize), Reason> {
-    match policy.named(authority).map_err(|_| Reason::AuthorityMalformed)? {
-        Some(index) => Ok((Some(index), 0)),
-        None => Ok(policy.by_prefix(path).map_or((None, 0), |(index, cut)| (Some(index), cut))),
     }
 }

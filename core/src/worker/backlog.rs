@@ -1,6 +1,7 @@
 //! Records on their way to the broker: numbered, kept until acknowledged, bounded.
 
 use crate::time::Millis;
+use crate::wire::MOST_AUDIT_BYTES;
 
 /// Records travel at least this often.
 const INTERVAL: Millis = Millis(100);
@@ -16,9 +17,6 @@ const MOST_REFUSED_BYTES: usize = 16 << 20;
 
 /// With more than this waiting, in bytes, no use is admitted either.
 const MOST_BYTES: usize = 32 << 20;
-
-/// Largest batch, in bytes: the broker takes twice as much, and no single record comes near it.
-const BATCH: usize = 2 << 20;
 
 #[derive(Default)]
 pub(super) struct Backlog {
@@ -87,7 +85,7 @@ impl Backlog {
 
     /// The oldest records, as many as one batch holds.
     fn cut(&mut self) -> Batch {
-        let head = self.lines.as_bytes().get(..BATCH);
+        let head = self.lines.as_bytes().get(..MOST_AUDIT_BYTES);
         let kept = match head.and_then(|head| memchr::memrchr(b'\n', head)) {
             Some(end) => self.lines.split_off(end + 1),
             None => String::with_capacity(self.lines.len()),
@@ -110,7 +108,7 @@ impl Backlog {
                 self.acked = batch.last_seq;
                 self.travelling = None;
                 // What did not fit into this batch waits for nothing.
-                if self.lines.len() > BATCH / 2 {
+                if self.lines.len() > MOST_AUDIT_BYTES / 2 {
                     self.next = now;
                 }
             }
@@ -151,7 +149,7 @@ mod tests {
         (0..10).for_each(|_| backlog.push(|out, _| out.push_str(&record)));
         let mut batches = Vec::new();
         while let Some(batch) = backlog.batch(Millis(batches.len() as u64 * 1000), |_, _, _| ()) {
-            assert!(batch.len() <= BATCH && batch.lines().all(|line| line == record));
+            assert!(batch.len() <= MOST_AUDIT_BYTES && batch.lines().all(|line| line == record));
             batches.push(batch.lines().count());
             let sent = batches.iter().sum::<usize>() as u64;
             backlog.acknowledged(sent, Millis(0));

@@ -139,7 +139,7 @@ impl Worker {
 
     /// When to look around next: at once if somebody waits for a callout that is not sent yet.
     pub fn next_tick(&self) -> Millis {
-        if self.flights.is_queued() || !self.has_policy { Millis(1) } else { IDLE_TICK }
+        if self.flights.is_queued() { Millis(1) } else { IDLE_TICK }
     }
 
     fn write_key(&mut self, snapshot: &Snapshot, asked: &Asked) {

@@ -10,6 +10,9 @@ use std::path::Path;
 
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
+/// Requests on one HTTP/2 connection to an upstream: what servers take at the least (RFC 9113, 6.5.2).
+const UPSTREAM_STREAMS: u32 = 100;
+
 /// The cluster of a destination: TLS, its name verified, unless the config says `plaintext: true`.
 pub(super) fn destination(spec: &DestinationSpec, config: &Config, machine: &Machine) -> Value {
     // All credentials reach one destination in one way: the config was checked for that.
@@ -125,7 +128,10 @@ fn upstream_options(plaintext: bool, pinned: bool) -> Value {
         set(&mut options, "explicit_http_config", json!({"http_protocol_options": {}}));
         return options;
     }
-    set(&mut options, "auto_config", json!({"http_protocol_options": {}, "http2_protocol_options": {}}));
+    // Without a bound, a burst goes out on one connection before the upstream has said how many
+    // streams it takes; it refuses the others, and managed requests are not retried.
+    let http2 = json!({"max_concurrent_streams": UPSTREAM_STREAMS});
+    set(&mut options, "auto_config", json!({"http_protocol_options": {}, "http2_protocol_options": http2}));
     // The name that is asked for is the name that is verified; a pinned key needs none.
     set(&mut options, "upstream_http_protocol_options", json!({"auto_sni": true, "auto_san_validation": !pinned}));
     options

@@ -4,7 +4,7 @@
 //! decides nothing, so it is off but for routes where a rule needs a body; the gate is on for
 //! every route that leads anywhere.
 
-use super::{BROKER_CLUSTER, Machine, needs_judge, set, type_url};
+use super::{BROKER_CLUSTER, Machine, judged_paths, set, type_url};
 use crate::config::Config;
 use attache_core::policy::Spec;
 use attache_core::wire::{Plugin, Role};
@@ -18,7 +18,7 @@ const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
 /// The filters of the listener, in order.
 pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Value> {
     let mut chain = Vec::new();
-    if policy.destinations.iter().any(needs_judge) {
+    if policy.destinations.iter().any(|destination| !judged_paths(destination).is_empty()) {
         let mut judge = entry(JUDGE, Role::Judge, config, machine);
         set(&mut judge, "disabled", true);
         chain.push(judge);

@@ -35,8 +35,7 @@ pub const ADMIN_SOCKET: &str = "envoy.sock";
 
 /// Connections Envoy accepts at once: far more than agents open, fewer than descriptors it has.
 const MAX_CONNECTIONS: u32 = 10_000;
-/// What Envoy buffers for one connection before it pushes back, in bytes; also the most a body
-/// rule can ask for (`limits.body_limit`).
+/// What Envoy buffers for one connection before it pushes back, in bytes.
 const BUFFER_BYTES: u32 = 1 << 20;
 
 /// How Envoy stands towards agents and upstreams.
@@ -136,10 +135,13 @@ fn type_url(message: &str) -> String {
     format!("type.googleapis.com/{message}")
 }
 
-/// Whether a body must be read before the gate can decide on some request to a destination.
-fn needs_judge(destination: &DestinationSpec) -> bool {
-    let mut operations = destination.bindings.iter().flat_map(|b| b.access.reads.iter().chain(&b.access.writes));
-    operations.any(|operation| operation.body.is_some())
+/// The paths, as patterns, on which a body must be read before the gate can decide on some request.
+fn judged_paths(destination: &DestinationSpec) -> Vec<&str> {
+    let operations = destination.bindings.iter().flat_map(|b| b.access.reads.iter().chain(&b.access.writes));
+    let mut paths: Vec<_> = operations.filter(|o| o.body.is_some()).map(|o| o.path.as_str()).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths
 }
 
 #[cfg(test)]

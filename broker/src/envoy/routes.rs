@@ -6,7 +6,7 @@
 //! answers 421. So a request that no filter decided on, or decided on for elsewhere, goes nowhere,
 //! whatever the reason.
 
-use super::{filters, listener, needs_judge, set};
+use super::{filters, judged_paths, listener, set};
 use attache_core::policy::{DestinationSpec, Spec};
 use attache_core::refusal::Reason;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub(super) fn gateway(policy: &Spec) -> Value {
         json!({
             "name": destination.id,
             "domains": destination.authorities,
-            "routes": guarded(destination, "/"),
+            "routes": ways_to(destination, "/"),
         })
     });
     let mut hosts: Vec<Value> = named.collect();
@@ -37,7 +37,7 @@ fn catch_all(policy: &Spec) -> Vec<Value> {
     })];
     for destination in &policy.destinations {
         if let Some(prefix) = &destination.route_prefix {
-            routes.extend(guarded(destination, &format!("{prefix}/")));
+            routes.extend(ways_to(destination, &format!("{prefix}/")));
         }
     }
     // The filter refuses before this; or lets pass what leads nowhere here.
@@ -45,8 +45,17 @@ fn catch_all(policy: &Spec) -> Vec<Value> {
     routes
 }
 
-/// The two routes of a destination under one path prefix.
-fn guarded(destination: &DestinationSpec, prefix: &str) -> [Value; 2] {
+/// The routes of a destination under one path prefix. The judge stands only on the paths for which
+/// a rule asks what a body says: it makes Envoy buffer, and a large upload that comes in one burst
+/// while Envoy buffers is answered with a 413. A path that is spelt in another way goes by unread,
+/// and the gate refuses what it could not read.
+fn ways_to(destination: &DestinationSpec, prefix: &str) -> Vec<Value> {
+    let judged = judged_paths(destination).into_iter().map(Some);
+    judged.chain([None]).flat_map(|path| guarded(destination, prefix, path)).collect()
+}
+
+/// Two routes of a destination under one path prefix: for all its paths, or for those of a pattern.
+fn guarded(destination: &DestinationSpec, prefix: &str, judged: Option<&str>) -> [Value; 2] {
     let mut open = json!({
         "name": destination.id,
         "match": {
@@ -65,13 +74,34 @@ fn guarded(destination: &DestinationSpec, prefix: &str) -> [Value; 2] {
         "request_headers_to_remove": ["x-forwarded-proto", "x-forwarded-for", "x-envoy-external-address"],
     });
     let mut closed = refusal(&format!("undecided:{}", destination.id), prefix, Reason::DestinationMismatch);
-    if needs_judge(destination) {
+    if let Some(pattern) = judged {
+        let path = json!([{"name": ":path", "string_match": {"safe_regex": {"regex": regex(prefix, pattern)}}}]);
         // Envoy builds the chain by the route before the verdict, and asks again by the one after.
         for route in [&mut open, &mut closed] {
+            set(&mut route["match"], "headers", path.clone());
             set(route, "typed_per_filter_config", filters::with_judge());
         }
     }
     [open, closed]
+}
+
+/// A path pattern of an access rule as a regular expression (RE2) for `:path`, which holds the query.
+fn regex(prefix: &str, pattern: &str) -> String {
+    let mut regex = format!("^{}", literal(prefix.trim_end_matches('/')));
+    for segment in pattern.split('/').skip(1) {
+        match segment {
+            "*" => regex.push_str("/[^/?]+"),
+            "**" => regex.push_str("(/.*)?"),
+            _ => regex.extend(["/", &literal(segment)]),
+        }
+    }
+    regex + "(\\?.*)?$"
+}
+
+fn literal(text: &str) -> String {
+    let special = |letter: char| letter.is_ascii_punctuation() && letter != '/';
+    let escaped = |letter: char| special(letter).then_some('\\').into_iter().chain([letter]);
+    text.chars().flat_map(escaped).collect()
 }
 
 /// How the verdict of a request to this cluster begins. Cluster names need no escapes: they are

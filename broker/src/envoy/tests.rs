@@ -75,6 +75,7 @@ fn each_open_route_stands_over_a_closed_one() {
             let closed = &routes[index + 1];
             assert_eq!(closed["name"], format!("undecided:{}", route["name"].as_str().unwrap()));
             assert_eq!(closed["match"]["prefix"], route["match"]["prefix"]);
+            assert_eq!(closed["match"].get("headers"), route["match"].get("headers"));
             assert_eq!(closed["direct_response"]["status"], 421);
             assert_eq!(closed["typed_per_filter_config"], route["typed_per_filter_config"]);
         }
@@ -84,11 +85,16 @@ fn each_open_route_stands_over_a_closed_one() {
 #[test]
 fn the_judge_runs_only_where_a_body_decides() {
     let bootstrap = generated(CONFIG);
+    let mut paths = Vec::new();
     for route in hosts(&bootstrap).iter().flat_map(|host| host["routes"].as_array().unwrap()) {
         let judged = route["typed_per_filter_config"].get("attache.judge").is_some();
-        let name = route["name"].as_str().unwrap();
-        assert_eq!(judged, name.trim_start_matches("undecided:") == "github.com:443", "{name}");
+        let path = route["match"]["headers"][0]["string_match"]["safe_regex"]["regex"].as_str();
+        assert_eq!(judged, path.is_some(), "{route:#}");
+        paths.extend(path);
     }
+    let batch = "/[^/?]+/[^/?]+/info/lfs/objects/batch(\\?.*)?$";
+    let (own, below) = (format!("^{batch}"), format!("^/github\\.com{batch}"));
+    assert_eq!(paths, [&own, &own, &below, &below]);
     let plain = generated("state_dir: /s\ncredentials: {openai: {preset: openai}}\n");
     assert!(!plain.to_string().contains("attache.judge"));
 }

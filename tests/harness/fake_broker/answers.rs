@@ -186,7 +186,7 @@ fn parameter(target: &str, name: &str) -> Option<String> {
 }
 
 impl State {
-    fn epoch_name(&self) -> String {
+    pub(super) fn epoch_name(&self) -> String {
         format!("epoch-{}", self.epoch)
     }
 

@@ -8,7 +8,7 @@ mod answers;
 mod behaviour;
 mod serve;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -208,6 +208,18 @@ impl FakeBroker {
     #[must_use]
     pub fn workers(&self) -> BTreeMap<String, u64> {
         self.shared.state().heard.clone()
+    }
+
+    /// Waits until so many VMs know this life of the broker: what they are granted from then on,
+    /// they keep. An Envoy has one for each worker, and one on its main thread.
+    pub async fn in_touch(&self, vms: usize, deadline: Duration) {
+        let epoch = format!("&epoch={}&", self.shared.state().epoch_name());
+        let know = || {
+            let polls = self.heard(Endpoint::Changes);
+            let know = polls.iter().filter(|poll| poll.target.contains(&epoch));
+            know.map(|poll| poll.target.split('&').next().map(str::to_owned)).collect::<BTreeSet<_>>().len()
+        };
+        util::eventually(deadline, || know() >= vms).await;
     }
 
     /// How often an endpoint was called.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::agent::PATIENCE;
+use crate::wire::frames::MAX_PAYLOAD;
 use crate::{Agent, Response, Unanswered};
 
 /// One request, each part as it will stand on the wire. Nothing is checked, nothing is added but
@@ -85,12 +86,15 @@ impl Spelled {
         out
     }
 
-    /// Its fields in HTTP/2.
+    /// Its fields in HTTP/2. CONNECT has neither scheme nor path there (RFC 9113, 8.5).
     #[must_use]
     pub fn to_h2(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut fields = vec![(b":method".to_vec(), self.method.clone()), (b":scheme".to_vec(), self.scheme.clone())];
+        let mut fields = vec![(b":method".to_vec(), self.method.clone())];
         fields.extend(self.authority.iter().map(|authority| (b":authority".to_vec(), authority.clone())));
-        fields.push((b":path".to_vec(), self.target.clone()));
+        if self.method != b"CONNECT" {
+            fields.push((b":scheme".to_vec(), self.scheme.clone()));
+            fields.push((b":path".to_vec(), self.target.clone()));
+        }
         fields.extend(self.lines.iter().cloned());
         fields
     }
@@ -113,8 +117,10 @@ impl Spelled {
     pub async fn over_h2(&self, agent: &Agent, addr: SocketAddr) -> Result<Response, Unanswered> {
         let mut wire = agent.raw_h2(addr).await;
         let stream = wire.headers(&self.to_h2(), self.body.is_empty()).await;
-        if !self.body.is_empty() {
-            wire.data(stream, &self.body, true).await.ok();
+        let pieces = self.body.chunks(MAX_PAYLOAD);
+        let last = pieces.len().saturating_sub(1);
+        for (index, piece) in pieces.enumerate() {
+            wire.data(stream, piece, index == last).await.ok();
         }
         wire.response(stream, PATIENCE).await
     }

@@ -95,7 +95,7 @@ async fn answer(mut request: Request<Incoming>, handler: Arc<RwLock<Handler>>) -
             tokio::io::copy(&mut reader, &mut writer).await.ok();
         });
     }
-    response(reply).map_err(|error| io::Error::other(error.to_string()))
+    response(reply, asked.method == "HEAD").map_err(|error| io::Error::other(error.to_string()))
 }
 
 async fn asked(request: Request<Incoming>) -> io::Result<Asked> {
@@ -119,7 +119,7 @@ async fn asked(request: Request<Incoming>) -> io::Result<Asked> {
     })
 }
 
-fn response(reply: Reply) -> http::Result<Response<Answer>> {
+fn response(reply: Reply, to_head: bool) -> http::Result<Response<Answer>> {
     let length = reply.length().filter(|_| !reply.chunked && reply.trailers.0.is_empty());
     let mut response = Response::builder().status(reply.status);
     for (name, value) in reply.fields.iter() {
@@ -135,7 +135,9 @@ fn response(reply: Reply) -> http::Result<Response<Answer>> {
         trailers.append(HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?);
     }
     let (sender, frames) = mpsc::channel(1);
-    tokio::spawn(feed(reply.parts, trailers, sender));
+    // The answer to a HEAD announces a body and has none; over HTTP/2 the library would send it.
+    let parts = if to_head { Vec::new() } else { reply.parts };
+    tokio::spawn(feed(parts, trailers, sender));
     response.body(Answer { frames, length })
 }
 

@@ -131,6 +131,10 @@ mod tests {
         assert_eq!(one, github().mint(&[7; 32], "reviewer", "github"));
         assert_ne!(one, github().mint(&[8; 32], "reviewer", "github"));
         assert_ne!(one, github().mint(&[7; 32], "reviewe", "rgithub"));
+        // Agents hold theirs across releases: another derivation would strand them all.
+        assert_eq!(one, "ghp_ATTACHEz438zSqfC5v1GCjipcn64xlMQ9JHv");
+        let long = Shape { prefix: String::new(), length: 80 }.mint(&[7; 32], "reviewer", "github");
+        assert_eq!(long, "ATTACHEz438zSqfC5v1GCjipcn64xlMQ9JHvwIZcFetnEELIrKeCdBgkiA2jmLwmcMQQEF7FNVOgDPWB");
     }
 
     #[test]

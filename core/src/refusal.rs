@@ -88,6 +88,8 @@ mod tests {
             let body = reason.body(b"a\"\\\n\xff");
             let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!(parsed["reason"], reason.as_str());
+            assert_eq!(parsed["request_id"], "a\"\\\n\u{ff}");
+            assert_eq!(parsed["hint"], reason.hint());
             assert!((400..=599).contains(&reason.status()));
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }

@@ -65,6 +65,24 @@ fn one_credential_that_demands_a_placeholder_is_enough() {
 }
 
 #[test]
+fn a_client_that_waits_for_a_challenge_gets_one() {
+    // git sends its credential only after a 401 with a Basic challenge; others would be confused.
+    let mut spec = spec();
+    spec.destinations[destination::GIT].bindings.push(bind("other", "x-other"));
+    let policy = Policy::compile(spec).unwrap();
+    for (authority, target, wants) in [
+        ("github.com", "/o/r/info/refs?service=git-upload-pack", true),
+        ("127.0.0.1:3030", "/git/o/r/info/refs", true),
+        ("api.github.com", "/git/", false),
+        ("127.0.0.1:3030", "/github/x", false),
+        ("127.0.0.1:3030", "/", false),
+        ("", "", false),
+    ] {
+        assert_eq!(policy.wants_challenge(authority.as_bytes(), target.as_bytes()), wants, "{authority}{target}");
+    }
+}
+
+#[test]
 fn no_grant_is_used_for_a_request_that_showed_nothing() {
     let policy = compiled(Unmatched::Pass);
     let grant = accepted(&policy, destination::OPEN, granted("open", header("authorization", "x")));

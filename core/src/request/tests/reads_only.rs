@@ -100,7 +100,10 @@ fn a_rule_that_names_a_write_goes_before_one_that_names_a_read() {
 #[test]
 fn where_a_rule_asks_for_the_body_it_must_say_so() {
     let rule = BodyRule::Json { member: "operation".into(), any_of: vec!["download".into()] };
-    let policy = api_with(AccessSpec { reads: vec![operation("POST", "/batch", Some(rule))], writes: Vec::new() });
+    let policy = api_with(AccessSpec {
+        reads: vec![operation("POST", "/batch", Some(rule)), operation("POST", "/search", None)],
+        writes: Vec::new(),
+    });
     let post = |body| sends_to_api(&policy, request("POST", "api.github.com", "/batch"), body);
     assert_eq!(post(Body::Whole(br#"{"operation":"download"}"#)), Ok(()));
     assert_eq!(post(Body::Whole(br#"{"operation":"upload"}"#)), Err(Reason::ReadOnly));

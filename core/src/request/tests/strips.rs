@@ -43,7 +43,9 @@ fn every_header_that_carries_a_credential_somewhere_is_taken_out() {
 
 #[test]
 fn a_carrier_that_only_this_config_names_is_taken_out_everywhere() {
-    assert_only_ours(&upstream(&api().with("x-unifi-key", OWN)).unwrap(), "x-unifi-key");
+    for name in ["x-unifi-key", "x-device-key"] {
+        assert_only_ours(&upstream(&api().with(name, OWN)).unwrap(), name);
+    }
 }
 
 #[test]

@@ -87,6 +87,13 @@ fn a_policy_that_is_not_ours_or_makes_no_sense_is_refused() {
             }),
         ),
         (
+            "a route prefix that climbs",
+            first_policy(|mut spec| {
+                spec.destinations[1].route_prefix = Some("/..".into());
+                json(spec)
+            }),
+        ),
+        (
             "a path that climbs",
             first_policy(|mut spec| {
                 spec.destinations[2].bindings[0].paths = vec!["/a/../b".into()];

@@ -6,6 +6,11 @@ use crate::policy::AccessMode;
 use crate::secret::Secret;
 use crate::time::Millis;
 use crate::wire::{Granted, WireInjection};
+use std::cell::Cell;
+
+/// A renewal that failed is tried again after this: a broker in trouble is not asked at every tick
+/// for every grant in use.
+const RENEWAL_RETRY: Millis = Millis(1_000);
 
 /// No lease is believed to last longer, whatever the broker says.
 const LONGEST_TTL_MS: u64 = 24 * 60 * 60 * 1000;
@@ -23,7 +28,7 @@ pub struct Grant {
     /// From then on it is void.
     pub expires: Millis,
     /// From then on, a use asks for the next one ahead.
-    pub refresh_at: Millis,
+    refresh_at: Cell<Millis>,
     /// The only cluster it may be used towards.
     pub cluster: String,
     /// The JSON members that every record of this grant shares, each with a comma before it.
@@ -56,7 +61,7 @@ impl Grant {
         }
         Some(Self {
             expires: sent + Millis(lease.ttl_ms),
-            refresh_at: sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms)),
+            refresh_at: Cell::new(sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms))),
             cluster: facts.cluster.to_owned(),
             record_members: members(&granted, &facts),
             verdict: verdict(&granted, &facts),
@@ -78,6 +83,15 @@ impl Grant {
             }
         };
         concerns && cursor > self.as_of
+    }
+
+    /// Whether it is time to ask for the next one. Whoever is told so asks; nobody else is told for a while.
+    pub fn claims_renewal(&self, now: Millis) -> bool {
+        let due = now >= self.refresh_at.get();
+        if due {
+            self.refresh_at.set(now + RENEWAL_RETRY);
+        }
+        due
     }
 
     /// Headers to set.

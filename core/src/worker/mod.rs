@@ -103,7 +103,7 @@ impl Worker {
         }
         let entry = self.cache.find(&self.key, now)?.clone();
         if let Entry::Granted(grant) = &entry
-            && now >= grant.refresh_at
+            && grant.claims_renewal(now)
         {
             self.flights.join(&self.key, None, || begin(snapshot, asked));
         }

@@ -222,14 +222,16 @@ fn a_grant_in_use_is_renewed_ahead_without_holding_anybody() {
     let first = desk.have_granted(&api(), usual());
     desk.poll_answered(0, Vec::new());
     let end = |grant: &crate::worker::Grant| grant.expires;
-    assert_eq!((first.refresh_at, end(&first)), (Millis(46_000), Millis(61_000)));
+    assert_eq!(end(&first), Millis(61_000));
     for _ in 0..9 {
         desk.wait(5_000 - 1);
         desk.poll_answered(0, Vec::new());
         assert_eq!(desk.find(&api()), Some(Learnt::Granted));
     }
+    desk.wait(8);
+    assert_eq!(desk.find(&api()), Some(Learnt::Granted));
     assert_eq!(desk.questions().len(), 0, "not yet");
-    desk.wait(9);
+    desk.wait(1);
     assert_eq!(desk.find(&api()), Some(Learnt::Granted));
     assert_eq!(desk.find(&api()), Some(Learnt::Granted));
     let question = desk.question();
@@ -250,7 +252,12 @@ fn a_renewal_that_fails_leaves_the_grant_and_one_that_is_denied_ends_it() {
     assert_eq!(desk.find(&api()), Some(Learnt::Granted));
     let question = desk.question();
     assert_eq!(desk.fail(question.token), []);
-    assert_eq!(desk.find(&api()), Some(Learnt::Granted), "its time is not over");
+    for _ in 0..4 {
+        assert_eq!(desk.find(&api()), Some(Learnt::Granted), "its time is not over");
+        assert_eq!(desk.questions().len(), 0, "a broker in trouble is left alone for a second");
+        desk.wait(250);
+    }
+    assert_eq!(desk.find(&api()), Some(Learnt::Granted));
     let question = desk.question();
     let denied = Some(Denied { reason: Reason::SessionExpired });
     let denial = GrantAnswer { nonce: question.asks.nonce.clone(), granted: None, denied };

@@ -1,0 +1,174 @@
+//! `attache up`: starts everything, says what to export, and leaves nothing behind.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use attache_tests::stack::{GITHUB, SOON};
+use attache_tests::{Ca, Oracle, Secrets, Upstream, util};
+use serde_json::Value;
+
+use crate::up::{Up, attache};
+use crate::{GOOD, config, said};
+
+fn envoy_of(ready: &Value) -> u32 {
+    ready["envoy_pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("Envoy's process")
+}
+
+/// Whether a process is there; one that has ended and waits for its parent is not.
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
+    let ca = Ca::new();
+    let secrets = Secrets::new([("lab", GITHUB)]);
+    let upstream = Upstream::tls(&ca, &["lab.test"]).secrets(&secrets).start().await;
+    let dial = format!("{{address: '{}', ca_file: {}}}", upstream.addr(), ca.pem_path().display());
+    let (dir, path) = config(&GOOD.replace("{address: '127.0.0.1:9'}", &dial));
+    let oracle = Oracle::new(&secrets);
+    oracle.audit(dir.path().join("state/default/audit.jsonl"));
+    oracle.upstream("lab", &upstream, &["lab"]);
+    for name in ["up.err", "up.out", "state/default/envoy.log", "state/default/envoy-access.jsonl"] {
+        oracle.log(name, dir.path().join(name));
+    }
+
+    let mut up = Up::start(&path, &["--json"], &[("LAB_KEY", GITHUB)]);
+    let ready = up.ready().await;
+    let proxy = ready["proxy"].as_str().and_then(|at| at.parse().ok()).expect("an address");
+    let session = &ready["sessions"][0];
+    let placeholder = session["env"]["LAB_KEY"].as_str().expect("a placeholder");
+    assert_eq!(session["name"], "one");
+    let agent = oracle.agent();
+    let healthy = agent.get(proxy, "anything", "/health", &[]).await;
+    assert_eq!((healthy.status, healthy.text().as_str()), (200, "ok\n"));
+    let bearer = format!("Bearer {placeholder}");
+    let answer = agent.get(proxy, "lab.test", "/x", &[("authorization", &bearer)]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(upstream.requests()[0].header("authorization"), Some(format!("Bearer {GITHUB}")));
+    // Other commands find it, and doctor finds its Envoy.
+    assert_eq!(said(&mut attache(&["session", "list"], &path)).code, 0);
+    let examined = said(&mut attache(&["doctor"], &path));
+    assert!(examined.code == 0 && examined.out.contains("envoy.sock"), "{}{}", examined.out, examined.err);
+    oracle.reconcile().await;
+
+    let (own, envoy) = (up.pid(), envoy_of(&ready));
+    assert!(lives(own) && lives(envoy));
+    up.signal("INT");
+    assert!(up.ended().await.success(), "{}", up.told());
+    util::eventually(SOON, || !lives(envoy)).await;
+    assert!(std::net::TcpStream::connect(proxy).is_err(), "nobody listens any more");
+    for left in ["control.sock", "runtime.json"] {
+        assert!(!dir.path().join("state/default").join(left).exists(), "{left}");
+    }
+    let tail = said(&mut attache(&["audit", "tail", "-n", "1", "--json"], &path));
+    assert_eq!(tail.json()["kind"], "stop");
+    oracle.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_prints_what_to_export() {
+    let (_dir, path) = config(GOOD);
+    let mut up = Up::start(&path, &[], &[("LAB_KEY", GITHUB)]);
+    util::eventually(std::time::Duration::from_secs(30), || up.said().contains("ATTACHE_SESSION_TOKEN")).await;
+    let (out, err) = (up.said(), up.told());
+    let script = format!("{out}\nprintf %s \"$LAB_KEY\"");
+    let shell = std::process::Command::new("sh").args(["-c", &script]).env_clear().output().expect("a shell");
+    assert!(String::from_utf8_lossy(&shell.stdout).contains("ATTACHE"), "{out}");
+    for word in ["config ", "state ", "broker ", "filter ", "envoy ", "ready "] {
+        assert!(err.contains(&format!("attache: {word}")), "{word}: {err}");
+    }
+    assert!(!out.contains(GITHUB) && !err.contains(GITHUB));
+    up.signal("TERM");
+    assert!(up.ended().await.success(), "{}", up.told());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_it_dies_envoy_does_not_outlive_it() {
+    let (_dir, path) = config(GOOD);
+    let mut up = Up::start(&path, &["--json"], &[("LAB_KEY", GITHUB)]);
+    let envoy = envoy_of(&up.ready().await);
+    up.signal("KILL");
+    up.ended().await;
+    util::eventually(SOON, || !lives(envoy)).await;
+
+    // What a killed one leaves is no hindrance to the next; and it says so when Envoy dies.
+    let mut up = Up::start(&path, &["--json"], &[("LAB_KEY", GITHUB)]);
+    let envoy = envoy_of(&up.ready().await);
+    let killed = std::process::Command::new("kill").args(["-KILL", &envoy.to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    assert_eq!(up.ended().await.code(), Some(1));
+    assert!(up.told().contains("Envoy ended (signal: 9"), "{}", up.told());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_while_envoy_starts_ends_everything_too() {
+    let (dir, path) = config(GOOD);
+    let mut up = Up::start(&path, &["--json"], &[("LAB_KEY", GITHUB)]);
+    util::eventually(SOON, || up.told().contains("attache: envoy ")).await;
+    up.signal("INT");
+    assert!(up.ended().await.success(), "{}", up.told());
+    let bootstrap = dir.path().join("state/default/envoy.json").display().to_string();
+    util::eventually(SOON, || !anybody_runs(&bootstrap)).await;
+}
+
+/// Whether any process has this text among its arguments.
+fn anybody_runs(text: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+        .any(|arguments| arguments.split(|byte| *byte == 0).any(|argument| argument == text.as_bytes()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_or_taken_is_said() {
+    let (dir, path) = config(GOOD);
+    let taken = TcpListener::bind(util::any_port()).expect("loopback accepts a bind");
+    let port = taken.local_addr().expect("an address").port();
+    let written = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("ours");
+        path
+    };
+    let proxy = written("proxy.yaml", GOOD.replace("proxy: '127.0.0.1:0'", &format!("proxy: '127.0.0.1:{port}'")));
+    let door =
+        written("door.yaml", GOOD.replace("data_plane: '127.0.0.1:0'", &format!("data_plane: '127.0.0.1:{port}'")));
+    let empty = written("empty.yaml", "state_dir: state\n".into());
+    let garbage = written("garbage.wasm", "no module".into()).display().to_string();
+    let wrong_digest = "0".repeat(64);
+    let no_args: &[&str] = &[];
+    let cases: [(&Path, &[&str], &[(&str, &str)], &[&str]); 8] = [
+        (&proxy, no_args, &[], &["Envoy ended", "cannot bind", "Address already in use"]),
+        (&door, no_args, &[], &["cannot listen on 127.0.0.1:", "Address already in use"]),
+        (
+            &path,
+            no_args,
+            &[("ATTACHE_ENVOY", "/nonexistent/envoy")],
+            &["ATTACHE_ENVOY=/nonexistent/envoy: No such file"],
+        ),
+        (
+            &path,
+            no_args,
+            &[("ATTACHE_FILTER", "/nonexistent/f.wasm")],
+            &["ATTACHE_FILTER=/nonexistent/f.wasm: No such"],
+        ),
+        (&path, &["--filter", "/nonexistent/f.wasm"], &[], &["/nonexistent/f.wasm: No such file"]),
+        (&path, &["--filter", &garbage], &[], &["Envoy ended", "asm"]),
+        (&path, &["--filter-sha256", &wrong_digest], &[], &["is not the one with this --filter-sha256"]),
+        (&empty, no_args, &[], &["no credential", "attache check", "GITHUB_TOKEN"]),
+    ];
+    for (config, args, set, words) in cases {
+        let mut command = attache(&[&["up"], args].concat(), config);
+        command.env("LAB_KEY", GITHUB).envs(set.iter().copied());
+        let said = said(&mut command);
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{words:?}: {}", said.err);
+        for word in words {
+            assert!(said.err.contains(word), "{word}: {}", said.err);
+        }
+        assert!(!said.err.contains("panicked") && !said.err.contains(GITHUB), "{}", said.err);
+    }
+    let bootstrap = dir.path().join("state/default/envoy.json").display().to_string();
+    assert!(!anybody_runs(&bootstrap), "nothing is left running");
+    drop(taken);
+}

@@ -46,7 +46,12 @@ pub struct Client {
 impl Client {
     /// The broker that the flags name, running or not.
     pub fn of(common: &Common) -> Result<Self, ExitCode> {
-        Ok(Self { socket: config::load(common)?.listen.control })
+        Ok(Self::at(config::load(common)?.listen.control))
+    }
+
+    /// The broker behind this socket, running or not.
+    pub fn at(socket: PathBuf) -> Self {
+        Self { socket }
     }
 
     /// Asks for something.

@@ -1,7 +1,7 @@
 //! `attache doctor`: finds unsafe Envoy settings, bad permissions and secrets that nobody finds.
 
 use super::check::place;
-use super::client::Client;
+use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, say};
 use super::config;
 use crate::config::{Config, Lookup};
@@ -62,7 +62,7 @@ pub async fn run(args: DoctorArgs, common: &Common) -> ExitCode {
     match config::try_load(common) {
         Ok(config) => {
             files(&config, &mut report);
-            secrets(&config, common, &mut report).await;
+            secrets(&config, &mut report).await;
             if let Err(error) = envoy(&args, Some(&config), &mut report).await {
                 return complain(FAILED, error);
             }
@@ -122,19 +122,18 @@ fn files(config: &Config, report: &mut Report) {
 }
 
 /// Credentials without a secret: as the running broker sees it, else as this shell does.
-async fn secrets(config: &Config, common: &Common, report: &mut Report) {
-    let broker = Client::of(common).ok();
-    let standings: Option<Vec<Standing>> = match &broker {
-        Some(broker) => broker.read("/v1/credentials").await.ok(),
-        None => None,
-    };
-    if let Some(standings) = standings {
-        report.examined.push("the running broker".to_owned());
-        for standing in standings.into_iter().filter(|standing| standing.fingerprint.is_none()) {
-            let why = standing.error.unwrap_or_else(|| "nothing found".to_owned());
-            report.lack(config, &standing.name, &why);
+async fn secrets(config: &Config, report: &mut Report) {
+    let broker = Client::at(config.listen.control.clone());
+    match broker.read::<Vec<Standing>>("/v1/credentials").await {
+        Ok(standings) => {
+            report.examined.push("the running broker".to_owned());
+            for standing in standings.into_iter().filter(|standing| standing.fingerprint.is_none()) {
+                let why = standing.error.unwrap_or_else(|| "nothing found".to_owned());
+                report.lack(config, &standing.name, &why);
+            }
+            return;
         }
-        return;
+        Err(error) => report.miss(config, &error),
     }
     for credential in &config.credentials {
         let is_here = |lookup: &Lookup| match lookup {
@@ -162,6 +161,15 @@ impl Report {
     fn lack(&mut self, config: &Config, credential: &Name, why: &str) {
         let found = format!("credential {credential} has no secret: {why}");
         self.files.push(Complaint { severity: Severity::Warn, path: config.sources.file_dir.clone(), found });
+    }
+
+    /// No agent gets anything from a broker that does not answer, but doctor may come before it starts.
+    fn miss(&mut self, config: &Config, error: &ClientError) {
+        let found = match error {
+            ClientError::NotRunning { .. } => error.to_string(),
+            _ => format!("the broker does not answer as it should: {error}; read what it logged, and restart it"),
+        };
+        self.files.push(Complaint { severity: Severity::Warn, path: config.listen.control.clone(), found });
     }
 
     fn fail(&mut self, path: &Path, error: PrivateError) {

@@ -187,7 +187,7 @@ fn row(session: &SessionView) -> Vec<String> {
 }
 
 /// One line for a shell. Values are ours, and quoted all the same.
-fn export(variable: &Variable) -> String {
+pub(super) fn export(variable: &Variable) -> String {
     format!("export {}='{}'", variable.name, variable.value.replace('\'', r"'\''"))
 }
 

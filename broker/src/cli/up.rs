@@ -4,6 +4,7 @@ use super::client::Client;
 use super::common::{Common, FAILED, complain, say};
 use super::config;
 use super::envoy_config::MachineArgs;
+use super::session::export;
 use crate::api::view::Variable;
 use crate::config::{Config, Endpoint, Lookup};
 use crate::doctor::{EnvoyConfig, Finding, Severity, examine};
@@ -72,8 +73,6 @@ enum UpError {
     NoPort(SocketAddr, io::Error),
     #[error("Envoy does not say where it listens")]
     NoListener,
-    #[error("the config was changed while Envoy started")]
-    ConfigChanged,
     #[error("signals: {0}")]
     Signals(io::Error),
 }
@@ -188,7 +187,7 @@ fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<
 
 async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {
     let proxy = envoy.proxy().await.ok_or(UpError::NoListener)?;
-    let broker = Client::of(common).map_err(|_| UpError::ConfigChanged)?;
+    let broker = Client::at(config.listen.control.clone());
     let mut sessions = Vec::new();
     for session in &config.sessions {
         // A declared session may have been revoked, or have expired.
@@ -214,9 +213,8 @@ async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(
     let mut out = String::new();
     for (name, variables) in sessions {
         let _ = writeln!(out, "\n# session {name}");
-        for Variable { name, value } in variables {
-            // Placeholders, tokens and URLs: no character of theirs means anything to a shell.
-            let _ = writeln!(out, "export {name}={value}");
+        for variable in &variables {
+            let _ = writeln!(out, "{}", export(variable));
         }
     }
     say(out.trim_end());

@@ -70,7 +70,12 @@ fn an_operators_day() {
     let (code, text) = attache.run(&["session", "list"]);
     assert!(code == 1 && text.contains("no broker runs for this config"), "{text}");
 
+    let (code, text) = attache.run(&["doctor"]);
+    assert!(code == 0 && text.contains("WARN no broker runs for this config"), "{text}");
+
     let mut serving = attache.serve();
+    let (_, text) = attache.run(&["doctor"]);
+    assert!(text.contains("the running broker") && !text.contains("WARN"), "{text}");
     let (code, text) = attache.run(&["serve"]);
     assert!(code == 1 && text.contains(&format!("process {}", serving.0.id())), "{text}");
 

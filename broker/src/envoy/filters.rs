@@ -70,12 +70,15 @@ fn entry(name: &str, role: Role, config: &Config, machine: &Machine) -> Value {
 
 fn vm(config: &Config, machine: &Machine) -> Value {
     let mut vm = json!({
-        // VMs are shared by id, settings and code: one id per instance keeps tenants apart.
+        // VMs are shared by id, vm_config.configuration and code: one id per instance keeps tenants
+        // apart, and a changed module has another VM.
         "vm_id": format!("attache_{}", config.instance),
         "runtime": "envoy.wasm.runtime.v8",
         "code": {"local": {"filename": machine.filter}},
     });
     if let Some(sha256) = &machine.filter_sha256 {
+        // Tells whoever reads /config_dump which module was meant, no more: Envoy neither verifies it
+        // nor tells VMs apart by it. What pins the module is a file name that holds its digest.
         set(&mut vm, "environment_variables", json!({"key_values": {"ATTACHE_FILTER_SHA256": sha256}}));
     }
     vm

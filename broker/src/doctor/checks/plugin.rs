@@ -69,8 +69,7 @@ pub(super) const CODE_PINNED: Check = Check {
     id: "code-pinned",
     purpose: "the module that runs is the module that was released",
     attack: "who can replace the module at its URL or on disk reads every credential",
-    fix: "remote: sha256; local: a file name that holds its sha256, or ATTACHE_FILTER_SHA256 in environment_variables.key_values; \
-          no allow_precompiled",
+    fix: "remote: sha256; local: a file named by its sha256, as `attache up` keeps it; no allow_precompiled",
     find: |scene| scene.plugins().flat_map(unpinned).collect(),
 };
 
@@ -83,9 +82,10 @@ fn unpinned(plugin: &Plugin<'_>) -> Vec<Symptom> {
             symptoms.push(Symptom::fail(plugin.node.would_be(&vm("code.remote.sha256")), "no sha256"));
         }
     } else if let Some(file) = plugin.node.at(&vm("code.local.filename")) {
-        let named = plugin.node.text(&vm("environment_variables.key_values.ATTACHE_FILTER_SHA256"));
-        if !named.is_some_and(has_sha256) && !file.as_text().is_some_and(has_sha256) {
-            symptoms.push(Symptom::warn(file.path(), "a file with no sha256"));
+        // Who replaces the file must keep its name: a digest anywhere else is not held against it.
+        let name = file.as_text().map(|path| path.rsplit('/').next().unwrap_or(path));
+        if !name.is_some_and(has_sha256) {
+            symptoms.push(Symptom::warn(file.path(), "a file with no sha256 in its name"));
         }
     }
     // Precompiled sections are machine code that V8 runs unverified.

@@ -53,12 +53,10 @@ impl Operator {
     /// Makes a session.
     pub async fn create(&self, new: NewSession) -> Result<Arc<Session>, OperatorError> {
         let now = Now::read();
-        let session = self.sessions.create(new, now).await?;
-        if let Err(unavailable) = self.audit.append(record(Kind::Mode, "create", &session, now)).await {
-            self.sessions.change().await.revoke(&session, now).await?;
-            return Err(unavailable.into());
-        }
-        Ok(session)
+        let session = self.sessions.draft(new, now)?;
+        // Nobody is held still meanwhile: a revocation never waits for a new session's record.
+        self.audit.append(record(Kind::Mode, "create", &session, now)).await?;
+        Ok(self.sessions.change().await.begin(session, now).await?)
     }
 
     /// Sets what a session may do.

@@ -152,8 +152,8 @@ impl Sessions {
         Ok(Identified { session, credential })
     }
 
-    /// Makes a session.
-    pub async fn create(&self, new: NewSession, now: Now) -> Result<Arc<Session>, SessionError> {
+    /// A session as asked for: nobody knows it and it may do nothing before it [begins](Change::begin).
+    pub fn draft(&self, new: NewSession, now: Now) -> Result<Session, SessionError> {
         if self.declared.contains(&new.name) {
             return Err(SessionError::Declared(new.name));
         }
@@ -166,28 +166,18 @@ impl Sessions {
         if new.ttl.is_some_and(|ttl| ttl.is_zero()) {
             return Err(SessionError::NoTime);
         }
-        let _one_at_a_time = self.changing.lock().await;
-        if let Some(before) = self.named(&new.name) {
-            if before.is_live(now) {
-                return Err(SessionError::NameTaken(new.name));
-            }
-            // It has expired: its name is free.
-            let ended_ms = Some(now.wall_ms);
-            self.store.save(&SessionRow { ended_ms, ..before.row() }).await?;
-        }
+        self.expired(&new.name, now)?;
         let credentials: BTreeSet<_> = new.credentials.into_iter().collect();
-        let row = SessionRow {
+        Ok(Session {
             id: session::fresh_id()?,
             name: new.name,
             credentials: credentials.into_iter().collect(),
             access_mode: new.access_mode,
             created_ms: now.wall_ms,
-            expires_ms: new.ttl.map(|ttl| now.plus(ttl).wall_ms),
+            expires: new.ttl.map(|ttl| now.plus(ttl)),
             ended_ms: None,
             declaration: None,
-        };
-        self.store.save(&row).await?;
-        Ok(self.enter(Session::of_row(row, now)))
+        })
     }
 
     /// Holds the sessions still for a change.
@@ -245,6 +235,14 @@ impl Sessions {
         self.index.read().unwrap_or_else(PoisonError::into_inner).named(name)
     }
 
+    /// Whose name this was until it expired; an error if a live session has it.
+    fn expired(&self, name: &Name, now: Now) -> Result<Option<Arc<Session>>, SessionError> {
+        match self.named(name) {
+            Some(holder) if holder.is_live(now) => Err(SessionError::NameTaken(name.clone())),
+            holder => Ok(holder),
+        }
+    }
+
     /// Makes a session known, in the place of what it was before.
     fn enter(&self, session: Session) -> Arc<Session> {
         let session = Arc::new(session);
@@ -265,6 +263,16 @@ pub struct Change<'a> {
 }
 
 impl Change<'_> {
+    /// Puts a drafted session in force: stored first, then known.
+    pub async fn begin(&self, session: Session, now: Now) -> Result<Arc<Session>, SessionError> {
+        let sessions = self.sessions;
+        if let Some(before) = sessions.expired(&session.name, now)? {
+            sessions.store.save(&SessionRow { ended_ms: Some(now.wall_ms), ..before.row() }).await?;
+        }
+        sessions.store.save(&session.row()).await?;
+        Ok(sessions.enter(session))
+    }
+
     /// Sets a session's access mode, in force when this returns, stored as well if it returns `Ok`.
     pub async fn set_access_mode(
         &self,

@@ -43,6 +43,10 @@ fn new(called: &str) -> NewSession {
     NewSession { name: name(called), credentials: vec![name("github")], access_mode: AccessMode::ReadOnly, ttl: None }
 }
 
+async fn create(sessions: &Sessions, new: NewSession, now: Now) -> Result<Arc<Session>, SessionError> {
+    sessions.change().await.begin(sessions.draft(new, now)?, now).await
+}
+
 fn shows(placeholder: Option<&str>, token: Option<&str>) -> EvidenceDigests {
     let digest = |text: &str| Digest::of(text.as_bytes());
     EvidenceDigests { placeholder: placeholder.map(digest), session_token: token.map(digest) }
@@ -54,7 +58,7 @@ async fn all_evidence_must_name_one_live_session() {
     let sessions = world.load().await;
     let now = Now::read();
     let one = sessions.live(&name("reviewer"), now).unwrap();
-    let other = sessions.create(new("other"), now).await.unwrap();
+    let other = create(&sessions, new("other"), now).await.unwrap();
     let placeholder = sessions.placeholder(&one, &name("github")).unwrap();
     let (token, other_token) = (sessions.token(&one), sessions.token(&other));
     assert!(placeholder.starts_with("ghp_ATTACHE") && token.starts_with("attache-session_ATTACHE"));
@@ -77,19 +81,35 @@ async fn all_evidence_must_name_one_live_session() {
 }
 
 #[tokio::test]
+async fn a_draft_is_known_to_nobody_until_it_begins() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let now = Now::read();
+    let draft = sessions.draft(new("made"), now).unwrap();
+    let namesake = sessions.draft(new("made"), now).unwrap();
+    let evidence = shows(sessions.placeholder(&draft, &name("github")).as_deref(), None);
+    let reason = || sessions.identify(&evidence, now).err();
+    assert_eq!((reason(), sessions.all().len()), (Some(Reason::PlaceholderUnknown), 1));
+    sessions.change().await.begin(draft, now).await.unwrap();
+    assert_eq!((reason(), sessions.all().len()), (None, 2));
+    let second = sessions.change().await.begin(namesake, now).await;
+    assert!(matches!(second, Err(SessionError::NameTaken(_))), "{second:?}");
+}
+
+#[tokio::test]
 async fn a_session_ends_when_either_clock_says_so() {
     let world = World::new();
     let sessions = world.load().await;
     let now = Now::read();
     let minute = Duration::from_secs(60);
-    let session = sessions.create(NewSession { ttl: Some(minute), ..new("short") }, now).await.unwrap();
+    let session = create(&sessions, NewSession { ttl: Some(minute), ..new("short") }, now).await.unwrap();
     let evidence = shows(sessions.placeholder(&session, &name("github")).as_deref(), None);
     let ended = |at: Now| sessions.identify(&evidence, at).err();
     assert_eq!(ended(now.plus(minute - Duration::from_millis(1))), None);
     assert_eq!(ended(now.plus(minute)), Some(Reason::SessionExpired));
     assert_eq!(ended(Now { wall_ms: now.wall_ms + 60_000, ..now }), Some(Reason::SessionExpired));
     assert_eq!(ended(Now { wall_ms: now.wall_ms - 3_600_000, ..now.plus(minute) }), Some(Reason::SessionExpired));
-    sessions.create(new("short"), now.plus(minute)).await.unwrap();
+    create(&sessions, new("short"), now.plus(minute)).await.unwrap();
 }
 
 #[tokio::test]
@@ -98,7 +118,7 @@ async fn modes_revocations_and_placeholders_outlive_a_restart() {
     let now = Now::read();
     let sessions = world.load().await;
     let reviewer = sessions.live(&name("reviewer"), now).unwrap();
-    let made = sessions.create(new("made"), now).await.unwrap();
+    let made = create(&sessions, new("made"), now).await.unwrap();
     let placeholder = sessions.placeholder(&reviewer, &name("github"));
     let change = sessions.change().await;
     change.set_access_mode(&reviewer, AccessMode::ReadOnly).await.unwrap();
@@ -161,7 +181,7 @@ async fn a_session_that_is_no_longer_declared_ends() {
     world.load().await.close().await;
     world.config.sessions.clear();
     let sessions = world.load().await;
-    let made = sessions.create(new("reviewer"), Now::read()).await.unwrap();
+    let made = create(&sessions, new("reviewer"), Now::read()).await.unwrap();
     sessions.close().await;
     world.config.sessions = vec![declared("reviewer", None)];
     let sessions = world.load().await;
@@ -173,13 +193,14 @@ async fn nonsense_is_refused() {
     let world = World::new();
     let sessions = world.load().await;
     let now = Now::read();
-    let create = async |new| sessions.create(new, now).await.err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(create(new("reviewer")).await.contains("declared in the config"));
-    assert!(create(NewSession { credentials: vec![name("none")], ..new("a") }).await.contains("called none"));
-    assert!(create(NewSession { credentials: vec![], ..new("a") }).await.contains("at least one"));
-    assert!(create(NewSession { ttl: Some(Duration::ZERO), ..new("a") }).await.contains("some time"));
-    assert_eq!(create(new("a")).await, "");
-    assert!(create(new("a")).await.contains("alive already"));
+    let refusal =
+        async |new| create(&sessions, new, now).await.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refusal(new("reviewer")).await.contains("declared in the config"));
+    assert!(refusal(NewSession { credentials: vec![name("none")], ..new("a") }).await.contains("called none"));
+    assert!(refusal(NewSession { credentials: vec![], ..new("a") }).await.contains("at least one"));
+    assert!(refusal(NewSession { ttl: Some(Duration::ZERO), ..new("a") }).await.contains("some time"));
+    assert_eq!(refusal(new("a")).await, "");
+    assert!(refusal(new("a")).await.contains("alive already"));
 }
 
 #[tokio::test]
@@ -187,7 +208,7 @@ async fn what_has_been_over_for_long_is_forgotten() {
     let world = World::new();
     let sessions = world.load().await;
     let now = Now::read();
-    let made = sessions.create(NewSession { ttl: Some(Duration::from_secs(1)), ..new("short") }, now).await.unwrap();
+    let made = create(&sessions, NewSession { ttl: Some(Duration::from_secs(1)), ..new("short") }, now).await.unwrap();
     let evidence = shows(None, Some(&sessions.token(&made)));
     let reason = |at: Now| sessions.identify(&evidence, at).err();
     let later = now.plus(REMEMBERED);

@@ -29,6 +29,21 @@ async fn sessions_are_made_shown_and_ended() {
 }
 
 #[tokio::test]
+async fn without_a_record_no_session_is_made() {
+    let mut world = World::new().await;
+    world.break_audit();
+    let wish = json!({"name": "made", "credentials": ["github"]});
+    assert_eq!(world.operate("POST", "/v1/sessions", wish.clone()).await.status, 503);
+    let count =
+        async |world: &World| world.operate("GET", "/v1/sessions", Value::Null).await.json().as_array().unwrap().len();
+    assert_eq!(count(&world).await, 1, "not even one that is over");
+    world.mend_audit();
+    world.restart().await;
+    assert_eq!(count(&world).await, 1, "nor was it stored");
+    assert_eq!(world.operate("POST", "/v1/sessions", wish).await.status, 201);
+}
+
+#[tokio::test]
 async fn an_agents_environment_holds_placeholders_and_urls() {
     let world = World::new().await;
     let env = world.operate("GET", "/v1/sessions/reviewer/env", Value::Null).await;

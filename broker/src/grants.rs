@@ -79,7 +79,7 @@ impl Grants {
             credential: Some(credential.clone()),
             lease_id: Some(lease.id.clone()),
             fingerprint: Some(lease.fingerprint.clone()),
-            evidence: Some(shown(evidence).into()),
+            evidence: Some(evidence.word().into()),
             issued_to: Some(worker.to_owned()),
             ..Record::new(Kind::Issue, now.wall_ms)
         };
@@ -132,13 +132,4 @@ fn injected_unasked(spec: &DestinationSpec, session: &Session) -> Result<Name, R
 
 fn service(spec: &DestinationSpec, credential: &Name) -> Option<String> {
     spec.bindings.iter().find(|binding| binding.credential == *credential).map(|binding| binding.service.clone())
-}
-
-fn shown(evidence: &EvidenceDigests) -> &'static str {
-    match (&evidence.placeholder, &evidence.session_token) {
-        (Some(_), Some(_)) => "placeholder+session_token",
-        (Some(_), None) => "placeholder",
-        (None, Some(_)) => "session_token",
-        (None, None) => "none",
-    }
 }

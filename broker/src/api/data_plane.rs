@@ -7,7 +7,7 @@ use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
 use attache_core::Secret;
 use attache_core::policy::Spec;
-use attache_core::wire::{self, AuditAnswer, GrantRequest, UseRecord};
+use attache_core::wire::{self, AuditAnswer, GrantRequest, MOST_AUDIT_BYTES, UseRecord};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -24,8 +24,6 @@ use tower_http::timeout::TimeoutLayer;
 
 /// Longest request for a grant, in bytes.
 const GRANT_BODY: usize = 64 * 1024;
-/// Longest batch of records, in bytes.
-const AUDIT_BODY: usize = 4 * 1024 * 1024;
 /// How long a body may take to arrive and be answered.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
@@ -62,7 +60,7 @@ impl DataPlane {
         let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, BODY_TIME);
         let bodies = Router::new()
             .route(wire::GRANTS_PATH, post(grants).layer(DefaultBodyLimit::max(GRANT_BODY)))
-            .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(AUDIT_BODY)))
+            .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(MOST_AUDIT_BYTES)))
             .layer(timeout);
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))

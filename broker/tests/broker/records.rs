@@ -2,6 +2,7 @@
 
 use crate::world::{OTHER_SECRET, SECRET, WORKER, World, until};
 use attache_broker::audit::verify::verify;
+use attache_core::wire::MOST_AUDIT_BYTES;
 use serde_json::{Value, json};
 
 fn used(seq: u64) -> String {
@@ -94,7 +95,7 @@ async fn a_malformed_line_is_named_and_nothing_of_its_batch_kept() {
     for query in ["", "?worker=", "?worker=..", "?worker=0123abcd&worker=0123abcd", "?worker=0123abcd&more=1"] {
         assert_eq!(world.ask("POST", &format!("/v1/audit{query}"), b"").await.status, 400, "{query}");
     }
-    let long = vec![b'\n'; 4 * 1024 * 1024 + 1];
+    let long = vec![b'\n'; MOST_AUDIT_BYTES + 1];
     assert_eq!(world.ask("POST", &path, &long).await.status, 413);
 }
 

@@ -137,6 +137,21 @@ credentials:
 }
 
 #[test]
+fn a_rule_on_a_writes_body_is_refused_where_it_stands() {
+    let rule = "{method: POST, path: /graphql, body: {json: {member: operation, any_of: [read]}}}";
+    let access = |list| {
+        format!(
+            "credentials:\n  a:\n    source: {{env: A}}\n    inject: bearer\n    destinations:\n      - host: h\n        \
+             access:\n          {list}:\n            - {{method: PUT, path: /x}}\n            - {rule}\n"
+        )
+    };
+    assert!(load(&access("reads")).is_ok());
+    assert_eq!(places(&access("writes")), ["10:46 credentials.a.destinations[0].access.writes[1].body"]);
+    let said = load(&access("writes")).unwrap_err().to_string();
+    assert!(said.ends_with("only `reads` have body rules"), "{said}");
+}
+
+#[test]
 fn one_destination_is_reached_in_one_way() {
     let credential = |name: &str, rest: &str| {
         format!("  {name}: {{source: {{env: A}}, inject: bearer, destinations: [{{host: h, port: 1{rest}}}]}}\n")

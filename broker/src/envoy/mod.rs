@@ -137,8 +137,9 @@ fn type_url(message: &str) -> String {
 
 /// The paths, as patterns, on which a body must be read before the gate can decide on some request.
 fn judged_paths(destination: &DestinationSpec) -> Vec<&str> {
-    let operations = destination.bindings.iter().flat_map(|b| b.access.reads.iter().chain(&b.access.writes));
-    let mut paths: Vec<_> = operations.filter(|o| o.body.is_some()).map(|o| o.path.as_str()).collect();
+    // A write is refused whatever its body says: only reads have body rules.
+    let reads = destination.bindings.iter().flat_map(|binding| &binding.access.reads);
+    let mut paths: Vec<_> = reads.filter(|read| read.body.is_some()).map(|read| read.path.as_str()).collect();
     paths.sort_unstable();
     paths.dedup();
     paths

@@ -5,7 +5,8 @@ use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{CredentialSpec, DestinationSpec, InjectSpec, UpstreamSpec};
 use crate::config::{Credential, Destination, Upstream};
-use attache_core::access::Access;
+use attache_core::access::{Access, AccessError};
+use attache_core::policy::AccessSpec;
 
 /// Resolves the destinations of one credential.
 pub(super) fn resolve_all(
@@ -105,7 +106,7 @@ fn resolve(
 ) -> Option<Destination> {
     let access = spec.access.clone().unwrap_or_default();
     if let Err(why) = Access::compile(&access) {
-        problems.add(join(at, "access"), why.into());
+        problems.add(blamed(&access, why, &join(at, "access"), around), why.into());
     }
     let verifies = spec.spki_sha256.is_some() || spec.upstream.as_ref().is_some_and(|u| u.ca_file.is_some());
     if spec.plaintext && verifies {
@@ -129,6 +130,15 @@ fn resolve(
         spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),
         basic_challenge: spec.basic_challenge.unwrap_or_default(),
     })
+}
+
+/// Where an exception stands that makes no sense: the rule itself, where nothing hides which it is.
+fn blamed(access: &AccessSpec, why: AccessError, at: &str, around: &Around<'_>) -> String {
+    let index = match why {
+        AccessError::BodyOfAWrite if !around.is_incomplete(at) => access.writes.iter().position(|w| w.body.is_some()),
+        _ => None,
+    };
+    index.map_or_else(|| at.to_owned(), |index| format!("{at}.writes[{index}].body"))
 }
 
 fn resolve_upstream(spec: &UpstreamSpec, at: &str, around: &Around<'_>, problems: &mut Problems) -> Upstream {

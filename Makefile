@@ -13,6 +13,8 @@ TRAP := $(TARGET)/filter/attache_filter_trap.wasm
 PACK := $(TARGET)/debug/attache-filter-pack
 WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') Cargo.toml Cargo.lock core/Cargo.toml filter/Cargo.toml filter/pack/Cargo.toml rust-toolchain.toml
 
+# Goals share cargo's lock and the file that filter and test build are packed from.
+.NOTPARALLEL:
 .PHONY: help setup build filter demo up test check bench fmt clean
 
 help: ## Show this list
@@ -63,7 +65,7 @@ test: build $(TRAP) ## Set everything up and pass every test
 check: test ## Everything CI could object to: test, fmt, clippy, deny, rustdoc, core in wasm32, documents
 	@scripts/check
 
-bench: $(FILTER) ## Measure what the filter costs; writes target/bench.json
+bench: filter ## Measure what the filter costs; writes target/bench.json
 	@scripts/need wrk
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	cargo build --quiet --profile wasm --target wasm32-wasip1 -p attache-bench-noop

@@ -139,6 +139,10 @@ impl Evidence {
 }
 
 fn show_in(place: &mut Option<Token>, token: Token, snapshot: &Snapshot) -> Result<(), Reason> {
+    // No token of ours is longer, and what nobody can have been given need not be remembered.
+    if token.of(snapshot).len() > placeholder::MAX_LEN {
+        return Err(Reason::PlaceholderUnknown);
+    }
     match place {
         Some(known) if known.of(snapshot) != token.of(snapshot) => Err(Reason::EvidenceConflict),
         Some(_) => Ok(()),

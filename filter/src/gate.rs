@@ -77,6 +77,6 @@ impl HttpContext for Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.shared.forget(self.id);
+        self.shared.forget(self.id, self.flow.take());
     }
 }

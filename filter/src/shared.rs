@@ -198,6 +198,7 @@ impl Shared {
         match applied {
             Ok(()) => {
                 self.metrics.borrow_mut().forwarded += 1;
+                self.worker.borrow_mut().begin_use();
                 flow.outcome = Outcome::Forwarded(grant);
                 Step::Go
             }
@@ -219,6 +220,9 @@ impl Shared {
 
     /// Lets a request go as it is, where the config says so.
     fn pass(&self, flow: &mut Flow, asked: Asked) -> Step {
+        if !self.worker.borrow().has_room() {
+            return self.refuse(flow, Reason::AuditBacklog, None);
+        }
         let policy = self.worker.borrow().policy();
         let cluster = match asked.way {
             Way::Managed(index) | Way::Unclaimed(index) => policy.destination(index).map_or("", |d| &d.cluster),
@@ -283,9 +287,12 @@ impl Shared {
     }
 
     /// A request is gone without a record: its context was deleted.
-    pub fn forget(&self, context: u32) {
-        if self.take(context).is_some() {
-            self.worker.borrow_mut().leave(context);
+    pub fn forget(&self, context: u32, flow: Option<Flow>) {
+        let Some(flow) = flow.or_else(|| self.take(context)) else { return };
+        let mut worker = self.worker.borrow_mut();
+        worker.leave(context);
+        if let Outcome::Forwarded(_) = flow.outcome {
+            worker.end_use();
         }
     }
 }

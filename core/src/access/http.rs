@@ -5,6 +5,7 @@ use crate::matching::path::{Pattern, PatternError};
 use crate::matching::{method, query};
 use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec};
 use crate::refusal::Reason;
+use crate::request::Media;
 
 /// Compiled exceptions to the rules of read-only.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,9 @@ pub enum AccessError {
     BodyOfAWrite,
 }
 
+/// Query parameters by which frameworks take another method.
+const METHOD_PARAMETERS: [&[u8]; 2] = [b"_method", b"x-http-method-override"];
+
 #[derive(Clone, Debug)]
 struct Rule {
     method: Vec<u8>,
@@ -46,6 +50,8 @@ pub struct Operation<'a> {
     pub query: Option<&'a [u8]>,
     /// Whether a header asks the upstream to treat the method as another, or to leave HTTP.
     pub disguised: bool,
+    /// What kind of body the head announces.
+    pub media: Media,
 }
 
 impl Access {
@@ -77,14 +83,20 @@ impl Access {
     }
 
     fn check_read<'b>(&self, operation: Operation<'_>, body: impl FnOnce() -> Body<'b>) -> Result<(), Reason> {
-        let overridden =
-            || query::parameters(operation.query.unwrap_or_default()).any(|p| query::decodes_to(p.name, b"_method"));
+        let overridden = || {
+            query::loose_parameters(operation.query.unwrap_or_default())
+                .any(|p| METHOD_PARAMETERS.iter().any(|m| query::could_mean(p.name, m)))
+        };
         // A rule that names a write goes before any that names a read.
-        if operation.disguised || overridden() || self.writes.iter().any(|rule| rule.fits(operation)) {
+        if operation.disguised || overridden() || self.writes.iter().any(|rule| rule.resembles(operation)) {
             return Err(Reason::ReadOnly);
         }
         if method::is_safe(operation.method) {
             return Ok(());
+        }
+        // A form may say in its body what `_method` says in a query.
+        if operation.media == Media::Form {
+            return Err(Reason::ReadOnly);
         }
         let mut fitting = self.reads.iter().filter(|rule| rule.fits(operation)).peekable();
         if fitting.peek().is_none() {
@@ -92,7 +104,7 @@ impl Access {
         }
         let body = body();
         for rule in fitting {
-            if rule.body.as_ref().map_or(Ok(true), |wanted| says(wanted, body))? {
+            if rule.body.as_ref().map_or(Ok(true), |wanted| says(wanted, body, operation.media))? {
                 return Ok(());
             }
         }
@@ -113,14 +125,28 @@ impl Rule {
         })
     }
 
+    /// Whether this is the operation to any server at all: one that folds case, cuts parameters off
+    /// path segments, overlooks a final slash or splits a query at `;`. For what is refused.
+    fn resembles(&self, operation: Operation<'_>) -> bool {
+        let has = |(name, value): &(String, String)| {
+            query::loose_parameters(operation.query.unwrap_or_default())
+                .any(|p| query::could_mean(p.name, name.as_bytes()) && query::could_mean(p.value, value.as_bytes()))
+        };
+        self.is_method(operation) && self.path.resembles(operation.path) && self.query.iter().all(has)
+    }
+
+    /// What GET does, HEAD does too.
+    fn is_method(&self, operation: Operation<'_>) -> bool {
+        self.method == operation.method || (self.method == b"GET" && operation.method == b"HEAD")
+    }
+
+    /// Whether this is the operation, exactly. For what is allowed.
     fn fits(&self, operation: Operation<'_>) -> bool {
-        // What GET does, HEAD does too.
-        let same = self.method == operation.method || (self.method == b"GET" && operation.method == b"HEAD");
         let has = |(name, value): &(String, String)| {
             query::parameters(operation.query.unwrap_or_default())
                 .any(|p| query::decodes_to(p.name, name.as_bytes()) && query::decodes_to(p.value, value.as_bytes()))
         };
-        same && self.path.matches(operation.path) && self.query.iter().all(has)
+        self.is_method(operation) && self.path.matches(operation.path) && self.query.iter().all(has)
     }
 }
 
@@ -149,7 +175,8 @@ mod tests {
 
     fn read_only(method: &str, target: &str, body: Body<'_>) -> Result<(), Reason> {
         let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q.as_bytes())));
-        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised: false };
+        let operation =
+            Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised: false, media: Media::Json };
         github().check(AccessMode::ReadOnly, operation, || body)
     }
 
@@ -170,6 +197,14 @@ mod tests {
             ("GET", "/o/r/info/refs?x=1&%73ervice=git%2Dreceive-pack", false),
             ("HEAD", "/o/r/info/refs?service=git-receive-pack", false),
             ("GET", "/user?_method=DELETE", false),
+            ("GET", "/user?_METHOD=DELETE", false),
+            ("GET", "/user?a=1;_method=DELETE", false),
+            ("GET", "/o/r/info/refs/?service=git-receive-pack", false),
+            ("GET", "/o/r/info/refs;x=1?service=git-receive-pack", false),
+            ("GET", "/o/r/INFO/refs?service=GIT-receive-pack", false),
+            ("GET", "/o/r/info/refs?service=git-receive-pack%20", false),
+            ("GET", "/o/r/info/refs?x=1;service=git-receive-pack", false),
+            ("POST", "/o/r/GIT-upload-pack", false),
         ] {
             assert_eq!(read_only(method, target, Body::Unread).is_ok(), allowed, "{method} {target}");
         }
@@ -177,9 +212,26 @@ mod tests {
 
     #[test]
     fn a_disguised_method_is_no_read() {
-        let operation = Operation { method: b"GET", path: b"/", query: None, disguised: true };
+        let operation = Operation { method: b"GET", path: b"/", query: None, disguised: true, media: Media::Unsaid };
         assert_eq!(github().check(AccessMode::ReadOnly, operation, || Body::Unread), Err(Reason::ReadOnly));
         assert_eq!(github().check(AccessMode::ReadWrite, operation, || Body::Unread), Ok(()));
+    }
+
+    #[test]
+    fn a_body_counts_as_what_it_is_announced_to_be() {
+        let judge = |path: &[u8], media| {
+            let operation = Operation { method: b"POST", path, query: None, disguised: false, media };
+            github().check(AccessMode::ReadOnly, operation, || Body::Whole(br#"{"operation":"download"}"#))
+        };
+        let batch = b"/o/r/info/lfs/objects/batch";
+        assert_eq!(judge(batch, Media::Json), Ok(()));
+        for media in [Media::Unsaid, Media::Other] {
+            assert_eq!(judge(batch, media), Err(Reason::BodyUnreadable), "{media:?}");
+        }
+        for path in [&batch[..], b"/o/r/git-upload-pack"] {
+            assert_eq!(judge(path, Media::Form), Err(Reason::ReadOnly));
+        }
+        assert_eq!(judge(b"/o/r/git-upload-pack", Media::Other), Ok(()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub use http::{Access, AccessError, Operation};
 
 use crate::policy::BodyRule;
 use crate::refusal::Reason;
+use crate::request::Media;
 
 /// What is known of a request's body when the gate decides.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +24,15 @@ pub enum Body<'a> {
 }
 
 /// Whether the body says what the rule asks for; an error if that cannot be known.
-fn says(rule: &BodyRule, body: Body<'_>) -> Result<bool, Reason> {
+fn says(rule: &BodyRule, body: Body<'_>, media: Media) -> Result<bool, Reason> {
     let bytes = match body {
         Body::Whole(bytes) => bytes,
         Body::Unread => return Err(Reason::BodyUnreadable),
         Body::TooLarge => return Err(Reason::BodyTooLarge),
     };
     match rule {
+        // A server reads by the announced type; JSON that is announced as something else says nothing.
+        BodyRule::Json { .. } if media != Media::Json => Err(Reason::BodyUnreadable),
         BodyRule::Json { member, any_of } => json::member_is_one_of(bytes, member, any_of),
     }
 }

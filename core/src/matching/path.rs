@@ -146,6 +146,22 @@ impl Pattern {
         });
         fits && (self.open || rest.next().is_none())
     }
+
+    /// Whether some server takes a path for one of those meant: one that folds case, cuts
+    /// `;parameters` off, or overlooks a final slash.
+    pub fn resembles(&self, path: &[u8]) -> bool {
+        let stem = path.strip_suffix(b"/").unwrap_or(path);
+        let mut rest = stem.split(|b| *b == b'/').skip(1).map(|segment| {
+            let decoded: Vec<u8> = decode(segment, b'+').collect();
+            decoded.split(|b| *b == b';').next().unwrap_or_default().to_ascii_lowercase()
+        });
+        let fits = self.segments.iter().all(|segment| match (segment, rest.next()) {
+            (Segment::Any, Some(_)) => true,
+            (Segment::Literal(wanted), Some(found)) => wanted.eq_ignore_ascii_case(found.trim_ascii()),
+            (_, None) => false,
+        });
+        fits && (self.open || rest.next().is_none())
+    }
 }
 
 #[cfg(test)]

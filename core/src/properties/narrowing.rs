@@ -3,6 +3,7 @@
 use super::{config, made_of};
 use crate::access::{Access, Body, Operation};
 use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec};
+use crate::request::Media;
 use proptest::prelude::*;
 
 const PATHS: &[&str] = &["/a", "/b", "/*", "/info", "/refs", "/%61"];
@@ -53,7 +54,7 @@ proptest! {
         let writes = without_bodies(writes);
         let access = Access::compile(&AccessSpec { reads: reads.clone(), writes: writes.clone() }).unwrap();
         let query = written.as_deref().map(str::as_bytes);
-        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised };
+        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised, media: Media::Json };
         let verdict = |access: &Access, mode| access.check(mode, operation, || body).is_ok();
         let reads_only = verdict(&access, AccessMode::ReadOnly);
         prop_assert!(!reads_only || verdict(&access, AccessMode::ReadWrite));

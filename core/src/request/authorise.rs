@@ -47,6 +47,7 @@ pub fn authorise<'b>(
         path,
         query: asked.query.map(|q| q.of(bytes)),
         disguised: snapshot.is_disguised(),
+        media: snapshot.media(),
     };
     binding.access.check(grant.access_mode, operation, body)?;
     if !grant.sets(&binding.carrier) {

@@ -35,6 +35,9 @@ pub enum Way {
 /// Understands a request, or says why it cannot be one that is forwarded.
 pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     snapshot.check()?;
+    if snapshot.is_rerouted() {
+        return Err(Reason::PathMalformed);
+    }
     let bytes = snapshot.bytes();
     let target = Target::parse(bytes, snapshot.target()).map_err(|_| Reason::PathMalformed)?;
     let (found, cut) =

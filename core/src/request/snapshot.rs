@@ -12,6 +12,54 @@ use memchr::memmem::Finder;
 /// More auth-bearing headers, or more placeholders, than this is no honest request.
 const MOST: usize = 8;
 
+/// Headers that ask for another method than `:method`, or for another protocol.
+const DISGUISES: &[&[u8]] = &[
+    b"x-http-method-override",
+    b"x-http-method",
+    b"x-method-override",
+    b"x-original-http-method",
+    b"x-tunneled-method",
+    b"upgrade",
+    b":protocol",
+];
+
+/// Headers by which some servers take another path than `:path`.
+const REROUTES: &[&[u8]] = &[b"x-original-url", b"x-rewrite-url"];
+
+/// What kind of body a request announces, as far as that matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Media {
+    /// Nothing is said.
+    #[default]
+    Unsaid,
+    /// JSON (RFC 8259), or a type built on it (RFC 6839, 3.1).
+    Json,
+    /// A form, in which some servers look for a method.
+    Form,
+    /// Anything else, or two things at once.
+    Other,
+}
+
+impl Media {
+    fn of(value: &[u8]) -> Self {
+        let essence = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+        match &essence[..] {
+            b"application/json" => Media::Json,
+            b"application/x-www-form-urlencoded" | b"multipart/form-data" => Media::Form,
+            other if other.starts_with(b"application/") && other.ends_with(b"+json") => Media::Json,
+            _ => Media::Other,
+        }
+    }
+
+    /// What two headers say together: one that differs makes it uncertain.
+    fn and(self, other: Self) -> Self {
+        if self == Media::Unsaid { other } else { Media::Other }
+    }
+}
+
+/// Headers between agents and us. Upstreams hear none of them, whoever made them up.
+const OURS: &[u8] = b"x-attache-";
+
 /// A request's headers, read once. Envoy forgets them at the verdict; this does not.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -24,6 +72,8 @@ pub struct Snapshot {
     marks: ArrayVec<usize, MOST>,
     hidden: bool,
     disguised: bool,
+    rerouted: bool,
+    media: Media,
     overflow: bool,
     whole: bool,
 }
@@ -42,10 +92,11 @@ impl Snapshot {
                 b":path" => snapshot.target = line.value,
                 b":authority" => snapshot.authority = line.value,
                 b"x-request-id" => snapshot.request_id = line.value,
-                b"x-http-method-override" | b"x-http-method" | b"x-method-override" | b"upgrade" | b":protocol" => {
-                    snapshot.disguised = true;
-                }
-                name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) => {
+                b"content-type" => snapshot.media = snapshot.media.and(Media::of(line.value.of(&bytes))),
+                b"content-encoding" => snapshot.media = Media::Other,
+                name if DISGUISES.contains(&name) => snapshot.disguised = true,
+                name if REROUTES.contains(&name) => snapshot.rerouted = true,
+                name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) || name.starts_with(OURS) => {
                     snapshot.overflow |= snapshot.auth.try_push(line).is_err();
                 }
                 _ => {}
@@ -89,6 +140,16 @@ impl Snapshot {
     /// Whether a header asks for another method than `:method`, or for another protocol.
     pub fn is_disguised(&self) -> bool {
         self.disguised
+    }
+
+    /// Whether a header asks for another path than `:path`.
+    pub fn is_rerouted(&self) -> bool {
+        self.rerouted
+    }
+
+    /// What kind of body it announces.
+    pub fn media(&self) -> Media {
+        self.media
     }
 
     /// Refuses a header map that contradicts itself or holds more than an honest request does.

@@ -18,11 +18,15 @@ const MOST_REFUSED_BYTES: usize = 16 << 20;
 /// With more than this waiting, in bytes, no use is admitted either.
 const MOST_BYTES: usize = 32 << 20;
 
+/// What marks the record of a use.
+const USE: &[u8] = b"\"kind\":\"use\"";
+
 #[derive(Default)]
 pub(super) struct Backlog {
     last_seq: u64,
     acked: u64,
     lines: String,
+    uses: u64,
     travelling: Option<Batch>,
     under_way: bool,
     dropped: u64,
@@ -32,12 +36,24 @@ pub(super) struct Backlog {
 struct Batch {
     lines: String,
     last_seq: u64,
+    uses: u64,
 }
 
 impl Backlog {
     /// How many records the broker has not acknowledged.
     pub fn unacked(&self) -> u64 {
         self.last_seq - self.acked
+    }
+
+    /// How many of them are uses: refusals, which anybody can cause, never count against a grant.
+    pub fn unacked_uses(&self) -> u64 {
+        self.uses + self.travelling.as_ref().map_or(0, |batch| batch.uses)
+    }
+
+    /// Adds the record of a use.
+    pub fn push_use(&mut self, write: impl FnOnce(&mut String, u64)) {
+        self.uses += 1;
+        self.push(write);
     }
 
     /// Whether there is room for the record of one more use.
@@ -92,7 +108,10 @@ impl Backlog {
         };
         let lines = std::mem::replace(&mut self.lines, kept);
         let left = memchr::memchr_iter(b'\n', self.lines.as_bytes()).count() as u64;
-        Batch { lines, last_seq: self.last_seq - left }
+        // Quotes are escaped in whatever a request says, so only kinds are counted.
+        let uses_left = memchr::memmem::find_iter(self.lines.as_bytes(), USE).count() as u64;
+        let uses = std::mem::replace(&mut self.uses, uses_left).saturating_sub(uses_left);
+        Batch { lines, last_seq: self.last_seq - left, uses }
     }
 
     pub fn failed(&mut self, now: Millis) {

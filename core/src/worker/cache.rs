@@ -11,8 +11,11 @@ use crate::time::Millis;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Most entries; about 1 KB each.
+/// Most grants; about 2 KB each.
 const CAPACITY: usize = 10_000;
+
+/// Most refusals. Anybody can cause one, so they never push a grant out.
+const REFUSALS: usize = 1_000;
 
 /// How long a refusal by the broker is believed.
 const REFUSAL_TTL: Millis = Millis(2_000);
@@ -28,46 +31,51 @@ pub enum Entry {
 
 #[derive(Default)]
 pub(super) struct Cache {
-    entries: HashMap<Vec<u8>, Entry>,
+    grants: HashMap<Vec<u8>, Entry>,
+    refusals: HashMap<Vec<u8>, Entry>,
 }
 
 impl Cache {
     /// What is known, if it still holds.
     pub fn find(&self, key: &[u8], now: Millis) -> Option<&Entry> {
-        self.entries.get(key).filter(|entry| entry.holds(now))
+        self.grants.get(key).or_else(|| self.refusals.get(key)).filter(|entry| entry.holds(now))
     }
 
     pub fn insert(&mut self, key: Vec<u8>, grant: Rc<Grant>, now: Millis) {
-        self.put(key, Entry::Granted(grant), now);
+        self.refusals.remove(&key);
+        put(&mut self.grants, CAPACITY, key, Entry::Granted(grant), now);
     }
 
     pub fn refuse(&mut self, key: Vec<u8>, reason: Reason, now: Millis) {
-        self.put(key, Entry::Refused(reason, now + REFUSAL_TTL), now);
-    }
-
-    fn put(&mut self, key: Vec<u8>, entry: Entry, now: Millis) {
-        if self.entries.len() >= CAPACITY && !self.entries.contains_key(&key) {
-            self.entries.retain(|_, entry| entry.holds(now));
-            if self.entries.len() >= CAPACITY
-                && let Some(any) = self.entries.keys().next().cloned()
-            {
-                self.entries.remove(&any);
-            }
-        }
-        self.entries.insert(key, entry);
+        self.grants.remove(&key);
+        put(&mut self.refusals, REFUSALS, key, Entry::Refused(reason, now + REFUSAL_TTL), now);
     }
 
     /// Drops what a change voids. A refusal may have been lifted by any change.
     pub fn void(&mut self, cursor: u64, session_id: Option<&str>, credential: Option<&Name>) {
-        self.entries.retain(|_, entry| match entry {
+        self.refusals.clear();
+        self.grants.retain(|_, entry| match entry {
             Entry::Granted(grant) => !grant.is_voided_by(cursor, session_id, credential),
             Entry::Refused(..) => false,
         });
     }
 
     pub fn clear(&mut self) {
-        self.entries.clear();
+        self.grants.clear();
+        self.refusals.clear();
     }
+}
+
+fn put(entries: &mut HashMap<Vec<u8>, Entry>, capacity: usize, key: Vec<u8>, entry: Entry, now: Millis) {
+    if entries.len() >= capacity && !entries.contains_key(&key) {
+        entries.retain(|_, entry| entry.holds(now));
+        if entries.len() >= capacity
+            && let Some(any) = entries.keys().next().cloned()
+        {
+            entries.remove(&any);
+        }
+    }
+    entries.insert(key, entry);
 }
 
 impl Entry {
@@ -89,26 +97,26 @@ mod tests {
     }
 
     fn known(cache: &Cache, now: Millis) -> usize {
-        (0..2 * CAPACITY).filter(|key| cache.find(&key.to_le_bytes(), now).is_some()).count()
+        (0..2 * REFUSALS).filter(|key| cache.find(&key.to_le_bytes(), now).is_some()).count()
     }
 
     #[test]
     fn a_flood_of_askers_takes_bounded_room() {
         let mut cache = Cache::default();
-        (0..CAPACITY + 500).for_each(|key| refused(&mut cache, key, Millis(0)));
-        assert_eq!((cache.entries.len(), known(&cache, Millis(0))), (CAPACITY, CAPACITY));
-        assert!(cache.find(&(CAPACITY + 499).to_le_bytes(), Millis(0)).is_some(), "the newest is in");
-        refused(&mut cache, CAPACITY + 499, Millis(1));
-        assert_eq!(cache.entries.len(), CAPACITY, "one that is known needs no room");
+        (0..REFUSALS + 500).for_each(|key| refused(&mut cache, key, Millis(0)));
+        assert_eq!((cache.refusals.len(), known(&cache, Millis(0))), (REFUSALS, REFUSALS));
+        assert!(cache.find(&(REFUSALS + 499).to_le_bytes(), Millis(0)).is_some(), "the newest is in");
+        refused(&mut cache, REFUSALS + 499, Millis(1));
+        assert_eq!(cache.refusals.len(), REFUSALS, "one that is known needs no room");
     }
 
     #[test]
     fn what_no_longer_holds_makes_room_first() {
         let mut cache = Cache::default();
-        (0..CAPACITY - 1).for_each(|key| refused(&mut cache, key, Millis(0)));
-        refused(&mut cache, CAPACITY, Millis(1_000));
+        (0..REFUSALS - 1).for_each(|key| refused(&mut cache, key, Millis(0)));
+        refused(&mut cache, REFUSALS, Millis(1_000));
         let later = Millis(2_000);
-        refused(&mut cache, CAPACITY + 1, later);
-        assert_eq!((cache.entries.len(), known(&cache, later)), (2, 2));
+        refused(&mut cache, REFUSALS + 1, later);
+        assert_eq!((cache.refusals.len(), known(&cache, later)), (2, 2));
     }
 }

@@ -55,6 +55,7 @@ pub struct Worker {
     flights: Flights,
     feed: Feed,
     backlog: Backlog,
+    uses_under_way: u64,
     calls: HashMap<u32, Call>,
     key: Vec<u8>,
 }
@@ -74,6 +75,7 @@ impl Worker {
             cache: Cache::default(),
             flights: Flights::default(),
             backlog: Backlog::default(),
+            uses_under_way: 0,
             calls: HashMap::new(),
             key: Vec::new(),
         }
@@ -127,9 +129,26 @@ impl Worker {
         self.waiting_for_policy.retain(|(waiting, _)| *waiting != context);
     }
 
-    /// Whether this grant may be used once more, as far as unacknowledged records go.
+    /// Whether this grant may be used once more: uses under way and uses whose records nobody has
+    /// acknowledged are bounded together.
     pub fn admits(&self, grant: &Grant) -> bool {
-        self.backlog.has_room() && self.backlog.unacked() < u64::from(grant.max_unacked_uses)
+        let unaccounted = self.uses_under_way + self.backlog.unacked_uses();
+        self.backlog.has_room() && unaccounted < u64::from(grant.max_unacked_uses)
+    }
+
+    /// Whether there is room for one more record.
+    pub fn has_room(&self) -> bool {
+        self.backlog.has_room()
+    }
+
+    /// A request goes out with a credential; [`Worker::record`] or [`Worker::end_use`] ends that.
+    pub fn begin_use(&mut self) {
+        self.uses_under_way += 1;
+    }
+
+    /// A request that went out is over.
+    pub fn end_use(&mut self) {
+        self.uses_under_way = self.uses_under_way.saturating_sub(1);
     }
 
     /// Whether cached grants may be believed.

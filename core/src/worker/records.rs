@@ -48,7 +48,11 @@ impl Worker {
             return;
         }
         let policy = self.policy();
-        self.backlog.push(|out, seq| {
+        let is_use = matches!(report.outcome, Outcome::Forwarded(_));
+        if is_use {
+            self.end_use();
+        }
+        let write = |out: &mut String, seq| {
             let (kind, decision, reason) = match report.outcome {
                 Outcome::Forwarded(_) => ("use", "forward", None),
                 Outcome::Passed => ("use", "pass", None),
@@ -57,8 +61,7 @@ impl Worker {
             };
             begin(out, seq, kind, report.at_ms, report.duration_ms, decision);
             number(out, ",\"response_code\":", u64::from(report.response_code));
-            let injected = matches!(report.outcome, Outcome::Forwarded(_));
-            out.push_str(if injected { ",\"auth_injected\":true" } else { ",\"auth_injected\":false" });
+            out.push_str(if is_use { ",\"auth_injected\":true" } else { ",\"auth_injected\":false" });
             bytes_member(out, "request_id", report.snapshot.request_id());
             bytes_member(out, "method", report.snapshot.method());
             bytes_member(out, "authority", report.snapshot.authority());
@@ -78,7 +81,11 @@ impl Worker {
                 }
             }
             out.push('}');
-        });
+        };
+        match forwarded {
+            true => self.backlog.push_use(write),
+            false => self.backlog.push(write),
+        }
     }
 }
 

@@ -104,8 +104,21 @@ fn where_a_rule_asks_for_the_body_it_must_say_so() {
         reads: vec![operation("POST", "/batch", Some(rule)), operation("POST", "/search", None)],
         writes: Vec::new(),
     });
-    let post = |body| sends_to_api(&policy, request("POST", "api.github.com", "/batch"), body);
-    assert_eq!(post(Body::Whole(br#"{"operation":"download"}"#)), Ok(()));
+    let batch = || request("POST", "api.github.com", "/batch");
+    let post =
+        |body| sends_to_api(&policy, batch().with("content-type", "application/vnd.git-lfs+json; charset=utf-8"), body);
+    let download = Body::Whole(br#"{"operation":"download"}"#);
+    assert_eq!(post(download), Ok(()));
+    for announced in [
+        &[("content-type", "text/plain")][..],
+        &[],
+        &[("content-type", "application/json"), ("content-encoding", "gzip")],
+    ] {
+        let unsure = announced.iter().fold(batch(), |request, (name, value)| request.with(name, value));
+        assert_eq!(sends_to_api(&policy, unsure, download), Err(Reason::BodyUnreadable), "{announced:?}");
+    }
+    let form = batch().with("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(sends_to_api(&policy, form, download), Err(Reason::ReadOnly));
     assert_eq!(post(Body::Whole(br#"{"operation":"upload"}"#)), Err(Reason::ReadOnly));
     assert_eq!(post(Body::Whole(b"\x1f\x8b")), Err(Reason::BodyUnreadable));
     assert_eq!(post(Body::Unread), Err(Reason::BodyUnreadable));

@@ -51,6 +51,7 @@ fn a_carrier_that_only_this_config_names_is_taken_out_everywhere() {
 #[test]
 fn a_session_token_stays_here() {
     assert_only_ours(&upstream(&api().with("x-attache-session", SESSION)).unwrap(), "x-attache-session");
+    assert_only_ours(&upstream(&api().with("x-attache-reason", OWN)).unwrap(), "a header of ours, made up");
 }
 
 #[test]

@@ -7,11 +7,13 @@ thread_local! {
     static ARMED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Callbacks that belong to no request trap at their next turn.
-const LATER: [&str; 2] = ["tick", "http_call_response"];
+/// Callbacks that trap at their next turn, whoever's it is: some belong to no request, and by the
+/// time a body comes its request's head is out of reach.
+const LATER: [&str; 4] = ["request_body", "request_trailers", "tick", "http_call_response"];
 
-/// Traps if the request names this callback; arms the ones that come later.
+/// Traps if the request names this callback, or one before it did; arms the ones that come later.
 pub fn spring(callback: &str) {
+    spring_later(callback);
     let Ok(Some(wanted)) = host::header(Map::Request, "x-attache-trap") else { return };
     if let Some(later) = LATER.iter().find(|name| name.as_bytes() == wanted) {
         ARMED.set(Some(later));

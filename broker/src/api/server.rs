@@ -1,9 +1,10 @@
 //! Serves a router on a socket: bounded connections, bounded waits, a graceful end.
 
 use axum::Router;
+use hyper::StatusCode;
+use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
@@ -18,8 +19,8 @@ use tokio::task::JoinSet;
 
 /// Most connections at once, on one socket.
 const MOST_CONNECTIONS: usize = 1024;
-/// How long the first request's head may take.
-const FIRST_HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may take until a request on it is let in.
+const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection may be idle after that. Envoy closes its own after an hour: ending one
 /// before Envoy does would fail the call that it just sends on it.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
@@ -161,15 +162,21 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 async fn converse(accepted: Accepted, router: Router, watcher: Watcher) {
-    let mut http = auto::Builder::new(TokioExecutor::new());
+    // HTTP/1 alone: Envoy speaks nothing else here, and a stranger's HTTP/2 connection would outlive
+    // every refusal.
+    let mut http = http1::Builder::new();
     // hyper counts this from the end of the answer before: it is the idle time, too.
-    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-    http.http2().timer(TokioTimer::new());
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE);
     let spoken = AtomicBool::new(false);
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
-        spoken.store(true, Ordering::Relaxed);
-        router.call(request)
+        let answer = router.call(request);
+        async {
+            let answer = answer.await;
+            let known = answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED);
+            spoken.fetch_or(known, Ordering::Relaxed);
+            answer
+        }
     });
     let connection = watcher.watch(http.serve_connection(TokioIo::new(accepted.io), service));
     let mut connection = std::pin::pin!(connection);

@@ -71,7 +71,10 @@ fn guarded(destination: &DestinationSpec, prefix: &str, judged: Option<&str>) ->
             "idle_timeout": listener::STREAM_MOST,
         },
         // Where the agent is and how it came in is nobody's business; some upstreams redirect for it.
-        "request_headers_to_remove": ["x-forwarded-proto", "x-forwarded-for", "x-envoy-external-address"],
+        "request_headers_to_remove": [
+            "x-forwarded-proto", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix",
+            "forwarded", "x-real-ip", "x-envoy-external-address",
+        ],
     });
     let mut closed = refusal(&format!("undecided:{}", destination.id), prefix, Reason::DestinationMismatch);
     if let Some(pattern) = judged {

@@ -70,9 +70,9 @@ impl Screen {
         say(format_args!("\n    {}", self.painted(RED, &at)));
     }
 
-    /// Shows logs, by name.
+    /// Shows logs, by name; empty ones are left out.
     pub fn logs(&self, logs: &[(&str, String)]) {
-        for (name, text) in logs {
+        for (name, text) in logs.iter().filter(|(_, text)| !text.trim().is_empty()) {
             say(format_args!("\n{}\n{}", self.painted(BOLD, &format!("--- {name}")), text.trim_end()));
         }
     }

@@ -75,7 +75,13 @@ async fn what_names_the_agent_to_us_stays_with_us() {
     let stack = Plan::default().start().await;
     let bearer = format!("Bearer {}", stack.placeholder("writer", "github"));
     let token = stack.broker.exported("writer", "ATTACHE_SESSION_TOKEN");
-    let lines = [("authorization", bearer.as_str()), ("x-attache-session", &token), ("x-forwarded-for", "10.0.0.1")];
+    let lines = [
+        ("authorization", bearer.as_str()),
+        ("x-attache-session", &token),
+        ("x-attache-reason", "made up"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-envoy-original-path", "/10.0.0.1"),
+    ];
     for hit in both_arrive(&stack, "api.github.com", "/user", &lines).await {
         let head = head(&hit).to_lowercase();
         for foreign in ["x-attache", "attache", "x-forwarded", "x-envoy", "10.0.0.1", "127.0.0.1"] {

@@ -2,7 +2,7 @@
 
 use attache_tests::ca::Leaf;
 use attache_tests::stack::{Plan, SOON};
-use attache_tests::{Attache, Ca, Stack, Upstream};
+use attache_tests::{Attache, Ca, Stack, Upstream, util};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::PublicKeyData as _;
@@ -64,7 +64,8 @@ async fn a_server_that_cannot_prove_its_name_gets_nothing() {
         // A server without TLS records the handshake it was offered as bytes that are no HTTP.
         assert!(seen.iter().all(|request| request.fields.0.is_empty()), "{name}: {seen:#?}");
         assert!(!String::from_utf8_lossy(&said).contains(&secret(name)), "{name}");
-        assert!(!server.connections().is_empty(), "{name}: it was dialled");
+        // It was dialled; what became of that is on record once the server has heard of it.
+        util::eventually(SOON, || !server.connections().is_empty()).await;
         if *name != "bare" {
             assert!(server.connections().iter().all(|one| one.handshake_error.is_some()), "{name}");
         }

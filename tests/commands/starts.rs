@@ -137,37 +137,25 @@ async fn what_is_missing_or_taken_is_said() {
     let empty = written("empty.yaml", "state_dir: state\n".into());
     let garbage = written("garbage.wasm", "no module".into()).display().to_string();
     let wrong_digest = "0".repeat(64);
-    let no_args: &[&str] = &[];
-    let cases: [(&Path, &[&str], &[(&str, &str)], &[&str]); 8] = [
-        (&proxy, no_args, &[], &["Envoy ended", "cannot bind", "Address already in use"]),
-        (&door, no_args, &[], &["cannot listen on 127.0.0.1:", "Address already in use"]),
-        (
-            &path,
-            no_args,
-            &[("ATTACHE_ENVOY", "/nonexistent/envoy")],
-            &["ATTACHE_ENVOY=/nonexistent/envoy: No such file"],
-        ),
-        (
-            &path,
-            no_args,
-            &[("ATTACHE_FILTER", "/nonexistent/f.wasm")],
-            &["ATTACHE_FILTER=/nonexistent/f.wasm: No such"],
-        ),
-        (&path, &["--filter", "/nonexistent/f.wasm"], &[], &["/nonexistent/f.wasm: No such file"]),
-        (&path, &["--filter", &garbage], &[], &["Envoy ended", "asm"]),
-        (&path, &["--filter-sha256", &wrong_digest], &[], &["is not the one with this --filter-sha256"]),
-        (&empty, no_args, &[], &["no credential", "attache check", "GITHUB_TOKEN"]),
-    ];
-    for (config, args, set, words) in cases {
+    let refuses = |config: &Path, args: &[&str], set: Option<(&str, &str)>, words: &[&str]| {
         let mut command = attache(&[&["up"], args].concat(), config);
-        command.env("LAB_KEY", GITHUB).envs(set.iter().copied());
-        let said = said(&mut command);
+        let said = said(command.env("LAB_KEY", GITHUB).envs(set));
         assert_eq!((said.code, said.out.as_str()), (1, ""), "{words:?}: {}", said.err);
         for word in words {
             assert!(said.err.contains(word), "{word}: {}", said.err);
         }
         assert!(!said.err.contains("panicked") && !said.err.contains(GITHUB), "{}", said.err);
+    };
+    refuses(&proxy, &[], None, &["Envoy ended", "cannot bind", "Address already in use"]);
+    refuses(&door, &[], None, &["cannot listen on 127.0.0.1:", "Address already in use"]);
+    refuses(&empty, &[], None, &["no credential", "attache check", "GITHUB_TOKEN"]);
+    for variable in ["ATTACHE_ENVOY", "ATTACHE_FILTER"] {
+        let missing = format!("{variable}=/nonexistent/part: No such file");
+        refuses(&path, &[], Some((variable, "/nonexistent/part")), &[&missing]);
     }
+    refuses(&path, &["--filter", "/nonexistent/f.wasm"], None, &["/nonexistent/f.wasm: No such file"]);
+    refuses(&path, &["--filter", &garbage], None, &["Envoy ended", "asm"]);
+    refuses(&path, &["--filter-sha256", &wrong_digest], None, &["is not the one with this --filter-sha256"]);
     let bootstrap = dir.path().join("state/default/envoy.json").display().to_string();
     assert!(!anybody_runs(&bootstrap), "nothing is left running");
     drop(taken);

@@ -13,6 +13,9 @@ pub const MARKER: &str = "ATTACHE";
 /// Fewest random characters: 22 base62 digits carry 131 bits.
 pub const MIN_RANDOM: usize = 22;
 
+/// Fewest characters of a placeholder.
+pub const MIN_LEN: usize = MARKER.len() + MIN_RANDOM;
+
 /// Most characters of a placeholder: the filter looks at no longer run of characters.
 pub const MAX_LEN: usize = 256;
 

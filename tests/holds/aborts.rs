@@ -142,5 +142,7 @@ async fn deny(stack: &Stack<FakeBroker>, n: usize) -> Value {
 /// A batch request of git LFS, up to where `rest` begins.
 fn batch(rest: &str) -> String {
     let bearer = placeholder(9);
-    format!("POST /o/r/info/lfs/objects/batch HTTP/1.1\r\nHost: github.com\r\nAuthorization: Bearer {bearer}\r\n{rest}")
+    format!(
+        "POST /o/r/info/lfs/objects/batch HTTP/1.1\r\nHost: github.com\r\nAuthorization: Bearer {bearer}\r\nContent-Type: application/vnd.git-lfs+json\r\n{rest}"
+    )
 }

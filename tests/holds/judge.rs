@@ -15,6 +15,8 @@ use base64::engine::general_purpose::STANDARD;
 use super::{fence, placeholder, plan, start};
 
 const HOST: &str = "github.com";
+/// What git LFS announces.
+const MEDIA: &str = "application/vnd.git-lfs+json";
 const PATH: &str = "/o/r/info/lfs/objects/batch";
 /// What the judge reads at most, unless told otherwise.
 const LIMIT: usize = 64 << 10;
@@ -225,13 +227,16 @@ fn verdict(answer: &Response) -> String {
 }
 
 fn h1_head(framing: &str) -> String {
-    format!("POST {PATH} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {}\r\n{framing}\r\n", placeholder(0))
+    let bearer = placeholder(0);
+    format!(
+        "POST {PATH} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {bearer}\r\nContent-Type: {MEDIA}\r\n{framing}\r\n"
+    )
 }
 
-fn h2_fields(placeholder: &str) -> [(&'static str, String); 6] {
-    let fields = [":method", ":scheme", ":path", ":authority", "authorization", "te"];
+fn h2_fields(placeholder: &str) -> [(&'static str, String); 7] {
+    let fields = [":method", ":scheme", ":path", ":authority", "authorization", "te", "content-type"];
     let bearer = format!("Bearer {placeholder}");
-    let values = ["POST", "http", PATH, HOST, &bearer, "trailers"].map(str::to_owned);
+    let values = ["POST", "http", PATH, HOST, &bearer, "trailers", MEDIA].map(str::to_owned);
     let mut values = values.into_iter();
     fields.map(|name| (name, values.next().unwrap_or_default()))
 }
@@ -263,7 +268,7 @@ async fn ask(stack: &Stack<FakeBroker>, framing: Framing, body: &[u8]) -> Respon
         Framing::Data | Framing::DataEach | Framing::Trailers | Framing::TrailersEach => {
             let mut agent = agent.h2(stack.proxy).await;
             let bearer = format!("Bearer {}", placeholder(0));
-            let head = head("POST", HOST, PATH, &[("authorization", &bearer), ("te", "trailers")]);
+            let head = head("POST", HOST, PATH, &[("authorization", &bearer), ("te", "trailers"), ("content-type", MEDIA)]);
             let mut exchange = agent.start(head, false).await.expect("begun");
             let trailers = matches!(framing, Framing::Trailers | Framing::TrailersEach);
             let size = if BYTEWISE.contains(&framing) { 1 } else { body.len().max(1) };

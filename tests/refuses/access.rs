@@ -46,7 +46,8 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
     ] {
         rows.push(Row::new(format!("git {method} {target}"), reader(method, target), promise));
     }
-    let batch = |body: &[u8]| reader("POST", "/o/r/info/lfs/objects/batch").body(body);
+    let unannounced = |body: &[u8]| reader("POST", "/o/r/info/lfs/objects/batch").body(body);
+    let batch = |body: &[u8]| unannounced(body).line("content-type", "application/vnd.git-lfs+json");
     let padded = |total: usize| {
         let body = r#"{"operation":"download"}"#;
         format!("{}{body}", " ".repeat(total - body.len()))
@@ -72,6 +73,10 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
         rows.push(Row::new(format!("LFS {name}"), batch(body.as_bytes()), promise));
     }
     rows.push(Row::new("LFS without a body", batch(b""), UNREADABLE));
+    let download = br#"{"operation":"download"}"#;
+    rows.push(Row::new("LFS unannounced", unannounced(download), UNREADABLE));
+    let form = unannounced(download).line("content-type", "application/x-www-form-urlencoded");
+    rows.push(Row::new("LFS as a form", form, READ_ONLY));
     let compressed = batch(b"\x1f\x8b\x08\x00").line("content-encoding", "gzip");
     rows.push(Row::new("LFS compressed", compressed, UNREADABLE));
     let elsewhere = |method: &str, target: &str| {

@@ -8,6 +8,7 @@ use attache_tests::table::{Promise, Row};
 use crate::tokens::{Tokens, refused};
 
 const MALFORMED: Promise = refused(Reason::AuthorityMalformed);
+const REROUTED: Promise = refused(Reason::PathMalformed);
 const NOT_ALLOWED: Promise = refused(Reason::HostNotAllowed);
 /// An authority that Envoy's codecs do not take.
 const INVALID: Promise = Promise::Envoy(400, "http.invalid_authority");
@@ -176,8 +177,8 @@ fn spelled_twice(tokens: &Tokens) -> Vec<Row> {
         Row::new("x-forwarded-port", good().line("x-forwarded-port", "80"), served),
         Row::new("forwarded", good().line("forwarded", "host=evil.test;proto=http"), served),
         Row::new("x-host", good().line("x-host", "evil.test"), served),
-        Row::new("x-original-url", good().line("x-original-url", "/admin"), served),
-        Row::new("x-rewrite-url", good().line("x-rewrite-url", "/admin"), served),
+        Row::new("x-original-url", good().line("x-original-url", "/admin"), REROUTED),
+        Row::new("x-rewrite-url", good().line("x-rewrite-url", "/admin"), REROUTED),
         Row::new("x-envoy-original-path", good().line("x-envoy-original-path", "/admin"), served),
         Row::new("x-envoy-original-url", good().line("x-envoy-original-url", "http://evil.test/"), served),
         Row::new("x-envoy-original-host", good().line("x-envoy-original-host", "evil.test"), served),

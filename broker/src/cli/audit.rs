@@ -134,14 +134,17 @@ fn plain(line: &str) -> String {
         Some(Value::Number(number)) => number.to_string(),
         _ => String::new(),
     };
-    let where_to = format!("{}{}", text("authority"), text("path"));
+    // Where the request went says more than how the agent spelled it.
+    let destination = text("destination");
+    let place = if destination.is_empty() { text("authority") } else { destination };
+    let where_to = format!("{place}{}", text("path"));
     let fields = [
         text("timestamp"),
         format!("{:6}", text("kind")),
         text("session"),
         text("access_mode"),
         text("method"),
-        if where_to.is_empty() { text("destination") } else { where_to },
+        where_to,
         text("response_code"),
         text("decision"),
         text("reason"),

@@ -61,6 +61,11 @@ impl AdminUrl {
         self.call(Method::POST, "/logging").await
     }
 
+    /// Has Envoy accept no more connections.
+    pub async fn drain(&self) -> Result<Bytes, AdminError> {
+        self.call(Method::POST, "/drain_listeners").await
+    }
+
     async fn call(&self, method: Method, page: &str) -> Result<Bytes, AdminError> {
         let request = Request::builder().method(method).uri(page).header("host", "admin").body(Empty::new());
         let request = request.map_err(|_| AdminError::Answer(self.clone()))?;

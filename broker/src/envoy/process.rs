@@ -31,6 +31,8 @@ const LOG: &str = "envoy.log";
 const START: Duration = Duration::from_secs(30);
 /// Time for open requests to end before Envoy is killed.
 const STOP: Duration = Duration::from_secs(5);
+/// Time for the last records: workers send theirs every 100 ms.
+const LAST_RECORDS: Duration = Duration::from_millis(300);
 const POLL: Duration = Duration::from_millis(50);
 /// Lines of Envoy's log that a failure shows.
 const SHOWN_LINES: usize = 15;
@@ -135,8 +137,12 @@ impl Process {
         }
     }
 
-    /// Ends it: asked first, killed if it does not listen.
+    /// Ends it in order: it accepts no more, workers deliver their last records, then it is asked to
+    /// end, and killed if it does not listen.
     pub async fn stop(mut self) {
+        if self.admin.drain().await.is_ok() {
+            sleep(LAST_RECORDS).await;
+        }
         let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
         let asked = pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok());
         if !asked || timeout(STOP, self.child.wait()).await.is_err() {

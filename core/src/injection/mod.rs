@@ -61,6 +61,9 @@ pub enum InjectionError {
     /// White space at either end, which an upstream would cut off.
     #[error("the secret begins or ends with white space; write the file without it (a final line break is fine)")]
     Untrimmed,
+    /// A placeholder where the secret should be.
+    #[error("this is a placeholder of attache, not a secret: was `attache session env` evaluated in the broker's shell?")]
+    Placeholder,
     /// A user name with a colon, or not printable ASCII.
     #[error("a Basic user name is printable ASCII without a colon (RFC 7617)")]
     BadUsername,
@@ -117,6 +120,9 @@ pub fn check_secret(secret: &Secret) -> Result<(), InjectionError> {
     if text.trim() != text {
         return Err(InjectionError::Untrimmed);
     }
+    if crate::placeholder::find(text.as_bytes()).any(|token| token.len() >= crate::placeholder::MIN_LEN) {
+        return Err(InjectionError::Placeholder);
+    }
     Ok(())
 }
 
@@ -153,6 +159,7 @@ mod tests {
             ("a\0", InjectionError::Unprintable),
             ("é", InjectionError::Unprintable),
             ("a ", InjectionError::Untrimmed),
+            ("ghp_ATTACHE0123456789abcdefghijklmnopq", InjectionError::Placeholder),
         ] {
             assert_eq!(rendered(Injection::Bearer, secret), Err(why), "{secret:?}");
         }

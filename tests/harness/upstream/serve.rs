@@ -135,10 +135,15 @@ fn response(reply: Reply, to_head: bool) -> http::Result<Response<Answer>> {
         trailers.append(HeaderName::from_bytes(name)?, HeaderValue::from_bytes(value)?);
     }
     let (sender, frames) = mpsc::channel(1);
-    // The answer to a HEAD announces a body and has none; over HTTP/2 the library would send it.
-    let parts = if to_head { Vec::new() } else { reply.parts };
-    tokio::spawn(feed(parts, trailers, sender));
-    response.body(Answer { frames, length })
+    if to_head {
+        // It announces a body and has none; over HTTP/2 the library would send it.
+        if let Some(length) = length {
+            response = response.header(http::header::CONTENT_LENGTH, length);
+        }
+        return response.body(Answer { frames, length: None, over: true });
+    }
+    tokio::spawn(feed(reply.parts, trailers, sender));
+    response.body(Answer { frames, length, over: false })
 }
 
 async fn feed(parts: Vec<Part>, trailers: HeaderMap, to: mpsc::Sender<io::Result<Frame<Bytes>>>) {
@@ -174,6 +179,8 @@ async fn feed(parts: Vec<Part>, trailers: HeaderMap, to: mpsc::Sender<io::Result
 struct Answer {
     frames: mpsc::Receiver<io::Result<Frame<Bytes>>>,
     length: Option<u64>,
+    /// There is nothing to wait for.
+    over: bool,
 }
 
 impl Body for Answer {
@@ -187,6 +194,10 @@ impl Body for Answer {
             self.length = Some(left.saturating_sub(sent));
         }
         polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over
     }
 
     fn size_hint(&self) -> SizeHint {

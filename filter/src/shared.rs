@@ -168,7 +168,7 @@ impl Shared {
         }
         let entry = worker.find(&flow.snapshot, &asked, now);
         if entry.is_none() && may_wait {
-            worker.hold(context, &flow.snapshot, &asked);
+            worker.hold(context, &flow.snapshot, &asked, flow.started);
         }
         flow.asked = Some(asked);
         match entry {

@@ -62,7 +62,9 @@ pub enum InjectionError {
     #[error("the secret begins or ends with white space; write the file without it (a final line break is fine)")]
     Untrimmed,
     /// A placeholder where the secret should be.
-    #[error("this is a placeholder of attache, not a secret: was `attache session env` evaluated in the broker's shell?")]
+    #[error(
+        "this is a placeholder of attache, not a secret: was `attache session env` evaluated in the broker's shell?"
+    )]
     Placeholder,
     /// A user name with a colon, or not printable ASCII.
     #[error("a Basic user name is printable ASCII without a colon (RFC 7617)")]

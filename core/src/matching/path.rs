@@ -151,17 +151,24 @@ impl Pattern {
     /// `;parameters` off, or overlooks a final slash.
     pub fn resembles(&self, path: &[u8]) -> bool {
         let stem = path.strip_suffix(b"/").unwrap_or(path);
-        let mut rest = stem.split(|b| *b == b'/').skip(1).map(|segment| {
-            let decoded: Vec<u8> = decode(segment, b'+').collect();
-            decoded.split(|b| *b == b';').next().unwrap_or_default().to_ascii_lowercase()
-        });
-        let fits = self.segments.iter().all(|segment| match (segment, rest.next()) {
+        let mut rest = stem.split(|b| *b == b'/').skip(1);
+        let segments = match self.segments.as_slice() {
+            [segments @ .., Segment::Literal(last)] if last.is_empty() => segments,
+            segments => segments,
+        };
+        let fits = segments.iter().all(|segment| match (segment, rest.next()) {
             (Segment::Any, Some(_)) => true,
-            (Segment::Literal(wanted), Some(found)) => wanted.eq_ignore_ascii_case(found.trim_ascii()),
+            (Segment::Literal(wanted), Some(found)) => could_mean(found, wanted),
             (_, None) => false,
         });
         fits && (self.open || rest.next().is_none())
     }
+}
+
+fn could_mean(segment: &[u8], wanted: &[u8]) -> bool {
+    let found: Vec<u8> = decode(segment, b'+').collect();
+    let name = found.split(|b| *b == b';').next().unwrap_or_default();
+    [&found, name].iter().any(|found| found.trim_ascii().eq_ignore_ascii_case(wanted.trim_ascii()))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub fn parameters(query: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
 
 /// All parameters as any server may see them: some split at `;` too.
 pub fn loose_parameters(query: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
-    query.split(|b| *b == b';').flat_map(parameters)
+    parameters(query).chain(query.split(|b| *b == b';').flat_map(parameters))
 }
 
 /// Whether `written`, percent-decoded and with `+` as a space, is exactly `plain`.
@@ -39,7 +39,7 @@ pub fn resembles(written: &[u8], plain: &[u8]) -> bool {
 /// Whether `written` is `plain` to any server: one that folds case, or overlooks white space around.
 pub fn could_mean(written: &[u8], plain: &[u8]) -> bool {
     let decoded: Vec<u8> = decode(written).collect();
-    decoded.trim_ascii().eq_ignore_ascii_case(plain)
+    decoded.trim_ascii().eq_ignore_ascii_case(plain.trim_ascii())
 }
 
 /// Percent-decodes (`+` is a space); a broken escape stands for itself, as most servers read it.

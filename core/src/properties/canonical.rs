@@ -3,7 +3,7 @@
 use super::{bytes, config, made_of};
 use crate::headers::Span;
 use crate::matching::host::{Authority, Host};
-use crate::matching::path::{Target, check_path};
+use crate::matching::path::{Pattern, Target, check_path};
 use crate::matching::query;
 use crate::names::Name;
 use proptest::prelude::*;
@@ -17,6 +17,8 @@ const TARGETS: &[&str] = &[
     "/", "/", "/", "a", "b", ".", ".", "..", ";", "%", "%2e", "%2E", "%2f", "%5c", "%25", "%32", "%65", "2e", "25",
     "%00", "%20", "%3b", "\\", "?", "#", "=", "&", "+", " ", "\u{e9}", "*",
 ];
+
+const PATTERNS: &[&str] = &["/a", "/A", "/%61", "/a;b", "/", "/*", "/**", "/a%20"];
 
 /// What a server makes of a path that it decodes so many times.
 fn decoded(path: &[u8], times: usize) -> Vec<u8> {
@@ -71,6 +73,27 @@ proptest! {
         let query = target.query.map(|query| query.of(text.as_bytes()));
         let again = [path, if query.is_some() { b"?" } else { b"" }, query.unwrap_or_default()].concat();
         prop_assert_eq!(again, text.as_bytes());
+    }
+
+    #[test]
+    fn what_is_exactly_meant_is_also_loosely_meant(
+        (pattern, path) in (made_of(PATTERNS, 5), made_of(PATTERNS, 5)),
+        (written, plain) in (made_of(TARGETS, 5), made_of(TARGETS, 4)),
+    ) {
+        // Refusals match loosely, permissions exactly: a refusal that misses what a permission
+        // would meet is a hole.
+        for path in [&path, &pattern] {
+            if let (Ok(pattern), Ok(())) = (Pattern::parse(&pattern), check_path(path.as_bytes())) {
+                prop_assert!(!pattern.matches(path.as_bytes()) || pattern.resembles(path.as_bytes()), "{pattern:?} {path}");
+            }
+        }
+        for written in [&written, &plain] {
+            let exactly = query::decodes_to(written.as_bytes(), plain.as_bytes());
+            prop_assert!(!exactly || query::could_mean(written.as_bytes(), plain.as_bytes()), "{written} {plain}");
+            for parameter in query::parameters(written.as_bytes()) {
+                prop_assert!(query::loose_parameters(written.as_bytes()).any(|loose| loose == parameter), "{written}");
+            }
+        }
     }
 
     #[test]

@@ -26,6 +26,9 @@ const DISGUISES: &[&[u8]] = &[
 /// Headers by which some servers take another path than `:path`.
 const REROUTES: &[&[u8]] = &[b"x-original-url", b"x-rewrite-url"];
 
+/// What the types of forms have in their names.
+const FORMS: [&[u8]; 2] = [b"x-www-form-urlencoded", b"form-data"];
+
 /// What kind of body a request announces, as far as that matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Media {
@@ -42,18 +45,25 @@ pub enum Media {
 
 impl Media {
     fn of(value: &[u8]) -> Self {
-        let essence = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-        match &essence[..] {
+        let value = value.to_ascii_lowercase();
+        // Frameworks differ in where they cut the value: it is a form's wherever a form is named.
+        if FORMS.iter().any(|form| memchr::memmem::find(&value, form).is_some()) {
+            return Media::Form;
+        }
+        match value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii() {
             b"application/json" => Media::Json,
-            b"application/x-www-form-urlencoded" | b"multipart/form-data" => Media::Form,
             other if other.starts_with(b"application/") && other.ends_with(b"+json") => Media::Json,
             _ => Media::Other,
         }
     }
 
-    /// What two headers say together: one that differs makes it uncertain.
+    /// What two headers say together: a form stays one, and one that differs makes it uncertain.
     fn and(self, other: Self) -> Self {
-        if self == Media::Unsaid { other } else { Media::Other }
+        match (self, other) {
+            (Media::Form, _) | (_, Media::Form) => Media::Form,
+            (Media::Unsaid, other) => other,
+            _ => Media::Other,
+        }
     }
 }
 
@@ -93,7 +103,7 @@ impl Snapshot {
                 b":authority" => snapshot.authority = line.value,
                 b"x-request-id" => snapshot.request_id = line.value,
                 b"content-type" => snapshot.media = snapshot.media.and(Media::of(line.value.of(&bytes))),
-                b"content-encoding" => snapshot.media = Media::Other,
+                b"content-encoding" => snapshot.media = snapshot.media.and(Media::Other),
                 name if DISGUISES.contains(&name) => snapshot.disguised = true,
                 name if REROUTES.contains(&name) => snapshot.rerouted = true,
                 name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) || name.starts_with(OURS) => {

@@ -134,6 +134,11 @@ impl Worker {
         self.waiting_for_policy = waiting;
         let mut wakeups =
             wake(lost.into_iter().map(|(context, _)| context).collect(), Wake::Refused(Reason::PolicyMissing));
+        // However often a request began again: a decision takes no longer.
+        if now >= timeout {
+            let late = self.flights.take_late(now.since(timeout));
+            wakeups.extend(wake(late, Wake::Refused(self.why_unanswered(now))));
+        }
         if now > timeout + LOST {
             for (key, nonce) in self.flights.overdue(now.since(timeout + LOST)) {
                 wakeups.extend(self.settle_grant(&key, &nonce, None, now));
@@ -196,19 +201,19 @@ impl Worker {
     fn settle_grant(&mut self, key: &[u8], nonce: &str, answer: Option<GrantAnswer>, now: Millis) -> Vec<Wakeup> {
         let Some((flight, sent)) = self.flights.land(key, nonce) else { return Vec::new() };
         if flight.void {
-            return wake(flight.waiters, Wake::Again);
+            return wake(flight.contexts(), Wake::Again);
         }
         let answer = answer.filter(|answer| answer.nonce == nonce);
         let learnt = match answer.map(|answer| (answer.granted, answer.denied)) {
             Some((Some(granted), None)) => {
                 if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential) {
-                    return wake(flight.waiters, Wake::Again);
+                    return wake(flight.contexts(), Wake::Again);
                 }
                 self.accept(flight.destination, flight.evidence_word, granted, sent).filter(|g| now < g.expires)
             }
             Some((None, Some(denied))) => {
                 self.cache.refuse(key.to_vec(), denied.reason, now);
-                return wake(flight.waiters, Wake::Refused(denied.reason));
+                return wake(flight.contexts(), Wake::Refused(denied.reason));
             }
             _ => None,
         };
@@ -216,9 +221,9 @@ impl Worker {
             Some(grant) => {
                 let grant = Rc::new(grant);
                 self.cache.insert(key.to_vec(), Rc::clone(&grant), now);
-                wake(flight.waiters, Wake::Granted(grant))
+                wake(flight.contexts(), Wake::Granted(grant))
             }
-            None => wake(flight.waiters, Wake::Refused(self.why_unanswered(now))),
+            None => wake(flight.contexts(), Wake::Refused(self.why_unanswered(now))),
         }
     }
 

@@ -13,11 +13,24 @@ pub(super) struct Flight {
     /// The evidence's word for records.
     pub evidence_word: &'static str,
     /// Contexts that are held.
-    pub waiters: Vec<u32>,
+    pub waiters: Vec<Waiter>,
     /// The nonce and the send time of the callout that is under way.
     pub sent: Option<(String, Millis)>,
     /// Set when all that is under way must be asked again.
     pub void: bool,
+}
+
+/// A held request, and since when it is on its way.
+pub(super) struct Waiter {
+    pub context: u32,
+    pub since: Millis,
+}
+
+impl Flight {
+    /// Who waits for it.
+    pub fn contexts(self) -> Vec<u32> {
+        self.waiters.into_iter().map(|waiter| waiter.context).collect()
+    }
 }
 
 #[derive(Default)]
@@ -27,7 +40,7 @@ pub(super) struct Flights {
 
 impl Flights {
     /// Joins the flight for this question, or begins one.
-    pub fn join(&mut self, key: &[u8], waiter: Option<u32>, begin: impl FnOnce() -> Flight) {
+    pub fn join(&mut self, key: &[u8], waiter: Option<Waiter>, begin: impl FnOnce() -> Flight) {
         if !self.by_key.contains_key(key) {
             self.by_key.insert(key.to_vec(), begin());
         }
@@ -59,16 +72,22 @@ impl Flights {
         self.by_key.iter().filter_map(sent).filter_map(late).collect()
     }
 
+    /// Takes out those who have waited since `deadline` or longer, in whichever flights.
+    pub fn take_late(&mut self, deadline: Millis) -> Vec<u32> {
+        let flights = self.by_key.values_mut();
+        flights.flat_map(|flight| flight.waiters.extract_if(.., |w| w.since <= deadline)).map(|w| w.context).collect()
+    }
+
     /// A context that is gone waits no more.
     pub fn leave(&mut self, waiter: u32) {
         for flight in self.by_key.values_mut() {
-            flight.waiters.retain(|w| *w != waiter);
+            flight.waiters.retain(|w| w.context != waiter);
         }
     }
 
     /// Ends every flight; returns who waited.
     pub fn take_all(&mut self) -> Vec<u32> {
-        self.by_key.drain().flat_map(|(_, flight)| flight.waiters).collect()
+        self.by_key.drain().flat_map(|(_, flight)| flight.contexts()).collect()
     }
 
     pub fn void_all(&mut self) {

@@ -24,7 +24,7 @@ use crate::time::Millis;
 use backlog::Backlog;
 use cache::Cache;
 use feed::Feed;
-use flights::{Flight, Flights};
+use flights::{Flight, Flights, Waiter};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -112,10 +112,10 @@ impl Worker {
         Some(entry)
     }
 
-    /// Holds a request until its grant arrives.
-    pub fn hold(&mut self, context: u32, snapshot: &Snapshot, asked: &Asked) {
+    /// Holds a request, which is on its way since then, until its grant arrives.
+    pub fn hold(&mut self, context: u32, snapshot: &Snapshot, asked: &Asked, since: Millis) {
         self.write_key(snapshot, asked);
-        self.flights.join(&self.key, Some(context), || begin(snapshot, asked));
+        self.flights.join(&self.key, Some(Waiter { context, since }), || begin(snapshot, asked));
     }
 
     /// Holds a request until a policy arrives.

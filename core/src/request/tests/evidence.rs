@@ -13,6 +13,7 @@ fn shows(request: &Request) -> Result<(Option<Digest>, Option<Digest>, &'static 
     let snapshot = request.read(&policy);
     let asked = crate::request::identify(&snapshot, &policy)?;
     let digests = asked.evidence.digests(&snapshot);
+    assert_eq!(digests.word(), asked.evidence.word(), "the broker's records say the same");
     Ok((digests.placeholder, digests.session_token, asked.evidence.word()))
 }
 

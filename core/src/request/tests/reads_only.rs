@@ -98,6 +98,51 @@ fn a_rule_that_names_a_write_goes_before_one_that_names_a_read() {
 }
 
 #[test]
+fn a_rule_is_for_its_method_alone() {
+    let policy = api_with(AccessSpec {
+        reads: vec![operation("GET", "/a", None), operation("POST", "/b", None)],
+        writes: vec![operation("POST", "/c", None), operation("GET", "/", None), operation("GET", "/d/", None)],
+    });
+    for (method, path, allowed) in [
+        ("POST", "/a", false),
+        ("POST", "/b", true),
+        ("PUT", "/b", false),
+        ("GET", "/c", true),
+        ("HEAD", "/c", true),
+        // A write that ends in a slash is one with it and without.
+        ("GET", "/", false),
+        ("GET", "/d/", false),
+        ("GET", "/d", false),
+        ("GET", "/e", true),
+    ] {
+        let verdict = sends_to_api(&policy, request(method, "api.github.com", path), Body::Unread);
+        assert_eq!(verdict.is_ok(), allowed, "{method} {path}");
+    }
+}
+
+#[test]
+fn a_form_is_no_read_however_it_is_announced() {
+    // Frameworks take a method out of a form's body, and differ in what they take for a form.
+    let policy = api_with(AccessSpec { reads: vec![operation("POST", "/search", None)], writes: Vec::new() });
+    let form = "application/x-www-form-urlencoded";
+    let json = "application/json";
+    for lines in [
+        &[("content-type", form)][..],
+        &[("content-type", "Multipart/Form-Data; boundary=x")],
+        &[("content-type", "application/x-www-form-urlencoded,application/json")],
+        &[("content-type", "application/json,application/x-www-form-urlencoded")],
+        &[("content-type", form), ("content-type", json)],
+        &[("content-type", json), ("content-type", form)],
+        &[("content-type", form), ("content-encoding", "gzip")],
+        &[("content-encoding", "gzip"), ("content-type", form)],
+    ] {
+        let search = request("POST", "api.github.com", "/search");
+        let search = lines.iter().fold(search, |request, (name, value)| request.with(name, value));
+        assert_eq!(sends_to_api(&policy, search, Body::Unread), Err(Reason::ReadOnly), "{lines:?}");
+    }
+}
+
+#[test]
 fn where_a_rule_asks_for_the_body_it_must_say_so() {
     let rule = BodyRule::Json { member: "operation".into(), any_of: vec!["download".into()] };
     let policy = api_with(AccessSpec {

@@ -2,7 +2,7 @@
 
 use super::records::record;
 use super::{Desk, api, usual};
-use crate::fixture::test;
+use crate::fixture::{PLACEHOLDER, get, test};
 use crate::refusal::Reason;
 use crate::wire::{AuditAnswer, UseKind, UseRecord};
 use crate::worker::{Call, Outcome};
@@ -100,6 +100,53 @@ fn uses_without_acknowledgement_are_bounded() {
     desk.wait(200);
     let (token, _) = desk.batch().unwrap();
     desk.answer(token, &AuditAnswer { acked: 3 });
+    assert!(desk.worker.admits(&grant));
+}
+
+#[test]
+fn uses_under_way_count_like_unacknowledged_ones() {
+    let mut desk = Desk::ready();
+    let mut answer = usual();
+    answer.max_unacked_uses = 2;
+    let grant = desk.have_granted(&api(), answer);
+    desk.worker.begin_use();
+    assert!(desk.worker.admits(&grant));
+    desk.worker.begin_use();
+    assert!(!desk.worker.admits(&grant), "both are still under way");
+    record(&mut desk, &api(), &Outcome::Forwarded(Rc::clone(&grant)));
+    assert!(!desk.worker.admits(&grant), "one is under way, one unacknowledged");
+    desk.worker.end_use();
+    assert!(desk.worker.admits(&grant), "one went without a record");
+    (0..50).for_each(|_| record(&mut desk, &api(), &refused()));
+    assert!(desk.worker.admits(&grant), "refusals, which anybody can cause, do not count");
+}
+
+#[test]
+fn more_bytes_than_a_worker_holds_are_not_admitted() {
+    let mut desk = Desk::ready();
+    let mut answer = usual();
+    answer.max_unacked_uses = u32::MAX;
+    let grant = desk.have_granted(&api(), answer);
+    let long = get("api.github.com", format!("/{}", "\u{1}".repeat(4_000))).bearer(PLACEHOLDER);
+    let mut uses = 0;
+    while desk.worker.admits(&grant) && uses < 5_000 {
+        record(&mut desk, &long, &Outcome::Forwarded(Rc::clone(&grant)));
+        uses += 1;
+    }
+    assert!((1_000..2_000).contains(&uses), "32 MB of records, 24 kB each: {uses}");
+    // They are all delivered, and then there is room again.
+    let mut delivered = 0;
+    let mut deliver = |desk: &mut Desk| {
+        let (token, batch) = desk.batch()?;
+        delivered += numbers(&batch).len();
+        desk.answer(token, &AuditAnswer { acked: delivered as u64 });
+        Some(delivered)
+    };
+    assert!(deliver(&mut desk).is_some() && deliver(&mut desk).is_some(), "what did not fit waits for nothing");
+    while deliver(&mut desk).is_some() {
+        desk.wait(100);
+    }
+    assert_eq!(delivered, uses);
     assert!(desk.worker.admits(&grant));
 }
 

@@ -143,10 +143,15 @@ impl Desk {
     }
 
     fn hold(&mut self, context: u32, request: &Request) {
+        self.hold_since(context, request, self.now());
+    }
+
+    /// Holds a request that has been on its way since then.
+    fn hold_since(&mut self, context: u32, request: &Request, since: Millis) {
         let policy = self.worker.policy();
         let snapshot = request.read(&policy);
         let asked = identify(&snapshot, &policy).unwrap();
-        self.worker.hold(context, &snapshot, &asked);
+        self.worker.hold(context, &snapshot, &asked, since);
     }
 
     fn find_entry(&mut self, request: &Request) -> Option<Entry> {

@@ -128,16 +128,32 @@ fn an_answer_counts_once() {
 }
 
 #[test]
+fn nobody_waits_longer_than_a_decision_may_take_however_often_it_begins_again() {
+    let mut desk = Desk::ready();
+    let began = desk.now();
+    desk.wait(TIMEOUT - 10);
+    desk.hold_since(1, &api(), began);
+    desk.hold(2, &api());
+    desk.question();
+    desk.wait(10);
+    let woken = learnt(desk.worker.overdue(desk.now()));
+    assert_eq!(woken, [(1, Learnt::Refused(Reason::BrokerUnavailable))], "the other one has time yet");
+}
+
+#[test]
 fn a_lost_callout_refuses_its_holders_in_time() {
     let mut desk = Desk::ready();
     desk.hold(1, &api());
     let lost = desk.question();
-    desk.wait(TIMEOUT + 500);
-    assert_eq!(learnt(desk.worker.overdue(desk.now())), [], "the proxy's own timeout comes first");
+    desk.wait(TIMEOUT - 1);
+    assert_eq!(learnt(desk.worker.overdue(desk.now())), [], "not before");
     desk.wait(1);
     let woken = learnt(desk.worker.overdue(desk.now()));
     assert_eq!(woken, [(1, Learnt::Refused(Reason::BrokerUnavailable))]);
     assert_eq!(learnt(desk.worker.overdue(desk.now())), [], "once");
+    // Nobody waits for it any more; in the end it is given up as lost, and asked anew.
+    desk.wait(501);
+    assert_eq!(learnt(desk.worker.overdue(desk.now())), []);
 
     // The answer that comes after all must not land the next flight of the same asker.
     desk.hold(2, &api());

@@ -268,7 +268,8 @@ async fn ask(stack: &Stack<FakeBroker>, framing: Framing, body: &[u8]) -> Respon
         Framing::Data | Framing::DataEach | Framing::Trailers | Framing::TrailersEach => {
             let mut agent = agent.h2(stack.proxy).await;
             let bearer = format!("Bearer {}", placeholder(0));
-            let head = head("POST", HOST, PATH, &[("authorization", &bearer), ("te", "trailers"), ("content-type", MEDIA)]);
+            let head =
+                head("POST", HOST, PATH, &[("authorization", &bearer), ("te", "trailers"), ("content-type", MEDIA)]);
             let mut exchange = agent.start(head, false).await.expect("begun");
             let trailers = matches!(framing, Framing::Trailers | Framing::TrailersEach);
             let size = if BYTEWISE.contains(&framing) { 1 } else { body.len().max(1) };

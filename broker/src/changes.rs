@@ -25,6 +25,8 @@ pub struct Feed {
     epoch: String,
     policy: String,
     stale_after: Duration,
+    /// Until then workers that only the life before has heard of may believe what it granted them.
+    strangers: Option<Instant>,
     state: Mutex<State>,
     published: watch::Sender<Published>,
     acknowledged: watch::Sender<()>,
@@ -95,10 +97,17 @@ impl Feed {
             epoch: random::id()?,
             policy,
             stale_after,
+            strangers: None,
             state: Mutex::default(),
             published: watch::Sender::default(),
             acknowledged: watch::Sender::default(),
         })
+    }
+
+    /// A feed whose broker has lived before. It does not know who followed it then: a change is in
+    /// force everywhere only when all of them have found this feed, or have become stale.
+    pub fn of_another_life(self) -> Self {
+        Self { strangers: Some(Instant::now() + self.stale_after), ..self }
     }
 
     /// The newest change. Read it *before* the state that a grant is made from.
@@ -146,17 +155,18 @@ impl Feed {
     pub async fn applied(&self, cursor: u64, most: Duration) -> Applied {
         let began = Instant::now();
         let mut acknowledged = self.acknowledged.subscribe();
-        let alive: Vec<(String, Instant)> = {
-            let mut state = self.state();
-            self.bury(&mut state);
-            let deadline = |worker: &Worker| (worker.last_poll + self.stale_after).min(began + most);
-            state.workers.iter().map(|(id, worker)| (id.clone(), deadline(worker))).collect()
-        };
+        let strangers = self.strangers.map(|until| until.min(began + most));
+        let mut alive = self.alive(began + most);
         loop {
             acknowledged.mark_unchanged();
-            let waiting = self.waiting(&alive, cursor);
             let now = Instant::now();
-            let Some(deadline) = waiting.iter().map(|(_, deadline)| *deadline).filter(|at| *at > now).min() else {
+            if strangers.is_some_and(|until| until > now) {
+                // They are counted as they come: what this life has told them is in force there.
+                alive = self.alive(began + most);
+            }
+            let waiting = self.waiting(&alive, cursor);
+            let deadlines = waiting.iter().map(|(_, deadline)| *deadline).chain(strangers);
+            let Some(deadline) = deadlines.filter(|at| *at > now).min() else {
                 let waiting: Vec<_> = waiting.into_iter().map(|(id, _)| id).collect();
                 let applied = alive.len() - waiting.len();
                 return Applied { applied, total: alive.len(), took_ms: millis(began.elapsed()), waiting };
@@ -189,6 +199,14 @@ impl Feed {
         *entry = Worker { acked: entry.acked.max(acked), last_poll };
         self.acknowledged.send_replace(());
         Ok(())
+    }
+
+    /// The workers that are alive, and until when each may be waited for.
+    fn alive(&self, most: Instant) -> Vec<(String, Instant)> {
+        let mut state = self.state();
+        self.bury(&mut state);
+        let deadline = |worker: &Worker| (worker.last_poll + self.stale_after).min(most);
+        state.workers.iter().map(|(id, worker)| (id.clone(), deadline(worker))).collect()
     }
 
     fn waiting(&self, alive: &[(String, Instant)], cursor: u64) -> Vec<(String, Instant)> {

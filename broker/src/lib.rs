@@ -101,7 +101,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let audit = Arc::new(AuditLog::open(&config.audit, &config.instance)?);
     audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
 
-    let feed = Arc::new(Feed::new(policy.version.clone(), config.limits.stale_after)?);
+    let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
+    let feed = Arc::new(if state_dir.has_lived() { feed.of_another_life() } else { feed });
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
     let store = Store::open(state_dir.dir()).await?;
     let (sessions, changed) = Sessions::load(&config, state_dir.key(), store, now).await?;

@@ -95,6 +95,7 @@ pub struct StateDir {
     _lock: File,
     key: Arc<InstanceKey>,
     token: Secret,
+    lived: bool,
 }
 
 impl StateDir {
@@ -103,9 +104,10 @@ impl StateDir {
         let dir = PrivateDir::open_or_create(path)?;
         let lock = lock(&dir)?;
         let key = Arc::new(InstanceKey(instance_key(&dir)?));
+        let lived = dir.path().join(TOKEN).exists();
         let token = token(&dir)?;
         dir.create_dir("secrets")?;
-        Ok(Self { dir, _lock: lock, key, token })
+        Ok(Self { dir, _lock: lock, key, token, lived })
     }
 
     /// Where it is.
@@ -126,6 +128,11 @@ impl StateDir {
     /// What every call on the data plane must present.
     pub fn token(&self) -> &Secret {
         &self.token
+    }
+
+    /// Whether a broker has lived here before: only then can a filter know the token already.
+    pub fn has_lived(&self) -> bool {
+        self.lived
     }
 
     /// Tells other commands where the broker listens.

@@ -95,6 +95,29 @@ async fn an_acknowledgement_of_another_life_counts_for_nothing() {
 }
 
 #[tokio::test]
+async fn followers_of_the_life_before_are_waited_for_until_they_come_or_are_stale() {
+    let stale = Duration::from_millis(80);
+    let feed = Feed::new("p1".into(), stale).unwrap().of_another_life();
+    let began = Instant::now();
+    let cursor = revoke(&feed);
+    let (applied, ()) = tokio::join!(feed.applied(cursor, LONG), async {
+        feed.poll(Poll { worker: "w", epoch: "before", after: 900, wait: LONG }).await.unwrap();
+        poll(&feed, "w", cursor, Duration::ZERO).await;
+    });
+    assert_eq!((applied.applied, applied.total, applied.waiting), (1, 1, Vec::new()));
+    assert!(
+        (stale - Duration::from_millis(1)..stale * 3).contains(&began.elapsed()),
+        "another may be about that has not come yet"
+    );
+    // Only at first.
+    poll(&feed, "w", cursor, Duration::ZERO).await;
+    let cursor = revoke(&feed);
+    poll(&feed, "w", cursor, Duration::ZERO).await;
+    let applied = feed.applied(cursor, LONG).await;
+    assert!(applied.applied == 1 && applied.took_ms < 80, "{applied:?}");
+}
+
+#[tokio::test]
 async fn a_closed_feed_holds_nobody() {
     let feed = feed();
     tokio::join!(poll(&feed, "w", 0, LONG), async {

@@ -167,12 +167,14 @@ async fn converse(accepted: Accepted, router: Router, watcher: Watcher) {
     let mut http = http1::Builder::new();
     // hyper counts this from the end of the answer before: it is the idle time, too.
     http.timer(TokioTimer::new()).header_read_timeout(IDLE);
-    let spoken = AtomicBool::new(false);
+    let (spoken, busy) = (AtomicBool::new(false), AtomicBool::new(false));
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
+        busy.store(true, Ordering::Relaxed);
         let answer = router.call(request);
         async {
             let answer = answer.await;
+            busy.store(false, Ordering::Relaxed);
             let known = answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED);
             spoken.fetch_or(known, Ordering::Relaxed);
             answer
@@ -181,8 +183,18 @@ async fn converse(accepted: Accepted, router: Router, watcher: Watcher) {
     let connection = watcher.watch(http.serve_connection(TokioIo::new(accepted.io), service));
     let mut connection = std::pin::pin!(connection);
     // A peer that breaks off, or speaks no HTTP, is its own loss.
-    if tokio::time::timeout(FIRST_HEAD, &mut connection).await.is_err() && spoken.load(Ordering::Relaxed) {
-        let _ = connection.await;
+    let mut patience = FIRST_HEAD;
+    while tokio::time::timeout(patience, &mut connection).await.is_err() {
+        if spoken.load(Ordering::Relaxed) {
+            let _ = connection.await;
+            return;
+        }
+        if !busy.load(Ordering::Relaxed) {
+            return;
+        }
+        // A first call that takes its time, such as a revocation that waits for a dead worker.
+        // A stranger's does not: it is refused at once.
+        patience = PAUSE;
     }
 }
 
@@ -220,6 +232,23 @@ mod tests {
             assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"));
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_call_may_take_its_time() {
+        let socket = Socket::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = socket.tcp_address().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let slow = async || {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            "here"
+        };
+        tokio::spawn(socket.serve(Router::new().fallback(slow), stopped));
+        let mut patient = TcpStream::connect(address).await.unwrap();
+        patient.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 1024];
+        let read = patient.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"));
     }
 
     #[tokio::test]

@@ -15,6 +15,10 @@ use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Gra
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// How often a grant is begun anew because its session has changed meanwhile. Each attempt is one
+/// write to disk; changes are an operator's, and rare.
+const MOST_ATTEMPTS: usize = 4;
+
 /// Everything a grant is made from.
 pub struct Grants {
     destinations: HashMap<String, DestinationSpec>,
@@ -42,7 +46,7 @@ impl Grants {
     /// Answers a request for a grant.
     pub async fn answer(&self, request: GrantRequest) -> GrantAnswer {
         let GrantRequest { nonce, worker, destination, evidence } = request;
-        match self.grant(&worker, &destination, &evidence).await {
+        match self.settled(&worker, &destination, &evidence).await {
             Ok(granted) => GrantAnswer { nonce, granted: Some(granted), denied: None },
             Err(reason) => {
                 tracing::info!(%worker, %destination, reason = reason.as_str(), "no grant");
@@ -51,7 +55,23 @@ impl Grants {
         }
     }
 
-    async fn grant(&self, worker: &str, destination: &str, evidence: &EvidenceDigests) -> Result<Granted, Reason> {
+    /// A grant for the session as it is when the answer leaves.
+    async fn settled(&self, worker: &str, destination: &str, evidence: &EvidenceDigests) -> Result<Granted, Reason> {
+        for _ in 0..MOST_ATTEMPTS {
+            if let Some(granted) = self.grant(worker, destination, evidence).await? {
+                return Ok(granted);
+            }
+        }
+        Err(Reason::BrokerUnavailable)
+    }
+
+    /// `None`: the session changed while its grant was being recorded.
+    async fn grant(
+        &self,
+        worker: &str,
+        destination: &str,
+        evidence: &EvidenceDigests,
+    ) -> Result<Option<Granted>, Reason> {
         let spec = self.destinations.get(destination).ok_or(Reason::HostNotAllowed)?;
         for binding in &spec.bindings {
             self.leases.refresh(&binding.credential).await;
@@ -84,14 +104,13 @@ impl Grants {
             ..Record::new(Kind::Issue, now.wall_ms)
         };
         self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
-        // Writing took its time. What was taken from the session meanwhile does not leave; a session
-        // that has changed is another one, and asks again.
+        // Writing took its time. What was taken from the session meanwhile does not leave.
         let still = self.sessions.identify(evidence, Now::read())?.session;
         if !Arc::ptr_eq(&still, &session) {
-            return Err(Reason::BrokerUnavailable);
+            return Ok(None);
         }
 
-        Ok(Granted {
+        Ok(Some(Granted {
             as_of,
             session_id: session.id.clone(),
             session: session.name.clone(),
@@ -100,7 +119,7 @@ impl Grants {
             lease,
             max_unacked_uses: self.max_unacked_uses,
             injections,
-        })
+        }))
     }
 }
 

@@ -156,6 +156,9 @@ fn where_a_rule_asks_for_the_body_it_must_say_so() {
     assert_eq!(post(download), Ok(()));
     for announced in [
         &[("content-type", "text/plain")][..],
+        &[("content-type", "application/octet-stream")],
+        &[("content-type", "text/x+json")],
+        &[("content-type", "application/json"), ("content-type", "application/json")],
         &[],
         &[("content-type", "application/json"), ("content-encoding", "gzip")],
     ] {

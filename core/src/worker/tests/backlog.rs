@@ -152,6 +152,35 @@ fn more_bytes_than_a_worker_holds_are_not_admitted() {
 }
 
 #[test]
+fn what_a_batch_acknowledges_is_admitted_again_and_no_more() {
+    let mut desk = Desk::ready();
+    let mut answer = usual();
+    answer.max_unacked_uses = 300;
+    let grant = desk.have_granted(&api(), answer);
+    let text = "X".repeat(4_096);
+    let long = request(&text, &text, &text);
+    // Refusals between them, which do not count: the first batch holds a part of both.
+    for _ in 0..300 {
+        record(&mut desk, &long, &Outcome::Forwarded(Rc::clone(&grant)));
+        record(&mut desk, &api(), &refused());
+    }
+    assert!(!desk.worker.admits(&grant));
+    let (token, batch) = desk.batch().unwrap();
+    let uses = parsed(&batch).iter().filter(|record| record.kind == UseKind::Use).count();
+    assert!((100..200).contains(&uses), "2 MB of records: {uses}");
+    desk.answer(token, &AuditAnswer { acked: batch.lines().count() as u64 });
+    let admitted = (0..300)
+        .take_while(|_| {
+            desk.worker.admits(&grant) && {
+                desk.worker.begin_use();
+                true
+            }
+        })
+        .count();
+    assert_eq!(admitted, uses);
+}
+
+#[test]
 fn a_grant_that_admits_nothing_is_never_used() {
     let mut desk = Desk::ready();
     let mut answer = usual();

@@ -1,6 +1,6 @@
 //! A change takes effect on everything remembered and on everything under way.
 
-use super::{Desk, Learnt, api, change, usual};
+use super::{Desk, Learnt, api, change, spec_version, usual};
 use crate::fixture::{ANOTHER, PLACEHOLDER, SECRET, get, granted, header, name, test};
 use crate::refusal::Reason;
 use crate::wire::{Change, Changes, Denied, GrantAnswer, Granted};
@@ -99,6 +99,25 @@ fn a_change_lifts_a_denial() {
     assert!(desk.find(&api()).is_some());
     desk.poll_answered(1, vec![unrelated(1)]);
     assert_eq!(desk.find(&api()), None, "what was denied may be granted by now");
+}
+
+#[test]
+fn a_new_epoch_and_a_new_policy_lift_denials() {
+    for (epoch, policy) in [("e2", "v1"), ("e1", "v2")] {
+        let mut desk = Desk::ready();
+        desk.hold(1, &api());
+        let question = desk.question();
+        let denied = Some(Denied { reason: Reason::SourceUnavailable });
+        desk.answer(question.token, &GrantAnswer { nonce: question.asks.nonce.clone(), granted: None, denied });
+        let poll = desk.take(Call::Changes).unwrap().0;
+        let news = Changes { epoch: epoch.into(), cursor: 0, policy: policy.into(), changes: Vec::new() };
+        desk.answer(poll, &news);
+        if let Some((token, _)) = desk.take(Call::Policy) {
+            desk.answer(token, &spec_version("v2"));
+        }
+        assert_eq!(desk.worker.policy().version(), policy);
+        assert_eq!(desk.find(&api()), None, "{epoch} {policy}");
+    }
 }
 
 #[test]

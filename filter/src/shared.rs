@@ -269,8 +269,11 @@ impl Shared {
     /// Records a request that is over.
     pub fn finish(&self, context: u32, flow: &Flow) {
         let mut worker = self.worker.borrow_mut();
-        if matches!(flow.outcome, Outcome::Undecided) {
-            worker.leave(context);
+        match flow.outcome {
+            Outcome::Undecided => worker.leave(context),
+            // Whatever became of it upstream, or at the route guard: it is under way no more.
+            Outcome::Forwarded(_) => worker.end_use(),
+            _ => {}
         }
         let duration = self.now().since(flow.started).0;
         let response_code = response_code();

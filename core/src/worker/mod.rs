@@ -141,7 +141,7 @@ impl Worker {
         self.backlog.has_room()
     }
 
-    /// A request goes out with a credential; [`Worker::record`] or [`Worker::end_use`] ends that.
+    /// A request goes out with a credential; [`Worker::end_use`] ends that.
     pub fn begin_use(&mut self) {
         self.uses_under_way += 1;
     }

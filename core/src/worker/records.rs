@@ -49,9 +49,6 @@ impl Worker {
         }
         let policy = self.policy();
         let is_use = matches!(report.outcome, Outcome::Forwarded(_));
-        if is_use {
-            self.end_use();
-        }
         let write = |out: &mut String, seq| {
             let (kind, decision, reason) = match report.outcome {
                 Outcome::Forwarded(_) => ("use", "forward", None),
@@ -82,7 +79,7 @@ impl Worker {
             }
             out.push('}');
         };
-        match forwarded {
+        match is_use {
             true => self.backlog.push_use(write),
             false => self.backlog.push(write),
         }

@@ -113,10 +113,13 @@ fn uses_under_way_count_like_unacknowledged_ones() {
     assert!(desk.worker.admits(&grant));
     desk.worker.begin_use();
     assert!(!desk.worker.admits(&grant), "both are still under way");
+    desk.worker.end_use();
     record(&mut desk, &api(), &Outcome::Forwarded(Rc::clone(&grant)));
     assert!(!desk.worker.admits(&grant), "one is under way, one unacknowledged");
     desk.worker.end_use();
     assert!(desk.worker.admits(&grant), "one went without a record");
+    record(&mut desk, &api(), &Outcome::Passed);
+    assert!(desk.worker.admits(&grant), "nor does what passes without a credential count");
     (0..50).for_each(|_| record(&mut desk, &api(), &refused()));
     assert!(desk.worker.admits(&grant), "refusals, which anybody can cause, do not count");
 }

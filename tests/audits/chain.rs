@@ -125,7 +125,7 @@ async fn tail_shows_the_last_records_and_follows() {
     assert_eq!(tail(&["-n", "1000", "--json"]), all);
     assert_eq!(tail(&["-n", "1", "--json"]), all.lines().last().expect("a line").to_owned() + "\n");
     assert_eq!(tail(&["-n", "0"]), "");
-    assert!(tail(&["-n", "1"]).contains("use    writer read-write GET api.github.com/first 200 forward github l-"));
+    assert!(tail(&["-n", "1"]).contains("use    writer read-write GET api.github.com:443/first 200 forward github l-"));
 
     let following = Following::start(&stack);
     util::eventually(SOON, || following.said("/first")).await;

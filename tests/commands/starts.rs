@@ -55,6 +55,8 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
 
     let (own, envoy) = (up.pid(), envoy_of(&ready));
     assert!(lives(own) && lives(envoy));
+    // The record of a last request, still on its way, must not be lost.
+    assert_eq!(agent.get(proxy, "lab.test", "/last", &[("authorization", &bearer)]).await.status, 200);
     up.signal("INT");
     assert!(up.ended().await.success(), "{}", up.told());
     util::eventually(SOON, || !lives(envoy)).await;

@@ -92,3 +92,15 @@ async fn a_credential_without_a_secret_refuses_and_the_others_work() {
     util::eventually(SOON, || stack.upstream().requests().len() == 1).await;
     stack.reconcile().await;
 }
+
+/// A broker that is started in an agent's shell finds the agent's placeholder under the secret's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_placeholder_is_taken_for_no_secret() {
+    let first = Plan::default().start().await;
+    let placeholder = first.placeholder("writer", "github");
+    let stack = Plan::default().env("GITHUB_TOKEN", &placeholder).start().await;
+    let answer = stack.get("api.github.com", "/user", &stack.placeholder("writer", "github")).await;
+    assert_eq!((answer.status, answer.json()["reason"].as_str()), (503, Some("source_unavailable")));
+    assert!(stack.upstream().requests().is_empty());
+    stack.reconcile().await;
+}

@@ -8,7 +8,7 @@
 //! Its entry in Envoy's chain has `allow_on_headers_stop_iteration: true`: any callback that
 //! returns `Continue` releases the request, so all three are implemented here.
 
-use crate::host::{self, Buffer};
+use crate::host::{self, Buffer, Map};
 use crate::shared::{BODY, BODY_TOO_LARGE, BODY_WHOLE};
 use attache_core::refusal::Reason;
 use proxy_wasm::traits::{Context, HttpContext};
@@ -30,6 +30,13 @@ enum State {
 impl Judge {
     pub fn new(limit: usize) -> Self {
         Self { limit, size: 0, state: State::Reading }
+    }
+
+    /// Whether the head says that the body will be too long to read. Envoy holds agents to it.
+    fn announces_too_much(&self) -> bool {
+        let length = host::header(Map::Request, "content-length").ok().flatten();
+        let length = length.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse::<u64>().ok());
+        length.is_some_and(|length| length > self.limit as u64)
     }
 
     /// Says what was read and lets the request on, or answers it if that cannot be said.
@@ -65,7 +72,14 @@ impl Context for Judge {}
 
 impl HttpContext for Judge {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        if end_of_stream { self.say_whole() } else { Action::Pause }
+        if end_of_stream {
+            self.say_whole()
+        } else if self.announces_too_much() {
+            // Before Envoy buffers any of it: what comes in one burst on top of that would be a 413.
+            self.say(&[BODY_TOO_LARGE])
+        } else {
+            Action::Pause
+        }
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {

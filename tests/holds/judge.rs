@@ -108,6 +108,10 @@ async fn a_body_at_the_limit_is_read_and_one_byte_more_is_too_large() {
         }
     }
     assert!(stack.upstream().requests().iter().all(|hit| hit.body.len() <= LIMIT));
+    // Announced, it is refused before any of it is sent.
+    let mut agent = stack.agent().h1(stack.proxy).await;
+    agent.send(h1_head(&format!("Content-Length: {}\r\n", LIMIT + 1))).await.expect("sent");
+    assert_eq!(verdict(&agent.response(SOON).await.expect("an answer")), "body_too_large");
     stack.reconcile().await;
 }
 
@@ -117,7 +121,9 @@ async fn what_is_too_large_to_judge_passes_where_nothing_is_judged() {
         let stack = start(Plan::default().limit(limit)).await;
         stack.broker.grant(Grant::header("github", "authorization", &basic()));
         let body: Vec<u8> = (0..2u64 << 17).flat_map(u64::to_be_bytes).collect();
-        let framings = [Framing::Length, Framing::Chunk, Framing::Data, Framing::Trailers];
+        // Not in HTTP/1 chunks: a short one, and a megabyte in the burst after it, is more than Envoy
+        // holds while the judge waits.
+        let framings = [Framing::Length, Framing::Data, Framing::Trailers];
         for (n, framing) in (1..).zip(framings) {
             let answer = ask(&stack, framing, &body).await;
             assert_eq!(verdict(&answer), "ok", "{limit}, {framing:?}: {} {}", answer.status, answer.text());

@@ -125,6 +125,8 @@ async fn each_misbehaviour_is_as_told() {
         asked(Behaviour::Html200).await.expect("an answer").header("content-type").as_deref(),
         Some("text/html")
     );
+    let under = asked(Behaviour::RightUnder(500)).await.expect("an answer");
+    assert!(under.status == 500 && under.text().contains(SECRET));
     assert_eq!(
         asked(Behaviour::AsText).await.expect("an answer").header("content-type").as_deref(),
         Some("text/plain")

@@ -27,7 +27,10 @@ async fn a_wrong_answer_refuses_and_the_next_right_one_serves() {
         Behaviour::Status(401),
         Behaviour::Status(204),
         Behaviour::Status(304),
-        Behaviour::Status(201),
+        Behaviour::RightUnder(201),
+        Behaviour::RightUnder(206),
+        Behaviour::RightUnder(404),
+        Behaviour::RightUnder(500),
         Behaviour::Redirect302,
         Behaviour::Html200,
         Behaviour::AsText,
@@ -94,6 +97,7 @@ async fn a_grant_that_contradicts_itself_refuses() {
         ("an empty header name", "/injections", header("", "v")),
         ("header and query at once", "/injections/0/query", json!("key")),
         ("neither header nor query", "/injections", json!([{"value": "v"}])),
+        ("another header alone", "/injections/0/header", json!("x-api-key")),
         ("a parameter nobody bound", "/injections", json!([{"query": "key", "value": "v"}])),
         ("a parameter that ends itself", "/injections/1", json!({"query": "key", "value": "a&b=c"})),
         ("injections of another type", "/injections", json!({})),
@@ -210,7 +214,7 @@ async fn a_killed_or_stopped_broker_refuses_and_comes_back_without_help() {
     scene.recovers_at("api.github.com", &reader, "a restart").await;
 
     // Stopped, and continued.
-    broker.signal("STOP");
+    stop(broker).await;
     scene.refuses_at("uploads.github.com", &writer, Reason::BrokerUnavailable, "stopped").await;
     broker.signal("CONT");
     scene.recovers_at("uploads.github.com", &writer, "being continued").await;
@@ -221,7 +225,7 @@ async fn a_killed_or_stopped_broker_refuses_and_comes_back_without_help() {
     let active = "cluster.attache_broker.upstream_rq_active";
     uses_are_recorded(&scene.stack, scene.sent()).await;
     scene.stack.envoy.wait_stat(active, |calls| calls == FEEDS, SOON).await;
-    broker.signal("STOP");
+    stop(broker).await;
     let killed = async {
         scene.stack.envoy.wait_stat(active, |calls| calls == FEEDS + 1, SOON).await;
         broker.kill();
@@ -230,6 +234,17 @@ async fn a_killed_or_stopped_broker_refuses_and_comes_back_without_help() {
     broker.restart().await;
     scene.recovers_at("github.com", &writer, "a restart").await;
     scene.ends_well().await;
+}
+
+/// Stops the process, and waits until every thread of it stands (proc_pid_stat(5)).
+async fn stop(broker: &Attache) {
+    broker.signal("STOP");
+    let stands = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    };
+    let tasks = || std::fs::read_dir(format!("/proc/{}/task", broker.pid())).expect("a running process").flatten();
+    util::eventually(SOON, || tasks().all(stands)).await;
 }
 
 async fn uses_are_recorded(stack: &Stack<Attache>, uses: usize) {

@@ -16,12 +16,13 @@ const MB: usize = 1 << 20;
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Answers at once wrong, whatever the endpoint.
-const FAULTS: [Behaviour; 14] = [
+const FAULTS: [Behaviour; 15] = [
     Behaviour::Close,
     Behaviour::Status(500),
     Behaviour::Status(503),
     Behaviour::Status(404),
     Behaviour::Status(204),
+    Behaviour::RightUnder(203),
     Behaviour::Redirect302,
     Behaviour::Html200,
     Behaviour::AsText,

@@ -72,6 +72,22 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
     ] {
         rows.push(Row::new(format!("LFS {name}"), batch(body.as_bytes()), promise));
     }
+    // The judge stands on the path as it is plainly written. What a rule means and no judge has read is
+    // refused; what no rule means is a write by its method.
+    let download = r#"{"operation":"download"}"#;
+    for (target, promise) in [
+        ("/o/r/info/lfs/objects/batch?x=1", SERVED),
+        ("/o//r/info/lfs/./objects/batch", SERVED),
+        ("/o/r/info/lfs/objects/%62atch", SERVED),
+        ("/o/r/info/lfs/objects/batch/", READ_ONLY),
+        ("/o/r/info/lfs/objects/batch;x", READ_ONLY),
+        ("/o/r/info/lfs/objects/Batch", READ_ONLY),
+        ("/o/r/s/info/lfs/objects/batch", READ_ONLY),
+        ("/o/r/info/lfs/objects/batch%3f", READ_ONLY),
+    ] {
+        let request = reader("POST", target).line("content-type", "application/json").body(download);
+        rows.push(Row::new(format!("LFS at {target}"), request, promise));
+    }
     rows.push(Row::new("LFS without a body", batch(b""), UNREADABLE));
     let download = br#"{"operation":"download"}"#;
     rows.push(Row::new("LFS unannounced", unannounced(download), UNREADABLE));

@@ -211,6 +211,7 @@ fn missing(tokens: &Tokens) -> Vec<Row> {
     ]
 }
 
-fn basic(user: &str, password: &str) -> String {
+/// A Basic credential (RFC 7617).
+pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }

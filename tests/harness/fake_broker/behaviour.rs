@@ -18,6 +18,8 @@ pub enum Behaviour {
     Close,
     /// This status; a JSON body where one is allowed.
     Status(u16),
+    /// The right answer, but under this status.
+    RightUnder(u16),
     /// To another path of the same broker.
     Redirect302,
     /// 200 with a page for people.

@@ -90,6 +90,7 @@ async fn misbehave(tcp: &mut TcpStream, behaviour: Behaviour, status: u16, body:
             Ok(true)
         }
         Behaviour::Html200 => whole(tcp, 200, "text/html", b"<h1>It works</h1>").await,
+        Behaviour::RightUnder(status) => whole(tcp, status, JSON, body).await,
         Behaviour::AsText => whole(tcp, status, "text/plain", body).await,
         Behaviour::Announced(length) => {
             tcp.write_all(&head(status, JSON, length)).await?;

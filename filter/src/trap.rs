@@ -9,7 +9,7 @@ thread_local! {
 
 /// Callbacks that trap at their next turn, whoever's it is: some belong to no request, and by the
 /// time a body comes its request's head is out of reach.
-const LATER: [&str; 4] = ["request_body", "request_trailers", "tick", "http_call_response"];
+const LATER: [&str; 5] = ["request_body", "request_trailers", "log", "tick", "http_call_response"];
 
 /// Traps if the request names this callback, or one before it did; arms the ones that come later.
 pub fn spring(callback: &str) {

@@ -112,5 +112,8 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
         Row::new("WebSocket", upgrade, Promise::Envoy(426, "upgrade_failed"))
             .h2(Promise::Ended("http2.invalid.header.field")),
     );
+    // Named without Connection it asks for nothing (RFC 9110, 7.8), and Envoy drops it.
+    let unasked = elsewhere("GET", "/user").line("upgrade", "websocket");
+    rows.push(Row::new("Upgrade without Connection", unasked, SERVED).h2(Promise::Ended("http2.invalid.header.field")));
     rows
 }

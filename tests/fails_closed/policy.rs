@@ -217,7 +217,13 @@ async fn a_cluster_that_does_not_exist_refuses() {
     });
     let scene = Scene::of(plan.start_with_fake().await).await;
     let refused = |which| scene.refuses(Reason::PolicyMissing, which);
+    let begun = Instant::now();
     tokio::join!(refused("one"), refused("two"), refused("three"));
+    // It is tried again and again, policy and feed, by worker and main thread: without a storm.
+    let failed = "wasmcustom.attache.callouts_failed";
+    let failures = scene.stack.envoy.wait_stat(failed, |failures| failures >= 12, SOON).await;
+    let rounds = (begun.elapsed() + SOON).as_millis() / RETRY.as_millis();
+    assert!(u128::from(failures) <= 4 * rounds, "{failures} calls in {:?}", begun.elapsed());
     for endpoint in Endpoint::ALL {
         assert_eq!(scene.stack.broker.calls(endpoint), 0);
     }

@@ -92,7 +92,7 @@ pub struct Runtime {
 /// The directory, locked for as long as this lives.
 pub struct StateDir {
     dir: PrivateDir,
-    _lock: File,
+    lock: File,
     key: Arc<InstanceKey>,
     token: Secret,
     lived: bool,
@@ -107,7 +107,7 @@ impl StateDir {
         let lived = dir.path().join(TOKEN).exists();
         let token = token(&dir)?;
         dir.create_dir("secrets")?;
-        Ok(Self { dir, _lock: lock, key, token, lived })
+        Ok(Self { dir, lock, key, token, lived })
     }
 
     /// Where it is.
@@ -143,6 +143,14 @@ impl StateDir {
     /// Takes the announcement back.
     pub fn withdraw(&self) -> Result<(), PrivateError> {
         self.dir.remove(RUNTIME)
+    }
+}
+
+impl Drop for StateDir {
+    /// Unlocks, rather than closes: a child that is being spawned at this moment still has the
+    /// descriptor, and closing ours alone would leave the directory locked until it has its program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
@@ -277,6 +285,17 @@ mod tests {
         assert!(error.contains(&format!("process {}:", std::process::id())), "{error}");
         drop(first);
         assert!(StateDir::open(&path).is_ok());
+    }
+
+    #[test]
+    fn a_descriptor_that_a_child_still_has_holds_no_lock() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("i");
+        let state = StateDir::open(&path).unwrap();
+        let inherited = state.lock.try_clone().unwrap();
+        drop(state);
+        assert!(StateDir::open(&path).is_ok());
+        drop(inherited);
     }
 
     #[test]

@@ -182,6 +182,13 @@ impl LogFile {
     }
 }
 
+impl Drop for LogFile {
+    /// Unlocks, rather than closes: a child that is being spawned may have the descriptor, too.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 /// Opens a file for appending, makes sure that it is ours to change alone, and locks it.
@@ -265,4 +272,20 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     name.push(".");
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_a_child_still_has_holds_no_lock() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("audit.jsonl");
+        let (log, _) = LogFile::open(&path, u64::MAX).unwrap();
+        let inherited = log.file.try_clone().unwrap();
+        drop(log);
+        assert!(LogFile::open(&path, u64::MAX).is_ok());
+        drop(inherited);
+    }
 }

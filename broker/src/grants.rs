@@ -101,6 +101,7 @@ impl Grants {
             fingerprint: Some(lease.fingerprint.clone()),
             evidence: Some(evidence.word().into()),
             issued_to: Some(worker.to_owned()),
+            ttl_ms: Some(lease.ttl_ms),
             ..Record::new(Kind::Issue, now.wall_ms)
         };
         self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;

@@ -92,6 +92,7 @@ async fn each_kind_has_its_fields_and_says_what_happened() {
         assert_eq!(issued.text(field), used.text(field), "{field}");
     }
     assert_eq!(issued.text("issued_to"), used.text("worker"));
+    assert_eq!(issued.text("ttl_ms"), "300000", "the default `grant_ttl`");
     assert!(hit.witness_len.expect("a witness") >= issued.end, "it was on disk when the request arrived");
 
     let denied = one("deny", "refuse");

@@ -95,8 +95,8 @@ fn every_query_of_the_log_answers() {
 /// An issue, its use, a refusal and a gap.
 fn sample() -> [Record; 4] {
     let issue = Record { kind: Kind::Issue, auth_injected: false, method: None, path: None, ..full() };
-    let used = Record { reason: None, issued_to: None, ..full() };
-    let refused = Record { kind: Kind::Deny, auth_injected: false, issued_to: None, ..full() };
+    let used = Record { reason: None, issued_to: None, ttl_ms: None, ..full() };
+    let refused = Record { kind: Kind::Deny, auth_injected: false, issued_to: None, ttl_ms: None, ..full() };
     let gap = Record { reason: Some("records are missing".into()), ..Record::new(Kind::Gap, full().at_ms) };
     [issue, used, refused, gap]
 }

@@ -101,5 +101,6 @@ pub fn full() -> Record {
         fingerprint: text("02fe76d3e39997f6"),
         evidence: text("placeholder"),
         issued_to: text("eacd475a"),
+        ttl_ms: Some(300_000),
     }
 }

@@ -93,6 +93,9 @@ pub struct Record {
     /// The worker that a lease was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_to: Option<String>,
+    /// How long the lease lives, in milliseconds from when it was issued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
 }
 
 /// The `worker` of the broker's own records.
@@ -126,6 +129,7 @@ impl Record {
             fingerprint: None,
             evidence: None,
             issued_to: None,
+            ttl_ms: None,
         }
     }
 
@@ -176,12 +180,13 @@ mod tests {
     fn the_fields_stand_in_their_order() {
         let mut record = Record::new(Kind::Issue, 0);
         record.lease_id = Some("l-1".into());
+        record.ttl_ms = Some(5);
         assert_eq!(
             super::super::ascii::to_line(&record).unwrap(),
             concat!(
                 r#"{"timestamp":"1970-01-01T00:00:00.000Z","instance":null,"session_id":null,"service":null,"#,
                 r#""method":null,"path":null,"auth_injected":false,"response_code":null,"duration_ms":null,"#,
-                r#""kind":"issue","seq":0,"worker":"broker","lease_id":"l-1"}"#
+                r#""kind":"issue","seq":0,"worker":"broker","lease_id":"l-1","ttl_ms":5}"#
             )
         );
     }

@@ -33,6 +33,7 @@ async fn a_grant_is_on_record_when_it_arrives() {
         assert_eq!(last["lease_id"], granted["lease"]["id"]);
         assert_eq!(last["fingerprint"], granted["lease"]["fingerprint"]);
         assert_eq!(last["session_id"], granted["session_id"]);
+        assert_eq!(last["ttl_ms"], granted["lease"]["ttl_ms"]);
         assert_eq!((&last["issued_to"], &last["destination"]), (&WORKER.into(), &"api.a.test:443".into()));
         assert_eq!((&last["access_mode"], &last["evidence"]), (&"read-write".into(), &"placeholder".into()));
     }

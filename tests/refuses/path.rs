@@ -20,7 +20,7 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
     let mut all = |promise: Promise, h2: Promise, targets: &[&str]| {
         for target in targets {
             let name = format!("custom {}", target.escape_default());
-            rows.push(Row::new(name, tokens.custom(target), promise).h2(h2));
+            rows.push(Row::new(name, tokens.custom(target), promise).h2(h2).carrying("custom"));
         }
     };
     // Bound to /v1/, and reached there however it is written; Envoy has resolved what can be.
@@ -122,7 +122,7 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
         ("/api.custom.test;/v1/x", NOT_ALLOWED),
         ("/api%2ecustom%2etest/v1/x", SERVED),
     ] {
-        rows.push(Row::new(format!("gateway {target}"), through(target), promise));
+        rows.push(Row::new(format!("gateway {target}"), through(target), promise).carrying("custom"));
     }
     rows
 }

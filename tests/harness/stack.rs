@@ -27,9 +27,17 @@ pub const QUERY: &str = "qu%41ry&key=1+2/3;~\"x\" #?";
 /// How long a test waits for what must come.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// Hosts of the standard config, all of them served by the one upstream.
-const HOSTS: [&str; 6] =
-    ["api.github.com", "uploads.github.com", "github.com", "api.custom.test", "query.custom.test", "*.extra.test"];
+/// Hosts of the standard config and of the presets, all of them served by the one upstream.
+const HOSTS: [&str; 8] = [
+    "api.github.com",
+    "uploads.github.com",
+    "github.com",
+    "api.custom.test",
+    "query.custom.test",
+    "*.extra.test",
+    "api.anthropic.com",
+    "api.openai.com",
+];
 
 /// What is written before a stack starts.
 pub struct Plan {

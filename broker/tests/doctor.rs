@@ -227,25 +227,6 @@ fn a_debug_log_is_a_leak() {
     assert_eq!(examine_logging("Not Found").len(), 1);
 }
 
-#[test]
-fn envoy_reads_every_fixture_as_doctor_does() {
-    let Some(binary) = envoy::binary() else {
-        eprintln!("skipped: no Envoy ($ATTACHE_ENVOY, .venv, PATH); field names were not compared with it");
-        return;
-    };
-    let bench = envoy::Bench::new(binary);
-    assert_eq!(bench.refusal(&good()), None, "good.yaml");
-    let mut wrong = Vec::new();
-    for (check, case) in all_cases() {
-        match (bench.refusal(&case.applied()), &case.envoy) {
-            (Some(why), None) => wrong.push(format!("{check}, {}: refused: {why}", case.case)),
-            (None, Some(reason)) => wrong.push(format!("{check}, {}: loads, though {reason}", case.case)),
-            _ => {}
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
 #[tokio::test]
 async fn a_running_envoy_gets_the_same_verdict() {
     let Some(binary) = envoy::binary() else {

@@ -66,7 +66,9 @@ impl Bench {
 
     /// Why Envoy refuses this bootstrap; none when it would start with it.
     pub fn refusal(&self, config: &Value) -> Option<String> {
-        let output = self.command(config).args(["--mode", "validate", "-l", "error"]).output().unwrap();
+        let directory = tempfile::tempdir_in(self.directory.path()).unwrap();
+        let mut command = self.command(directory.path(), config);
+        let output = command.args(["--mode", "validate", "-l", "error"]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         (!output.status.success()).then(|| said.trim().lines().last().unwrap_or("no reason").to_owned())
     }
@@ -86,13 +88,14 @@ impl Bench {
                 *free = json!(0);
             }
         }
-        let dialled = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+        let dialled =
+            "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
         if let Some(host) = config.pointer_mut(dialled).filter(|host| host["address"] == "api.github.com") {
             *host = json!({"address": "127.0.0.1", "port_value": 1});
         }
 
         let (address, log) = (directory.path().join("admin-address"), directory.path().join("log"));
-        let mut command = self.command_in(directory.path(), &config);
+        let mut command = self.command(directory.path(), &config);
         command.args(["--use-dynamic-base-id", "--concurrency", "1", "-l", "warning", "--admin-address-path"]);
         command.arg(&address).stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
         let child = command.spawn().unwrap();
@@ -111,11 +114,7 @@ impl Bench {
         }
     }
 
-    fn command(&self, config: &Value) -> Command {
-        self.command_in(self.directory.path(), config)
-    }
-
-    fn command_in(&self, directory: &Path, config: &Value) -> Command {
+    fn command(&self, directory: &Path, config: &Value) -> Command {
         let place = |name| self.directory.path().join(name).display().to_string();
         let text = config.to_string().replace("FILTER.", &place("filter.")).replace("CA.pem", &place("ca.pem"));
         let text = text.replace("/run/attache/", &format!("{}/", directory.display()));

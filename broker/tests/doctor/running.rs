@@ -90,11 +90,11 @@ fn below(place: &str) -> String {
         None => place,
     };
     let place = place.strip_prefix("static_resources.").or_else(|| place.strip_prefix("static_")).unwrap_or(place);
-    for (list, entry) in [("listeners[", ".listener."), ("clusters[", ".cluster.")] {
+    for (list, entry) in [("listeners[", ".listener"), ("clusters[", ".cluster")] {
         let Some((index, rest)) = place.strip_prefix(list).and_then(|rest| rest.split_once(']')) else { continue };
         let index = if list == "clusters[" { "" } else { index };
-        let rest = rest.strip_prefix(entry).or_else(|| rest.strip_prefix('.')).unwrap_or(rest);
-        return format!("{list}{index}].{rest}");
+        let inside = rest.strip_prefix(entry).filter(|inside| inside.is_empty() || inside.starts_with('.'));
+        return format!("{list}{index}]{}", inside.unwrap_or(rest));
     }
     place.to_owned()
 }

@@ -129,6 +129,37 @@ fn anybody_runs(text: &str) -> bool {
         .any(|arguments| arguments.split(|byte| *byte == 0).any(|argument| argument == text.as_bytes()))
 }
 
+/// A config can lead a destination to what only Envoy and the operator may reach. Doctor sees it in the
+/// bootstrap, and Envoy is not started.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsafe_bootstrap_is_not_run() {
+    let port = util::free_port();
+    let dial = format!("{{address: 'localhost:{port}'}}");
+    let to_port = GOOD.replace(
+        "host: lab.test, upstream: {address: '127.0.0.1:9'}",
+        &format!("host: lab.test, plaintext: true, upstream: {dial}"),
+    );
+    let to_broker = to_port.replace("data_plane: '127.0.0.1:0'", &format!("data_plane: '127.0.0.1:{port}'"));
+    let admin = format!("127.0.0.1:{port}");
+    for (yaml, args, check) in [
+        (&to_broker, &["--json"][..], "broker-reachable"),
+        (&to_port, &["--json", "--admin", &admin], "admin-reachable"),
+    ] {
+        let (dir, path) = config(yaml);
+        // As a process with a deadline: one that serves all the same would serve for ever.
+        let mut up = Up::start(&path, args, &[("LAB_KEY", GITHUB)]);
+        assert_eq!(up.ended().await.code(), Some(1), "{check}: {}", up.told());
+        let told = up.told();
+        for word in [check, "Envoy was not started", "  opens  ", "  fix    "] {
+            assert!(told.contains(word), "{check}, {word}: {told}");
+        }
+        assert!(!told.contains("attache: envoy ") && up.said().is_empty(), "{check}: {told}");
+        for never in ["envoy.json", "envoy.log"] {
+            assert!(!dir.path().join("state/default").join(never).exists(), "{check}: {never} was written");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_or_taken_is_said() {
     let (dir, path) = config(GOOD);

@@ -271,7 +271,7 @@ impl Site {
         let secrets = Secrets::new(known);
         let mut bound: Vec<(&str, String)> = BOUND.map(|(name, host)| (name, host.to_owned())).into();
         bound.extend(credentials.iter().filter_map(|extra| Some((extra.name.as_str(), extra.dialled()?))));
-        let names: Vec<&str> = BOUND.iter().map(|(_, host)| *host).chain(["*.extra.test"]).collect();
+        let names: Vec<&str> = bound.iter().map(|(_, host)| host.as_str()).chain(["*.extra.test"]).collect();
         let doors = bound.iter().map(|(_, host)| host.as_str());
         let upstream = Upstream::tls(&ca, &names).doors(doors).start().await;
         let oracle = Oracle::new(&secrets);

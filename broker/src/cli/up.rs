@@ -7,7 +7,7 @@ use super::envoy_config::MachineArgs;
 use super::session::export;
 use crate::api::view::Variable;
 use crate::config::{Config, Endpoint, Lookup};
-use crate::doctor::{EnvoyConfig, Finding, Severity, examine};
+use crate::doctor::{EnvoyConfig, Unsafe, vet};
 use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
 use crate::envoy::process::{self, Process, ProcessError};
@@ -65,8 +65,8 @@ enum UpError {
     Filter { path: PathBuf, cause: io::Error },
     #[error("the filter {} is not the one with this --filter-sha256", .0.display())]
     OtherFilter(PathBuf),
-    #[error("the generated bootstrap is unsafe:\n{0}")]
-    Unsafe(String),
+    #[error("the generated bootstrap is unsafe, and Envoy was not started:\n{0}")]
+    Unsafe(#[from] Unsafe),
     #[error(transparent)]
     Envoy(#[from] ProcessError),
     #[error("no free port for {0}: {1}")]
@@ -157,11 +157,7 @@ async fn envoy(
     progress(format_args!("filter   {}", machine.filter.display()));
 
     let bootstrap = envoy::bootstrap(args.shape, config, &config.policy(), &machine);
-    let findings = examine(&EnvoyConfig::from_bootstrap(&bootstrap));
-    let failures: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Fail).collect();
-    if !failures.is_empty() {
-        return Err(UpError::Unsafe(failures.into_iter().map(Finding::to_string).collect::<Vec<_>>().join("\n")));
-    }
+    vet(&EnvoyConfig::from_bootstrap(&bootstrap), |warning| progress(format_args!("doctor   {warning}")))?;
     progress(format_args!("envoy    {}", binary.display()));
     Ok(Some(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?))
 }

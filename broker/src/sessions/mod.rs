@@ -1,8 +1,9 @@
 //! Sessions: who may use what, until when.
 //!
-//! Placeholders and session tokens are derived from the instance key and a session's id, known in
-//! memory by their SHA-256 alone, and stored nowhere. A session that has ended stays known for a
-//! while, so that its placeholder is told apart from one that never was.
+//! Placeholders and session tokens are derived from the instance key and a session's id, found in
+//! memory by their SHA-256, and stored nowhere: who has the key can derive them again. A session
+//! that has ended stays known for a while, so that its placeholder is told apart from one that
+//! never was.
 
 mod declared;
 mod index;

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 pub use records::{Connection, Progress, Protocol, Recorded};
-pub use reply::{Asked, Part, Reply, magic};
+pub use reply::{Asked, Held, Part, Reply, magic};
 
 use crate::ca::{Ca, Leaf};
 use crate::secrets::Secrets;

@@ -37,7 +37,8 @@ const PLUMBING: [&str; 5] =
     ["_initialize", "memory", "proxy_abi_version_0_2_1", "proxy_on_context_create", "proxy_on_memory_allocate"];
 
 /// What the module's own code asks of Envoy, beside the callout and the log of the SDK.
-const OURS: [&str; 15] = [
+const OURS: [&str; 16] = [
+    "proxy_close_stream",
     "proxy_continue_stream",
     "proxy_define_metric",
     "proxy_get_buffer_bytes",
@@ -56,10 +57,9 @@ const OURS: [&str; 15] = [
 ];
 
 /// What the SDK's trait objects name besides: default methods that nothing calls.
-const NEVER_CALLED: [&str; 19] = [
+const NEVER_CALLED: [&str; 18] = [
     "proxy_add_header_map_value",
     "proxy_call_foreign_function",
-    "proxy_close_stream",
     "proxy_dequeue_shared_queue",
     "proxy_done",
     "proxy_enqueue_shared_queue",

@@ -7,7 +7,7 @@
 use crate::clock::millis;
 use crate::random::{self, NoRandomness};
 use attache_core::names::Name;
-use attache_core::wire;
+use attache_core::wire::{self, Left};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -50,12 +50,16 @@ struct Published {
     closed: bool,
 }
 
-/// Whose grants a change voids.
+/// Whose grants a change voids, and what becomes of streams that are open on them.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// Those of one session.
-    Session(&'a str),
-    /// Those that draw on one credential.
+    /// Those of one session, which has got more rights. Streams go on.
+    Widened(&'a str),
+    /// Those of one session, which may only read from now on. Streams that write end.
+    Narrowed(&'a str),
+    /// Those of one session, which is over. Its streams end.
+    Ended(&'a str),
+    /// Those that draw on one credential, whose secret is another. Streams go on.
     Credential(&'a Name),
 }
 
@@ -119,11 +123,13 @@ impl Feed {
     pub fn publish(&self, scope: Scope<'_>) -> u64 {
         let mut state = self.state();
         let cursor = self.cursor() + 1;
-        let (session_id, credential) = match scope {
-            Scope::Session(id) => (Some(id.to_owned()), None),
-            Scope::Credential(name) => (None, Some(name.clone())),
+        let (session_id, credential, left) = match scope {
+            Scope::Widened(id) => (Some(id.to_owned()), None, None),
+            Scope::Narrowed(id) => (Some(id.to_owned()), None, Some(Left::Reads)),
+            Scope::Ended(id) => (Some(id.to_owned()), None, Some(Left::Nothing)),
+            Scope::Credential(name) => (None, Some(name.clone()), None),
         };
-        state.kept.push_back(wire::Change { cursor, session_id, credential });
+        state.kept.push_back(wire::Change { cursor, session_id, credential, left });
         if state.kept.len() > KEPT {
             state.kept.pop_front();
         }
@@ -146,7 +152,11 @@ impl Feed {
         }
         let state = self.state();
         let cursor = self.cursor();
-        let changes = if knows_us { since(&state.kept, poll.after, cursor) } else { Vec::new() };
+        let mut changes = since(&state.kept, if knows_us { poll.after } else { 0 }, cursor);
+        if !knows_us {
+            // It forgets all grants by itself. Its streams may be older than this life.
+            changes.retain(|change| change.left.is_some());
+        }
         Ok(wire::Changes { epoch: self.epoch.clone(), cursor, policy: self.policy.clone(), changes })
     }
 
@@ -224,11 +234,11 @@ impl Feed {
     }
 }
 
-/// The changes after `after`; one that voids everything, when some of them are no longer kept.
+/// The changes after `after`; one that voids and ends everything, when some of them are no longer kept.
 fn since(kept: &VecDeque<wire::Change>, after: u64, cursor: u64) -> Vec<wire::Change> {
     let complete = kept.front().is_none_or(|oldest| oldest.cursor <= after + 1);
     if !complete {
-        return vec![wire::Change { cursor, session_id: None, credential: None }];
+        return vec![wire::Change { cursor, session_id: None, credential: None, left: Some(Left::Nothing) }];
     }
     kept.iter().filter(|change| change.cursor > after).cloned().collect()
 }

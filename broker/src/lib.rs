@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doctor;
+pub mod endings;
 pub mod envoy;
 pub mod grants;
 pub mod hygiene;
@@ -107,6 +108,9 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let store = Store::open(state_dir.dir()).await?;
     let (sessions, changed) = Sessions::load(&config, state_dir.key(), store, now).await?;
     let sessions = Arc::new(sessions);
+    if state_dir.has_lived() {
+        endings::tell_again(&sessions, &feed, now);
+    }
     for session in &changed {
         let (kind, decision) = if session.ended_ms.is_some() { (Kind::Revoke, "end") } else { (Kind::Mode, "declare") };
         audit.append(operator::record(kind, decision, session, now)).await?;
@@ -159,6 +163,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     chores.spawn(async move { leases.watch().await });
     let tidied = sessions.clone();
     chores.spawn(async move { tidied.tidy().await });
+    let (ending, told) = (sessions.clone(), feed.clone());
+    chores.spawn(async move { endings::watch(&ending, &told, now).await });
     Ok(Running {
         data_plane: runtime.data_plane.clone(),
         data_plane_address,

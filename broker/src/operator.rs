@@ -69,13 +69,13 @@ impl Operator {
             AccessMode::ReadOnly => {
                 let stored = change.set_access_mode(&session, mode).await;
                 drop(change);
-                self.taken_away(stored, &session.id, record).await
+                self.taken_away(stored, Scope::Narrowed(&session.id), record).await
             }
             AccessMode::ReadWrite => {
                 self.audit.append(record).await?;
                 let session = change.set_access_mode(&session, mode).await?;
                 drop(change);
-                let cursor = self.feed.publish(Scope::Session(&session.id));
+                let cursor = self.feed.publish(Scope::Widened(&session.id));
                 Ok(Done { session, applied: self.feed.applied(cursor, BRIEF).await, recorded: true })
             }
         }
@@ -88,17 +88,17 @@ impl Operator {
         let session = self.sessions.live(name, now)?;
         let stored = change.revoke(&session, now).await;
         drop(change);
-        self.taken_away(stored, &session.id, record(Kind::Revoke, "end", &session, now)).await
+        self.taken_away(stored, Scope::Ended(&session.id), record(Kind::Revoke, "end", &session, now)).await
     }
 
     /// Tells the workers, whether or not the change could be stored, and waits for them.
     async fn taken_away(
         &self,
         stored: Result<Arc<Session>, SessionError>,
-        session_id: &str,
+        scope: Scope<'_>,
         record: Record,
     ) -> Result<Done, OperatorError> {
-        let cursor = self.feed.publish(Scope::Session(session_id));
+        let cursor = self.feed.publish(scope);
         let (applied, recorded) = tokio::join!(self.feed.applied(cursor, self.stale_after), self.audit.append(record));
         Ok(Done { session: stored?, applied, recorded: recorded.is_ok() })
     }

@@ -8,8 +8,8 @@
 //! Its entry in Envoy's chain has `allow_on_headers_stop_iteration: true`: any callback that
 //! returns `Continue` releases the request, so all three are implemented here.
 
+use crate::flow::{BODY, BODY_TOO_LARGE, BODY_WHOLE};
 use crate::host::{self, Buffer, Map};
-use crate::shared::{BODY, BODY_TOO_LARGE, BODY_WHOLE};
 use attache_core::refusal::Reason;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;

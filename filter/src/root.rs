@@ -98,6 +98,8 @@ impl Context for Root {
         }
         let now = shared.now();
         let woken = shared.worker.borrow_mut().answered(token, &Answer { status, is_json, body: &body }, now);
+        // Before the next poll acknowledges it.
+        shared.cut(now);
         wake(shared, woken);
         self.pump();
     }
@@ -124,7 +126,9 @@ impl RootContext for Root {
         #[cfg(feature = "trap")]
         crate::trap::spring_later("tick");
         let Some(Entry::Gate { shared, .. }) = &self.entry else { return };
-        let overdue = shared.worker.borrow_mut().overdue(shared.now());
+        let now = shared.now();
+        shared.cut(now);
+        let overdue = shared.worker.borrow_mut().overdue(now);
         wake(shared, overdue);
         shared.read_wall_clock();
         shared.metrics.borrow_mut().flush();

@@ -63,7 +63,7 @@ fn every_block_of_shell_is_shell() {
 }
 
 /// Every query of the audit page answers from a log that holds what it asks for; the one for uses
-/// without an issue finds nothing there, and the one use that is hidden in another log.
+/// without an issue finds nothing there, and both uses in a log from which their issue is gone.
 #[test]
 fn every_query_of_the_log_answers() {
     let root = at("");
@@ -86,19 +86,20 @@ fn every_query_of_the_log_answers() {
             String::from_utf8_lossy(&asked.stdout).lines().count()
         };
         match query.text.contains("foreach") {
-            true => assert_eq!((ask(honest.path()), ask(forged.path())), (0, 1), "{}", page.place(query.line)),
+            true => assert_eq!((ask(honest.path()), ask(forged.path())), (0, 2), "{}", page.place(query.line)),
             false => assert!(ask(honest.path()) > 0, "{}: no answer", page.place(query.line)),
         }
     }
 }
 
-/// An issue, its use, a refusal and a gap.
-fn sample() -> [Record; 4] {
+/// An issue, its use, another that was cut, a refusal and a gap.
+fn sample() -> [Record; 5] {
     let issue = Record { kind: Kind::Issue, auth_injected: false, method: None, path: None, ..full() };
     let used = Record { reason: None, issued_to: None, ttl_ms: None, ..full() };
+    let cut = Record { reason: Some("session_expired".into()), issued_to: None, ttl_ms: None, ..full() };
     let refused = Record { kind: Kind::Deny, auth_injected: false, issued_to: None, ttl_ms: None, ..full() };
     let gap = Record { reason: Some("records are missing".into()), ..Record::new(Kind::Gap, full().at_ms) };
-    [issue, used, refused, gap]
+    [issue, used, cut, refused, gap]
 }
 
 fn write_log(dir: &Path, records: &[Record]) {

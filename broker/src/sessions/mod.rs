@@ -198,6 +198,13 @@ impl Sessions {
         all
     }
 
+    /// The sessions whose time came between these two moments; nobody has ended them.
+    pub fn expired_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
+        let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
+        all.retain(|session| session.is_live(before) && !session.is_live(now));
+        all
+    }
+
     /// The placeholder of a session for one of its credentials.
     pub fn placeholder(&self, session: &Session, credential: &Name) -> Option<String> {
         let shape = self.shapes.get(credential).filter(|_| session.credentials.contains(credential))?;

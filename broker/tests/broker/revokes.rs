@@ -35,7 +35,7 @@ async fn a_revocation_returns_when_the_worker_has_acknowledged_it() {
     assert_eq!((&done["applied"]["applied"], &done["applied"]["total"]), (&1.into(), &1.into()));
     assert_eq!((&done["applied"]["waiting"], &done["recorded"]), (&json!([]), &true.into()));
     assert_eq!(done["session"]["state"], "revoked");
-    assert_eq!(heard, [json!({"cursor": cursor + 1, "session_id": granted["session_id"]})]);
+    assert_eq!(heard, [json!({"cursor": cursor + 1, "session_id": granted["session_id"], "left": "nothing"})]);
     assert!(granted["as_of"].as_u64().unwrap() < cursor + 1, "the change voids what was granted before");
     let after = world.grant("api.a.test:443", Some(&placeholder), None).await;
     assert_eq!(after["denied"]["reason"], "session_expired");

@@ -4,7 +4,7 @@ use super::{Asked, Snapshot, Way};
 use crate::access::{Body, Operation};
 use crate::evidence::AUTH_PARAMETERS;
 use crate::matching::query;
-use crate::policy::{Carrier, Policy};
+use crate::policy::{AccessMode, Binding, Carrier, Policy};
 use crate::refusal::Reason;
 use crate::worker::Grant;
 
@@ -34,6 +34,45 @@ pub fn authorise<'b>(
     grant: &Grant,
     body: impl FnOnce() -> Body<'b>,
 ) -> Result<Forward, Reason> {
+    let binding = permitted(policy, snapshot, asked, grant, grant.access_mode, body)?;
+    let bytes = snapshot.bytes();
+    if !grant.sets(&binding.carrier) {
+        // The broker answered for another form than the policy describes: one of them is old.
+        return Err(Reason::BrokerUnavailable);
+    }
+    Ok(Forward {
+        remove: snapshot
+            .auth_lines()
+            .iter()
+            .map(|line| line.name.of(bytes))
+            .filter(|name| !grant.headers().any(|(set, _)| set.as_bytes() == *name))
+            .map(<[u8]>::to_vec)
+            .collect(),
+        target: rewrite_target(snapshot, asked, grant),
+    })
+}
+
+/// Whether a request that this grant let through would be let through as well if it might only
+/// read, by the policy it was decided under. What cannot be known any more is no read.
+pub fn is_read<'b>(
+    policy: &Policy,
+    snapshot: &Snapshot,
+    asked: &Asked,
+    grant: &Grant,
+    body: impl FnOnce() -> Body<'b>,
+) -> bool {
+    permitted(policy, snapshot, asked, grant, AccessMode::ReadOnly, body).is_ok()
+}
+
+/// The binding by which the request may be made in this mode.
+fn permitted<'p, 'b>(
+    policy: &'p Policy,
+    snapshot: &Snapshot,
+    asked: &Asked,
+    grant: &Grant,
+    mode: AccessMode,
+    body: impl FnOnce() -> Body<'b>,
+) -> Result<&'p Binding, Reason> {
     let Way::Managed(index) = asked.way else { return Err(Reason::Internal) };
     let destination = policy.destination(index).ok_or(Reason::Internal)?;
     let binding = destination.binding(&grant.credential).ok_or(Reason::CredentialNotGranted)?;
@@ -49,21 +88,8 @@ pub fn authorise<'b>(
         disguised: snapshot.is_disguised(),
         media: snapshot.media(),
     };
-    binding.access.check(grant.access_mode, operation, body)?;
-    if !grant.sets(&binding.carrier) {
-        // The broker answered for another form than the policy describes: one of them is old.
-        return Err(Reason::BrokerUnavailable);
-    }
-    Ok(Forward {
-        remove: snapshot
-            .auth_lines()
-            .iter()
-            .map(|line| line.name.of(bytes))
-            .filter(|name| !grant.headers().any(|(set, _)| set.as_bytes() == *name))
-            .map(<[u8]>::to_vec)
-            .collect(),
-        target: rewrite_target(snapshot, asked, grant),
-    })
+    binding.access.check(mode, operation, body)?;
+    Ok(binding)
 }
 
 /// The target without auth-bearing parameters and with the grant's, if that changes anything.

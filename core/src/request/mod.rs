@@ -7,7 +7,7 @@ mod authorise;
 mod identify;
 mod snapshot;
 
-pub use authorise::{Forward, authorise};
+pub use authorise::{Forward, authorise, is_read};
 pub use identify::{Asked, Way, identify};
 pub use snapshot::{Media, Snapshot};
 

@@ -5,7 +5,7 @@
 //! body that fits its type, and, for a grant, the nonce of this very question.
 
 use super::feed::News;
-use super::{Grant, Worker, grant};
+use super::{Cut, Grant, Worker, grant};
 use crate::policy::{Policy, Spec};
 use crate::refusal::Reason;
 use crate::time::Millis;
@@ -186,13 +186,15 @@ impl Worker {
         // Before the first policy, one is wanted or under way already.
         self.policy_wanted |= self.has_policy && answer.policy != self.policy.version();
         match self.feed.answered(answer) {
-            News::NewEpoch => {
+            News::NewEpoch(changes) => {
                 self.cache.clear();
                 self.flights.void_all();
+                self.cuts.extend(changes.into_iter().filter_map(Cut::across_epochs));
             }
             News::Changes(changes) => {
                 for change in changes {
                     self.cache.void(change.cursor, change.session_id.as_deref(), change.credential.as_ref());
+                    self.cuts.extend(Cut::of(change));
                 }
             }
         }

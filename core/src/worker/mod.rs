@@ -2,11 +2,13 @@
 //!
 //! It performs nothing. The shell asks what is [`Worker::due`], performs it, and hands back what
 //! came of it ([`Worker::sent`], [`Worker::unsent`], [`Worker::answered`]); each of those may name
-//! held requests to wake.
+//! held requests to wake. What became of streams that are open it asks with [`Worker::take_cuts`]
+//! and [`Worker::stale_since`].
 
 mod backlog;
 mod cache;
 mod callouts;
+mod cuts;
 mod feed;
 mod flights;
 mod grant;
@@ -14,6 +16,7 @@ mod records;
 
 pub use cache::Entry;
 pub use callouts::{Answer, Call, Dispatch, Wake, Wakeup};
+pub use cuts::Cut;
 pub use grant::{Facts, Grant};
 pub use records::{Outcome, Report, verdict};
 
@@ -57,6 +60,7 @@ pub struct Worker {
     backlog: Backlog,
     uses_under_way: u64,
     calls: HashMap<u32, Call>,
+    cuts: Vec<Cut>,
     key: Vec<u8>,
 }
 
@@ -77,6 +81,7 @@ impl Worker {
             backlog: Backlog::default(),
             uses_under_way: 0,
             calls: HashMap::new(),
+            cuts: Vec::new(),
             key: Vec::new(),
         }
     }

@@ -31,6 +31,8 @@ pub struct Report<'a> {
     pub asked: Option<&'a Asked>,
     /// What became of it.
     pub outcome: &'a Outcome,
+    /// Why it was cut short after that, if it was.
+    pub cut: Option<Reason>,
     /// When it arrived: Unix milliseconds.
     pub at_ms: u64,
     /// How long it took, in milliseconds.
@@ -51,7 +53,7 @@ impl Worker {
         let is_use = matches!(report.outcome, Outcome::Forwarded(_));
         let write = |out: &mut String, seq| {
             let (kind, decision, reason) = match report.outcome {
-                Outcome::Forwarded(_) => ("use", "forward", None),
+                Outcome::Forwarded(_) => ("use", "forward", report.cut.map(Reason::as_str)),
                 Outcome::Passed => ("use", "pass", None),
                 Outcome::Refused(reason, _) => ("deny", "refuse", Some(reason.as_str())),
                 Outcome::Undecided => ("deny", "refuse", Some("aborted")),

@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 
 pub(crate) use records::Watch;
 pub use records::{Connection, Progress, Protocol, Recorded};
-pub use reply::{Asked, Part, Reply, magic};
+pub use reply::{Asked, Held, Part, Reply, magic};
 pub use serve::RECORDED_AS;
 
 use crate::ca::{Ca, Leaf};

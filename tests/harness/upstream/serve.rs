@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 
@@ -173,6 +174,17 @@ async fn feed(parts: Vec<Part>, trailers: HeaderMap, to: mpsc::Sender<io::Result
             }
             Part::Pause(pause) => tokio::time::sleep(pause).await,
             Part::Hang => to.closed().await,
+            Part::Held(held) => {
+                held.waiting.fetch_add(1, Ordering::Relaxed);
+                tokio::select! {
+                    // Closed: that is the word to go on.
+                    _ = held.gate.acquire() => {}
+                    () = to.closed() => {
+                        held.left.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            }
             Part::Reset => {
                 to.send(Err(io::ErrorKind::ConnectionReset.into())).await.ok();
                 return;

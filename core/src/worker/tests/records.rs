@@ -31,6 +31,7 @@ pub(super) fn record(desk: &mut Desk, request: &Request, outcome: &Outcome) {
         snapshot: &snapshot,
         asked: asked.as_ref(),
         outcome,
+        cut: None,
         at_ms: 1_700_000_000_000,
         duration_ms: 12,
         response_code: 200,

@@ -9,9 +9,13 @@ mod broker;
 mod guard;
 #[path = "fails_closed/policy.rs"]
 mod policy;
+#[path = "fails_closed/reroute.rs"]
+mod reroute;
 #[path = "fails_closed/scene.rs"]
 mod scene;
 #[path = "fails_closed/source.rs"]
 mod source;
+#[path = "fails_closed/springs.rs"]
+mod springs;
 #[path = "fails_closed/traps.rs"]
 mod traps;

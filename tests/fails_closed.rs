@@ -1,10 +1,14 @@
 //! Never open: whatever fails, a request is refused within its bound, nothing goes upstream
 //! undecided, and the next good request passes without anybody's help.
 
+#[path = "fails_closed/again.rs"]
+mod again;
 #[path = "fails_closed/agent.rs"]
 mod agent;
 #[path = "fails_closed/broker.rs"]
 mod broker;
+#[path = "fails_closed/cluster.rs"]
+mod cluster;
 #[path = "fails_closed/guard.rs"]
 mod guard;
 #[path = "fails_closed/policy.rs"]

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::attache::Attache;
+use crate::disk::Disk;
 use crate::envoy::{Envoy, Options};
 use crate::fake_broker::{FakeBroker, Grant};
 use crate::{Agent, Ca, Oracle, Response, Secrets, Upstream, util};
@@ -39,6 +40,8 @@ pub struct Plan {
     missing: String,
     credentials: Vec<Extra>,
     env: Vec<(String, String)>,
+    under: Vec<String>,
+    disk: Option<u64>,
     /// Envoy's worker threads.
     pub concurrency: u32,
     /// The filter's module.
@@ -64,6 +67,8 @@ impl Default for Plan {
             missing: "deny".into(),
             credentials: Vec::new(),
             env: vec![("QUERY_KEY".into(), QUERY.into())],
+            under: Vec::new(),
+            disk: None,
             concurrency: 1,
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
@@ -104,6 +109,18 @@ impl Plan {
         self
     }
 
+    /// A program that begins the broker, and becomes it.
+    pub fn under<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        self.under.extend(words.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// The state directory on a disk of its own, of so many bytes: for root alone.
+    pub fn disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
+        self
+    }
+
     /// `missing_placeholder` of the custom credential.
     pub fn missing_placeholder(mut self, what: &str) -> Self {
         self.missing = what.into();
@@ -130,11 +147,11 @@ impl Plan {
 
     /// Starts everything, with the real broker.
     pub async fn start(self) -> Stack<Attache> {
-        let site = Site::new(&[], &self.credentials).await;
+        let site = Site::new(&[], &self.credentials, self.disk).await;
         let data_plane = SocketAddr::from(([127, 0, 0, 1], util::free_port()));
         let config = self.write(&site, data_plane);
         let env: Vec<_> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let broker = Attache::serve(&site.config_path(), &env).await;
+        let broker = Attache::serve_under(&self.under, &site.config_path(), &env).await;
         self.finish(site, broker, config).await
     }
 
@@ -148,7 +165,7 @@ impl Plan {
     /// told how to behave.
     pub async fn start_with_fake_after(self, tell: impl FnOnce(&FakeBroker)) -> Stack<FakeBroker> {
         let fake = FakeBroker::start().await;
-        let site = Site::new(&[("fake", fake.audit_path())], &self.credentials).await;
+        let site = Site::new(&[("fake", fake.audit_path())], &self.credentials, self.disk).await;
         let config = self.write(&site, fake.addr());
         fake.policy(serde_json::to_value(config.policy()).expect("a policy is JSON"));
         fake.grant(Grant::header("github", "authorization", &format!("Bearer {GITHUB}")));
@@ -211,6 +228,8 @@ const SDS: &str = r#"{"resources":[{"@type":"type.googleapis.com/envoy.extension
 
 /// The upstream, its CA, the directory and the oracle.
 pub struct Site {
+    // Before the directory: it is unmounted first.
+    _disk: Option<Disk>,
     /// Everything written for this stack.
     pub dir: TempDir,
     /// Who signs the upstream's certificate.
@@ -224,8 +243,9 @@ pub struct Site {
 }
 
 impl Site {
-    async fn new(audits: &[(&str, PathBuf)], credentials: &[Extra]) -> Self {
+    async fn new(audits: &[(&str, PathBuf)], credentials: &[Extra], disk: Option<u64>) -> Self {
         let dir = util::temp_dir();
+        let _disk = disk.map(|bytes| Disk::at(&dir.path().join("state"), bytes));
         let ca = Ca::new();
         let mut known = vec![("github", GITHUB), ("custom", CUSTOM), ("query", QUERY)];
         known.extend(credentials.iter().map(|extra| (extra.name.as_str(), extra.secret.as_str())));
@@ -236,7 +256,7 @@ impl Site {
         let oracle = Oracle::new(&secrets);
         oracle.audit(&audit);
         oracle.upstream("upstream", &upstream, &known.iter().map(|(name, _)| *name).collect::<Vec<_>>());
-        Self { dir, ca, upstream, secrets, oracle }
+        Self { _disk, dir, ca, upstream, secrets, oracle }
     }
 
     /// The config file.

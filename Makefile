@@ -60,7 +60,7 @@ up: build ## Run broker, Envoy and filter until Ctrl-C; prints what to export
 	@$(TARGET)/debug/attache up $(if $(CONFIG),--config $(CONFIG))
 
 test: build $(TRAP) ## Set everything up and pass every test
-	@scripts/need strace faketime
+	@scripts/need strace
 	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet
 
 check: test ## Everything CI could object to: test, fmt, clippy, deny, rustdoc, core in wasm32, documents

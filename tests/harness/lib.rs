@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod attache;
 pub mod ca;
+pub mod clock;
 pub mod disk;
 pub mod envoy;
 pub mod fake_broker;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::attache::Attache;
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::envoy::{Envoy, Options};
 use crate::fake_broker::{FakeBroker, Grant};
@@ -40,6 +41,7 @@ pub struct Plan {
     missing: String,
     credentials: Vec<Extra>,
     env: Vec<(String, String)>,
+    envoy_env: Vec<(String, String)>,
     under: Vec<String>,
     disk: Option<u64>,
     /// Envoy's worker threads.
@@ -67,6 +69,7 @@ impl Default for Plan {
             missing: "deny".into(),
             credentials: Vec::new(),
             env: vec![("QUERY_KEY".into(), QUERY.into())],
+            envoy_env: Vec::new(),
             under: Vec::new(),
             disk: None,
             concurrency: 1,
@@ -112,6 +115,13 @@ impl Plan {
     /// A program that begins the broker, and becomes it.
     pub fn under<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
         self.under.extend(words.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Broker and Envoy live by this wall clock.
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.env.extend(clock.env());
+        self.envoy_env.extend(clock.env());
         self
     }
 
@@ -216,7 +226,8 @@ impl Plan {
         let machine = machine.on_this_machine(&config).expect("the parts of this machine");
         let mut bootstrap = envoy::bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
         (self.edit)(&mut bootstrap);
-        let envoy = Envoy::start(&bootstrap, Options { concurrency: self.concurrency, ..Options::default() }).await;
+        let options = Options { concurrency: self.concurrency, env: self.envoy_env, ..Options::default() };
+        let envoy = Envoy::start(&bootstrap, options).await;
         let proxy = envoy.addr(LISTENER).await;
         site.oracle.log("envoy", envoy.log_path());
         Stack { proxy, envoy, broker, config, site }

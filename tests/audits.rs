@@ -5,6 +5,8 @@
 mod backlog;
 #[path = "audits/chain.rs"]
 mod chain;
+#[path = "audits/durable.rs"]
+mod durable;
 #[path = "audits/records.rs"]
 mod records;
 #[path = "audits/survives.rs"]

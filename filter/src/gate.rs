@@ -64,6 +64,8 @@ impl HttpContext for Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("delete");
         self.shared.forget(self.id);
     }
 }

@@ -108,6 +108,8 @@ impl Context for Root {
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let config = host::buffer(Buffer::Configuration, size.min(MOST)).unwrap_or_default();
+        #[cfg(feature = "trap")]
+        crate::trap::spring_configured(&config);
         match serde_json::from_slice(&config) {
             Ok(plugin) => self.configure(plugin),
             Err(error) => {
@@ -136,6 +138,8 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("context_create");
         Some(match self.entry.as_ref()? {
             Entry::Gate { shared, .. } => Box::new(Gate::new(id, Rc::clone(shared))),
             Entry::Judge { limit } => Box::new(Judge::new(*limit)),

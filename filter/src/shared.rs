@@ -215,8 +215,9 @@ impl Shared {
         }
     }
 
-    /// Without a route guard, the route that stands now is the one that will be taken (`doctor`
-    /// refuses routes that match on what is injected): it must lead to the cluster decided on.
+    /// Without a route guard, the route that stands now is the one that will be taken, unless one
+    /// looks at what is injected (`doctor` refuses those, and the assertion behind the gate holds
+    /// them): it must lead to the cluster decided on.
     fn check_cluster(&self, grant: &Grant) -> Result<(), Reason> {
         if self.guarded {
             return Ok(());
@@ -353,9 +354,10 @@ fn response_code() -> u16 {
     status.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// Whether Envoy's route guard answered, rather than an upstream.
+/// Whether Envoy's route guard answered, or the assertion behind the gate, rather than an upstream.
 fn was_turned_away() -> bool {
-    host::property("response\0code_details").ok().flatten().is_some_and(|details| details == b"direct_response")
+    let details = host::property("response\0code_details").ok().flatten().unwrap_or_default();
+    details == b"direct_response" || details.starts_with(b"rbac_access_denied")
 }
 
 fn unix_millis() -> u64 {

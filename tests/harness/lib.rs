@@ -7,6 +7,8 @@
 pub mod agent;
 pub mod attache;
 pub mod ca;
+pub mod clock;
+pub mod disk;
 pub mod envoy;
 pub mod fake_broker;
 pub mod fields;

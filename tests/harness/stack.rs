@@ -14,6 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::attache::Attache;
+use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::envoy::{Envoy, Options};
 use crate::fake_broker::{FakeBroker, Grant};
 use crate::oracle::Evidence;
@@ -49,6 +51,9 @@ pub struct Plan {
     missing: String,
     credentials: Vec<Extra>,
     env: Vec<(String, String)>,
+    envoy_env: Vec<(String, String)>,
+    under: Vec<String>,
+    disk: Option<u64>,
     /// Envoy's worker threads.
     pub concurrency: u32,
     /// The filter's module.
@@ -96,6 +101,9 @@ impl Default for Plan {
             missing: "deny".into(),
             credentials: Vec::new(),
             env: vec![("QUERY_KEY".into(), QUERY.into())],
+            envoy_env: Vec::new(),
+            under: Vec::new(),
+            disk: None,
             concurrency: 1,
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
@@ -136,6 +144,25 @@ impl Plan {
         self
     }
 
+    /// A program that begins the broker, and becomes it.
+    pub fn under<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        self.under.extend(words.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Broker and Envoy live by this wall clock.
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.env.extend(clock.env());
+        self.envoy_env.extend(clock.env());
+        self
+    }
+
+    /// The state directory on a disk of its own, of so many bytes: for root alone.
+    pub fn disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
+        self
+    }
+
     /// `missing_placeholder` of the custom credential.
     pub fn missing_placeholder(mut self, what: &str) -> Self {
         self.missing = what.into();
@@ -162,11 +189,11 @@ impl Plan {
 
     /// Starts everything, with the real broker.
     pub async fn start(self) -> Stack<Attache> {
-        let site = Site::new(None, &self.credentials).await;
+        let site = Site::new(None, &self.credentials, self.disk).await;
         let data_plane = SocketAddr::from(([127, 0, 0, 1], util::free_port()));
         let config = self.write(&site, data_plane);
         let env: Vec<_> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let broker = Attache::serve(&site.config_path(), &env).await;
+        let broker = Attache::serve_under(&self.under, &site.config_path(), &env).await;
         site.oracle.evidence(broker.evidence());
         self.finish(site, broker, config).await
     }
@@ -181,7 +208,7 @@ impl Plan {
     /// told how to behave.
     pub async fn start_with_fake_after(self, tell: impl FnOnce(&FakeBroker)) -> Stack<FakeBroker> {
         let fake = FakeBroker::start().await;
-        let site = Site::new(Some(fake.audit_path()), &self.credentials).await;
+        let site = Site::new(Some(fake.audit_path()), &self.credentials, self.disk).await;
         // Its records say for which evidence it granted; nothing else is known.
         site.oracle.evidence(&Evidence::default());
         let config = self.write(&site, fake.addr());
@@ -238,7 +265,8 @@ impl Plan {
         let machine = machine.on_this_machine(&config).expect("the parts of this machine");
         let mut bootstrap = envoy::bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
         (self.edit)(&mut bootstrap);
-        let envoy = Envoy::start(&bootstrap, Options { concurrency: self.concurrency, ..Options::default() }).await;
+        let options = Options { concurrency: self.concurrency, env: self.envoy_env, ..Options::default() };
+        let envoy = Envoy::start(&bootstrap, options).await;
         let proxy = envoy.addr(LISTENER).await;
         site.oracle.log("envoy", envoy.log_path());
         Stack { proxy, envoy, broker, config, site }
@@ -250,6 +278,8 @@ const SDS: &str = r#"{"resources":[{"@type":"type.googleapis.com/envoy.extension
 
 /// The upstream, its CA, the directory and the oracle.
 pub struct Site {
+    // Before the directory: it is unmounted first.
+    _disk: Option<Disk>,
     /// Everything written for this stack.
     pub dir: TempDir,
     /// Who signs the upstream's certificate.
@@ -263,8 +293,9 @@ pub struct Site {
 }
 
 impl Site {
-    async fn new(audit: Option<PathBuf>, credentials: &[Extra]) -> Self {
+    async fn new(audit: Option<PathBuf>, credentials: &[Extra], disk: Option<u64>) -> Self {
         let dir = util::temp_dir();
+        let _disk = disk.map(|bytes| Disk::at(&dir.path().join("state"), bytes));
         let ca = Ca::new();
         let mut known = vec![("github", GITHUB), ("custom", CUSTOM), ("query", QUERY)];
         known.extend(credentials.iter().map(|extra| (extra.name.as_str(), extra.secret.as_str())));
@@ -283,7 +314,7 @@ impl Site {
         for extra in credentials {
             extra.variables().into_iter().for_each(|variable| oracle.exports(&extra.name, variable));
         }
-        Self { dir, ca, upstream, secrets, oracle }
+        Self { _disk, dir, ca, upstream, secrets, oracle }
     }
 
     /// The config file.

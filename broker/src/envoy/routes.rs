@@ -12,7 +12,7 @@ use attache_core::refusal::Reason;
 use serde_json::{Value, json};
 
 /// The filter-state key of the verdict, and how its JSON begins.
-const VERDICT: &str = "wasm.attache";
+pub(super) const VERDICT: &str = "wasm.attache";
 
 /// The route table: each destination under its authorities and under a prefix of the gateway.
 pub(super) fn gateway(policy: &Spec) -> Value {
@@ -109,7 +109,7 @@ fn literal(text: &str) -> String {
 
 /// How the verdict of a request to this cluster begins. Cluster names need no escapes: they are
 /// made of a host and a port.
-fn verdict_for(cluster: &str) -> String {
+pub(super) fn verdict_for(cluster: &str) -> String {
     format!("{{\"cluster\":\"{cluster}\"")
 }
 
@@ -120,7 +120,6 @@ fn sent_authority(destination: &DestinationSpec) -> &str {
 }
 
 fn refusal(name: &str, prefix: &str, reason: Reason) -> Value {
-    let header = |key: &str, value: &str| json!({"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"});
     json!({
         "name": name,
         "match": {"prefix": prefix},
@@ -130,4 +129,9 @@ fn refusal(name: &str, prefix: &str, reason: Reason) -> Value {
             header("x-attache-reason", reason.as_str()),
         ],
     })
+}
+
+/// A header of an answer.
+pub(super) fn header(key: &str, value: &str) -> Value {
+    json!({"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"})
 }

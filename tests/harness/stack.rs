@@ -41,6 +41,7 @@ pub struct Plan {
     env: Vec<(String, String)>,
     /// Envoy's worker threads.
     pub concurrency: u32,
+    data_plane: Option<SocketAddr>,
     /// The filter's module.
     pub filter: PathBuf,
     edit: Box<dyn FnOnce(&mut Value) + Send>,
@@ -65,6 +66,7 @@ impl Default for Plan {
             credentials: Vec::new(),
             env: vec![("QUERY_KEY".into(), QUERY.into())],
             concurrency: 1,
+            data_plane: None,
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
         }
@@ -116,6 +118,12 @@ impl Plan {
         self
     }
 
+    /// A TCP port for the filters' door, in place of the socket in the state directory.
+    pub fn data_plane(mut self, address: SocketAddr) -> Self {
+        self.data_plane = Some(address);
+        self
+    }
+
     /// The build of the filter that a request can make trap.
     pub fn with_traps(mut self) -> Self {
         self.filter = util::filter_trap_wasm();
@@ -131,8 +139,7 @@ impl Plan {
     /// Starts everything, with the real broker.
     pub async fn start(self) -> Stack<Attache> {
         let site = Site::new(&[], &self.credentials).await;
-        let data_plane = SocketAddr::from(([127, 0, 0, 1], util::free_port()));
-        let config = self.write(&site, data_plane);
+        let config = self.write(&site, self.data_plane);
         let env: Vec<_> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let broker = Attache::serve(&site.config_path(), &env).await;
         self.finish(site, broker, config).await
@@ -149,7 +156,7 @@ impl Plan {
     pub async fn start_with_fake_after(self, tell: impl FnOnce(&FakeBroker)) -> Stack<FakeBroker> {
         let fake = FakeBroker::start().await;
         let site = Site::new(&[("fake", fake.audit_path())], &self.credentials).await;
-        let config = self.write(&site, fake.addr());
+        let config = self.write(&site, Some(fake.addr()));
         fake.policy(serde_json::to_value(config.policy()).expect("a policy is JSON"));
         fake.grant(Grant::header("github", "authorization", &format!("Bearer {GITHUB}")));
         tell(&fake);
@@ -159,16 +166,17 @@ impl Plan {
         self.finish(site, fake, config).await
     }
 
-    fn write(&self, site: &Site, data_plane: SocketAddr) -> Config {
+    fn write(&self, site: &Site, data_plane: Option<SocketAddr>) -> Config {
         let Self { sessions, limits, extra, missing, credentials, .. } = self;
         let dial = format!("{{address: '{}', ca_file: {}}}", site.upstream.addr(), site.ca.pem_path().display());
         let more =
             credentials.iter().map(|Extra { name, yaml, .. }| format!("  {name}: {}\n", yaml.replace("DIAL", &dial)));
         let more: String = more.collect();
+        let data_plane = data_plane.map(|at| format!(", data_plane: '{at}'")).unwrap_or_default();
         let limits = if limits.is_empty() { String::new() } else { format!("limits:\n{limits}") };
         let yaml = format!(
             "state_dir: state\n\
-             listen: {{proxy: '127.0.0.1:0', data_plane: '{data_plane}'}}\n\
+             listen: {{proxy: '127.0.0.1:0'{data_plane}}}\n\
              credentials:\n\
              \x20 github:\n    preset: github\n    destinations:\n\
              \x20     - {{host: api.github.com, upstream: {dial}}}\n\

@@ -4,7 +4,8 @@
 
 use crate::time::Millis;
 use crate::wire::EvidenceDigests;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::rc::Rc;
 
 /// Most callouts for grants in the air; further questions queue, first come, first served. Four
@@ -62,14 +63,16 @@ pub(super) struct Late {
 #[derive(Default)]
 pub(super) struct Flights {
     by_key: HashMap<Key, Flight>,
-    /// What is to be sent, oldest first; some may be gone.
+    /// What is to be sent, oldest first; some may be gone. As what is in the air is given up in time,
+    /// the queue moves on, and holds no more than comes in that time.
     queue: VecDeque<Key>,
     /// What was sent, with its nonce, oldest first; some may have landed.
     air: VecDeque<(Millis, Key, String)>,
     in_air: usize,
-    /// For what each held request waits, and since when; and the same by time.
+    /// For what each held request waits, and since when.
     waiting: HashMap<u32, (Millis, Key)>,
-    by_time: BTreeSet<(Millis, u32)>,
+    /// The same by time; some may have left.
+    by_time: BinaryHeap<Reverse<(Millis, u32)>>,
 }
 
 impl Flight {
@@ -90,17 +93,13 @@ impl Flights {
             Some(Waiter { context, since }) => {
                 flight.waiters.push(context);
                 flight.waiting += 1;
-                self.by_time.insert((since, context));
+                self.by_time.push(Reverse((since, context)));
                 self.waiting.insert(context, (since, key));
             }
         }
     }
 
     fn begin(&mut self, key: Key, flight: Flight) -> Key {
-        // Now and then, so that questions which nobody asks any more take no room.
-        if self.queue.len() > 2 * self.by_key.len() + MOST_IN_AIR {
-            self.queue.retain(|key| self.by_key.contains_key(key));
-        }
         self.queue.push_back(Rc::clone(&key));
         self.by_key.insert(Rc::clone(&key), flight);
         key
@@ -129,9 +128,6 @@ impl Flights {
         let Some(flight) = self.by_key.get_mut(key) else { return };
         flight.sent = Some((nonce.to_owned(), now));
         self.in_air += 1;
-        if self.air.len() > 2 * self.in_air + MOST_IN_AIR {
-            self.air.retain(|(_, key, nonce)| self.by_key.get(key).is_some_and(|flight| flight.was_sent_as(nonce)));
-        }
         self.air.push_back((now, Rc::clone(key), nonce.to_owned()));
     }
 
@@ -148,9 +144,8 @@ impl Flights {
 
     /// Whether this context waits for this question; it does so no more.
     fn is_here(&mut self, context: u32, key: &[u8]) -> bool {
-        let Some((since, _)) = self.waiting.get(&context).filter(|(_, own)| **own == *key) else { return false };
-        self.by_time.remove(&(*since, context));
-        self.waiting.remove(&context).is_some()
+        let here = self.waiting.get(&context).is_some_and(|(_, own)| **own == *key);
+        here && self.waiting.remove(&context).is_some()
     }
 
     /// Flights sent before `deadline` that nobody answered.
@@ -169,7 +164,13 @@ impl Flights {
     /// Takes out those who have waited since `deadline` or longer, in whichever flights.
     pub fn take_late(&mut self, deadline: Millis) -> Late {
         let mut late = Late::default();
-        while let Some((_, context)) = self.by_time.first().copied().filter(|(since, _)| *since <= deadline) {
+        while let Some(Reverse((since, context))) =
+            self.by_time.peek().copied().filter(|Reverse((t, _))| *t <= deadline)
+        {
+            self.by_time.pop();
+            if self.waiting.get(&context).is_none_or(|(own, _)| *own != since) {
+                continue;
+            }
             match self.leave(context) {
                 true => late.unasked.push(context),
                 false => late.unanswered.push(context),
@@ -181,8 +182,7 @@ impl Flights {
     /// A context that is gone waits no more. Says whether its question was still to be sent; one that
     /// nobody else waits for no longer is.
     pub fn leave(&mut self, context: u32) -> bool {
-        let Some((since, key)) = self.waiting.remove(&context) else { return false };
-        self.by_time.remove(&(since, context));
+        let Some((_, key)) = self.waiting.remove(&context) else { return false };
         let Some(flight) = self.by_key.get_mut(&key) else { return false };
         flight.waiting = flight.waiting.saturating_sub(1);
         let queued = flight.sent.is_none();
@@ -192,10 +192,9 @@ impl Flights {
         queued
     }
 
-    /// Ends every flight; returns who waited, those first who have waited longest.
+    /// Ends every flight; returns who waited.
     pub fn take_all(&mut self) -> Vec<u32> {
-        let Self { by_time, .. } = std::mem::take(self);
-        by_time.into_iter().map(|(_, context)| context).collect()
+        std::mem::take(self).waiting.into_keys().collect()
     }
 
     /// Whatever is under way must be asked again.

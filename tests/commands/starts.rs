@@ -171,8 +171,7 @@ async fn what_is_missing_or_taken_is_said() {
         path
     };
     let proxy = written("proxy.yaml", GOOD.replace("proxy: '127.0.0.1:0'", &format!("proxy: '127.0.0.1:{port}'")));
-    let door =
-        written("door.yaml", GOOD.replace("data_plane: '127.0.0.1:0'", &format!("data_plane: '127.0.0.1:{port}'")));
+    let door = written("door.yaml", GOOD.replace("proxy: '127.0.0.1:0'", &format!("data_plane: '127.0.0.1:{port}'")));
     let empty = written("empty.yaml", "state_dir: state\n".into());
     let garbage = written("garbage.wasm", "no module".into()).display().to_string();
     let wrong_digest = "0".repeat(64);

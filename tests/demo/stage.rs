@@ -24,7 +24,7 @@ const OPENAI: &str = "sk-TheRealKeyThatNoAgentEverSees000000000000000000002";
 /// The hosts that the upstream plays.
 const HOSTS: [&str; 4] = ["api.github.com", "uploads.github.com", "github.com", "api.openai.com"];
 /// Variables of ours that are none of the secrets' and that the parts are found by.
-const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "ATTACHE_ENVOY", "ATTACHE_FILTER", "CARGO_TARGET_DIR"];
+const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "ATTACHE_ENVOY", "ATTACHE_FILTER"];
 
 /// Compiling the filter on a busy machine takes a while.
 const START: Duration = Duration::from_secs(60);
@@ -205,7 +205,7 @@ fn write_config(dir: &Path, upstream: &Upstream) {
     let github: Vec<String> = github.map(|host| format!("{{host: {host}, upstream: {dial}}}")).collect();
     let yaml = format!(
         "state_dir: state
-listen: {{proxy: '127.0.0.1:0', data_plane: '127.0.0.1:0'}}
+listen: {{proxy: '127.0.0.1:0'}}
 credentials:
   github: {{preset: github, destinations: [{}]}}
   openai: {{preset: openai, destinations: [{{host: api.openai.com, upstream: {dial}}}]}}

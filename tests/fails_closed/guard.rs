@@ -127,7 +127,10 @@ async fn without_the_judge_a_rule_about_a_body_refuses() {
     let plan = Plan::default().edit(|bootstrap| filters(bootstrap).retain(|filter| filter["name"] != JUDGE));
     let stack = plan.start().await;
     let batch = Spelled::get("github.com", "/o/r/info/lfs/objects/batch").method("POST");
-    let batch = batch.body(r#"{"operation":"download"}"#).bearer(&stack.placeholder("reader", "github"));
+    let batch = batch
+        .line("content-type", "application/json")
+        .body(r#"{"operation":"download"}"#)
+        .bearer(&stack.placeholder("reader", "github"));
     let answer = batch.over_h1(&stack.agent(), stack.proxy).await.expect("an answer");
     refusal::expect(&answer, Reason::BodyUnreadable);
     assert!(stack.upstream().requests().is_empty());

@@ -56,6 +56,7 @@ pub struct Plan {
     disk: Option<u64>,
     /// Envoy's worker threads.
     pub concurrency: u32,
+    data_plane: Option<SocketAddr>,
     /// The filter's module.
     pub filter: PathBuf,
     edit: Box<dyn FnOnce(&mut Value) + Send>,
@@ -105,6 +106,7 @@ impl Default for Plan {
             under: Vec::new(),
             disk: None,
             concurrency: 1,
+            data_plane: None,
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
         }
@@ -175,6 +177,12 @@ impl Plan {
         self
     }
 
+    /// A TCP port for the filters' door, in place of the socket in the state directory.
+    pub fn data_plane(mut self, address: SocketAddr) -> Self {
+        self.data_plane = Some(address);
+        self
+    }
+
     /// The build of the filter that a request can make trap.
     pub fn with_traps(mut self) -> Self {
         self.filter = util::filter_trap_wasm();
@@ -190,8 +198,7 @@ impl Plan {
     /// Starts everything, with the real broker.
     pub async fn start(self) -> Stack<Attache> {
         let site = Site::new(None, &self.credentials, self.disk).await;
-        let data_plane = SocketAddr::from(([127, 0, 0, 1], util::free_port()));
-        let config = self.write(&site, data_plane);
+        let config = self.write(&site, self.data_plane);
         let env: Vec<_> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let broker = Attache::serve_under(&self.under, &site.config_path(), &env).await;
         site.oracle.evidence(broker.evidence());
@@ -211,7 +218,7 @@ impl Plan {
         let site = Site::new(Some(fake.audit_path()), &self.credentials, self.disk).await;
         // Its records say for which evidence it granted; nothing else is known.
         site.oracle.evidence(&Evidence::default());
-        let config = self.write(&site, fake.addr());
+        let config = self.write(&site, Some(fake.addr()));
         fake.policy(serde_json::to_value(config.policy()).expect("a policy is JSON"));
         fake.grant(Grant::header("github", "authorization", &format!("Bearer {GITHUB}")));
         tell(&fake);
@@ -221,7 +228,7 @@ impl Plan {
         self.finish(site, fake, config).await
     }
 
-    fn write(&self, site: &Site, data_plane: SocketAddr) -> Config {
+    fn write(&self, site: &Site, data_plane: Option<SocketAddr>) -> Config {
         let Self { sessions, limits, extra, missing, credentials, .. } = self;
         let ca = site.ca.pem_path().display().to_string();
         let dial = |host: &str| format!("{{address: '{}', ca_file: {ca}}}", site.upstream.door(host));
@@ -231,10 +238,11 @@ impl Plan {
         });
         let more: String = more.collect();
         let [api, uploads, git, custom, query] = BOUND.map(|(_, host)| dial(host));
+        let data_plane = data_plane.map(|at| format!(", data_plane: '{at}'")).unwrap_or_default();
         let limits = if limits.is_empty() { String::new() } else { format!("limits:\n{limits}") };
         let yaml = format!(
             "state_dir: state\n\
-             listen: {{proxy: '127.0.0.1:0', data_plane: '{data_plane}'}}\n\
+             listen: {{proxy: '127.0.0.1:0'{data_plane}}}\n\
              credentials:\n\
              \x20 github:\n    preset: github\n    destinations:\n\
              \x20     - {{host: api.github.com, upstream: {api}}}\n\

@@ -45,6 +45,7 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
             "/v1\\x",
             "/v1/.;/x",
             "/v1/x%23",
+            "/v1/caf%E9/caf%C3%A9/%C0",
         ],
     );
     all(
@@ -90,6 +91,11 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
             "/v1/x%0d%0aHost:%20evil.test",
             "/v1/x%0a",
             "/v1/x%7f",
+            "/v1/%c0%ae%c0%ae/v2/x",
+            "/v1/%C0./v2/x",
+            "/v1/x%c0%afy",
+            "/v1/x%c1%9cy",
+            "/v1/x%e0%80%af",
             "/v1/%",
             "/v1/x%2",
             "/v1/%zz",

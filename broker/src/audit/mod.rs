@@ -69,7 +69,8 @@ impl AuditLog {
     }
 
     /// Appends a worker's records and waits until they are durable. Answers with the number of its
-    /// last durable record: records at or below it are skipped, those behind a hole are not taken.
+    /// last durable record: records at or below it are skipped, those behind a hole within them
+    /// are not taken, and a hole before them is recorded as a gap.
     pub async fn append_uses(&self, worker: String, records: Vec<UseRecord>) -> Result<u64, Unavailable> {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Uses { worker, records, done })?;

@@ -90,8 +90,9 @@ async fn a_worker_is_told_what_is_durable_and_nothing_stands_twice() {
     let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
     assert_eq!(ask(1, 3).await, Ok(3));
     assert_eq!(ask(2, 5).await, Ok(5), "what is there already is skipped");
-    assert_eq!(ask(7, 9).await, Ok(5), "what stands behind a hole is not taken");
-    assert_eq!(ask(1, 0).await, Ok(5), "an empty batch asks");
+    let torn = [6, 8].map(used).to_vec();
+    assert_eq!(log.append_uses("w1".into(), torn).await, Ok(6), "what stands behind a hole is not taken");
+    assert_eq!(ask(1, 0).await, Ok(6), "an empty batch asks");
     drop(log);
     let log = dir.open();
     let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
@@ -100,6 +101,24 @@ async fn a_worker_is_told_what_is_durable_and_nothing_stands_twice() {
     assert_eq!(seqs, [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(lines(&dir.path())[0]["path"], "/\u{e9}\u{7f}", "no query value");
     assert!(std::fs::read(dir.path()).unwrap().iter().all(|b| b.is_ascii_graphic() || b" \n".contains(b)));
+}
+
+/// Somebody else has acknowledged what never came here: another broker in our place, or a log that was
+/// set back.
+#[tokio::test]
+async fn a_worker_that_was_told_more_than_is_here_goes_on_after_a_gap() {
+    let dir = Dir::new();
+    let log = dir.open();
+    let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
+    assert_eq!(ask(1, 3).await, Ok(3));
+    assert_eq!(ask(9, 10).await, Ok(10), "it waits for this answer, and for no other");
+    assert_eq!(ask(9, 11).await, Ok(11), "and goes on without another gap");
+    drop(log);
+    let lines = lines(&dir.path());
+    let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["use", "use", "use", "gap", "use", "use", "use"]);
+    assert!(lines[3]["reason"].as_str().unwrap().contains("of worker w1 between its numbers 3 and 9"), "{}", lines[3]);
+    assert_eq!(intact(&dir.path()), 7);
 }
 
 #[tokio::test]

@@ -125,17 +125,23 @@ impl Writer {
         written
     }
 
-    /// Takes those of a worker's records that come next.
+    /// Takes those of a worker's records that come next. A worker sends its oldest one first, so what
+    /// is missing before a batch was acknowledged by somebody else, or lost here: it never comes, and the
+    /// worker, which waits for this batch, must not wait for ever.
     fn admit(&mut self, worker: &str, seen: Vec<UseRecord>, into: &mut Vec<Record>) {
-        for record in seen {
+        for (index, record) in seen.into_iter().enumerate() {
             let seq = record.seq;
             match self.numbering.judge(worker, seq) {
                 Verdict::Duplicate => continue,
-                Verdict::BehindHole => return,
+                Verdict::BehindHole if index > 0 => return,
                 Verdict::Next => {}
-                Verdict::FirstHeard => {
-                    let gap =
-                        self.own(gap(&format!("records of worker {worker} before its number {seq} are not known")));
+                Verdict::FirstHeard | Verdict::BehindHole => {
+                    let known = self.numbering.last(worker);
+                    let missing = match known {
+                        0 => format!("records of worker {worker} before its number {seq} are not known"),
+                        _ => format!("records of worker {worker} between its numbers {known} and {seq} are not known"),
+                    };
+                    let gap = self.own(gap(&missing));
                     self.numbering.note(BROKER, gap.seq);
                     into.push(gap);
                 }

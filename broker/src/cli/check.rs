@@ -57,10 +57,12 @@ fn describe(config: &Config) -> Value {
         "instance": config.instance,
         "state_dir": config.state_dir,
         "proxy": config.listen.proxy,
+        "data_plane": config.listen.data_plane.to_string(),
         "policy": config.policy().version,
         "unmatched": config.unmatched,
         "credentials": credentials.collect::<Vec<_>>(),
         "sessions": sessions.collect::<Vec<_>>(),
+        "warnings": config.listen.caution().into_iter().collect::<Vec<_>>(),
     })
 }
 
@@ -89,6 +91,9 @@ fn summary(config: &Config) -> String {
     if config.credentials.is_empty() {
         let presets = crate::config::presets::NAMES.join(", ");
         let _ = writeln!(out, "\nno credential: name some in a config, or set the variable of a preset ({presets})");
+    }
+    if let Some(caution) = config.listen.caution() {
+        let _ = writeln!(out, "\nwarning: {caution}");
     }
     out
 }

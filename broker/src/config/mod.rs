@@ -23,6 +23,7 @@ use attache_core::matching::host::Host;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::{AccessMode, AccessSpec, MissingPlaceholder, Unmatched};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,6 +62,16 @@ pub struct Listen {
     pub control: PathBuf,
 }
 
+impl Listen {
+    /// What is unwise about where filters call, in words for the operator.
+    pub fn caution(&self) -> Option<&'static str> {
+        matches!(self.data_plane, Endpoint::Tcp(_)).then_some(
+            "listen.data_plane is a TCP port: while the broker is away, whoever on this machine binds it is sent the \
+             data plane's token by Envoy, and can ask for grants with it; remove the line, or write unix:data-plane.sock",
+        )
+    }
+}
+
 /// A TCP address or a UNIX socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -68,6 +79,16 @@ pub enum Endpoint {
     Tcp(SocketAddr),
     /// The socket's path, absolute.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    /// As a config writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(address) => address.fmt(f),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// The audit log.

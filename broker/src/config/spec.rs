@@ -52,7 +52,7 @@ pub struct Spec {
 pub struct ListenSpec {
     /// Envoy's listener, where agents call (default `127.0.0.1:3030`).
     pub proxy: Option<ListenAddress>,
-    /// The broker's listener for filters: loopback or `unix:PATH` (default `127.0.0.1:3031`).
+    /// The broker's listener for filters: `unix:PATH` or loopback (default `unix:data-plane.sock`).
     pub data_plane: Option<DataPlane>,
     /// The operator's socket (default `unix:control.sock`, in the instance's directory).
     pub control: Option<Socket>,

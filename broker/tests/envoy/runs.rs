@@ -136,3 +136,28 @@ fn another_filter_than_the_pinned_one_does_not_run() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("--filter-sha256"), "{said}");
 }
+
+/// Who stands in a directory has not chosen what is in it: a checkout may hold anybody's Envoy.
+#[test]
+fn nothing_is_run_because_the_operator_stands_near_it() {
+    let (place, installed) = (Place::new(CONFIG), tempfile::tempdir().unwrap());
+    let attache = installed.path().join("attache");
+    std::fs::copy(env!("CARGO_BIN_EXE_attache"), &attache).unwrap();
+    let (envoy, ran) = (place.path(".venv/lib/python3.11/site-packages/envoy/_bin/envoy"), place.path("ran"));
+    std::fs::create_dir_all(envoy.parent().unwrap()).unwrap();
+    std::fs::write(&envoy, format!("#!/bin/sh\n: > {}\n", ran.display())).unwrap();
+    std::fs::set_permissions(&envoy, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::create_dir_all(place.path("target/filter")).unwrap();
+    std::fs::write(place.path("target/filter/attache_filter.wasm"), crate::module::EMPTY).unwrap();
+
+    let from_there = |args: &[&str]| {
+        let mut command = Command::new(&attache);
+        command.args(args).arg("--config").arg(place.path("attache.yaml")).current_dir(place.dir.path());
+        let output = command.env_clear().env("GITHUB_TOKEN", "ghp_real").env("PATH", "/nonexistent").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        crate::errors(&output)
+    };
+    assert!(from_there(&["up"]).contains("no Envoy found"));
+    assert!(from_there(&["envoy-config"]).contains("no filter found"));
+    assert!(!ran.exists());
+}

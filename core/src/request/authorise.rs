@@ -98,7 +98,7 @@ fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant) -> Option<V
     let injected = |name: &[u8]| grant.parameters().any(|(set, _)| query::resembles(name, set.as_bytes()));
     let auth = |name: &[u8]| injected(name) || AUTH_PARAMETERS.iter().any(|known| query::resembles(name, known));
     let written = asked.query.map(|q| q.of(bytes));
-    let stripped = written.is_some_and(|q| query::parameters(q).any(|p| auth(p.name)));
+    let stripped = written.is_some_and(|q| query::loose_parameters(q).any(|p| auth(p.name)));
     if !stripped && grant.parameters().next().is_none() {
         return None;
     }
@@ -108,9 +108,13 @@ fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant) -> Option<V
     let mut out = target.get(..path_len)?.to_vec();
     let mut separator = b'?';
     for parameter in kept {
-        out.push(separator);
-        out.extend_from_slice(parameter.text);
-        separator = b'&';
+        // To a server that splits at `;` too, each piece is a parameter.
+        for piece in query::pieces(parameter.text).filter(|piece| !auth(piece.name)) {
+            out.push(separator);
+            out.extend_from_slice(piece.text);
+            separator = b';';
+        }
+        separator = if separator == b'?' { b'?' } else { b'&' };
     }
     for (name, value) in grant.parameters() {
         out.push(separator);

@@ -3,7 +3,7 @@
 use super::{Grant, Worker, grant};
 use crate::audit::escape_into;
 use crate::refusal::Reason;
-use crate::request::{Asked, Snapshot, Way};
+use crate::request::{Asked, Snapshot};
 use std::rc::Rc;
 
 /// Most bytes of one text in a record: Envoy lets a path of 60 kB through, and no reader wants it.
@@ -49,7 +49,6 @@ impl Worker {
         if !forwarded && !self.backlog.admits_refusal() {
             return;
         }
-        let policy = self.policy();
         let is_use = matches!(report.outcome, Outcome::Forwarded(_));
         let write = |out: &mut String, seq| {
             let (kind, decision, reason) = match report.outcome {
@@ -72,10 +71,8 @@ impl Worker {
                 Outcome::Forwarded(grant) | Outcome::Refused(_, Some(grant)) => out.push_str(&grant.record_members),
                 _ => {
                     grant::member(out, "evidence", report.asked.map_or("none", |a| a.evidence.word()));
-                    if let Some(Way::Managed(index) | Way::Unclaimed(index)) = report.asked.map(|a| a.way)
-                        && let Some(destination) = policy.destination(index)
-                    {
-                        grant::member(out, "destination", &destination.id);
+                    if let Some(destination) = report.asked.and_then(|asked| asked.destination.as_deref()) {
+                        grant::member(out, "destination", destination);
                     }
                 }
             }

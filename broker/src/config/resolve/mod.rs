@@ -20,7 +20,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3030);
-const DATA_PLANE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3031);
+/// In the instance's own directory, where nobody else can bind it while the broker is away.
+const DATA_PLANE: &str = "data-plane.sock";
 /// `sun_path` of unix(7) without its final NUL, in bytes.
 const LONGEST_SOCKET: usize = 107;
 const KIB: u64 = 1 << 10;
@@ -109,9 +110,9 @@ fn state_dir(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> PathB
 
 fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Listen {
     let data_plane = match &spec.data_plane {
-        None => Endpoint::Tcp(DATA_PLANE),
         Some(DataPlane(Ok(address))) => Endpoint::Tcp(*address),
         Some(DataPlane(Err(path))) => Endpoint::Unix(socket(path, state_dir, "listen.data_plane", problems)),
+        None => Endpoint::Unix(socket(Path::new(DATA_PLANE), state_dir, "listen.data_plane", problems)),
     };
     let control = spec.control.as_ref().map_or(Path::new("control.sock"), |socket| &socket.0);
     Listen {

@@ -11,7 +11,7 @@ WASM := $(TARGET)/wasm32-wasip1/wasm
 FILTER := $(TARGET)/filter/attache_filter.wasm
 TRAP := $(TARGET)/filter/attache_filter_trap.wasm
 PACK := $(TARGET)/debug/attache-filter-pack
-WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') Cargo.toml Cargo.lock core/Cargo.toml filter/Cargo.toml filter/pack/Cargo.toml rust-toolchain.toml
+WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') Cargo.toml Cargo.lock .cargo/config.toml core/Cargo.toml filter/Cargo.toml filter/pack/Cargo.toml rust-toolchain.toml
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:

@@ -226,6 +226,7 @@ fn a_record_names_the_destination_that_was_asked_for_whatever_the_policy_is_by_t
         snapshot: &snapshot,
         asked: Some(&asked),
         outcome: &Outcome::Passed,
+        cut: None,
         at_ms: 0,
         duration_ms: 0,
         response_code: 200,

@@ -5,7 +5,7 @@
 
 use crate::audit::{AuditLog, Kind, Record, Unavailable};
 use crate::changes::{Applied, Feed, Scope};
-use crate::clock::Now;
+use crate::clock::{Now, rfc3339};
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// How long giving more rights waits for the workers: nobody is harmed by a late one.
 const BRIEF: Duration = Duration::from_secs(1);
+
+/// How often the end of an elevation is told to a log, or a database, that cannot be written.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why an operator's wish was not done, or not wholly.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,8 @@ impl Operator {
         let now = Now::read();
         let change = self.sessions.change().await;
         let session = self.sessions.live(name, now)?;
-        let record = record(Kind::Mode, "set", &Session { access_mode: mode, ..(*session).clone() }, now);
+        let set = Session { access_mode: mode, elevated_until: None, ..(*session).clone() };
+        let record = record(Kind::Mode, "set", &set, now);
         match mode {
             AccessMode::ReadOnly => {
                 let stored = change.set_access_mode(&session, mode).await;
@@ -75,8 +79,40 @@ impl Operator {
                 self.audit.append(record).await?;
                 let session = change.set_access_mode(&session, mode).await?;
                 drop(change);
-                let cursor = self.feed.publish(Scope::Session(&session.id));
-                Ok(Done { session, applied: self.feed.applied(cursor, BRIEF).await, recorded: true })
+                Ok(self.given(session).await)
+            }
+        }
+    }
+
+    /// Lets a read-only session read and write for a time. [`Self::revert`] ends it.
+    pub async fn elevate(&self, name: &Name, length: Duration) -> Result<Done, OperatorError> {
+        let now = Now::read();
+        let change = self.sessions.change().await;
+        let elevated = Sessions::elevated(&*self.sessions.live(name, now)?, length, now)?;
+        self.audit.append(elevation("elevate", &elevated, now)).await?;
+        let session = change.elevate(elevated).await?;
+        drop(change);
+        Ok(self.given(session).await)
+    }
+
+    /// Ends elevations when their time is over, for ever. The sessions themselves end them, and no
+    /// lease outlives one: what is left is to tell the workers, the audit log and the database.
+    pub async fn revert(&self) {
+        loop {
+            let over = self.sessions.over().await;
+            let told = over.iter().map(|session| self.feed.publish(Scope::Session(&session.id))).max();
+            let applied = self.feed.applied(told.unwrap_or_default(), self.stale_after).await;
+            for session in over {
+                let Applied { applied, total, took_ms, .. } = applied;
+                tracing::info!(session = %session.name, applied, total, took_ms, "an elevation is over");
+                // On record first: who dies in between does it once more, and never leaves it out.
+                while self.audit.append(elevation("revert", &session, Now::read())).await.is_err() {
+                    tokio::time::sleep(RETRY).await;
+                }
+                while let Err(error) = self.sessions.change().await.settle(&session).await {
+                    tracing::warn!(session = %session.name, %error, "the end of an elevation is not stored");
+                    tokio::time::sleep(RETRY).await;
+                }
             }
         }
     }
@@ -91,6 +127,13 @@ impl Operator {
         self.taken_away(stored, &session.id, record(Kind::Revoke, "end", &session, now)).await
     }
 
+    /// Tells the workers of more rights.
+    async fn given(&self, session: Arc<Session>) -> Done {
+        let cursor = self.feed.publish(Scope::Session(&session.id));
+        let (applied, ()) = tokio::join!(self.feed.applied(cursor, BRIEF), self.feed.written(cursor, BRIEF));
+        Done { session, applied, recorded: true }
+    }
+
     /// Tells the workers, whether or not the change could be stored, and waits for them.
     async fn taken_away(
         &self,
@@ -99,7 +142,11 @@ impl Operator {
         record: Record,
     ) -> Result<Done, OperatorError> {
         let cursor = self.feed.publish(Scope::Session(session_id));
-        let (applied, recorded) = tokio::join!(self.feed.applied(cursor, self.stale_after), self.audit.append(record));
+        let (applied, recorded, ()) = tokio::join!(
+            self.feed.applied(cursor, self.stale_after),
+            self.audit.append(record),
+            self.feed.written(cursor, BRIEF),
+        );
         Ok(Done { session: stored?, applied, recorded: recorded.is_ok() })
     }
 }
@@ -110,7 +157,13 @@ pub fn record(kind: Kind, decision: &str, session: &Session, now: Now) -> Record
         session_id: Some(session.id.clone()),
         session: Some(session.name.clone()),
         decision: Some(decision.into()),
-        access_mode: Some(session.access_mode),
+        access_mode: Some(session.mode(now)),
         ..Record::new(kind, now.wall_ms)
     }
+}
+
+/// The record of an elevation, or of its end.
+fn elevation(decision: &str, session: &Session, now: Now) -> Record {
+    let until = session.elevated_until.map(|until| format!("until {}", rfc3339(until.wall_ms)));
+    Record { reason: until, ..record(Kind::Mode, decision, session, now) }
 }

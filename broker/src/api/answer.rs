@@ -57,10 +57,13 @@ impl ApiError {
             ApiError::Audit(_) | ApiError::Workers(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Session(error) => match error {
                 SessionError::Unknown(_) => StatusCode::NOT_FOUND,
-                SessionError::Declared(_) | SessionError::NameTaken(_) => StatusCode::CONFLICT,
-                SessionError::NoSuchCredential(_) | SessionError::NoCredential | SessionError::NoTime => {
-                    StatusCode::BAD_REQUEST
+                SessionError::Declared(_) | SessionError::NameTaken(_) | SessionError::NothingToElevate(_) => {
+                    StatusCode::CONFLICT
                 }
+                SessionError::NoSuchCredential(_)
+                | SessionError::NoCredential
+                | SessionError::NoTime
+                | SessionError::NoElevation => StatusCode::BAD_REQUEST,
                 SessionError::Store(_) | SessionError::NoRandomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
         }

@@ -1,10 +1,12 @@
 //! Sessions: who may use what, until when.
 //!
-//! Placeholders and session tokens are derived from the instance key and a session's id, known in
-//! memory by their SHA-256 alone, and stored nowhere. A session that has ended stays known for a
-//! while, so that its placeholder is told apart from one that never was.
+//! Placeholders and session tokens are derived from the instance key and a session's id, and known by
+//! their SHA-256 alone: in memory all of them, in the store those that were given out. A session that
+//! has ended stays known for a while, and what was given out of it for ever, so that its placeholder
+//! is told apart from one that never was.
 
 mod declared;
+mod elevation;
 mod index;
 mod session;
 
@@ -15,6 +17,7 @@ use crate::config::Config;
 use crate::random::NoRandomness;
 use crate::state_dir::InstanceKey;
 use crate::store::{SessionRow, Store, StoreError};
+use attache_core::digest::Digest;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::AccessMode;
@@ -24,7 +27,7 @@ use index::Index;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 /// How long a session that is over stays known.
 const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
@@ -61,6 +64,14 @@ pub enum SessionError {
     /// A lifetime of nothing.
     #[error("a session must live for some time")]
     NoTime,
+    /// An elevation of what may write already.
+    #[error(
+        "session {0} may read and write already, for as long as it lives: set it to read-only, then elevate it for a time"
+    )]
+    NothingToElevate(Name),
+    /// An elevation for no time.
+    #[error("a session is elevated for some time, a year at most")]
+    NoElevation,
     /// The change could not be saved. Where it takes rights away, it is in force all the same, until a restart.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,8 +109,10 @@ pub struct Sessions {
     shapes: BTreeMap<Name, Shape>,
     declared: BTreeSet<Name>,
     index: RwLock<Index>,
-    store: Store,
+    store: Arc<Store>,
     changing: Mutex<()>,
+    /// Told when a session is elevated.
+    elevated: Notify,
 }
 
 impl Sessions {
@@ -108,7 +121,7 @@ impl Sessions {
     pub async fn load(
         config: &Config,
         key: Arc<InstanceKey>,
-        store: Store,
+        store: impl Into<Arc<Store>>,
         now: Now,
     ) -> Result<(Self, Vec<Session>), SessionError> {
         let shapes = config.credentials.iter().map(|c| (c.name.clone(), c.placeholder.clone())).collect();
@@ -117,8 +130,9 @@ impl Sessions {
             shapes,
             declared: config.sessions.iter().map(|session| session.name.clone()).collect(),
             index: RwLock::default(),
-            store,
+            store: store.into(),
             changing: Mutex::default(),
+            elevated: Notify::new(),
         };
         sessions.forget(now).await?;
         let rows = sessions.store.sessions().await?;
@@ -173,6 +187,7 @@ impl Sessions {
             name: new.name,
             credentials: credentials.into_iter().collect(),
             access_mode: new.access_mode,
+            elevated_until: None,
             created_ms: now.wall_ms,
             expires: new.ttl.map(|ttl| now.plus(ttl)),
             ended_ms: None,
@@ -203,6 +218,28 @@ impl Sessions {
         Some(self.key.mint(shape, &session.id, credential.as_str()))
     }
 
+    /// Notes that the placeholders and the token of a session are given out. Until this returns
+    /// they must not be.
+    pub async fn note_given(&self, session: &Session, now: Now) -> Result<(), StoreError> {
+        let mine = session
+            .credentials
+            .iter()
+            .filter_map(|credential| Some((self.placeholder(session, credential)?, Some(credential.clone()))));
+        let given = mine.chain([(self.token(session), None)]);
+        let digests: Vec<_> = given.map(|(text, credential)| (Digest::of(text.as_bytes()), credential)).collect();
+        self.store.note_given(&session.id, &digests, now.wall_ms).await
+    }
+
+    /// Why nobody knows this evidence: it was given out once, by a session that is forgotten, or never.
+    pub async fn unknown(&self, evidence: &EvidenceDigests) -> Reason {
+        for digest in evidence.placeholder.iter().chain(&evidence.session_token) {
+            if self.store.was_given(digest).await.unwrap_or(false) {
+                return Reason::SessionExpired;
+            }
+        }
+        Reason::PlaceholderUnknown
+    }
+
     /// The token of a session.
     pub fn token(&self, session: &Session) -> String {
         self.key.mint(&token_shape(), &session.id, TOKEN_PART)
@@ -212,7 +249,8 @@ impl Sessions {
     pub async fn forget(&self, now: Now) -> Result<(), StoreError> {
         let before_ms = now.wall_ms.saturating_sub(crate::clock::millis(REMEMBERED));
         self.index.write().unwrap_or_else(PoisonError::into_inner).forget(before_ms);
-        self.store.forget(before_ms).await
+        self.store.forget(before_ms).await?;
+        self.store.forget_history(before_ms).await
     }
 
     /// Forgets, over and over.
@@ -274,12 +312,13 @@ impl Change<'_> {
     }
 
     /// Sets a session's access mode, in force when this returns, stored as well if it returns `Ok`.
+    /// An elevation is over with it.
     pub async fn set_access_mode(
         &self,
         session: &Session,
         access_mode: AccessMode,
     ) -> Result<Arc<Session>, SessionError> {
-        self.replace(Session { access_mode, ..session.clone() }).await
+        self.replace(Session { access_mode, elevated_until: None, ..session.clone() }).await
     }
 
     /// Ends a session, in force when this returns, stored as well if it returns `Ok`.

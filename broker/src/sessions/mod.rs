@@ -230,14 +230,16 @@ impl Sessions {
         self.store.note_given(&session.id, &digests, now.wall_ms).await
     }
 
-    /// Why nobody knows this evidence: it was given out once, by a session that is forgotten, or never.
+    /// Why nobody knows this evidence: all that is not known was given out once, by sessions that are
+    /// forgotten, or some of it never was.
     pub async fn unknown(&self, evidence: &EvidenceDigests) -> Reason {
         for digest in evidence.placeholder.iter().chain(&evidence.session_token) {
-            if self.store.was_given(digest).await.unwrap_or(false) {
-                return Reason::SessionExpired;
+            let known = self.index.read().unwrap_or_else(PoisonError::into_inner).holder(digest).is_some();
+            if !known && !self.store.was_given(digest).await.unwrap_or(false) {
+                return Reason::PlaceholderUnknown;
             }
         }
-        Reason::PlaceholderUnknown
+        Reason::SessionExpired
     }
 
     /// The token of a session.

@@ -4,8 +4,12 @@
 mod authenticates;
 mod commands;
 mod decides;
+mod elevates;
+mod instances;
+mod killed;
 mod operates;
 mod records;
+mod remembers;
 mod revokes;
 mod survives;
 mod world;

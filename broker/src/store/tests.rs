@@ -123,7 +123,7 @@ async fn history_is_kept_and_forgotten_by_age() {
     };
     store.note_workers(&[worker("a", 20), worker("b", 30)]).await.unwrap();
     let again = WorkerRow { first_seen_ms: 99, acked: 2, ..worker("a", 40) };
-    store.note_workers(&[again.clone()]).await.unwrap();
+    store.note_workers(std::slice::from_ref(&again)).await.unwrap();
     assert_eq!(store.workers().await.unwrap(), [WorkerRow { first_seen_ms: 10, ..again }, worker("b", 30)]);
 
     let change =

@@ -11,5 +11,6 @@ mod operates;
 mod records;
 mod remembers;
 mod revokes;
+mod shapes;
 mod survives;
 mod world;

@@ -93,6 +93,13 @@ pub struct Applied {
     pub waiting: Vec<String>,
 }
 
+impl std::fmt::Display for Applied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "applied on {}/{} workers in {} ms", self.applied, self.total, self.took_ms)?;
+        if self.waiting.is_empty() { Ok(()) } else { write!(f, "\nnot heard from: {}", self.waiting.join(", ")) }
+    }
+}
+
 /// A feed with [`MOST_WORKERS`] workers takes no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many workers poll this instance")]

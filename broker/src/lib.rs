@@ -138,6 +138,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let data_plane = DataPlane::new(state_dir.token().clone(), &policy, grants, feed.clone(), audit.clone(), health());
     let operator = Arc::new(Operator {
         sessions: sessions.clone(),
+        leases: leases.clone(),
         feed: feed.clone(),
         audit: audit.clone(),
         stale_after: config.limits.stale_after,

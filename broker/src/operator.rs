@@ -1,4 +1,4 @@
-//! What an operator does to sessions: recorded, stored, in force, and told to every worker.
+//! What an operator does to sessions and credentials: recorded, stored, in force, and told to every worker.
 //!
 //! More rights are given only after the record of it is durable. Rights are taken away whatever the
 //! disk says: first in memory and at the workers, then on record.
@@ -6,6 +6,7 @@
 use crate::audit::{AuditLog, Kind, Record, Unavailable};
 use crate::changes::{Applied, Feed, Scope};
 use crate::clock::{Now, rfc3339};
+use crate::leases::{Leases, Standing};
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -44,6 +45,8 @@ pub struct Done {
 pub struct Operator {
     /// The sessions.
     pub sessions: Arc<Sessions>,
+    /// The credentials.
+    pub leases: Arc<Leases>,
     /// Tells the workers.
     pub feed: Arc<Feed>,
     /// The record.
@@ -82,6 +85,13 @@ impl Operator {
                 Ok(self.given(session).await)
             }
         }
+    }
+
+    /// Looks for another version of a credential, and returns when no worker uses one of before.
+    pub async fn reload(&self, credential: &Name) -> Option<(Standing, Applied)> {
+        let (standing, cursor) = self.leases.reload(credential).await?;
+        let (applied, ()) = tokio::join!(self.feed.applied(cursor, self.stale_after), self.feed.written(cursor, BRIEF));
+        Some((standing, applied))
     }
 
     /// Lets a read-only session read and write for a time. [`Self::revert`] ends it.

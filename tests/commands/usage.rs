@@ -106,6 +106,7 @@ fn every_command_has_help() {
         "doctor",
         "envoy-config",
         "credential list",
+        "credential reload",
         "feed workers",
         "feed changes",
         "audit tail",

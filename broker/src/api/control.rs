@@ -3,7 +3,7 @@
 //! Nothing here ever answers with a secret: operators see fingerprints, agents get placeholders.
 
 use super::answer::{ApiError, json, json_with, parse};
-use super::view::{Changed, CreateSession, SessionView, SetAccessMode, Variable};
+use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
 use super::{Health, feed};
 use crate::changes::Feed;
 use crate::clock::Now;
@@ -65,6 +65,7 @@ impl Control {
             .route("/v1/sessions/{name}/access-mode", put(set_access_mode))
             .route("/v1/sessions/{name}/revoke", post(revoke))
             .route("/v1/credentials", get(async |State(door): Door| json(&door.leases.standings())))
+            .route("/v1/credentials/{name}/reload", post(reload))
             .route("/v1/workers", get(feed::workers))
             .route("/v1/changes", get(feed::changes))
             .route("/healthz", get(async || "ok\n"))
@@ -132,6 +133,13 @@ async fn set_access_mode(State(door): Door, Path(name): Path<String>, body: Body
 
 async fn revoke(State(door): Door, Path(name): Path<String>) -> Answer {
     Ok(changed(door.operator.revoke(&parse_name(&name)?).await?))
+}
+
+async fn reload(State(door): Door, Path(name): Path<String>) -> Answer {
+    let name = Name::parse(&name).map_err(|_| ApiError::Field("the credential's name"))?;
+    let done = door.operator.reload(&name).await;
+    let (credential, applied) = done.ok_or(SessionError::NoSuchCredential(name))?;
+    Ok(json(&Reloaded { credential, applied }))
 }
 
 fn changed(done: Done) -> Response {

@@ -2,6 +2,7 @@
 
 use crate::changes::Applied;
 use crate::clock::{Now, millis};
+use crate::leases::Standing;
 use crate::sessions::Session;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -88,6 +89,16 @@ pub struct Changed {
     pub applied: Applied,
     /// Whether it is in the audit log.
     pub recorded: bool,
+}
+
+/// What looking at a credential's source once more has come to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reloaded {
+    /// How it stands now.
+    pub credential: Standing,
+    /// Where grants of before are void.
+    pub applied: Applied,
 }
 
 /// A worker: one VM of an Envoy.

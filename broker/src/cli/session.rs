@@ -184,15 +184,7 @@ fn answer(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) {
 }
 
 fn changed(json: bool, done: &Changed, what: &str) -> ExitCode {
-    answer(json, done, || {
-        let applied = &done.applied;
-        let mut text =
-            format!("{what}: applied on {}/{} workers in {} ms", applied.applied, applied.total, applied.took_ms);
-        if !applied.waiting.is_empty() {
-            text.push_str(&format!("\nnot heard from: {}", applied.waiting.join(", ")));
-        }
-        text
-    });
+    answer(json, done, || format!("{what}: {}", done.applied));
     if done.recorded {
         return ExitCode::SUCCESS;
     }

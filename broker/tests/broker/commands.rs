@@ -162,6 +162,27 @@ fn an_elevation_is_told_in_words_and_listed_with_its_end() {
 }
 
 #[test]
+fn a_changed_secret_is_in_force_when_reload_says_so() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    let _serving = attache.serve();
+    let fingerprint = || attache.json(&["credential", "list"])[0]["fingerprint"].as_str().unwrap().to_owned();
+    let before = fingerprint();
+    world.write_secret("github", "the-next-real-secret");
+    let (code, text) = attache.run(&["credential", "reload", "github"]);
+    let after = fingerprint();
+    assert_ne!(before, after);
+    let told = format!("github is version {after}: applied on 0/0 workers in ");
+    assert!(code == 0 && text.starts_with(&told), "{text}");
+    assert_eq!(attache.json(&["credential", "reload", "github"])["credential"]["fingerprint"], after);
+    std::fs::remove_file(world.secret_path("github")).unwrap();
+    let (code, text) = attache.run(&["credential", "reload", "github"]);
+    assert!(code == 1 && text.contains("github is version none") && text.contains("no source has it"), "{text}");
+    let (code, text) = attache.run(&["credential", "reload", "none"]);
+    assert!(code == 1 && text.contains("no credential is called none"), "{text}");
+}
+
+#[test]
 fn an_environment_goes_to_a_private_file_or_a_manifest() {
     let world = World::stopped();
     let attache = Attache(&world);

@@ -118,7 +118,6 @@ async fn what_an_operator_does_later_overrides_an_elevation() {
     // Until well after the shorter ones are over: neither of them ends what came later.
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(session(&world).await["access_mode"], "read-write");
-    assert!(modes(&world).iter().all(|(decision, _)| decision != "revert") || modes(&world).len() > 8);
 
     let placeholder = world.env("reviewer", "GITHUB_TOKEN").await;
     world.operate("POST", "/v1/sessions/reviewer/revoke", Value::Null).await;

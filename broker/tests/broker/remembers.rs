@@ -58,8 +58,9 @@ async fn workers_and_changes_outlive_the_process_and_polls_write_nothing() {
     let epoch = world.poll("", 0, 0).await["epoch"].as_str().unwrap().to_owned();
     let body = json!({"access_mode": "read-write"});
     let done = world.operate("PUT", "/v1/sessions/reviewer/access-mode", body).await.json();
-    world.write_secret("other", "another-real-secret");
     let changes = async |world: &World| world.operate("GET", "/v1/changes", Value::Null).await.json();
+    assert_eq!(changes(&world).await.as_array().unwrap().len(), 1, "written down before it is answered");
+    world.write_secret("other", "another-real-secret");
     until("both changes are told", async || changes(&world).await.as_array().unwrap().len() == 2).await;
     let told = changes(&world).await;
     assert_eq!((&told[1]["kind"], &told[1]["scope"]), (&"session".into(), &done["session"]["id"]));

@@ -25,19 +25,23 @@ pub struct Ledger {
 /// How the audit log that is there compares with what was noted of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// How many records there were, as far as anybody knows.
+    /// How many records there were when the log was opened, as far as anybody knows.
     pub records: u64,
     /// What is missing, in words for a gap record.
     pub missing: Option<String>,
 }
 
-/// Looks whether the record that was noted last is still in the audit log. Before the first append.
-pub async fn compare(store: &Store, log: &Path) -> Result<Found, CompareError> {
+/// Looks whether the record that was noted last is still in the audit log, which is open already:
+/// so it is a file, and ours.
+pub async fn compare(store: &Store, path: &Path, log: &AuditLog) -> Result<Found, CompareError> {
+    // Opening may have told of a torn end.
+    let appended = log.head().appended;
+    let before = |records: u64| records.saturating_sub(appended);
     let Some(noted) = store.last_head().await? else {
-        return Ok(Found { records: audit::count(log)?, missing: None });
+        return Ok(Found { records: before(audit::count(path)?), missing: None });
     };
-    Ok(match audit::count_after(log, &noted.hash)? {
-        Some(since) => Found { records: noted.records.saturating_add(since), missing: None },
+    Ok(match audit::count_after(path, &noted.hash)? {
+        Some(since) => Found { records: before(noted.records.saturating_add(since)), missing: None },
         None => {
             let HeadRow { records, hash, noted_ms } = noted;
             let when = rfc3339(noted_ms);

@@ -105,8 +105,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let store = Arc::new(Store::open(state_dir.dir()).await?);
-    let found = ledger::compare(&store, &config.audit.path).await?;
     let audit = Arc::new(AuditLog::open(&config.audit, &config.instance)?);
+    let found = ledger::compare(&store, &config.audit.path, &audit).await?;
     if let Some(missing) = &found.missing {
         tracing::error!("{missing}");
         audit.append(Record { reason: Some(missing.clone()), ..Record::new(Kind::Gap, now.wall_ms) }).await?;

@@ -49,7 +49,8 @@ pub fn count_after(path: &Path, hash: &str) -> Result<Option<u64>, FileError> {
 fn files(path: &Path) -> Result<Vec<PathBuf>, FileError> {
     let old = rotated(path).map_err(|cause| FileError::Io { path: path.to_owned(), cause })?;
     let all = old.into_iter().map(|(_, path)| path).chain([path.to_owned()]);
-    Ok(all.filter(|path| path.exists()).collect())
+    // A link, or a FIFO that never ends, is no part of a log.
+    Ok(all.filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_file())).collect())
 }
 
 fn for_lines(path: &Path, mut each: impl FnMut(&[u8])) -> Result<(), FileError> {
@@ -87,7 +88,10 @@ mod tests {
         let after = |hash| count_after(&path, hash).unwrap();
         assert_eq!([after("e"), after("d"), after("c"), after("a")], [Some(0), Some(1), Some(2), Some(4)]);
         assert_eq!((after("f"), after("p")), (None, None));
-        std::fs::remove_file(temp.path().join("audit.jsonl.2")).unwrap();
+        let moved = temp.path().join("aside");
+        std::fs::rename(temp.path().join("audit.jsonl.2"), &moved).unwrap();
+        assert_eq!(after("c"), None);
+        std::os::unix::fs::symlink(&moved, temp.path().join("audit.jsonl.2")).unwrap();
         assert_eq!(after("c"), None);
     }
 }

@@ -120,6 +120,15 @@ async fn a_log_that_lost_its_end_between_two_starts_is_noticed_and_told() {
     assert!(reason.contains(&format!("record {} of it", lines.len())), "{reason}");
     world.restart().await;
     assert_eq!(gaps(&world).len(), 1, "told once");
+    world.stop().await;
+    // A torn end is told as that, and as nothing else.
+    let mut torn = std::fs::OpenOptions::new().append(true).open(&world.config.audit.path).unwrap();
+    std::io::Write::write_all(&mut torn, b"{\"torn").unwrap();
+    drop(torn);
+    world.start().await;
+    assert!(gaps(&world).len() == 2 && gaps(&world)[1]["reason"].as_str().unwrap().contains("torn"));
+    world.restart().await;
+    assert_eq!(gaps(&world).len(), 2, "told once, too");
 
     world.stop().await;
     std::fs::remove_file(&world.config.audit.path).unwrap();

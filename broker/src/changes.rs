@@ -4,6 +4,10 @@
 //! `stale_after` injects nothing any more, whatever it still has cached: counted from the arrival
 //! of its last poll, that is when a change is in force there even without an acknowledgement.
 
+mod history;
+
+pub use history::{Follower, Told};
+
 use crate::clock::millis;
 use crate::random::{self, NoRandomness};
 use attache_core::names::Name;
@@ -30,17 +34,21 @@ pub struct Feed {
     state: Mutex<State>,
     published: watch::Sender<Published>,
     acknowledged: watch::Sender<()>,
+    /// Up to which change all are written down.
+    written: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct State {
     kept: VecDeque<wire::Change>,
     workers: HashMap<String, Worker>,
+    unwritten: VecDeque<Told>,
 }
 
 #[derive(Clone, Copy)]
 struct Worker {
     acked: u64,
+    first_poll: Instant,
     last_poll: Instant,
 }
 
@@ -89,6 +97,13 @@ pub struct Applied {
     pub waiting: Vec<String>,
 }
 
+impl std::fmt::Display for Applied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "applied on {}/{} workers in {} ms", self.applied, self.total, self.took_ms)?;
+        if self.waiting.is_empty() { Ok(()) } else { write!(f, "\nnot heard from: {}", self.waiting.join(", ")) }
+    }
+}
+
 /// A feed with [`MOST_WORKERS`] workers takes no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many workers poll this instance")]
@@ -105,6 +120,7 @@ impl Feed {
             state: Mutex::default(),
             published: watch::Sender::default(),
             acknowledged: watch::Sender::default(),
+            written: watch::Sender::default(),
         })
     }
 
@@ -129,7 +145,9 @@ impl Feed {
             Scope::Ended(id) => (Some(id.to_owned()), None, Some(Left::Nothing)),
             Scope::Credential(name) => (None, Some(name.clone()), None),
         };
-        state.kept.push_back(wire::Change { cursor, session_id, credential, left });
+        let change = wire::Change { cursor, session_id, credential, left };
+        state.tell(change.clone());
+        state.kept.push_back(change);
         if state.kept.len() > KEPT {
             state.kept.pop_front();
         }
@@ -205,8 +223,9 @@ impl Feed {
             return Err(TooManyWorkers);
         }
         let last_poll = Instant::now();
-        let entry = state.workers.entry(worker.to_owned()).or_insert(Worker { acked, last_poll });
-        *entry = Worker { acked: entry.acked.max(acked), last_poll };
+        let entry =
+            state.workers.entry(worker.to_owned()).or_insert(Worker { acked, first_poll: last_poll, last_poll });
+        *entry = Worker { acked: entry.acked.max(acked), last_poll, ..*entry };
         self.acknowledged.send_replace(());
         Ok(())
     }

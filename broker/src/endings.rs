@@ -20,7 +20,7 @@ pub fn tell_again(sessions: &Sessions, feed: &Feed, now: Now) {
     let since_ms = now.wall_ms.saturating_sub(millis(OLDEST_STREAM));
     for session in sessions.all() {
         if session.is_live(now) {
-            if session.access_mode == AccessMode::ReadOnly {
+            if session.mode(now) == AccessMode::ReadOnly {
                 feed.publish(Scope::Narrowed(&session.id));
             }
         } else if session.over_ms().is_some_and(|over| over >= since_ms) {

@@ -6,6 +6,7 @@
 use crate::audit::{AuditLog, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
+use crate::config::Caps;
 use crate::leases::{Issued, Leases};
 use crate::sessions::{Identified, Session, Sessions};
 use attache_core::names::Name;
@@ -22,6 +23,7 @@ const MOST_ATTEMPTS: usize = 4;
 /// Everything a grant is made from.
 pub struct Grants {
     destinations: HashMap<String, DestinationSpec>,
+    caps: Caps,
     max_unacked_uses: u32,
     sessions: Arc<Sessions>,
     leases: Arc<Leases>,
@@ -30,9 +32,10 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Grants under this policy.
+    /// Grants under this policy and within these bounds.
     pub fn new(
         policy: Spec,
+        caps: Caps,
         max_unacked_uses: u32,
         sessions: Arc<Sessions>,
         leases: Arc<Leases>,
@@ -40,7 +43,7 @@ impl Grants {
         audit: Arc<AuditLog>,
     ) -> Self {
         let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        Self { destinations, max_unacked_uses, sessions, leases, feed, audit }
+        Self { destinations, caps, max_unacked_uses, sessions, leases, feed, audit }
     }
 
     /// Answers a request for a grant.
@@ -58,8 +61,11 @@ impl Grants {
     /// A grant for the session as it is when the answer leaves.
     async fn settled(&self, worker: &str, destination: &str, evidence: &EvidenceDigests) -> Result<Granted, Reason> {
         for _ in 0..MOST_ATTEMPTS {
-            if let Some(granted) = self.grant(worker, destination, evidence).await? {
-                return Ok(granted);
+            match self.grant(worker, destination, evidence).await {
+                Ok(Some(granted)) => return Ok(granted),
+                Ok(None) => {}
+                Err(Reason::PlaceholderUnknown) => return Err(self.sessions.unknown(evidence).await),
+                Err(reason) => return Err(reason),
             }
         }
         Err(Reason::BrokerUnavailable)
@@ -84,8 +90,11 @@ impl Grants {
             Some(shown) => bound(spec, &session, shown)?,
             None => injected_unasked(spec, &session)?,
         };
+        let mode = session.mode(now);
+        let access_mode = self.caps.narrow(mode, &credential, destination);
+        // No lease outlives what the session may do now.
         let Issued { lease, injections } =
-            self.leases.issue(&credential, destination, session.remaining(now)).map_err(|error| {
+            self.leases.issue(&credential, destination, session.steady(now)).map_err(|error| {
                 tracing::warn!(%credential, %error, "no lease");
                 Reason::SourceUnavailable
             })?;
@@ -95,7 +104,7 @@ impl Grants {
             service: service(spec, &credential),
             session: Some(session.name.clone()),
             destination: Some(destination.to_owned()),
-            access_mode: Some(session.access_mode),
+            access_mode: Some(access_mode),
             credential: Some(credential.clone()),
             lease_id: Some(lease.id.clone()),
             fingerprint: Some(lease.fingerprint.clone()),
@@ -106,8 +115,9 @@ impl Grants {
         };
         self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
         // Writing took its time. What was taken from the session meanwhile does not leave.
-        let still = self.sessions.identify(evidence, Now::read())?.session;
-        if !Arc::ptr_eq(&still, &session) {
+        let now = Now::read();
+        let still = self.sessions.identify(evidence, now)?.session;
+        if !Arc::ptr_eq(&still, &session) || still.mode(now) != mode {
             return Ok(None);
         }
 
@@ -116,7 +126,7 @@ impl Grants {
             session_id: session.id.clone(),
             session: session.name.clone(),
             credential,
-            access_mode: session.access_mode,
+            access_mode,
             lease,
             max_unacked_uses: self.max_unacked_uses,
             injections,

@@ -18,6 +18,7 @@ pub mod envoy;
 pub mod grants;
 pub mod hygiene;
 pub mod leases;
+pub mod ledger;
 pub mod operator;
 pub mod private_file;
 pub mod random;
@@ -37,6 +38,7 @@ use clock::Now;
 use config::{Config, Endpoint};
 use grants::Grants;
 use leases::Leases;
+use ledger::Ledger;
 use operator::Operator;
 use sessions::Sessions;
 use sources::Environment;
@@ -65,6 +67,9 @@ pub enum StartError {
     /// The database.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+    /// The audit log, beside what was noted of it.
+    #[error(transparent)]
+    Compare(#[from] ledger::CompareError),
     /// The sessions in it.
     #[error(transparent)]
     Sessions(#[from] sessions::SessionError),
@@ -88,6 +93,7 @@ pub struct Running {
     audit: Arc<AuditLog>,
     feed: Arc<Feed>,
     sessions: Arc<Sessions>,
+    ledger: Arc<Ledger>,
     chores: JoinSet<()>,
     doors: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -99,14 +105,19 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let policy = config.policy();
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
+    let store = Arc::new(Store::open(state_dir.dir()).await?);
     let audit = Arc::new(AuditLog::open(&config.audit, &config.instance)?);
+    let found = ledger::compare(&store, &config.audit.path, &audit).await?;
+    if let Some(missing) = &found.missing {
+        tracing::error!("{missing}");
+        audit.append(Record { reason: Some(missing.clone()), ..Record::new(Kind::Gap, now.wall_ms) }).await?;
+    }
     audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
 
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
     let feed = Arc::new(if state_dir.has_lived() { feed.of_another_life() } else { feed });
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
-    let store = Store::open(state_dir.dir()).await?;
-    let (sessions, changed) = Sessions::load(&config, state_dir.key(), store, now).await?;
+    let (sessions, changed) = Sessions::load(&config, state_dir.key(), store.clone(), now).await?;
     let sessions = Arc::new(sessions);
     if state_dir.has_lived() {
         endings::tell_again(&sessions, &feed, now);
@@ -116,9 +127,12 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit.append(operator::record(kind, decision, session, now)).await?;
     }
 
+    let ledger = Arc::new(Ledger::new(store.clone(), feed.clone(), audit.clone(), &found));
+
     let health = || Health { audit: audit.clone(), leases: leases.clone(), feed: feed.clone() };
     let grants = Grants::new(
         policy.clone(),
+        config.caps(),
         config.limits.max_unacked_uses,
         sessions.clone(),
         leases.clone(),
@@ -126,15 +140,19 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit.clone(),
     );
     let data_plane = DataPlane::new(state_dir.token().clone(), &policy, grants, feed.clone(), audit.clone(), health());
-    let control = Control {
-        operator: Operator {
-            sessions: sessions.clone(),
-            feed: feed.clone(),
-            audit: audit.clone(),
-            stale_after: config.limits.stale_after,
-        },
+    let operator = Arc::new(Operator {
         sessions: sessions.clone(),
         leases: leases.clone(),
+        feed: feed.clone(),
+        audit: audit.clone(),
+        stale_after: config.limits.stale_after,
+    });
+    let control = Control {
+        operator: operator.clone(),
+        sessions: sessions.clone(),
+        leases: leases.clone(),
+        store: store.clone(),
+        feed: feed.clone(),
         health: health(),
         credentials: config.credentials,
         proxy: config.listen.proxy,
@@ -146,10 +164,16 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     };
     let operators = Socket::unix(&config.listen.control)?;
     let runtime = Runtime {
+        instance: config.instance.clone(),
         pid: std::process::id(),
+        url: match filters.tcp_address() {
+            Some(address) => format!("http://{address}"),
+            None => filters.address(),
+        },
         data_plane: filters.address(),
         control: config.listen.control,
         audit: config.audit.path,
+        cache_dir: state_dir.cache_dir(),
     };
     state_dir.announce(&runtime)?;
     tracing::info!(instance = %config.instance, data_plane = %runtime.data_plane, policy = %policy.version, "serving");
@@ -161,6 +185,9 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     doors.spawn(operators.serve(control.router(), stopped));
     let mut chores = JoinSet::new();
     chores.spawn(async move { leases.watch().await });
+    chores.spawn(async move { operator.revert().await });
+    let kept = ledger.clone();
+    chores.spawn(async move { kept.keep().await });
     let tidied = sessions.clone();
     chores.spawn(async move { tidied.tidy().await });
     let (ending, told) = (sessions.clone(), feed.clone());
@@ -173,6 +200,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit,
         feed,
         sessions,
+        ledger,
         chores,
         doors,
         stop,
@@ -182,7 +210,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 impl Running {
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
     pub async fn shutdown(self) {
-        let Running { state_dir, audit, feed, sessions, mut chores, doors, stop, .. } = self;
+        let Running { state_dir, audit, feed, sessions, ledger, mut chores, doors, stop, .. } = self;
         feed.close();
         stop.send_replace(true);
         doors.join_all().await;
@@ -190,6 +218,7 @@ impl Running {
         if let Err(error) = audit.append(Record::new(Kind::Stop, Now::read().wall_ms)).await {
             tracing::error!(%error, "the end is not on record");
         }
+        ledger.finish().await;
         sessions.close().await;
         if let Err(error) = state_dir.withdraw() {
             tracing::warn!(%error, "runtime.json is left behind");

@@ -88,6 +88,11 @@ impl LogFile {
         Ok((log, found))
     }
 
+    /// The hash of the last durable line.
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+
     /// Seals the records and makes them durable, all or none.
     pub fn append(&mut self, records: &[Record]) -> Result<(), FileError> {
         self.check_undisturbed()?;

@@ -6,12 +6,14 @@
 
 mod ascii;
 mod file;
+mod heads;
 mod numbering;
 mod record;
 pub mod verify;
 mod writer;
 
 pub use file::FileError;
+pub use heads::{Head, count, count_after};
 pub use record::{Kind, Record};
 
 use crate::config::AuditConfig;
@@ -44,6 +46,7 @@ pub struct AuditLog {
     jobs: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     fault: Fault,
+    head: Arc<Mutex<Head>>,
 }
 
 impl AuditLog {
@@ -51,14 +54,15 @@ impl AuditLog {
     pub fn open(config: &AuditConfig, instance: &Name) -> Result<Self, FileError> {
         let (file, found) = LogFile::open(&config.path, config.rotate_bytes)?;
         let fault = Fault::default();
-        let mut writer = Writer::new(file, found.numbering, instance.clone(), fault.clone());
+        let head = Arc::default();
+        let mut writer = Writer::new(file, found.numbering, instance.clone(), fault.clone(), Arc::clone(&head));
         if let Some(torn) = found.torn {
             writer.record_gap(&torn)?;
         }
         let (jobs, queue) = sync_channel(QUEUE);
         let spawned = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&queue));
         let writer = spawned.map_err(|cause| FileError::Io { path: config.path.clone(), cause })?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault })
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault, head })
     }
 
     /// Appends one record and waits until it is durable.
@@ -80,6 +84,11 @@ impl AuditLog {
     /// What is wrong with the log, while something is.
     pub fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How far the log reaches.
+    pub fn head(&self) -> Head {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn submit(&self, job: Job) -> Result<(), Unavailable> {

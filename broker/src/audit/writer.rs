@@ -6,12 +6,12 @@
 use super::file::{FileError, LogFile};
 use super::numbering::{Numbering, Verdict};
 use super::record::{BROKER, Kind, Record};
-use super::{Fault, Unavailable};
+use super::{Fault, Head, Unavailable};
 use crate::clock::{Now, rfc3339};
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
-use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -47,12 +47,20 @@ pub struct Writer {
     numbering: Numbering,
     instance: Name,
     fault: Fault,
+    head: Arc<Mutex<Head>>,
 }
 
 impl Writer {
-    /// Continues `file`, which holds what `numbering` says.
-    pub fn new(file: LogFile, numbering: Numbering, instance: Name, fault: Fault) -> Self {
-        Self { file, numbering, instance, fault }
+    /// Continues `file`, which holds what `numbering` says; tells in `head` how far it reaches.
+    pub fn new(file: LogFile, numbering: Numbering, instance: Name, fault: Fault, head: Arc<Mutex<Head>>) -> Self {
+        let writer = Self { file, numbering, instance, fault, head };
+        writer.reached(0);
+        writer
+    }
+
+    fn reached(&self, more: usize) {
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        *head = Head { hash: self.file.head().to_owned(), appended: head.appended.saturating_add(more as u64) };
     }
 
     /// Works until all senders are gone.
@@ -83,6 +91,7 @@ impl Writer {
     pub fn record_gap(&mut self, what: &str) -> Result<(), FileError> {
         let gap = self.own(gap(what));
         self.file.append(std::slice::from_ref(&gap))?;
+        self.reached(1);
         self.numbering.note(BROKER, gap.seq);
         self.numbering.settle();
         Ok(())
@@ -116,7 +125,10 @@ impl Writer {
         }
         let written = if records.is_empty() { Ok(()) } else { self.file.append(&records) };
         match written {
-            Ok(()) => self.numbering.settle(),
+            Ok(()) => {
+                self.reached(records.len());
+                self.numbering.settle();
+            }
             Err(_) => self.numbering.take_back(),
         }
         for answer in answers {

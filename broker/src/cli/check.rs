@@ -3,6 +3,7 @@
 use super::common::{Common, say};
 use super::config;
 use crate::config::{Config, Credential, Lookup, destination_id};
+use attache_core::policy::AccessMode;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ fn describe(config: &Config) -> Value {
     let destination = |credential: &Credential| -> Vec<Value> {
         let each = credential.destinations.iter();
         let each = each.map(
-            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "inject": d.injection}),
+            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "access_mode": d.access_mode, "inject": d.injection}),
         );
         each.collect()
     };
@@ -77,7 +78,8 @@ fn summary(config: &Config) -> String {
             let tls = if destination.plaintext { " (without TLS)" } else { "" };
             let paths =
                 if destination.paths.is_empty() { String::new() } else { format!(" {}", destination.paths.join(" ")) };
-            let _ = writeln!(out, "  to      {}{paths}{tls}", destination_id(destination));
+            let cap = if destination.access_mode == AccessMode::ReadOnly { " (read-only)" } else { "" };
+            let _ = writeln!(out, "  to      {}{paths}{tls}{cap}", destination_id(destination));
         }
         let variables: Vec<_> = credential.agent_env.iter().map(|variable| variable.name.as_str()).collect();
         let _ = writeln!(out, "  agents  {}", variables.join(", "));

@@ -153,7 +153,8 @@ async fn envoy(
     }
     let dir = PrivateDir::open_or_create(&config.state_dir)?;
     let mut machine = args.machine.on_this_machine(config)?;
-    (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &dir)?;
+    let cache = PrivateDir::open_or_create(&broker.runtime.cache_dir)?;
+    (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &cache)?;
     progress(format_args!("filter   {}", machine.filter.display()));
 
     let bootstrap = envoy::bootstrap(args.shape, config, &config.policy(), &machine);
@@ -162,7 +163,7 @@ async fn envoy(
     Ok(Some(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?))
 }
 
-/// Copies the filter into the state directory, under a name that holds its digest: what was
+/// Copies the filter into the cache directory, under a name that holds its digest: what was
 /// digested is what runs, whatever becomes of the file.
 fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<(PathBuf, Option<String>), UpError> {
     let module = std::fs::read(path).map_err(|cause| UpError::Filter { path: path.to_owned(), cause })?;

@@ -3,6 +3,7 @@
 //! What was written is [`spec`]; [`Config::load`] turns one into the other and reports all errors
 //! at once. No secret is ever part of a config: it names where secrets are, and nothing else.
 
+mod caps;
 pub mod error;
 mod load;
 mod policy;
@@ -13,6 +14,7 @@ pub mod spec;
 mod tree;
 pub mod values;
 
+pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
 pub(crate) use policy::id as destination_id;
@@ -162,6 +164,8 @@ pub struct Destination {
     pub injection: Injection,
     /// Which operations read or write in spite of their method.
     pub access: AccessSpec,
+    /// What any session may do with the credential here, at most.
+    pub access_mode: AccessMode,
     /// Where Envoy dials instead of `host:port`.
     pub upstream: Option<Upstream>,
     /// The SHA-256 of the server's public key, base64, for a certificate no authority signed.

@@ -102,6 +102,8 @@ pub struct CredentialSpec {
     /// Where it may go. Beside a preset, an entry with a host of the preset changes that one, and
     /// any other entry adds one, injected as the preset's first.
     pub destinations: Vec<DestinationSpec>,
+    /// What any session may do with it, at most (default `read-write`).
+    pub access_mode: Option<AccessMode>,
     /// What its placeholders look like (default: no prefix, 40 characters).
     pub placeholder: Option<Shape>,
     /// What a request without a placeholder gets (default `deny`).
@@ -143,6 +145,8 @@ pub struct DestinationSpec {
     pub inject: Option<InjectSpec>,
     /// Operations that their method alone would judge wrongly.
     pub access: Option<AccessSpec>,
+    /// What any session may do with it here, at most (default: what the credential may).
+    pub access_mode: Option<AccessMode>,
     /// Answer a request without identity with a Basic challenge, as git needs.
     pub basic_challenge: Option<bool>,
 }

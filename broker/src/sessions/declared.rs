@@ -56,6 +56,7 @@ fn fresh(declared: &DeclaredSession, digest: String, now: Now) -> Result<Session
         name: declared.name.clone(),
         credentials: declared.credentials.clone(),
         access_mode: declared.access_mode,
+        elevated_until_ms: None,
         created_ms: now.wall_ms,
         expires_ms: declared.ttl.map(|ttl| now.plus(ttl).wall_ms),
         ended_ms: None,

@@ -7,54 +7,53 @@
 
 use super::routes::{self, VERDICT};
 use super::type_url;
-use attache_core::policy::Spec;
 use attache_core::refusal::Reason;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// The filter's name, for routes that switch it off.
 pub(super) const NAME: &str = "attache.assertion";
 /// How the details of its refusals begin. The gate looks for them, too.
 const DENIED: &str = "rbac_access_denied";
 
-/// The filter. What fits no policy is refused: a request without a verdict, too.
-pub(super) fn filter(policy: &Spec) -> Value {
-    let to_its_cluster = policy.destinations.iter().map(|destination| {
-        let cluster = destination.cluster.as_str();
-        (cluster.to_owned(), rule(&routes::verdict_for(cluster), Some(is_selected(cluster))))
-    });
-    // Let pass as it came, to a destination that nobody names: nothing was injected, and the routes
-    // have an answer of their own for it.
-    let nowhere = [("nowhere".to_owned(), rule(&routes::verdict_for(""), None))];
-    let policies: Map<String, Value> = to_its_cluster.chain(nowhere).collect();
+/// The filter: two policies, however many destinations there are. What fits neither is refused: a
+/// request without a verdict, too.
+pub(super) fn filter() -> Value {
     json!({
         "name": NAME,
         "typed_config": {
             "@type": type_url("envoy.extensions.filters.http.rbac.v3.RBAC"),
-            "rules": {"action": "ALLOW", "policies": policies},
+            "rules": {"action": "ALLOW", "policies": {
+                "decided": {
+                    "permissions": [{"any": true}],
+                    "principals": [{"any": true}],
+                    "condition": names_the_selected_cluster(),
+                    // Of the verdict, which the gate writes, and of a cluster's name: both are short.
+                    "cel_config": {"enable_string_conversion": true, "enable_string_concat": true},
+                },
+                // Let pass as it came, to a destination that nobody names: nothing was injected, and
+                // the routes have an answer of their own for it.
+                "nowhere": {
+                    "permissions": [{"any": true}],
+                    "principals": [
+                        {"filter_state": {"key": VERDICT, "string_match": {"prefix": routes::verdict_for("")}}},
+                    ],
+                },
+            }},
         },
     })
 }
 
-fn rule(verdict: &str, condition: Option<Value>) -> Value {
-    let mut rule = json!({
-        "permissions": [{"any": true}],
-        "principals": [{"filter_state": {"key": VERDICT, "string_match": {"prefix": verdict}}}],
-    });
-    if let Some(condition) = condition {
-        super::set(&mut rule, "condition", condition);
-    }
-    rule
-}
-
-/// `xds.cluster_name == "CLUSTER"`, as a parsed expression (CEL): the route's cluster, as it is now.
-fn is_selected(cluster: &str) -> Value {
-    json!({"call_expr": {
-        "function": "_==_",
-        "args": [
-            {"select_expr": {"operand": {"ident_expr": {"name": "xds"}}, "field": "cluster_name"}},
-            {"const_expr": {"string_value": cluster}},
-        ],
-    }})
+/// `string(filter_state["wasm.attache"]).startsWith("{\"cluster\":\"" + xds.cluster_name + "\"")`, as a
+/// parsed expression (CEL): the route's cluster, as it is now. An error, as where no cluster is
+/// selected, is no match.
+fn names_the_selected_cluster() -> Value {
+    let call = |function: &str, args: Value| json!({"call_expr": {"function": function, "args": args}});
+    let text = |text: &str| json!({"const_expr": {"string_value": text}});
+    let name = |name: &str| json!({"ident_expr": {"name": name}});
+    let verdict = call("string", json!([call("_[_]", json!([name("filter_state"), text(VERDICT)]))]));
+    let selected = json!({"select_expr": {"operand": name("xds"), "field": "cluster_name"}});
+    let begin = call("_+_", json!([call("_+_", json!([text(routes::VERDICT_BEGINS), selected])), text("\"")]));
+    json!({"call_expr": {"target": verdict, "function": "startsWith", "args": [begin]}})
 }
 
 /// The filter's refusal is a bare 403: this makes it the answer of a closed route.
@@ -71,7 +70,7 @@ pub(super) fn reply() -> Value {
         "filter": {"extension_filter": denied},
         "status_code": reason.status(),
         "body": {"inline_string": reason.body(b"")},
-        "body_format_override": {"text_format": "%LOCAL_REPLY_BODY%", "content_type": "application/json"},
+        "body_format_override": {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"},
         "headers_to_add": [routes::header("x-attache-reason", reason.as_str())],
     })
 }

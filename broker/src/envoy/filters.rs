@@ -24,7 +24,7 @@ pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Va
         chain.push(judge);
     }
     chain.push(entry(GATE, Role::Gate, config, machine));
-    chain.push(assertion::filter(policy));
+    chain.push(assertion::filter());
     chain.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": {

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 /// The filter-state key of the verdict, and how its JSON begins.
 pub(super) const VERDICT: &str = "wasm.attache";
+/// What stands before the cluster's name in it.
+pub(super) const VERDICT_BEGINS: &str = "{\"cluster\":\"";
 
 /// The route table: each destination under its authorities and under a prefix of the gateway.
 pub(super) fn gateway(policy: &Spec) -> Value {
@@ -110,7 +112,7 @@ fn literal(text: &str) -> String {
 /// How the verdict of a request to this cluster begins. Cluster names need no escapes: they are
 /// made of a host and a port.
 pub(super) fn verdict_for(cluster: &str) -> String {
-    format!("{{\"cluster\":\"{cluster}\"")
+    format!("{VERDICT_BEGINS}{cluster}\"")
 }
 
 /// The authority that the upstream is asked for: without the port where it is the scheme's own.

@@ -30,6 +30,7 @@ use api::Health;
 use api::control::Control;
 use api::data_plane::DataPlane;
 use api::server::{BindError, Socket};
+use audit::key::AuditKey;
 use audit::{AuditLog, Kind, Record};
 use changes::Feed;
 use clock::Now;
@@ -58,6 +59,9 @@ pub enum StartError {
     /// The audit log's file.
     #[error("audit log: {0}")]
     AuditFile(#[from] audit::FileError),
+    /// The key that signs it.
+    #[error(transparent)]
+    AuditKey(#[from] audit::key::KeyError),
     /// The audit log takes no record.
     #[error(transparent)]
     Audit(#[from] audit::Unavailable),
@@ -98,7 +102,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let policy = config.policy();
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
-    let audit = Arc::new(AuditLog::open(&config.audit, &config.instance)?);
+    let key = AuditKey::open_or_create(state_dir.dir())?;
+    let audit = Arc::new(AuditLog::open(&config.audit, &config.instance, key)?);
     audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
 
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;

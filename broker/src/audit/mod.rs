@@ -6,23 +6,28 @@
 
 mod ascii;
 mod file;
+pub mod head;
+pub mod key;
 mod numbering;
 mod record;
+mod scan;
 pub mod verify;
 mod writer;
 
-pub use file::FileError;
+pub use file::{Durable, FileError};
 pub use record::{Kind, Record};
+pub use scan::open_all;
 
 use crate::config::AuditConfig;
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
 use file::LogFile;
+use key::AuditKey;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use writer::{Job, Writer};
 
 /// The records are not on disk: the log is broken or too far behind. Nothing that needs them may happen.
@@ -44,21 +49,24 @@ pub struct AuditLog {
     jobs: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     fault: Fault,
+    durable: watch::Receiver<Durable>,
 }
 
 impl AuditLog {
     /// Opens the log, cuts off a torn end (and records that it did), and continues the chain.
-    pub fn open(config: &AuditConfig, instance: &Name) -> Result<Self, FileError> {
-        let (file, found) = LogFile::open(&config.path, config.rotate_bytes)?;
-        let fault = Fault::default();
-        let mut writer = Writer::new(file, found.numbering, instance.clone(), fault.clone());
-        if let Some(torn) = found.torn {
+    /// `key` signs it.
+    pub fn open(config: &AuditConfig, instance: &Name, key: AuditKey) -> Result<Self, FileError> {
+        let (file, mut found) = LogFile::open(&config.path, config.rotate_bytes)?;
+        let (torn, fault) = (found.torn.take(), Fault::default());
+        let mut writer = Writer::new(file, found, instance.clone(), fault.clone(), key, config.checkpoints);
+        if let Some(torn) = torn {
             writer.record_gap(&torn)?;
         }
+        let durable = writer.durable();
         let (jobs, queue) = sync_channel(QUEUE);
         let spawned = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&queue));
         let writer = spawned.map_err(|cause| FileError::Io { path: config.path.clone(), cause })?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault })
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault, durable })
     }
 
     /// Appends one record and waits until it is durable.
@@ -74,6 +82,11 @@ impl AuditLog {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Uses { worker, records, done })?;
         durable(answer).await
+    }
+
+    /// How far the log is durable, from now on.
+    pub fn durable(&self) -> watch::Receiver<Durable> {
+        self.durable.clone()
     }
 
     /// What is wrong with the log, while something is.

@@ -77,6 +77,17 @@ pub struct AuditConfig {
     pub path: PathBuf,
     /// The size in bytes at which a new file is begun.
     pub rotate_bytes: u64,
+    /// How often it is signed.
+    pub checkpoints: Checkpoints,
+}
+
+/// How often the audit log is signed: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// After this many records.
+    pub records: u64,
+    /// After this time, where there is a new record.
+    pub every: Duration,
 }
 
 /// Where secrets come from.

@@ -66,6 +66,18 @@ pub struct AuditSpec {
     pub path: Option<String>,
     /// The size at which a new file is begun (default `100MB`).
     pub rotate: Option<Size>,
+    /// How often the log is signed.
+    pub checkpoints: CheckpointsSpec,
+}
+
+/// How often the audit log is signed: whichever comes first, and whenever a file or the broker ends.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointsSpec {
+    /// After this many records (default 1000).
+    pub records: Option<u32>,
+    /// After this time, where there is a new record (default `1m`).
+    pub every: Option<Period>,
 }
 
 /// Where secrets come from.

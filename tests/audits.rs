@@ -9,6 +9,8 @@ mod chain;
 mod records;
 #[path = "audits/survives.rs"]
 mod survives;
+#[path = "audits/unaccounted.rs"]
+mod unaccounted;
 #[path = "audits/witness.rs"]
 mod witness;
 

@@ -7,6 +7,7 @@ use crate::audit::{AuditLog, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::leases::{Issued, Leases};
+use crate::outstanding::Outstanding;
 use crate::sessions::{Identified, Session, Sessions};
 use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
@@ -14,6 +15,7 @@ use attache_core::refusal::Reason;
 use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Granted};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How often a grant is begun anew because its session has changed meanwhile. Each attempt is one
 /// write to disk; changes are an operator's, and rare.
@@ -27,6 +29,7 @@ pub struct Grants {
     leases: Arc<Leases>,
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
+    outstanding: Arc<Outstanding>,
 }
 
 impl Grants {
@@ -38,9 +41,10 @@ impl Grants {
         leases: Arc<Leases>,
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
+        outstanding: Arc<Outstanding>,
     ) -> Self {
         let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        Self { destinations, max_unacked_uses, sessions, leases, feed, audit }
+        Self { destinations, max_unacked_uses, sessions, leases, feed, audit, outstanding }
     }
 
     /// Answers a request for a grant.
@@ -101,8 +105,11 @@ impl Grants {
             fingerprint: Some(lease.fingerprint.clone()),
             evidence: Some(evidence.word().into()),
             issued_to: Some(worker.to_owned()),
+            count: Some(self.max_unacked_uses.into()),
             ..Record::new(Kind::Issue, now.wall_ms)
         };
+        // Before it can be used: what is outstanding is never fewer leases than there are.
+        self.outstanding.issued(&issued, Duration::from_millis(lease.ttl_ms));
         self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
         // Writing took its time. What was taken from the session meanwhile does not leave.
         let still = self.sessions.identify(evidence, Now::read())?.session;

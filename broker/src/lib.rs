@@ -18,6 +18,7 @@ pub mod grants;
 pub mod hygiene;
 pub mod leases;
 pub mod operator;
+pub mod outstanding;
 pub mod private_file;
 pub mod random;
 pub mod sessions;
@@ -38,6 +39,7 @@ use config::{Config, Endpoint};
 use grants::Grants;
 use leases::Leases;
 use operator::Operator;
+use outstanding::Outstanding;
 use sessions::Sessions;
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
@@ -62,6 +64,9 @@ pub enum StartError {
     /// The key that signs it.
     #[error(transparent)]
     AuditKey(#[from] audit::key::KeyError),
+    /// What it says of the lives before cannot be read.
+    #[error("audit log: {0}")]
+    AuditPast(std::io::Error),
     /// The audit log takes no record.
     #[error(transparent)]
     Audit(#[from] audit::Unavailable),
@@ -90,6 +95,7 @@ pub struct Running {
     state_dir: Arc<StateDir>,
     audit: Arc<AuditLog>,
     feed: Arc<Feed>,
+    outstanding: Arc<Outstanding>,
     sessions: Arc<Sessions>,
     chores: JoinSet<()>,
     doors: JoinSet<()>,
@@ -108,6 +114,9 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
     let feed = Arc::new(if state_dir.has_lived() { feed.of_another_life() } else { feed });
+    let outstanding =
+        Outstanding::rebuild(&config.audit.path, now, config.limits.stale_after, feed.clone(), audit.clone());
+    let outstanding = Arc::new(outstanding.map_err(StartError::AuditPast)?);
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
     let store = Store::open(state_dir.dir()).await?;
     let (sessions, changed) = Sessions::load(&config, state_dir.key(), store, now).await?;
@@ -125,6 +134,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         leases.clone(),
         feed.clone(),
         audit.clone(),
+        outstanding.clone(),
     );
     let data_plane = DataPlane::new(state_dir.token().clone(), &policy, grants, feed.clone(), audit.clone(), health());
     let control = Control {
@@ -164,6 +174,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     chores.spawn(async move { leases.watch().await });
     let tidied = sessions.clone();
     chores.spawn(async move { tidied.tidy().await });
+    let watched = outstanding.clone();
+    chores.spawn(async move { watched.watch().await });
     Ok(Running {
         data_plane: runtime.data_plane.clone(),
         data_plane_address,
@@ -171,6 +183,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         state_dir,
         audit,
         feed,
+        outstanding,
         sessions,
         chores,
         doors,
@@ -178,15 +191,38 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     })
 }
 
+/// What is known of the workers when a broker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// Nothing: they may go on, and find the next life of the broker.
+    MayLive,
+    /// They have ended, and every use of theirs is on record.
+    Delivered,
+    /// They have ended, and may have taken records with them.
+    Gone,
+}
+
 impl Running {
+    /// How many requests with a credential are on record, of this life.
+    pub fn uses(&self) -> u64 {
+        self.audit.uses()
+    }
+
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
-    pub async fn shutdown(self) {
-        let Running { state_dir, audit, feed, sessions, mut chores, doors, stop, .. } = self;
+    pub async fn shutdown(self, workers: Workers) {
+        let Running { state_dir, audit, feed, outstanding, sessions, mut chores, doors, stop, .. } = self;
         feed.close();
         stop.send_replace(true);
         doors.join_all().await;
         chores.shutdown().await;
-        if let Err(error) = audit.append(Record::new(Kind::Stop, Now::read().wall_ms)).await {
+        match workers {
+            Workers::MayLive => {}
+            Workers::Delivered => outstanding.delivered().await,
+            Workers::Gone => outstanding.ended().await,
+        }
+        let decision = (workers == Workers::Delivered).then(|| outstanding::DELIVERED.to_owned());
+        let stop = Record { decision, ..Record::new(Kind::Stop, Now::read().wall_ms) };
+        if let Err(error) = audit.append(stop).await {
             tracing::error!(%error, "the end is not on record");
         }
         sessions.close().await;
@@ -205,6 +241,6 @@ pub async fn serve(
     let running = start(config, environment).await?;
     shutdown.await;
     tracing::info!("ending");
-    running.shutdown().await;
+    running.shutdown(Workers::MayLive).await;
     Ok(())
 }

@@ -23,6 +23,7 @@ use attache_core::names::Name;
 use attache_core::wire::UseRecord;
 use file::LogFile;
 use key::AuditKey;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -50,6 +51,7 @@ pub struct AuditLog {
     writer: Option<JoinHandle<()>>,
     fault: Fault,
     durable: watch::Receiver<Durable>,
+    uses: Arc<AtomicU64>,
 }
 
 impl AuditLog {
@@ -62,11 +64,11 @@ impl AuditLog {
         if let Some(torn) = torn {
             writer.record_gap(&torn)?;
         }
-        let durable = writer.durable();
+        let (durable, uses) = (writer.durable(), writer.uses());
         let (jobs, queue) = sync_channel(QUEUE);
         let spawned = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&queue));
         let writer = spawned.map_err(|cause| FileError::Io { path: config.path.clone(), cause })?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault, durable })
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault, durable, uses })
     }
 
     /// Appends one record and waits until it is durable.
@@ -74,6 +76,28 @@ impl AuditLog {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Append { record: Box::new(record), done })?;
         durable(answer).await
+    }
+
+    /// Appends records and waits until they are durable; answers for each of them.
+    pub async fn append_all(&self, records: Vec<Record>) -> Vec<Result<(), Unavailable>> {
+        let submit = |record| {
+            let (done, answer) = oneshot::channel();
+            self.submit(Job::Append { record: Box::new(record), done }).map(|()| answer)
+        };
+        let submitted: Vec<_> = records.into_iter().map(submit).collect();
+        let mut done = Vec::with_capacity(submitted.len());
+        for answer in submitted {
+            done.push(match answer {
+                Ok(answer) => durable(answer).await,
+                Err(unavailable) => Err(unavailable),
+            });
+        }
+        done
+    }
+
+    /// How many requests with a credential are on record, of this life of the broker.
+    pub fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
     }
 
     /// Appends a worker's records and waits until they are durable. Answers with the number of its

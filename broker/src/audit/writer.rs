@@ -13,8 +13,9 @@ use crate::clock::{Now, rfc3339};
 use crate::config::Checkpoints;
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
@@ -59,6 +60,8 @@ pub struct Writer {
     /// Whether nothing was signed yet in this life: its first records are, at once.
     begins: bool,
     durable: watch::Sender<Durable>,
+    /// How many requests with a credential were recorded in this life.
+    uses: Arc<AtomicU64>,
 }
 
 /// What becomes one batch.
@@ -74,12 +77,29 @@ impl Writer {
         let durable = watch::Sender::new(file.durable());
         let Found { numbering, unsigned, .. } = found;
         let unsigned_since = (unsigned > 0).then(Instant::now);
-        Self { file, numbering, instance, fault, key, pace, unsigned, unsigned_since, begins: true, durable }
+        Self {
+            file,
+            numbering,
+            instance,
+            fault,
+            key,
+            pace,
+            unsigned,
+            unsigned_since,
+            begins: true,
+            durable,
+            uses: Arc::default(),
+        }
     }
 
     /// Tells how far the log is durable.
     pub fn durable(&self) -> watch::Receiver<Durable> {
         self.durable.subscribe()
+    }
+
+    /// Counts the requests with a credential that are durable.
+    pub fn uses(&self) -> Arc<AtomicU64> {
+        self.uses.clone()
     }
 
     /// Works until all senders are gone.
@@ -190,6 +210,8 @@ impl Writer {
         if self.unsigned > 0 {
             self.unsigned_since.get_or_insert_with(Instant::now);
         }
+        let used = batch.records.iter().filter(|record| record.auth_injected).count();
+        self.uses.fetch_add(used as u64, Ordering::Relaxed);
         self.durable.send_replace(self.file.durable());
         Ok(())
     }

@@ -31,6 +31,7 @@ use api::Health;
 use api::control::Control;
 use api::data_plane::DataPlane;
 use api::server::{BindError, Socket};
+use audit::export::Exports;
 use audit::key::AuditKey;
 use audit::{AuditLog, Kind, Record};
 use changes::Feed;
@@ -110,6 +111,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let key = AuditKey::open_or_create(state_dir.dir())?;
     let audit = Arc::new(AuditLog::open(&config.audit, &config.instance, key)?);
+    let (path, instance) = (config.audit.path.clone(), &config.instance);
+    let exports = Exports::new(&config.audit.export, path, instance, &audit, &state_dir);
     audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
 
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
@@ -174,6 +177,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     chores.spawn(async move { leases.watch().await });
     let tidied = sessions.clone();
     chores.spawn(async move { tidied.tidy().await });
+    exports.spawn(&mut chores);
     let watched = outstanding.clone();
     chores.spawn(async move { watched.watch().await });
     Ok(Running {

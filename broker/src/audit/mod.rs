@@ -5,6 +5,7 @@
 //! never holds a secret, a placeholder or a query value.
 
 mod ascii;
+pub mod export;
 mod file;
 pub mod head;
 pub mod key;

@@ -29,7 +29,7 @@ impl Dir {
     }
 
     fn try_open(&self, rotate_bytes: u64, checkpoints: Checkpoints) -> Result<AuditLog, FileError> {
-        let config = AuditConfig { path: self.path(), rotate_bytes, checkpoints };
+        let config = AuditConfig { path: self.path(), rotate_bytes, checkpoints, export: Vec::new() };
         AuditLog::open(&config, &Name::parse("test").unwrap(), key())
     }
 }

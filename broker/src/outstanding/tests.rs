@@ -24,7 +24,7 @@ impl Life {
     fn begin_at(dir: &tempfile::TempDir, now: Now) -> Self {
         let path = dir.path().join("audit.jsonl");
         let checkpoints = Checkpoints { records: 1000, every: LONGEST_USE };
-        let config = AuditConfig { path: path.clone(), rotate_bytes: 2000, checkpoints };
+        let config = AuditConfig { path: path.clone(), rotate_bytes: 2000, checkpoints, export: Vec::new() };
         let log = AuditLog::open(&config, &Name::parse("test").unwrap(), AuditKey::from_seed([1; 32])).unwrap();
         let (audit, feed) = (Arc::new(log), Arc::new(Feed::new("p".into(), STALE).unwrap()));
         let outstanding = Outstanding::rebuild(&path, now, STALE, feed.clone(), audit.clone()).unwrap();

@@ -4,6 +4,7 @@
 mod agent_env;
 mod credential;
 mod destination;
+mod export;
 mod sessions;
 
 use super::error::Problem;
@@ -150,6 +151,7 @@ fn audit(spec: &Spec, state_dir: &Path, problems: &mut Problems) -> AuditConfig 
         path: state_dir.join(spec.audit.path.as_deref().unwrap_or("audit.jsonl")),
         rotate_bytes,
         checkpoints: Checkpoints { records: records.into(), every },
+        export: export::resolve_all(&spec.audit.export),
     }
 }
 

@@ -7,6 +7,8 @@ use crate::config::{AuditConfig, Checkpoints};
 use std::path::PathBuf;
 
 const STALE: Duration = Duration::from_millis(60);
+/// Nobody is stale in this test.
+const NEVER: Duration = Duration::from_secs(3600);
 const TTL: Duration = Duration::from_secs(300);
 
 struct Life {
@@ -18,16 +20,16 @@ struct Life {
 
 impl Life {
     fn begin(dir: &tempfile::TempDir) -> Self {
-        Self::begin_at(dir, Now::read())
+        Self::begin_at(dir, Now::read(), STALE)
     }
 
-    fn begin_at(dir: &tempfile::TempDir, now: Now) -> Self {
+    fn begin_at(dir: &tempfile::TempDir, now: Now, stale: Duration) -> Self {
         let path = dir.path().join("audit.jsonl");
         let checkpoints = Checkpoints { records: 1000, every: LONGEST_USE };
         let config = AuditConfig { path: path.clone(), rotate_bytes: 2000, checkpoints, export: Vec::new() };
         let log = AuditLog::open(&config, &Name::parse("test").unwrap(), AuditKey::from_seed([1; 32])).unwrap();
-        let (audit, feed) = (Arc::new(log), Arc::new(Feed::new("p".into(), STALE).unwrap()));
-        let outstanding = Outstanding::rebuild(&path, now, STALE, feed.clone(), audit.clone()).unwrap();
+        let (audit, feed) = (Arc::new(log), Arc::new(Feed::new("p".into(), stale).unwrap()));
+        let outstanding = Outstanding::rebuild(&path, now, stale, feed.clone(), audit.clone()).unwrap();
         Self { path, feed, audit, outstanding }
     }
 
@@ -76,12 +78,17 @@ async fn until_stale() {
 #[tokio::test]
 async fn a_worker_that_falls_silent_is_told_of_once_a_lease() {
     let dir = tempfile::tempdir().unwrap();
+    let life = Life::begin_at(&dir, Now::read(), NEVER);
+    life.issue("w0", "l-0").await;
+    life.outstanding.look().await;
+    assert_eq!(life.told(), [], "who has just been given a lease may be about to poll");
+    life.outstanding.delivered().await;
+    drop(life);
+    let dir = tempfile::tempdir().unwrap();
     let life = Life::begin(&dir);
     for (worker, lease) in [("w1", "l-1"), ("w1", "l-2"), ("w2", "l-3"), ("w3", "l-4")] {
         life.issue(worker, lease).await;
     }
-    life.outstanding.look().await;
-    assert_eq!(life.told(), [], "who has just been given a lease may be about to poll");
     until_stale().await;
     life.poll("w2").await;
     life.outstanding.look().await;
@@ -105,9 +112,11 @@ async fn issues_outlive_the_broker_and_what_was_told_is_not_repeated() {
     }
     life.issue("w2", "l-5").await;
     drop(life);
-    let life = Life::begin(&dir);
+    let life = Life::begin_at(&dir, Now::read(), NEVER);
     life.outstanding.look().await;
     assert_eq!(life.told(), [], "they may find this life yet");
+    drop(life);
+    let life = Life::begin(&dir);
     until_stale().await;
     life.poll("w2").await;
     life.outstanding.look().await;
@@ -122,7 +131,7 @@ async fn issues_outlive_the_broker_and_what_was_told_is_not_repeated() {
     assert_eq!(life.told()[4..], pairs(&[("w2", "l-5")]));
     drop(life);
     let later = Now::read().plus(LONGEST_TTL + LONGEST_USE);
-    assert!(Life::begin_at(&dir, later).outstanding.issues().is_empty());
+    assert!(Life::begin_at(&dir, later, STALE).outstanding.issues().is_empty());
 }
 
 #[tokio::test]

@@ -46,9 +46,13 @@ use sources::Environment;
 use state_dir::{Runtime, StateDir};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How long exports may take to deliver the end of the log.
+const LAST_EXPORTS: Duration = Duration::from_secs(1);
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,7 @@ pub struct Running {
     feed: Arc<Feed>,
     outstanding: Arc<Outstanding>,
     sessions: Arc<Sessions>,
+    exports: JoinSet<()>,
     chores: JoinSet<()>,
     doors: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -177,7 +182,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     chores.spawn(async move { leases.watch().await });
     let tidied = sessions.clone();
     chores.spawn(async move { tidied.tidy().await });
-    exports.spawn(&mut chores);
+    let exports = exports.spawn();
     let watched = outstanding.clone();
     chores.spawn(async move { watched.watch().await });
     Ok(Running {
@@ -189,6 +194,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         feed,
         outstanding,
         sessions,
+        exports,
         chores,
         doors,
         stop,
@@ -214,7 +220,7 @@ impl Running {
 
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
     pub async fn shutdown(self, workers: Workers) {
-        let Running { state_dir, audit, feed, outstanding, sessions, mut chores, doors, stop, .. } = self;
+        let Running { state_dir, audit, feed, outstanding, sessions, exports, mut chores, doors, stop, .. } = self;
         feed.close();
         stop.send_replace(true);
         doors.join_all().await;
@@ -229,6 +235,9 @@ impl Running {
         if let Err(error) = audit.append(stop).await {
             tracing::error!(%error, "the end is not on record");
         }
+        // Nobody else has the log now: closed, it is signed, and exports come to its end.
+        drop((outstanding, audit));
+        let _ = tokio::time::timeout(LAST_EXPORTS, exports.join_all()).await;
         sessions.close().await;
         if let Err(error) = state_dir.withdraw() {
             tracing::warn!(%error, "runtime.json is left behind");

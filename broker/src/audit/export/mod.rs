@@ -96,7 +96,14 @@ impl Exports {
     ) -> Self {
         let begin: Durable = *audit.durable().borrow();
         let exports = exports.iter().map(|export| {
-            let cursor = Cursor::load(state_dir.dir(), &export.name).unwrap_or_else(|| Cursor::at(begin));
+            let cursor = Cursor::load(state_dir.dir(), &export.name).unwrap_or_else(|| {
+                let cursor = Cursor::at(begin);
+                // Remembered at once: a life too short to deliver anything loses nothing.
+                if let Err(error) = cursor.save(state_dir.dir(), &export.name) {
+                    tracing::warn!(export = %export.name, %error, "where the export begins is not remembered");
+                }
+                cursor
+            });
             let follower = Follower::new(path.clone(), audit.durable());
             let (name, sink) = (export.name.clone(), Sink::new(&export.kind, instance));
             Exporter { name, sink, follower, cursor, state_dir: state_dir.clone() }
@@ -104,11 +111,9 @@ impl Exports {
         Self { exports: exports.collect() }
     }
 
-    /// Sets them to work.
-    pub fn spawn(self, chores: &mut JoinSet<()>) {
-        for export in self.exports {
-            chores.spawn(export.run());
-        }
+    /// Sets them to work. Each ends when the log is closed and all of it is delivered.
+    pub fn spawn(self) -> JoinSet<()> {
+        self.exports.into_iter().map(Exporter::run).collect()
     }
 }
 
@@ -139,6 +144,7 @@ impl Exporter {
             }
             (self.cursor.file, self.cursor.at) = (batch.next.file, batch.next.at);
             if batch.lines.is_empty() && !self.follower.wait(REMEMBER).await {
+                self.remember().await;
                 return;
             }
         }

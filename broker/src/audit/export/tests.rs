@@ -42,8 +42,7 @@ impl Life {
         let config = AuditConfig { path: path.clone(), rotate_bytes: 1500, checkpoints, export };
         let name = Name::parse("test").unwrap();
         let audit = AuditLog::open(&config, &name, AuditKey::from_seed([1; 32])).unwrap();
-        let mut chores = JoinSet::new();
-        Exports::new(&config.export, path, &name, &audit, &state_dir).spawn(&mut chores);
+        let chores = Exports::new(&config.export, path, &name, &audit, &state_dir).spawn();
         Self { temp, audit, chores }
     }
 
@@ -276,6 +275,20 @@ async fn an_export_goes_on_where_it_was_when_the_broker_comes_back() {
     wait_for("the last", || collector.has(10), || 1).await;
     assert!((0..10).all(|number| collector.has(number) >= 1), "at least once, each");
     assert!((2..10).all(|number| collector.has(number) == 1), "and what came later, once");
+}
+
+#[tokio::test]
+async fn a_log_that_is_closed_is_exported_to_its_end() {
+    let (collector, mut servers) = (Collector::default(), JoinSet::new());
+    let endpoint = collector.start(&mut servers).await;
+    let life = Life::begin(&ExportKind::Otlp { endpoint });
+    life.record(0..3).await;
+    let Life { temp, audit, chores } = life;
+    drop(audit);
+    tokio::time::timeout(SOON, chores.join_all()).await.expect("they end by themselves");
+    let written = written(temp.path());
+    assert!(written.last().is_some_and(|line| line.contains("\"kind\":\"checkpoint\"")));
+    assert_eq!(collector.bodies.lock().unwrap().len(), written.len());
 }
 
 #[tokio::test]

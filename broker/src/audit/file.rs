@@ -242,4 +242,34 @@ mod tests {
         assert!(LogFile::open(&path, u64::MAX).is_ok());
         drop(inherited);
     }
+
+    fn append(log: &mut LogFile) -> Result<(), FileError> {
+        log.append(&[Record::new(Kind::Start, 0)], &AuditKey::from_seed([1; 32]))
+    }
+
+    /// What a full disk and a failing one do, by descriptors that do the same: one that takes no
+    /// write, and a pipe, which takes it and cannot be synced.
+    #[test]
+    fn what_cannot_be_written_or_synced_is_no_part_of_the_log_and_the_next_is() {
+        let temp = tempfile::tempdir().unwrap();
+        for (name, whole) in [("write.jsonl", 2), ("sync.jsonl", 1)] {
+            let path = temp.path().join(name);
+            let (mut log, _) = LogFile::open(&path, u64::MAX).unwrap();
+            let (_reader, writer) = std::io::pipe().unwrap();
+            let good = if name == "write.jsonl" {
+                append(&mut log).unwrap();
+                std::mem::replace(&mut log.file, File::open(&path).unwrap())
+            } else {
+                std::mem::replace(&mut log.file, std::os::fd::OwnedFd::from(writer).into())
+            };
+            let before = (log.len, log.head.clone(), log.count);
+            assert!(matches!(append(&mut log), Err(FileError::Io { .. })), "{name}");
+            assert_eq!((log.len, log.head.clone(), log.count), before, "{name}");
+            good.unlock().unwrap();
+            log.reopen().unwrap();
+            append(&mut log).unwrap();
+            let report = crate::audit::verify::verify(&path, &crate::audit::verify::Against::default()).unwrap();
+            assert_eq!((report.broken, report.lines), (None, whole), "{name}");
+        }
+    }
 }

@@ -171,10 +171,13 @@ async fn the_journal_gets_fields() {
     }
 }
 
+/// A status and a body.
+type Answer = (u16, Vec<u8>);
+
 /// A collector that gives prepared answers, then 200, and keeps what it accepted.
 #[derive(Clone, Default)]
 struct Collector {
-    answers: Arc<Mutex<VecDeque<(u16, Vec<u8>)>>>,
+    answers: Arc<Mutex<VecDeque<Answer>>>,
     bodies: Arc<Mutex<Vec<String>>>,
     requests: Arc<Mutex<Vec<ExportLogsServiceRequest>>>,
 }
@@ -289,6 +292,22 @@ async fn a_log_that_is_closed_is_exported_to_its_end() {
     let written = written(temp.path());
     assert!(written.last().is_some_and(|line| line.contains("\"kind\":\"checkpoint\"")));
     assert_eq!(collector.bodies.lock().unwrap().len(), written.len());
+}
+
+#[tokio::test]
+async fn what_is_not_durable_yet_is_not_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("audit.jsonl");
+    std::fs::write(&path, "one\ntwo\nthree\nha").unwrap();
+    let found = std::fs::metadata(&path).unwrap();
+    let file = (std::os::unix::fs::MetadataExt::dev(&found), std::os::unix::fs::MetadataExt::ino(&found));
+    let (durable, told) = tokio::sync::watch::channel(Durable { file, len: 8 });
+    let mut follower = Follower::new(path, told);
+    let batch = follower.read(Cursor { file, ..Cursor::default() }).await.unwrap();
+    assert_eq!((batch.lines, batch.next.at), (vec!["one".to_owned(), "two".to_owned()], 8));
+    assert!(follower.read(batch.next).await.unwrap().lines.is_empty());
+    durable.send_replace(Durable { file, len: 14 });
+    assert_eq!(follower.read(batch.next).await.unwrap().lines, ["three"]);
 }
 
 #[tokio::test]

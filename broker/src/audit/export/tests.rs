@@ -142,7 +142,7 @@ async fn syslog_over_tcp_counts_octets_and_connects_again() {
         stream.read_until(b' ', &mut length).await.unwrap();
         let length: usize = String::from_utf8(length).unwrap().trim().parse().unwrap();
         let mut message = vec![0; length];
-        stream.read_exact(&mut message).await.unwrap();
+        tokio::time::timeout(SOON, stream.read_exact(&mut message)).await.expect("as long as it says").unwrap();
         seen.push(body_of(&String::from_utf8(message).unwrap()).to_owned());
     }
     let lines = life.lines();

@@ -11,6 +11,8 @@ mod durable;
 mod records;
 #[path = "audits/survives.rs"]
 mod survives;
+#[path = "audits/unaccounted.rs"]
+mod unaccounted;
 #[path = "audits/witness.rs"]
 mod witness;
 

@@ -209,6 +209,11 @@ impl Feed {
         self.published.send_modify(|published| published.closed = true);
     }
 
+    /// Whether a worker has polled within the staleness limit.
+    pub fn is_alive(&self, worker: &str) -> bool {
+        self.state().workers.get(worker).is_some_and(|worker| worker.last_poll.elapsed() <= self.stale_after)
+    }
+
     /// How many workers are alive.
     pub fn workers(&self) -> usize {
         let mut state = self.state();

@@ -8,6 +8,7 @@ use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::Caps;
 use crate::leases::{Issued, Leases};
+use crate::outstanding::Outstanding;
 use crate::sessions::{Identified, Session, Sessions};
 use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
@@ -15,6 +16,7 @@ use attache_core::refusal::Reason;
 use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Granted};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How often a grant is begun anew because its session has changed meanwhile. Each attempt is one
 /// write to disk; changes are an operator's, and rare.
@@ -29,6 +31,7 @@ pub struct Grants {
     leases: Arc<Leases>,
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
+    outstanding: Arc<Outstanding>,
 }
 
 impl Grants {
@@ -41,9 +44,10 @@ impl Grants {
         leases: Arc<Leases>,
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
+        outstanding: Arc<Outstanding>,
     ) -> Self {
         let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        Self { destinations, caps, max_unacked_uses, sessions, leases, feed, audit }
+        Self { destinations, caps, max_unacked_uses, sessions, leases, feed, audit, outstanding }
     }
 
     /// Answers a request for a grant.
@@ -111,8 +115,11 @@ impl Grants {
             evidence: Some(evidence.word().into()),
             issued_to: Some(worker.to_owned()),
             ttl_ms: Some(lease.ttl_ms),
+            count: Some(self.max_unacked_uses.into()),
             ..Record::new(Kind::Issue, now.wall_ms)
         };
+        // Before it can be used: what is outstanding is never fewer leases than there are.
+        self.outstanding.issued(&issued, Duration::from_millis(lease.ttl_ms));
         self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
         // Writing took its time. What was taken from the session meanwhile does not leave.
         let now = Now::read();

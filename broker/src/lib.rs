@@ -20,6 +20,7 @@ pub mod hygiene;
 pub mod leases;
 pub mod ledger;
 pub mod operator;
+pub mod outstanding;
 pub mod private_file;
 pub mod random;
 pub mod sessions;
@@ -32,6 +33,8 @@ use api::Health;
 use api::control::Control;
 use api::data_plane::DataPlane;
 use api::server::{BindError, Socket};
+use audit::export::Exports;
+use audit::key::AuditKey;
 use audit::{AuditLog, Kind, Record};
 use changes::Feed;
 use clock::Now;
@@ -40,14 +43,19 @@ use grants::Grants;
 use leases::Leases;
 use ledger::Ledger;
 use operator::Operator;
+use outstanding::Outstanding;
 use sessions::Sessions;
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How long exports may take to deliver the end of the log.
+const LAST_EXPORTS: Duration = Duration::from_secs(1);
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +69,12 @@ pub enum StartError {
     /// The audit log's file.
     #[error("audit log: {0}")]
     AuditFile(#[from] audit::FileError),
+    /// The key that signs it.
+    #[error(transparent)]
+    AuditKey(#[from] audit::key::KeyError),
+    /// What it says of the lives before cannot be read.
+    #[error("audit log: {0}")]
+    AuditPast(std::io::Error),
     /// The audit log takes no record.
     #[error(transparent)]
     Audit(#[from] audit::Unavailable),
@@ -92,8 +106,10 @@ pub struct Running {
     state_dir: Arc<StateDir>,
     audit: Arc<AuditLog>,
     feed: Arc<Feed>,
+    outstanding: Arc<Outstanding>,
     sessions: Arc<Sessions>,
     ledger: Arc<Ledger>,
+    exports: JoinSet<()>,
     chores: JoinSet<()>,
     doors: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -106,7 +122,10 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let store = Arc::new(Store::open(state_dir.dir()).await?);
-    let audit = Arc::new(AuditLog::open(&config.audit, &config.instance)?);
+    let key = AuditKey::open_or_create(state_dir.dir())?;
+    let audit = Arc::new(AuditLog::open(&config.audit, &config.instance, key)?);
+    let (path, instance) = (config.audit.path.clone(), &config.instance);
+    let exports = Exports::new(&config.audit.export, path, instance, &audit, &state_dir);
     let found = ledger::compare(&store, &config.audit.path, &audit).await?;
     if let Some(missing) = &found.missing {
         tracing::error!("{missing}");
@@ -116,6 +135,9 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
     let feed = Arc::new(if state_dir.has_lived() { feed.of_another_life() } else { feed });
+    let outstanding =
+        Outstanding::rebuild(&config.audit.path, now, config.limits.stale_after, feed.clone(), audit.clone());
+    let outstanding = Arc::new(outstanding.map_err(StartError::AuditPast)?);
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
     let (sessions, changed) = Sessions::load(&config, state_dir.key(), store.clone(), now).await?;
     let sessions = Arc::new(sessions);
@@ -138,6 +160,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         leases.clone(),
         feed.clone(),
         audit.clone(),
+        outstanding.clone(),
     );
     let data_plane = DataPlane::new(state_dir.token().clone(), &policy, grants, feed.clone(), audit.clone(), health());
     let operator = Arc::new(Operator {
@@ -192,6 +215,9 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     chores.spawn(async move { tidied.tidy().await });
     let (ending, told) = (sessions.clone(), feed.clone());
     chores.spawn(async move { endings::watch(&ending, &told, now).await });
+    let exports = exports.spawn();
+    let watched = outstanding.clone();
+    chores.spawn(async move { watched.watch().await });
     Ok(Running {
         data_plane: runtime.data_plane.clone(),
         data_plane_address,
@@ -199,26 +225,55 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         state_dir,
         audit,
         feed,
+        outstanding,
         sessions,
         ledger,
+        exports,
         chores,
         doors,
         stop,
     })
 }
 
+/// What is known of the workers when a broker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// Nothing: they may go on, and find the next life of the broker.
+    MayLive,
+    /// They have ended, and every use of theirs is on record.
+    Delivered,
+    /// They have ended, and may have taken records with them.
+    Gone,
+}
+
 impl Running {
+    /// How many requests with a credential are on record, of this life.
+    pub fn uses(&self) -> u64 {
+        self.audit.uses()
+    }
+
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
-    pub async fn shutdown(self) {
-        let Running { state_dir, audit, feed, sessions, ledger, mut chores, doors, stop, .. } = self;
+    pub async fn shutdown(self, workers: Workers) {
+        let Running { state_dir, audit, feed, outstanding, sessions, ledger, exports, mut chores, doors, stop, .. } =
+            self;
         feed.close();
         stop.send_replace(true);
         doors.join_all().await;
         chores.shutdown().await;
-        if let Err(error) = audit.append(Record::new(Kind::Stop, Now::read().wall_ms)).await {
+        match workers {
+            Workers::MayLive => {}
+            Workers::Delivered => outstanding.delivered().await,
+            Workers::Gone => outstanding.ended().await,
+        }
+        let decision = (workers == Workers::Delivered).then(|| outstanding::DELIVERED.to_owned());
+        let stop = Record { decision, ..Record::new(Kind::Stop, Now::read().wall_ms) };
+        if let Err(error) = audit.append(stop).await {
             tracing::error!(%error, "the end is not on record");
         }
         ledger.finish().await;
+        // Nobody else has the log now: closed, it is signed, and exports come to its end.
+        drop((outstanding, audit, ledger));
+        let _ = tokio::time::timeout(LAST_EXPORTS, exports.join_all()).await;
         sessions.close().await;
         if let Err(error) = state_dir.withdraw() {
             tracing::warn!(%error, "runtime.json is left behind");
@@ -235,6 +290,6 @@ pub async fn serve(
     let running = start(config, environment).await?;
     shutdown.await;
     tracing::info!("ending");
-    running.shutdown().await;
+    running.shutdown(Workers::MayLive).await;
     Ok(())
 }

@@ -70,8 +70,9 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     for left in ["control.sock", "runtime.json"] {
         assert!(!dir.path().join("state/default").join(left).exists(), "{left}");
     }
-    let tail = said(&mut attache(&["audit", "tail", "-n", "1", "--json"], &path));
-    assert_eq!(tail.json()["kind"], "stop");
+    let stop = said(&mut attache(&["audit", "query", "--kind", "stop", "--json"], &path));
+    assert_eq!(stop.json()["decision"], "delivered", "every use is on record");
+    assert_eq!(said(&mut attache(&["audit", "query", "--kind", "unaccounted"], &path)).out, "");
     oracle.reconcile().await;
 }
 
@@ -103,11 +104,21 @@ async fn however_it_dies_envoy_does_not_outlive_it() {
 
     // What a killed one leaves is no hindrance to the next; and it says so when Envoy dies.
     let mut up = Up::start(&path, &["--json"], &[("LAB_KEY", GITHUB)]);
-    let envoy = envoy_of(&up.ready().await);
+    let ready = up.ready().await;
+    let envoy = envoy_of(&ready);
+    let proxy = ready["proxy"].as_str().and_then(|at| at.parse().ok()).expect("an address");
+    let placeholder = ready["sessions"][0]["env"]["LAB_KEY"].as_str().expect("a placeholder");
+    let oracle = Oracle::new(&Secrets::new([("lab", GITHUB)]));
+    let bearer = format!("Bearer {placeholder}");
+    assert_eq!(oracle.agent().get(proxy, "lab.test", "/x", &[("authorization", &bearer)]).await.status, 503);
     let killed = std::process::Command::new("kill").args(["-KILL", &envoy.to_string()]).status();
     assert!(killed.is_ok_and(|status| status.success()));
     assert_eq!(up.ended().await.code(), Some(1));
     assert!(up.told().contains("Envoy ended (signal: 9"), "{}", up.told());
+    let told = said(&mut attache(&["audit", "query", "--kind", "unaccounted,stop", "--json"], &path));
+    let kinds = told.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let kinds: Vec<_> = kinds.map(|record| (record["kind"].to_string(), record["decision"].clone())).collect();
+    assert_eq!(kinds, [("\"unaccounted\"".into(), Value::Null), ("\"stop\"".into(), Value::Null)], "{}", told.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

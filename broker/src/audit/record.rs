@@ -14,6 +14,8 @@ pub enum Kind {
     Use,
     /// A request that was refused.
     Deny,
+    /// What may have been used without a record of it: the worker that would tell is gone.
+    Unaccounted,
     /// Records that are missing from here on, or before here; `reason` says which.
     Gap,
     /// A secret left the broker, for one worker and one lease.
@@ -26,6 +28,8 @@ pub enum Kind {
     Start,
     /// The broker ended as it was told to.
     Stop,
+    /// The log up to here, signed.
+    Checkpoint,
 }
 
 /// One record. The first nine fields stand in every line (`null` where they mean nothing), the
@@ -96,6 +100,16 @@ pub struct Record {
     /// How long the lease lives, in milliseconds from when it was issued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
+    /// At an issue: how many uses of it may await their record. Unaccounted: how many there may have
+    /// been. At a checkpoint: how many records stand before it, in all files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Which key signed a checkpoint: [`super::key::PublicKey::id`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// A checkpoint's Ed25519 signature, base64url: [`super::head::Head::message`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// The `worker` of the broker's own records.
@@ -130,6 +144,9 @@ impl Record {
             evidence: None,
             issued_to: None,
             ttl_ms: None,
+            count: None,
+            key: None,
+            signature: None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::envoy::process::{self, Process, ProcessError};
 use crate::envoy::{self, Shape};
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::sources::Environment;
-use crate::{Running, StartError, hygiene, telemetry};
+use crate::{Running, StartError, Workers, hygiene, telemetry};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
@@ -131,13 +131,15 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
                     _ = terminate.recv() => Ok(()),
                 },
             };
-            envoy.stop().await;
-            ended
+            let died = ended.is_err();
+            let delivered = envoy.stop(|| broker.uses()).await && !died;
+            (ended, if delivered { Workers::Delivered } else { Workers::Gone })
         }
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
+        Ok(None) => (Ok(()), Workers::Gone),
+        Err(error) => (Err(error), Workers::Gone),
     };
-    broker.shutdown().await;
+    let (ended, workers) = ended;
+    broker.shutdown(workers).await;
     ended
 }
 

@@ -100,6 +100,58 @@ pub struct AuditConfig {
     pub path: PathBuf,
     /// The size in bytes at which a new file is begun.
     pub rotate_bytes: u64,
+    /// How often it is signed.
+    pub checkpoints: Checkpoints,
+    /// Where copies of its records go.
+    pub export: Vec<Export>,
+}
+
+/// One place where copies of records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// What it is remembered by: its kind, and which of that kind it is: `syslog-1`.
+    pub name: String,
+    /// What it is.
+    pub kind: ExportKind,
+}
+
+/// What takes copies of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExportKind {
+    /// The broker's standard output.
+    Stdout,
+    /// A syslog server.
+    Syslog(SyslogAddress),
+    /// The systemd journal.
+    Journald {
+        /// Its socket.
+        socket: PathBuf,
+    },
+    /// An OpenTelemetry collector.
+    Otlp {
+        /// The URL that takes logs.
+        endpoint: String,
+    },
+}
+
+/// Where a syslog server listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SyslogAddress {
+    /// A datagram socket.
+    Unix(PathBuf),
+    /// `HOST:PORT`.
+    Udp(String),
+    /// `HOST:PORT`.
+    Tcp(String),
+}
+
+/// How often the audit log is signed: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// After this many records.
+    pub records: u64,
+    /// After this time, where there is a new record.
+    pub every: Duration,
 }
 
 /// Where secrets come from.

@@ -5,7 +5,8 @@
 
 use super::SourceKind;
 use super::values::{
-    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, Variable,
+    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, SyslogTo, Url,
+    Variable,
 };
 use attache_core::injection::Injection;
 use attache_core::names::Name;
@@ -66,6 +67,67 @@ pub struct AuditSpec {
     pub path: Option<String>,
     /// The size at which a new file is begun (default `100MB`).
     pub rotate: Option<Size>,
+    /// How often the log is signed.
+    pub checkpoints: CheckpointsSpec,
+    /// Where copies of its records go.
+    pub export: Vec<ExportSpec>,
+}
+
+/// One place where copies of records go: `{stdout: json}`, `{syslog: {to: ADDRESS}}`,
+/// `{journald: {}}` or `{otlp: {endpoint: URL}}`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportSpec {
+    /// The broker's standard output.
+    Stdout(StdoutForm),
+    /// A syslog server (RFC 5424).
+    Syslog(SyslogSpec),
+    /// The systemd journal.
+    Journald(JournaldSpec),
+    /// An OpenTelemetry collector (OTLP/HTTP).
+    Otlp(OtlpSpec),
+}
+
+/// How records look on standard output.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StdoutForm {
+    /// The lines of the log as they are.
+    Json,
+}
+
+/// A syslog server.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyslogSpec {
+    /// `unix:PATH`, `udp:HOST:PORT` or `tcp:HOST:PORT`.
+    pub to: SyslogTo,
+}
+
+/// The systemd journal.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournaldSpec {
+    /// Its socket (default `/run/systemd/journal/socket`).
+    pub socket: Option<String>,
+}
+
+/// An OpenTelemetry collector.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpSpec {
+    /// The URL that takes logs, as a rule `http://HOST:4318/v1/logs`. It names no user and no password.
+    pub endpoint: Url,
+}
+
+/// How often the audit log is signed: whichever comes first, and whenever a file or the broker ends.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointsSpec {
+    /// After this many records (default 1000).
+    pub records: Option<u32>,
+    /// After this time, where there is a new record (default `1m`).
+    pub every: Option<Period>,
 }
 
 /// Where secrets come from.

@@ -112,14 +112,16 @@ fn an_operators_day() {
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains(SECRET) && !said.contains(placeholder), "{said}");
 
+    let (_, stop) = attache.run(&["audit", "query", "--kind", "stop", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&stop).unwrap()["decision"], Value::Null);
     let (_, tail) = attache.run(&["audit", "tail", "-n", "1", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&tail).unwrap()["kind"], "stop");
+    assert_eq!(serde_json::from_str::<Value>(&tail).unwrap()["kind"], "checkpoint");
     let (code, text) = attache.run(&["audit", "verify"]);
     assert!(code == 0 && text.contains("records, unbroken"), "{text}");
     let log = std::fs::read_to_string(&world.config.audit.path).unwrap();
     std::fs::write(&world.config.audit.path, log.replacen("\"create\"", "\"delete\"", 1)).unwrap();
     let (code, text) = attache.run(&["audit", "verify"]);
-    assert!(code == 1 && text.contains("audit.jsonl:3: the line was changed"), "{text}");
+    assert!(code == 1 && text.contains("audit.jsonl:4: the line was changed"), "{text}");
 }
 
 #[test]

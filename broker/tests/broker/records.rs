@@ -1,7 +1,7 @@
 //! Nothing leaves before its record is on disk; what workers report is kept once, in order.
 
 use crate::world::{OTHER_SECRET, SECRET, WORKER, World, until};
-use attache_broker::audit::verify::verify;
+use attache_broker::audit::verify::{Against, verify};
 use attache_core::wire::MOST_AUDIT_BYTES;
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ async fn a_grant_is_on_record_when_it_arrives() {
         assert_eq!((&last["issued_to"], &last["destination"]), (&WORKER.into(), &"api.a.test:443".into()));
         assert_eq!((&last["access_mode"], &last["evidence"]), (&"read-write".into(), &"placeholder".into()));
     }
-    assert_eq!(verify(&world.config.audit.path, None).unwrap().broken, None);
+    assert_eq!(verify(&world.config.audit.path, &Against::default()).unwrap().broken, None);
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn uses_are_kept_once_in_order_and_over_a_restart() {
     let kinds: Vec<_> =
         records.iter().map(|r| r["kind"].as_str().unwrap()).filter(|k| ["start", "stop"].contains(k)).collect();
     assert_eq!(kinds, ["start", "stop", "start"]);
-    assert_eq!(verify(&world.config.audit.path, None).unwrap().broken, None);
+    assert_eq!(verify(&world.config.audit.path, &Against::default()).unwrap().broken, None);
 }
 
 #[tokio::test]

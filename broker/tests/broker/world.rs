@@ -96,7 +96,7 @@ impl World {
     }
 
     pub async fn stop(&mut self) {
-        self.running.take().unwrap().shutdown().await;
+        self.running.take().unwrap().shutdown(attache_broker::Workers::MayLive).await;
     }
 
     pub async fn restart(&mut self) {

@@ -4,6 +4,7 @@
 mod agent_env;
 mod credential;
 mod destination;
+mod export;
 mod sessions;
 
 use super::error::Problem;
@@ -11,7 +12,7 @@ use super::load::Overrides;
 use super::reader::is_below;
 use super::spec::{LimitsSpec, ListenSpec, Spec};
 use super::values::{DataPlane, Period};
-use super::{AuditConfig, Config, Endpoint, Limits, Listen, SourceKind, SourcesConfig};
+use super::{AuditConfig, Checkpoints, Config, Endpoint, Limits, Listen, SourceKind, SourcesConfig};
 use attache_core::names::Name;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -135,7 +136,24 @@ fn audit(spec: &Spec, state_dir: &Path, problems: &mut Problems) -> AuditConfig 
     if !(64 * KIB..=1 << 40).contains(&rotate_bytes) {
         problems.add("audit.rotate", Problem::OutOfBounds("a size from 64KiB to 1TiB"));
     }
-    AuditConfig { path: state_dir.join(spec.audit.path.as_deref().unwrap_or("audit.jsonl")), rotate_bytes }
+    let records = spec.audit.checkpoints.records.unwrap_or(1000);
+    if !(1..=10_000).contains(&records) {
+        problems.add("audit.checkpoints.records", Problem::OutOfBounds("a number from 1 to 10000"));
+    }
+    let second = Duration::from_secs(1);
+    let every = period(
+        &spec.audit.checkpoints.every,
+        60 * second,
+        second..=3600 * second,
+        ("audit.checkpoints.every", "a length of time from 1s to 1h"),
+        problems,
+    );
+    AuditConfig {
+        path: state_dir.join(spec.audit.path.as_deref().unwrap_or("audit.jsonl")),
+        rotate_bytes,
+        checkpoints: Checkpoints { records: records.into(), every },
+        export: export::resolve_all(&spec.audit.export),
+    }
 }
 
 fn sources(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {

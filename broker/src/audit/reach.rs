@@ -1,14 +1,14 @@
 //! How far a log reaches: what the broker notes of it elsewhere, and finds again at the next start.
 
 use super::FileError;
-use super::file::rotated;
+use super::scan::rotated;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// The end of a log that is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct Reach {
     /// The hash of the last record on disk.
     pub hash: String,
     /// How many records were appended since the log was opened.

@@ -113,7 +113,9 @@ fn plan() -> Plan {
 fn one_request_a_connection(bootstrap: &mut Value) {
     const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     let clusters = bootstrap["static_resources"]["clusters"].as_array_mut().expect("clusters");
-    for cluster in clusters.iter_mut().filter(|cluster| cluster["name"] != "attache_broker") {
+    let leads_out =
+        |cluster: &&mut Value| cluster["name"].as_str().is_some_and(|name| name.starts_with("attache_dst_"));
+    for cluster in clusters.iter_mut().filter(leads_out) {
         let options = &mut cluster["typed_extension_protocol_options"][OPTIONS];
         options["common_http_protocol_options"]["max_requests_per_connection"] = 1.into();
     }

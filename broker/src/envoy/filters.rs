@@ -1,10 +1,10 @@
-//! The filter chain: judge, gate, assertion, router.
+//! The filter chain: judge, gate, health, assertion, router.
 //!
 //! Judge and gate are two entries of one module in one VM. The judge reads bounded bodies and
 //! decides nothing, so it is off but for routes where a rule needs a body; the gate is on for
 //! every route that leads anywhere.
 
-use super::{BROKER_CLUSTER, Machine, assertion, judged_paths, set, type_url};
+use super::{BROKER_CLUSTER, Machine, assertion, health, judged_paths, set, type_url};
 use crate::config::Config;
 use attache_core::policy::Spec;
 use attache_core::wire::{Plugin, Role};
@@ -13,7 +13,8 @@ use std::time::Duration;
 
 const GATE: &str = "attache.gate";
 const JUDGE: &str = "attache.judge";
-const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
+/// The message of a filter's settings on one route.
+pub(super) const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
 
 /// The filters of the listener, in order.
 pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Value> {
@@ -24,6 +25,7 @@ pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Va
         chain.push(judge);
     }
     chain.push(entry(GATE, Role::Gate, config, machine));
+    chain.push(health::filter());
     chain.push(assertion::filter());
     chain.push(json!({
         "name": "envoy.filters.http.router",

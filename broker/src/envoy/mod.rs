@@ -10,6 +10,7 @@ mod assertion;
 mod clusters;
 mod filters;
 pub mod find;
+mod health;
 mod listener;
 mod log;
 pub mod process;
@@ -86,8 +87,11 @@ impl FromStr for Admin {
 /// The bootstrap (`envoy.config.bootstrap.v3.Bootstrap`) of an instance's Envoy.
 pub fn bootstrap(shape: Shape, config: &Config, policy: &Spec, machine: &Machine) -> Value {
     let Shape::Gateway = shape;
-    let mut clusters = vec![clusters::broker(config, machine)];
+    let broker = clusters::broker(config, machine);
+    let health = health::cluster(&broker);
+    let mut clusters = vec![broker];
     clusters.extend(policy.destinations.iter().map(|destination| clusters::destination(destination, config, machine)));
+    clusters.push(health);
     json!({
         "node": {"id": format!("attache-{}", config.instance), "cluster": "attache"},
         "admin": {"address": admin_address(&machine.admin)},

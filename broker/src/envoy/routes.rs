@@ -6,7 +6,7 @@
 //! answers 421. So a request that no filter decided on, or decided on for elsewhere, goes nowhere,
 //! whatever the reason.
 
-use super::{filters, judged_paths, listener, set};
+use super::{filters, health, judged_paths, listener, set};
 use attache_core::policy::{DestinationSpec, Spec};
 use attache_core::refusal::Reason;
 use serde_json::{Value, json};
@@ -31,12 +31,7 @@ pub(super) fn gateway(policy: &Spec) -> Value {
 }
 
 fn catch_all(policy: &Spec) -> Vec<Value> {
-    let mut routes = vec![json!({
-        "name": "health",
-        "match": {"path": "/health"},
-        "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
-        "typed_per_filter_config": filters::without_gate(),
-    })];
+    let mut routes = vec![health::route()];
     for destination in &policy.destinations {
         if let Some(prefix) = &destination.route_prefix {
             routes.extend(ways_to(destination, &format!("{prefix}/")));

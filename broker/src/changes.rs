@@ -9,6 +9,7 @@ mod history;
 pub use history::{Follower, Told};
 
 use crate::clock::millis;
+use crate::meters::Seconds;
 use crate::random::{self, NoRandomness};
 use attache_core::names::Name;
 use attache_core::wire::{self, Left};
@@ -36,11 +37,14 @@ pub struct Feed {
     acknowledged: watch::Sender<()>,
     /// Up to which change all are written down.
     written: watch::Sender<u64>,
+    applied_in: Seconds,
 }
 
 #[derive(Default)]
 struct State {
     kept: VecDeque<wire::Change>,
+    /// When each of those was published.
+    published: VecDeque<(u64, Instant)>,
     workers: HashMap<String, Worker>,
     unwritten: VecDeque<Told>,
 }
@@ -121,6 +125,7 @@ impl Feed {
             published: watch::Sender::default(),
             acknowledged: watch::Sender::default(),
             written: watch::Sender::default(),
+            applied_in: Seconds::default(),
         })
     }
 
@@ -148,8 +153,10 @@ impl Feed {
         let change = wire::Change { cursor, session_id, credential, left };
         state.tell(change.clone());
         state.kept.push_back(change);
+        state.published.push_back((cursor, Instant::now()));
         if state.kept.len() > KEPT {
             state.kept.pop_front();
+            state.published.pop_front();
         }
         self.published.send_modify(|published| published.cursor = cursor);
         cursor
@@ -214,6 +221,11 @@ impl Feed {
         self.state().workers.get(worker).is_some_and(|worker| worker.last_poll.elapsed() <= self.stale_after)
     }
 
+    /// How long a change takes until a worker has acknowledged it.
+    pub fn applied_in(&self) -> &Seconds {
+        &self.applied_in
+    }
+
     /// How many workers are alive.
     pub fn workers(&self) -> usize {
         let mut state = self.state();
@@ -230,7 +242,11 @@ impl Feed {
         let last_poll = Instant::now();
         let entry =
             state.workers.entry(worker.to_owned()).or_insert(Worker { acked, first_poll: last_poll, last_poll });
-        *entry = Worker { acked: entry.acked.max(acked), last_poll, ..*entry };
+        let before = entry.acked;
+        *entry = Worker { acked: before.max(acked), last_poll, ..*entry };
+        for (_, at) in state.published.iter().filter(|(cursor, _)| (before + 1..=acked).contains(cursor)) {
+            self.applied_in.observe(last_poll.saturating_duration_since(*at));
+        }
         self.acknowledged.send_replace(());
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::Caps;
 use crate::leases::{Issued, Leases};
+use crate::meters::GrantMeters;
 use crate::outstanding::Outstanding;
 use crate::sessions::{Identified, Session, Sessions};
 use attache_core::names::Name;
@@ -16,7 +17,7 @@ use attache_core::refusal::Reason;
 use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Granted};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a grant is begun anew because its session has changed meanwhile. Each attempt is one
 /// write to disk; changes are an operator's, and rare.
@@ -32,6 +33,7 @@ pub struct Grants {
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
     outstanding: Arc<Outstanding>,
+    meters: GrantMeters,
 }
 
 impl Grants {
@@ -47,13 +49,22 @@ impl Grants {
         outstanding: Arc<Outstanding>,
     ) -> Self {
         let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        Self { destinations, caps, max_unacked_uses, sessions, leases, feed, audit, outstanding }
+        let meters = GrantMeters::default();
+        Self { destinations, caps, max_unacked_uses, sessions, leases, feed, audit, outstanding, meters }
+    }
+
+    /// What is counted here.
+    pub fn meters(&self) -> &GrantMeters {
+        &self.meters
     }
 
     /// Answers a request for a grant.
     pub async fn answer(&self, request: GrantRequest) -> GrantAnswer {
         let GrantRequest { nonce, worker, destination, evidence } = request;
-        match self.settled(&worker, &destination, &evidence).await {
+        let began = Instant::now();
+        let settled = self.settled(&worker, &destination, &evidence).await;
+        self.meters.answered(settled.as_ref().err().copied(), began.elapsed());
+        match settled {
             Ok(granted) => GrantAnswer { nonce, granted: Some(granted), denied: None },
             Err(reason) => {
                 tracing::info!(%worker, %destination, reason = reason.as_str(), "no grant");

@@ -19,6 +19,7 @@ pub mod grants;
 pub mod hygiene;
 pub mod leases;
 pub mod ledger;
+pub mod meters;
 pub mod operator;
 pub mod outstanding;
 pub mod private_file;
@@ -29,10 +30,10 @@ pub mod state_dir;
 pub mod store;
 pub mod telemetry;
 
-use api::Health;
 use api::control::Control;
 use api::data_plane::DataPlane;
 use api::server::{BindError, Socket};
+use api::{Health, Metrics};
 use audit::export::Exports;
 use audit::key::AuditKey;
 use audit::{AuditLog, Kind, Record};
@@ -42,8 +43,10 @@ use config::{Config, Endpoint};
 use grants::Grants;
 use leases::Leases;
 use ledger::Ledger;
+use meters::Door;
 use operator::Operator;
 use outstanding::Outstanding;
+use prometheus_client::metrics::family::Family;
 use sessions::Sessions;
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
@@ -151,7 +154,14 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 
     let ledger = Arc::new(Ledger::new(store.clone(), feed.clone(), audit.clone(), &found));
 
-    let health = || Health { audit: audit.clone(), leases: leases.clone(), feed: feed.clone() };
+    let health = || Health {
+        audit: audit.clone(),
+        leases: leases.clone(),
+        feed: feed.clone(),
+        store: store.clone(),
+        state_dir: state_dir.clone(),
+        began: now,
+    };
     let grants = Grants::new(
         policy.clone(),
         config.caps(),
@@ -162,7 +172,19 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit.clone(),
         outstanding.clone(),
     );
-    let data_plane = DataPlane::new(state_dir.token().clone(), &policy, grants, feed.clone(), audit.clone(), health());
+    let connections = Family::default();
+    let metrics =
+        Metrics::new(grants.meters(), sessions.clone(), leases.clone(), feed.clone(), audit.clone(), &connections);
+    let metrics = Arc::new(metrics);
+    let data_plane = DataPlane::new(
+        state_dir.token().clone(),
+        &policy,
+        grants,
+        feed.clone(),
+        audit.clone(),
+        health(),
+        metrics.clone(),
+    );
     let operator = Arc::new(Operator {
         sessions: sessions.clone(),
         leases: leases.clone(),
@@ -177,6 +199,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         store: store.clone(),
         feed: feed.clone(),
         health: health(),
+        metrics,
         credentials: config.credentials,
         proxy: config.listen.proxy,
     };
@@ -203,9 +226,10 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 
     let (stop, stopped) = watch::channel(false);
     let data_plane_address = filters.tcp_address();
+    let door = |door| connections.get_or_create(&Door { door }).clone();
     let mut doors = JoinSet::new();
-    doors.spawn(filters.serve(data_plane.router(), stopped.clone()));
-    doors.spawn(operators.serve(control.router(), stopped));
+    doors.spawn(filters.serve(data_plane.router(), stopped.clone(), door("data-plane")));
+    doors.spawn(operators.serve(control.router(), stopped, door("control")));
     let mut chores = JoinSet::new();
     chores.spawn(async move { leases.watch().await });
     chores.spawn(async move { operator.revert().await });

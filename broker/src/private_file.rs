@@ -128,6 +128,12 @@ impl PrivateDir {
         &self.path
     }
 
+    /// Whether both are one and the same directory, wherever it is now.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let id = |dir: &Self| dir.file.metadata().ok().map(|found| (found.dev(), found.ino()));
+        id(self).is_some_and(|ours| Some(ours) == id(other))
+    }
+
     /// Opens a regular file inside, ours alone. With `O_CREAT` it comes into being as 0600.
     pub fn open_file(&self, name: &str, flags: OFlags) -> Result<Option<File>, PrivateError> {
         let path = self.path.join(name);

@@ -53,6 +53,9 @@ pub enum StateDirError {
         "{0} is damaged: restore it, or remove it for a new one (a new instance.key ends all placeholders, a new token needs a restart of Envoy)"
     )]
     Damaged(PathBuf),
+    /// Another directory, or none, where this one was.
+    #[error("{0} is no longer the directory that this broker has locked")]
+    Gone(PathBuf),
     /// No new key.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -148,6 +151,16 @@ impl StateDir {
     /// Whether a broker has lived here before: only then can a filter know the token already.
     pub fn has_lived(&self) -> bool {
         self.lived
+    }
+
+    /// Whether the path still leads to this directory, ours alone, with the token that Envoy shows.
+    pub fn check(&self) -> Result<(), StateDirError> {
+        let path = self.path();
+        let found = PrivateDir::open(path)?.filter(|found| found.is_same(&self.dir));
+        let found = found.ok_or_else(|| StateDirError::Gone(path.to_owned()))?;
+        // Exposed to the comparison with its own file.
+        let kept = found.read(TOKEN, 64)?.is_some_and(|kept| kept.as_slice() == self.token.expose().as_bytes());
+        if kept { Ok(()) } else { Err(StateDirError::Damaged(path.join(TOKEN))) }
     }
 
     /// Tells other commands where the broker listens.

@@ -4,7 +4,7 @@
 
 use super::answer::{ApiError, json, json_with, parse};
 use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
-use super::{Health, feed};
+use super::{Health, Metrics, feed};
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::{AgentValue, Credential};
@@ -45,6 +45,8 @@ pub struct Control {
     pub feed: Arc<Feed>,
     /// Whether all is well.
     pub health: Health,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// What agents' environments need.
     pub credentials: Vec<Credential>,
     /// Where agents reach Envoy.
@@ -69,7 +71,8 @@ impl Control {
             .route("/v1/workers", get(feed::workers))
             .route("/v1/changes", get(feed::changes))
             .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(async |State(door): Door| door.health.readyz()))
+            .route("/readyz", get(async |State(door): Door| door.health.readyz().await))
+            .route("/metrics", get(async |State(door): Door| door.metrics.page()))
             .fallback(async || ApiError::NotFound)
             .layer(DefaultBodyLimit::max(BODY))
             .with_state(Arc::new(self))

@@ -1,7 +1,7 @@
 //! The filters' door. Every route, health and wrong paths included, asks for the token first.
 
-use super::Health;
 use super::answer::{ApiError, json, json_with, parse};
+use super::{Health, Metrics};
 use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
@@ -36,6 +36,7 @@ pub struct DataPlane {
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
     health: Health,
+    metrics: Arc<Metrics>,
 }
 
 impl DataPlane {
@@ -47,11 +48,13 @@ impl DataPlane {
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
         health: Health,
+        metrics: Arc<Metrics>,
     ) -> Self {
         // A policy is texts, numbers and lists, and its version hex digits: neither can fail.
         let etag = HeaderValue::from_str(&format!("\"{}\"", policy.version));
         let policy = serde_json::to_vec(policy).unwrap_or_default().into();
-        Self { token, policy, etag: etag.unwrap_or(HeaderValue::from_static("\"\"")), grants, feed, audit, health }
+        let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
+        Self { token, policy, etag, grants, feed, audit, health, metrics }
     }
 
     /// All routes.
@@ -66,7 +69,8 @@ impl DataPlane {
             .route(wire::POLICY_PATH, get(policy))
             .route(wire::CHANGES_PATH, get(changes))
             .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(async |State(door): State<Arc<DataPlane>>| door.health.readyz()))
+            .route("/readyz", get(async |State(door): State<Arc<DataPlane>>| door.health.readyz().await))
+            .route("/metrics", get(async |State(door): State<Arc<DataPlane>>| door.metrics.page()))
             .merge(bodies)
             .fallback(async || ApiError::NotFound)
             .with_state(door.clone());

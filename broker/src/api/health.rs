@@ -1,13 +1,23 @@
-//! Health: alive, and ready or not, and what is wrong.
+//! Health: alive, and ready or not; what each thing is like that a grant depends on, and what mends it.
 
 use super::answer::json_with;
 use crate::audit::AuditLog;
 use crate::changes::Feed;
-use crate::leases::Leases;
+use crate::clock::Now;
+use crate::leases::{Leases, Standing};
+use crate::state_dir::StateDir;
+use crate::store::Store;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the database may take to say that it can be written.
+const DATABASE: Duration = Duration::from_secs(1);
+/// How far the wall clock may fall behind the other one, in milliseconds, before that is told:
+/// what a time service corrects unnoticed is less.
+const CLOCK_MS: u64 = 5_000;
 
 /// What health is judged by.
 pub struct Health {
@@ -17,35 +27,167 @@ pub struct Health {
     pub leases: Arc<Leases>,
     /// Who listens.
     pub feed: Arc<Feed>,
+    /// What is to be remembered.
+    pub store: Arc<Store>,
+    /// Where all of it is.
+    pub state_dir: Arc<StateDir>,
+    /// When the broker began.
+    pub began: Now,
 }
 
 /// `GET /readyz`.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Readiness {
-    /// Whether grants can be made.
+    /// Whether grants can be made: everything that is needed is well.
     pub ready: bool,
-    /// What is wrong, in words.
-    pub problems: Vec<String>,
     /// How many workers poll the change feed.
     pub workers: usize,
+    /// Everything that the broker depends on.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// One thing that the broker depends on.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dependency {
+    /// `audit`, `credentials`, `state_dir`, `database`, `workers`, `clock`, or `credential NAME`.
+    pub name: String,
+    /// How it is.
+    pub state: Condition,
+    /// Whether no grant can be made while it has failed.
+    pub needed: bool,
+    /// What is wrong; `null`: nothing. Names places, never content.
+    pub reason: Option<String>,
+    /// What mends it; `null`: nothing has to.
+    pub fix: Option<String>,
+}
+
+/// How a dependency is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// Well.
+    Ok,
+    /// Not there yet, which is no error.
+    Waiting,
+    /// Not usable.
+    Failed,
+}
+
+impl Dependency {
+    fn ok(name: &str, needed: bool) -> Self {
+        Self { name: name.into(), state: Condition::Ok, needed, reason: None, fix: None }
+    }
+
+    fn judged(name: &str, needed: bool, wrong: Option<(String, String)>) -> Self {
+        let Some((reason, fix)) = wrong else { return Self::ok(name, needed) };
+        Self { state: Condition::Failed, reason: Some(reason), fix: Some(fix), ..Self::ok(name, needed) }
+    }
 }
 
 impl Health {
     /// Whether grants can be made, and what is wrong.
-    pub fn readiness(&self) -> Readiness {
-        let fault = self.audit.fault();
+    pub async fn readiness(&self) -> Readiness {
         let standings = self.leases.standings();
-        let broken = standings.iter().filter_map(|s| Some(format!("credential {}: {}", s.name, s.error.as_ref()?)));
-        Readiness {
-            ready: fault.is_none(),
-            problems: fault.iter().map(|fault| format!("audit log: {fault}")).chain(broken).collect(),
-            workers: self.feed.workers(),
-        }
+        let workers = self.feed.workers();
+        let mut dependencies = vec![self.audit(), credentials(&standings)];
+        dependencies.extend([
+            self.state_dir(),
+            self.database().await,
+            following(workers),
+            clock(self.began, Now::read()),
+        ]);
+        dependencies.extend(standings.into_iter().map(credential));
+        let ready = dependencies.iter().all(|one| !one.needed || one.state == Condition::Ok);
+        Readiness { ready, workers, dependencies }
     }
 
     /// `GET /readyz`: 503 when no grant can be made.
-    pub fn readyz(&self) -> Response {
-        let readiness = self.readiness();
+    pub async fn readyz(&self) -> Response {
+        let readiness = self.readiness().await;
         json_with(if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
+    }
+
+    fn audit(&self) -> Dependency {
+        let fix = "free space on its disk, or mend what stands at its path; the broker tries again by itself";
+        Dependency::judged("audit", true, self.audit.fault().map(|fault| (fault, fix.into())))
+    }
+
+    fn state_dir(&self) -> Dependency {
+        let fix = "put the directory back as it was, 0700 and owned by the broker's user, and restart the broker";
+        let wrong = self.state_dir.check().err();
+        Dependency::judged("state_dir", false, wrong.map(|error| (error.to_string(), fix.into())))
+    }
+
+    async fn database(&self) -> Dependency {
+        let wrong = match tokio::time::timeout(DATABASE, self.store.check()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("the database has not answered within {} s", DATABASE.as_secs())),
+        };
+        let fix = "look for what else has attache.db open, and for space on its disk; sessions cannot be changed \
+                   until then";
+        Dependency::judged("database", false, wrong.map(|reason| (reason, fix.into())))
+    }
+}
+
+/// One that went ahead, as after a sleep, ends sessions early, which is safe; of one that was set back
+/// the audit log's times are wrong.
+fn clock(began: Now, now: Now) -> Dependency {
+    let expected = began.plus(now.mono.saturating_duration_since(began.mono)).wall_ms;
+    let behind = expected.saturating_sub(now.wall_ms);
+    let wrong = (behind > CLOCK_MS).then(|| {
+        let seconds = Duration::from_millis(behind).as_secs();
+        let reason = format!("the wall clock was set back by {seconds} s since the broker began");
+        (reason, "mend the machine's time synchronisation, and restart the broker".into())
+    });
+    Dependency::judged("clock", false, wrong)
+}
+
+fn credentials(all: &[Standing]) -> Dependency {
+    let none = !all.is_empty() && all.iter().all(|one| one.error.is_some());
+    let reason = || format!("none of {} credentials can be used", all.len());
+    Dependency::judged("credentials", true, none.then(|| (reason(), "mend one: each is listed with its fix".into())))
+}
+
+fn credential(standing: Standing) -> Dependency {
+    let Standing { name, error, fix, .. } = standing;
+    Dependency::judged(&format!("credential {name}"), false, error.map(|error| (error, fix.unwrap_or_default())))
+}
+
+fn following(workers: usize) -> Dependency {
+    if workers > 0 {
+        return Dependency::ok("workers", false);
+    }
+    Dependency {
+        state: Condition::Waiting,
+        reason: Some("no worker of an Envoy polls the change feed".into()),
+        fix: Some("start Envoy with the bootstrap that `attache envoy-config` prints, or run `attache doctor`".into()),
+        ..Dependency::ok("workers", false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_is_told_and_one_that_went_ahead_is_not() {
+        let began = Now::read();
+        let later = began.plus(Duration::from_secs(60));
+        let moved = |wall_ms: u64| clock(began, Now { wall_ms, ..later });
+        assert_eq!(moved(later.wall_ms).state, Condition::Ok);
+        assert_eq!(moved(later.wall_ms + 3_600_000).state, Condition::Ok);
+        assert_eq!(moved(later.wall_ms - CLOCK_MS).state, Condition::Ok);
+        let back = moved(later.wall_ms - 90_000);
+        assert_eq!(back.state, Condition::Failed);
+        assert_eq!(back.reason.unwrap(), "the wall clock was set back by 90 s since the broker began");
+    }
+
+    #[test]
+    fn what_is_not_needed_does_not_make_it_unready_and_no_credential_at_all_is_no_fault() {
+        assert_eq!(credentials(&[]).state, Condition::Ok);
+        assert!(!following(0).needed && following(0).state == Condition::Waiting);
     }
 }

@@ -7,7 +7,9 @@ pub mod control;
 pub mod data_plane;
 mod feed;
 mod health;
+mod metrics;
 pub mod server;
 pub mod view;
 
-pub use health::Health;
+pub use health::{Condition, Dependency, Health, Readiness};
+pub use metrics::Metrics;

@@ -7,6 +7,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,7 +100,8 @@ impl Socket {
     }
 
     /// Serves until `stop` holds true, then lets open requests end.
-    pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
+    /// `open` counts the connections.
+    pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>, open: Gauge) {
         let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
@@ -110,7 +112,11 @@ impl Socket {
                 _ = &mut stopped => break,
                 accepted = self.accept(&places) => match accepted {
                     Ok(accepted) => {
-                        connections.spawn(converse(accepted, router.clone(), graceful.watcher()));
+                        let (talk, counted) = (converse(accepted, router.clone(), graceful.watcher()), Counted::one(&open));
+                        connections.spawn(async move {
+                            talk.await;
+                            drop(counted);
+                        });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -145,6 +151,22 @@ impl Socket {
             },
         };
         Ok(Accepted { io, _place: place })
+    }
+}
+
+/// One more, for as long as this lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn one(all: &Gauge) -> Self {
+        all.inc();
+        Self(all.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -216,7 +238,7 @@ mod tests {
         let socket = Socket::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = socket.tcp_address().unwrap();
         let (_stop, stopped) = watch::channel(false);
-        tokio::spawn(socket.serve(Router::new().fallback(async || "here"), stopped));
+        tokio::spawn(socket.serve(Router::new().fallback(async || "here"), stopped, Gauge::default()));
 
         let mut silent = TcpStream::connect(address).await.unwrap();
         silent.write_all(b"GET / HT").await.unwrap();
@@ -243,7 +265,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(300)).await;
             "here"
         };
-        tokio::spawn(socket.serve(Router::new().fallback(slow), stopped));
+        tokio::spawn(socket.serve(Router::new().fallback(slow), stopped, Gauge::default()));
         let mut patient = TcpStream::connect(address).await.unwrap();
         patient.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut answer = [0; 1024];

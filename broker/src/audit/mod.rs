@@ -22,6 +22,7 @@ pub use record::{Kind, Record};
 pub use scan::open_all;
 
 use crate::config::AuditConfig;
+use crate::meters::AuditMeters;
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
 use file::LogFile;
@@ -56,6 +57,7 @@ pub struct AuditLog {
     head: Arc<Mutex<Reach>>,
     durable: watch::Receiver<Durable>,
     uses: Arc<AtomicU64>,
+    meters: AuditMeters,
 }
 
 impl AuditLog {
@@ -69,11 +71,11 @@ impl AuditLog {
         if let Some(torn) = torn {
             writer.record_gap(&torn)?;
         }
-        let (durable, uses) = (writer.durable(), writer.uses());
+        let (durable, uses, meters) = (writer.durable(), writer.uses(), writer.meters());
         let (jobs, queue) = sync_channel(QUEUE);
         let spawned = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&queue));
         let writer = spawned.map_err(|cause| FileError::Io { path: config.path.clone(), cause })?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault, head, durable, uses })
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault, head, durable, uses, meters })
     }
 
     /// Appends one record and waits until it is durable.
@@ -114,6 +116,11 @@ impl AuditLog {
         durable(answer).await
     }
 
+    /// What is counted here.
+    pub fn meters(&self) -> &AuditMeters {
+        &self.meters
+    }
+
     /// How far the log is durable, from now on.
     pub fn durable(&self) -> watch::Receiver<Durable> {
         self.durable.clone()
@@ -130,7 +137,13 @@ impl AuditLog {
     }
 
     fn submit(&self, job: Job) -> Result<(), Unavailable> {
-        self.jobs.as_ref().ok_or(Unavailable)?.try_send(job).map_err(|_| Unavailable)
+        // Counted first: the writer may have taken it off again before this returns.
+        self.meters.queued.inc();
+        let sent = self.jobs.as_ref().ok_or(Unavailable).and_then(|jobs| jobs.try_send(job).map_err(|_| Unavailable));
+        if sent.is_err() {
+            self.meters.queued.dec();
+        }
+        sent
     }
 }
 

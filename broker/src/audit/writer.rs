@@ -11,6 +11,7 @@ use super::scan::Found;
 use super::{Fault, Reach, Unavailable};
 use crate::clock::{Now, rfc3339};
 use crate::config::Checkpoints;
+use crate::meters::AuditMeters;
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +64,7 @@ pub struct Writer {
     durable: watch::Sender<Durable>,
     /// How many requests with a credential were recorded in this life.
     uses: Arc<AtomicU64>,
+    meters: AuditMeters,
 }
 
 /// What becomes one batch.
@@ -98,6 +100,7 @@ impl Writer {
             begins: true,
             durable,
             uses: Arc::default(),
+            meters: AuditMeters::default(),
         };
         writer.reached(0);
         writer
@@ -111,6 +114,11 @@ impl Writer {
     /// Counts the requests with a credential that are durable.
     pub fn uses(&self) -> Arc<AtomicU64> {
         self.uses.clone()
+    }
+
+    /// What is counted here.
+    pub fn meters(&self) -> AuditMeters {
+        self.meters.clone()
     }
 
     fn reached(&self, more: usize) {
@@ -127,11 +135,12 @@ impl Writer {
                 (None, Some(at)) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
                 (Some(_), _) => queue.recv_timeout(RETRY),
             };
-            let batch = match first {
+            let batch: Vec<_> = match first {
                 Ok(first) => std::iter::once(first).chain(queue.try_iter().take(BATCH)).collect(),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return self.end(broken.is_some()),
             };
+            self.meters.queued.dec_by(i64::try_from(batch.len()).unwrap_or(i64::MAX));
             if let Some(since) = broken {
                 batch.into_iter().for_each(refuse);
                 broken = self.recover(since).err().map(|_| since);
@@ -139,6 +148,7 @@ impl Writer {
                 tracing::error!(%error, "the audit log cannot be written; no grant leaves until it can");
                 *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
                 broken = Some(Now::read().wall_ms);
+                self.meters.faults.inc();
             }
         }
     }
@@ -214,10 +224,13 @@ impl Writer {
 
     /// Makes a batch durable, or takes back all that was noted of it.
     fn write(&mut self, batch: &Batch) -> Result<(), FileError> {
+        let began = Instant::now();
         if let Err(error) = self.file.append(&batch.records, &self.key) {
             self.numbering.take_back();
             return Err(error);
         }
+        self.meters.synced.observe(began.elapsed());
+        self.meters.records.inc_by(batch.records.len() as u64);
         self.numbering.settle();
         if batch.signs {
             (self.begins, self.unsigned_since) = (false, None);

@@ -9,6 +9,7 @@ mod slot;
 use crate::changes::{Feed, Scope};
 use crate::clock::millis;
 use crate::config::Config;
+use crate::meters::LeaseMeters;
 use crate::random::{self, NoRandomness};
 use crate::sources::{Environment, SourceError};
 use crate::state_dir::InstanceKey;
@@ -50,6 +51,25 @@ pub enum LeaseError {
     NoRandomness(#[from] NoRandomness),
 }
 
+impl LeaseError {
+    /// What an operator does about it.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            LeaseError::Absent(_) => {
+                "write the secret into one of these files (0600), or set the variable and restart the broker"
+            }
+            LeaseError::Source(SourceError::File(_)) => {
+                "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
+            }
+            LeaseError::Source(SourceError::NotText(_) | SourceError::Empty(_)) | LeaseError::NotInjectable { .. } => {
+                "put the secret itself there, whole, as one line of text"
+            }
+            LeaseError::NotBound => "bind it to a destination in the config",
+            LeaseError::NoRandomness(_) => "see why the system gives no random bytes, and restart the broker",
+        }
+    }
+}
+
 /// A lease and what it lets into a request.
 pub struct Issued {
     /// The lease.
@@ -75,6 +95,8 @@ pub struct Standing {
     pub since_ms: Option<u64>,
     /// Why there is none.
     pub error: Option<String>,
+    /// What mends that.
+    pub fix: Option<String>,
 }
 
 /// All credentials of an instance.
@@ -82,6 +104,7 @@ pub struct Leases {
     slots: BTreeMap<Name, Slot>,
     grant_ttl: Duration,
     feed: Arc<Feed>,
+    meters: LeaseMeters,
 }
 
 impl Leases {
@@ -92,23 +115,43 @@ impl Leases {
             let slot = Slot::load(credential, environment, key.clone()).await;
             slots.insert(credential.name.clone(), slot);
         }
-        Self { slots, grant_ttl: config.limits.grant_ttl, feed }
+        let leases = Self { slots, grant_ttl: config.limits.grant_ttl, feed, meters: LeaseMeters::default() };
+        for (name, slot) in &leases.slots {
+            // From zero, so that the first is seen to be one more.
+            drop(leases.meters.issued.get_or_create(&name.into()));
+            leases.meters.errors.get_or_create(&name.into()).inc_by(slot.current().is_err().into());
+        }
+        leases
     }
 
     /// Looks whether a credential's source has changed, and makes the change known if so.
     pub async fn refresh(&self, credential: &Name) {
         let Some(slot) = self.slots.get(credential) else { return };
-        if slot.refresh().await {
+        if self.look(credential, slot).await {
             self.feed.publish(Scope::Credential(credential));
             tracing::info!(%credential, "the credential has changed");
         }
+    }
+
+    /// Looks again; whether grants made before are void.
+    async fn look(&self, credential: &Name, slot: &Slot) -> bool {
+        let changed = slot.refresh().await;
+        if changed && slot.current().is_err() {
+            self.meters.errors.get_or_create(&credential.into()).inc();
+        }
+        changed
+    }
+
+    /// What is counted here.
+    pub fn meters(&self) -> &LeaseMeters {
+        &self.meters
     }
 
     /// Looks at a credential's source, and makes all grants that draw on it void, changed or not.
     /// Answers with how it stands and the change's cursor; `None`: there is no such credential.
     pub async fn reload(&self, credential: &Name) -> Option<(Standing, u64)> {
         let slot = self.slots.get(credential)?;
-        slot.refresh().await;
+        self.look(credential, slot).await;
         let cursor = self.feed.publish(Scope::Credential(credential));
         Some((slot.standing(), cursor))
     }
@@ -144,6 +187,7 @@ impl Leases {
             ttl_ms: millis(ttl),
             refresh_after_ms: millis(ttl * 3 / 4),
         };
+        self.meters.issued.get_or_create(&credential.into()).inc();
         Ok(Issued { lease, injections: injections.collect() })
     }
 

@@ -89,6 +89,7 @@ impl Slot {
     pub fn standing(&self) -> Standing {
         let version = self.current();
         let error = version.as_ref().err().map(ToString::to_string);
+        let fix = version.as_ref().err().map(|error| error.fix().to_owned());
         let version = version.ok();
         Standing {
             name: self.credential.name.clone(),
@@ -98,6 +99,7 @@ impl Slot {
             fingerprint: version.as_ref().map(|version| version.fingerprint.clone()),
             since_ms: version.as_ref().map(|version| version.since_ms),
             error,
+            fix,
         }
     }
 

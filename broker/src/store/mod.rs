@@ -99,6 +99,11 @@ impl Store {
         Ok(Self { pool, readers })
     }
 
+    /// Whether the database can be written now: takes the lock that a write takes, and gives it back.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?.rollback().await?)
+    }
+
     /// Writes everything into the main file and lets go of it.
     pub async fn close(&self) {
         self.readers.close().await;

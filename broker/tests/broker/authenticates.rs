@@ -10,6 +10,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("POST", "/v1/audit?worker=0123abcd"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/metrics"),
     ("GET", "/"),
     ("GET", "/v1/sessions"),
     ("DELETE", "/v1/policy"),

@@ -144,8 +144,12 @@ impl World {
 
     /// Calls the filters' door with its token.
     pub async fn ask(&self, method: &str, path: &str, body: &[u8]) -> Answer {
-        let bearer = format!("Bearer {}", self.token());
-        self.knock(method, path, &[("authorization", &bearer)], body).await
+        self.ask_as(&self.token(), method, path, body).await
+    }
+
+    /// The same, with a token that was read before.
+    pub async fn ask_as(&self, token: &str, method: &str, path: &str, body: &[u8]) -> Answer {
+        self.knock(method, path, &[("authorization", &format!("Bearer {token}"))], body).await
     }
 
     /// Calls the operator's door.

@@ -1,0 +1,100 @@
+//! `GET /metrics`: what was counted, and how things stand at this moment, as OpenMetrics text, which
+//! Prometheus reads.
+
+use super::answer::ApiError;
+use crate::audit::AuditLog;
+use crate::changes::Feed;
+use crate::clock::Now;
+use crate::leases::Leases;
+use crate::meters::{Door, GrantMeters, OfCredential};
+use crate::sessions::Sessions;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The media type of the answer.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that is told, and where it is read.
+pub struct Metrics {
+    registry: Registry,
+    sessions: Arc<Sessions>,
+    leases: Arc<Leases>,
+    feed: Arc<Feed>,
+    audit: Arc<AuditLog>,
+    gauges: Gauges,
+}
+
+/// What is not counted but looked at when somebody asks.
+#[derive(Default)]
+struct Gauges {
+    live: Gauge,
+    elevated: Gauge,
+    usable: Family<OfCredential, Gauge>,
+    workers: Gauge,
+    writable: Gauge,
+}
+
+impl Metrics {
+    /// The metrics of one broker.
+    pub fn new(
+        grants: &GrantMeters,
+        sessions: Arc<Sessions>,
+        leases: Arc<Leases>,
+        feed: Arc<Feed>,
+        audit: Arc<AuditLog>,
+        connections: &Family<Door, Gauge>,
+    ) -> Self {
+        let (gauges, of_leases, of_audit) = (Gauges::default(), leases.meters(), audit.meters());
+        let mut all = Registry::with_prefix("attache");
+        all.register("grants", "Questions for a grant, by how they were answered", grants.answered.clone());
+        all.register("grant_seconds", "From such a question to its answer", grants.took.0.clone());
+        all.register("leases_issued", "Leases that were issued", of_leases.issued.clone());
+        all.register("credential_usable", "Whether a credential can be used (1) or not (0)", gauges.usable.clone());
+        let errors = "How often a credential has become unusable, or unusable for another reason";
+        all.register("source_errors", errors, of_leases.errors.clone());
+        all.register("sessions_live", "Sessions that are neither revoked nor expired", gauges.live.clone());
+        all.register("sessions_elevated", "Those of them that may write for a time", gauges.elevated.clone());
+        all.register("workers", "Workers that poll the change feed", gauges.workers.clone());
+        let applied = "From a change to its acknowledgement by one worker";
+        all.register("change_applied_seconds", applied, feed.applied_in().0.clone());
+        all.register("audit_records", "Audit records on disk, of this life", of_audit.records.clone());
+        all.register("audit_sync_seconds", "Writing and syncing one batch of them", of_audit.synced.0.clone());
+        all.register("audit_queue", "Appends that wait for the disk", of_audit.queued.clone());
+        all.register("audit_faults", "How often the audit log has become unwritable", of_audit.faults.clone());
+        all.register("audit_writable", "Whether it can be written (1) or not (0)", gauges.writable.clone());
+        all.register("connections", "Connections to a door that are open", connections.clone());
+        Self { registry: all, sessions, leases, feed, audit, gauges }
+    }
+
+    /// `GET /metrics`.
+    pub fn page(&self) -> Result<Response, ApiError> {
+        self.look(Now::read());
+        let mut text = String::new();
+        encode(&mut text, &self.registry).map_err(|_| ApiError::Failed)?;
+        let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS)), no_store], text).into_response())
+    }
+
+    fn look(&self, now: Now) {
+        let sessions = self.sessions.all();
+        let live = || sessions.iter().filter(|session| session.state(now) == "live");
+        self.gauges.live.set(count(live().count()));
+        self.gauges.elevated.set(count(live().filter(|one| one.elevation(now) > Duration::ZERO).count()));
+        for standing in self.leases.standings() {
+            let usable = self.gauges.usable.get_or_create(&OfCredential::from(&standing.name)).clone();
+            usable.set(standing.error.is_none().into());
+        }
+        self.gauges.workers.set(count(self.feed.workers()));
+        self.gauges.writable.set(self.audit.fault().is_none().into());
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

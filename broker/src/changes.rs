@@ -89,7 +89,7 @@ pub struct Poll<'a> {
 }
 
 /// Where a change is in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Applied {
     /// How many live workers have acknowledged it.
     pub applied: usize,

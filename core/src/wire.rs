@@ -59,10 +59,13 @@ pub enum Role {
 /// Asks for a grant.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GrantRequest {
     /// Fresh for each call, 32 hex digits; the answer must carry it back.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{32}$"))]
     pub nonce: String,
     /// The worker that asks, 8 hex digits.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{8}$"))]
     pub worker: String,
     /// [`crate::policy::DestinationSpec::id`].
     pub destination: String,
@@ -73,6 +76,7 @@ pub struct GrantRequest {
 /// Everything a request shows about who asks, as digests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EvidenceDigests {
     /// SHA-256 of the placeholder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +106,7 @@ pub(crate) fn evidence_word(placeholder: bool, session_token: bool) -> &'static 
 /// The broker's answer: exactly one of `granted` and `denied`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GrantAnswer {
     /// The nonce of the request this answers.
     pub nonce: String,
@@ -116,6 +121,7 @@ pub struct GrantAnswer {
 /// A grant: what may be injected, for whom, until when.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Granted {
     /// The change cursor up to which this grant knows. A change with a later one voids it.
     pub as_of: u64,
@@ -138,6 +144,7 @@ pub struct Granted {
 /// The bounded right to use one version of a secret.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Lease {
     /// Unique id.
     pub id: String,
@@ -152,6 +159,7 @@ pub struct Lease {
 /// One change to a request: exactly one of `header` and `query`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WireInjection {
     /// Set this header, by its lower-case name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,20 +169,24 @@ pub struct WireInjection {
     pub query: Option<String>,
     /// The value, the secret in it, encoded for its position.
     #[serde(serialize_with = "onto_the_wire")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub value: Secret,
 }
 
 /// A refusal by the broker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Denied {
     /// Why.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub reason: Reason,
 }
 
 /// The change feed's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Changes {
     /// Names one life of the broker. Another epoch voids everything cached.
     pub epoch: String,
@@ -190,6 +202,7 @@ pub struct Changes {
 /// Streams that are open go on, unless something was taken away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     /// Its place in the feed.
     pub cursor: u64,
@@ -207,6 +220,7 @@ pub struct Change {
 /// What a session that was narrowed may still do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Left {
     /// Proven reads.
     Reads,
@@ -217,6 +231,7 @@ pub enum Left {
 /// Says up to which record the broker holds durably.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditAnswer {
     /// [`UseRecord::seq`] of the last record written.
     pub acked: u64,
@@ -227,6 +242,7 @@ pub struct AuditAnswer {
 /// Text fields are printable ASCII; everything else is escaped by [`crate::audit`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UseRecord {
     /// Counts this worker's records from 1, without gaps.
     pub seq: u64,
@@ -285,6 +301,7 @@ pub struct UseRecord {
 /// What a [`UseRecord`] records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum UseKind {
     /// A request that was forwarded.
     Use,

@@ -4,11 +4,19 @@ use crate::audit::Unavailable;
 use crate::changes::TooManyWorkers;
 use crate::operator::OperatorError;
 use crate::sessions::SessionError;
+use attache_core::names::Name;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// The body of every answer that is an error.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Failure {
+    /// What is wrong, for people. Never quotes what was sent.
+    error: String,
+}
 
 /// Why a call was not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +38,9 @@ pub enum ApiError {
     /// A worker, nonce or name of another form.
     #[error("{0} is not valid")]
     Field(&'static str),
+    /// No such credential, where the path names one.
+    #[error("no credential is called {0}: see `attache credential list`")]
+    NoSuchCredential(Name),
     /// No such route.
     #[error("there is nothing here")]
     NotFound,
@@ -55,7 +66,7 @@ impl ApiError {
         match self {
             ApiError::Body { .. } | ApiError::Query | ApiError::Field(_) => StatusCode::BAD_REQUEST,
             ApiError::Unread(rejection) => rejection.status(),
-            ApiError::NotFound => StatusCode::NOT_FOUND,
+            ApiError::NotFound | ApiError::NoSuchCredential(_) => StatusCode::NOT_FOUND,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
             ApiError::Audit(_) | ApiError::Workers(_) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -92,11 +103,7 @@ impl From<QueryRejection> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Body {
-            error: String,
-        }
-        json_with(self.status(), &Body { error: self.to_string() })
+        json_with(self.status(), &Failure { error: self.to_string() })
     }
 }
 

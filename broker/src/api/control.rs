@@ -2,13 +2,14 @@
 //!
 //! Nothing here ever answers with a secret: operators see fingerprints, agents get placeholders.
 
-use super::answer::{ApiError, json, json_with, parse};
+use super::answer::{ApiError, Failure, json, json_with, parse};
+use super::health::Readiness;
 use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
-use super::{Health, Metrics, feed};
+use super::{Health, Metrics, feed, health};
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::{AgentValue, Credential};
-use crate::leases::Leases;
+use crate::leases::{Leases, Standing};
 use crate::operator::{Done, Operator};
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
 use crate::store::Store;
@@ -66,13 +67,13 @@ impl Control {
             .route("/v1/sessions/{name}/env", get(env))
             .route("/v1/sessions/{name}/access-mode", put(set_access_mode))
             .route("/v1/sessions/{name}/revoke", post(revoke))
-            .route("/v1/credentials", get(async |State(door): Door| json(&door.leases.standings())))
+            .route("/v1/credentials", get(credentials))
             .route("/v1/credentials/{name}/reload", post(reload))
             .route("/v1/workers", get(feed::workers))
             .route("/v1/changes", get(feed::changes))
-            .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(async |State(door): Door| door.health.readyz().await))
-            .route("/metrics", get(async |State(door): Door| door.metrics.page()))
+            .route("/healthz", get(health::healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
             .fallback(async || ApiError::NotFound)
             .layer(DefaultBodyLimit::max(BODY))
             .with_state(Arc::new(self))
@@ -101,30 +102,51 @@ impl Control {
     }
 }
 
-async fn list(State(door): Door) -> Response {
+/// All sessions that are known, those that are over included.
+#[utoipa::path(get, path = "/v1/sessions", responses((status = 200, body = Vec<SessionView>)))]
+pub(super) async fn list(State(door): Door) -> Response {
     let now = Now::read();
     let views: Vec<_> = door.sessions.all().iter().map(|session| SessionView::of(session, now)).collect();
     json(&views)
 }
 
-async fn create(State(door): Door, body: Body) -> Answer {
+/// Makes a session.
+#[utoipa::path(post, path = "/v1/sessions", request_body = CreateSession, responses(
+    (status = 201, body = SessionView), (status = 400, body = Failure), (status = 409, body = Failure),
+    (status = 413, body = Failure), (status = 503, body = Failure),
+))]
+pub(super) async fn create(State(door): Door, body: Body) -> Answer {
     let CreateSession { name, credentials, access_mode, ttl_ms } = parse(&body?)?;
     let new = NewSession { name, credentials, access_mode, ttl: ttl_ms.map(Duration::from_millis) };
     let session = whole(async move { door.operator.create(new).await }).await??;
     Ok(json_with(StatusCode::CREATED, &SessionView::of(&session, Now::read())))
 }
 
-async fn show(State(door): Door, Path(name): Path<String>) -> Answer {
+/// A session that is alive.
+#[utoipa::path(get, path = "/v1/sessions/{name}", params(("name" = Name, Path)), responses(
+    (status = 200, body = SessionView), (status = 400, body = Failure), (status = 404, body = Failure),
+))]
+pub(super) async fn show(State(door): Door, Path(name): Path<String>) -> Answer {
     Ok(json(&SessionView::of(&*door.live(&name)?, Now::read())))
 }
 
-async fn env(State(door): Door, Path(name): Path<String>) -> Answer {
+/// What an agent of a session needs in its environment: placeholders, its token, base URLs.
+#[utoipa::path(get, path = "/v1/sessions/{name}/env", params(("name" = Name, Path)), responses(
+    (status = 200, body = Vec<Variable>), (status = 400, body = Failure), (status = 404, body = Failure),
+))]
+pub(super) async fn env(State(door): Door, Path(name): Path<String>) -> Answer {
     let session = door.live(&name)?;
     door.sessions.note_given(&session, Now::read()).await.map_err(SessionError::Store)?;
     Ok(json(&door.environment(&session)))
 }
 
-async fn set_access_mode(State(door): Door, Path(name): Path<String>, body: Body) -> Answer {
+/// Sets what a session may do; for a time with `for_ms`.
+#[utoipa::path(put, path = "/v1/sessions/{name}/access-mode", params(("name" = Name, Path)),
+    request_body = SetAccessMode, responses(
+    (status = 200, body = Changed), (status = 400, body = Failure), (status = 404, body = Failure),
+    (status = 409, body = Failure), (status = 413, body = Failure), (status = 503, body = Failure),
+))]
+pub(super) async fn set_access_mode(State(door): Door, Path(name): Path<String>, body: Body) -> Answer {
     let SetAccessMode { access_mode, for_ms } = parse(&body?)?;
     let name = parse_name(&name)?;
     let length = match (access_mode, for_ms.map(Duration::from_millis)) {
@@ -140,7 +162,12 @@ async fn set_access_mode(State(door): Door, Path(name): Path<String>, body: Body
     Ok(changed(done.await??))
 }
 
-async fn revoke(State(door): Door, Path(name): Path<String>) -> Answer {
+/// Ends a session, and answers when every live worker has applied that.
+#[utoipa::path(post, path = "/v1/sessions/{name}/revoke", params(("name" = Name, Path)), responses(
+    (status = 200, body = Changed), (status = 400, body = Failure), (status = 404, body = Failure),
+    (status = 409, body = Failure),
+))]
+pub(super) async fn revoke(State(door): Door, Path(name): Path<String>) -> Answer {
     let name = parse_name(&name)?;
     Ok(changed(whole(async move { door.operator.revoke(&name).await }).await??))
 }
@@ -151,10 +178,34 @@ async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static
     tokio::spawn(work).await.map_err(|_| ApiError::Failed)
 }
 
-async fn reload(State(door): Door, Path(name): Path<String>) -> Answer {
+/// How all credentials stand.
+#[utoipa::path(get, path = "/v1/credentials", responses((status = 200, body = Vec<Standing>)))]
+pub(super) async fn credentials(State(door): Door) -> Response {
+    json(&door.leases.standings())
+}
+
+/// What each thing is like that a grant depends on.
+#[utoipa::path(get, path = "/readyz", responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+pub(super) async fn readyz(State(door): Door) -> Response {
+    door.health.readyz().await
+}
+
+/// What is counted, as OpenMetrics text.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text"),
+))]
+pub(super) async fn metrics(State(door): Door) -> Answer {
+    door.metrics.page()
+}
+
+/// Looks at a credential's source once more, and makes all grants that draw on it void.
+#[utoipa::path(post, path = "/v1/credentials/{name}/reload", params(("name" = Name, Path)), responses(
+    (status = 200, body = Reloaded), (status = 400, body = Failure), (status = 404, body = Failure),
+))]
+pub(super) async fn reload(State(door): Door, Path(name): Path<String>) -> Answer {
     let name = Name::parse(&name).map_err(|_| ApiError::Field("the credential's name"))?;
     let done = door.operator.reload(&name).await;
-    let (credential, applied) = done.ok_or(SessionError::NoSuchCredential(name))?;
+    let (credential, applied) = done.ok_or(ApiError::NoSuchCredential(name))?;
     Ok(json(&Reloaded { credential, applied }))
 }
 

@@ -1,13 +1,14 @@
 //! The filters' door. Every route, health and wrong paths included, asks for the token first.
 
-use super::answer::{ApiError, json, json_with, parse};
+use super::answer::{ApiError, Failure, json, json_with, parse};
+use super::health::{self, Readiness};
 use super::{Health, Metrics};
 use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
 use attache_core::Secret;
 use attache_core::policy::Spec;
-use attache_core::wire::{self, AuditAnswer, GrantRequest, MOST_AUDIT_BYTES, UseRecord};
+use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, MOST_AUDIT_BYTES, UseRecord};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -68,9 +69,9 @@ impl DataPlane {
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))
             .route(wire::CHANGES_PATH, get(changes))
-            .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(async |State(door): State<Arc<DataPlane>>| door.health.readyz().await))
-            .route("/metrics", get(async |State(door): State<Arc<DataPlane>>| door.metrics.page()))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
             .merge(bodies)
             .fallback(async || ApiError::NotFound)
             .with_state(door.clone());
@@ -94,7 +95,35 @@ async fn authenticate(State(door): State<Arc<DataPlane>>, request: Request, next
     }
 }
 
-async fn policy(State(door): State<Arc<DataPlane>>, headers: HeaderMap) -> Response {
+/// That the broker lives, and no more.
+#[utoipa::path(get, path = "/healthz", security(("token" = [])), responses(
+    (status = 200, body = String, content_type = "text/plain"), (status = 401, body = Failure),
+))]
+pub(super) async fn healthz() -> &'static str {
+    health::healthz().await
+}
+
+/// What each thing is like that a grant depends on.
+#[utoipa::path(get, path = "/readyz", security(("token" = [])), responses(
+    (status = 200, body = Readiness), (status = 503, body = Readiness), (status = 401, body = Failure),
+))]
+pub(super) async fn readyz(State(door): State<Arc<DataPlane>>) -> Response {
+    door.health.readyz().await
+}
+
+/// What is counted, as OpenMetrics text.
+#[utoipa::path(get, path = "/metrics", security(("token" = [])), responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text"), (status = 401, body = Failure),
+))]
+pub(super) async fn metrics(State(door): State<Arc<DataPlane>>) -> Result<Response, ApiError> {
+    door.metrics.page()
+}
+
+/// Everything that a filter decides by, besides grants. Its fields are `core/src/policy/spec.rs`.
+#[utoipa::path(get, path = wire::POLICY_PATH, security(("token" = [])), responses(
+    (status = 200, body = Object, headers(("etag" = String))), (status = 304), (status = 401, body = Failure),
+))]
+pub(super) async fn policy(State(door): State<Arc<DataPlane>>, headers: HeaderMap) -> Response {
     let etag = [(header::ETAG, door.etag.clone())];
     if headers.get(header::IF_NONE_MATCH) == Some(&door.etag) {
         return (StatusCode::NOT_MODIFIED, etag).into_response();
@@ -103,7 +132,15 @@ async fn policy(State(door): State<Arc<DataPlane>>, headers: HeaderMap) -> Respo
     (etag, json, door.policy.clone()).into_response()
 }
 
-async fn grants(State(door): State<Arc<DataPlane>>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
+/// A grant, or why there is none; after the record of it is on disk.
+#[utoipa::path(post, path = wire::GRANTS_PATH, security(("token" = [])), request_body = GrantRequest, responses(
+    (status = 200, body = GrantAnswer), (status = 400, body = Failure), (status = 401, body = Failure),
+    (status = 413, body = Failure), (status = 503),
+))]
+pub(super) async fn grants(
+    State(door): State<Arc<DataPlane>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
     let request: GrantRequest = parse(&body?)?;
     check_worker(&request.worker)?;
     if !is_hex(&request.nonce, 32) {
@@ -112,19 +149,30 @@ async fn grants(State(door): State<Arc<DataPlane>>, body: Result<Bytes, BytesRej
     Ok(json(&door.grants.answer(request).await))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct ChangesQuery {
+pub(super) struct ChangesQuery {
+    /// The worker that asks, 8 hex digits.
+    #[param(pattern = "^[0-9A-Fa-f]{8}$")]
     worker: String,
+    /// The life of the broker that it knows.
     #[serde(default)]
     epoch: String,
+    /// The last change that it has applied.
     #[serde(default)]
     after: u64,
+    /// How long it would wait, in milliseconds.
     #[serde(default)]
     wait_ms: u64,
 }
 
-async fn changes(
+/// What is void since the cursor, as soon as there is something or the wait is over.
+#[utoipa::path(get, path = wire::CHANGES_PATH, security(("token" = [])), params(ChangesQuery), responses(
+    (status = 200, body = Changes), (status = 400, body = Failure), (status = 401, body = Failure),
+    (status = 503, body = Failure),
+))]
+pub(super) async fn changes(
     State(door): State<Arc<DataPlane>>,
     query: Result<Query<ChangesQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -134,13 +182,22 @@ async fn changes(
     Ok(json(&door.feed.poll(poll).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct AuditQuery {
+pub(super) struct AuditQuery {
+    /// The worker whose records these are, 8 hex digits.
+    #[param(pattern = "^[0-9A-Fa-f]{8}$")]
     worker: String,
 }
 
-async fn audit(
+/// Up to which of a worker's records the log holds. The body has one record a line.
+#[utoipa::path(post, path = wire::AUDIT_PATH, security(("token" = [])), params(AuditQuery),
+    request_body(content = UseRecord, content_type = "application/x-ndjson"), responses(
+    (status = 200, body = AuditAnswer), (status = 400, body = Failure), (status = 401, body = Failure),
+    (status = 413, body = Failure), (status = 503, body = Failure),
+))]
+pub(super) async fn audit(
     State(door): State<Arc<DataPlane>>,
     query: Result<Query<AuditQuery>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,

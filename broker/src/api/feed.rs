@@ -5,7 +5,7 @@ use super::control::Control;
 use super::view::WorkerView;
 use crate::clock::Now;
 use crate::sessions::SessionError;
-use crate::store::WorkerRow;
+use crate::store::{ChangeRow, WorkerRow};
 use axum::extract::State;
 use axum::response::Response;
 use std::collections::BTreeMap;
@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// How many changes are shown.
 const MOST: u32 = 1000;
 
-/// `GET /v1/workers`: those that are alive as they are now, the others as they were seen last.
+/// Workers: those that are alive as they are now, the others as they were seen last.
+#[utoipa::path(get, path = "/v1/workers", responses((status = 200, body = Vec<WorkerView>)))]
 pub async fn workers(State(door): State<Arc<Control>>) -> Result<Response, ApiError> {
     let rows = door.store.workers().await.map_err(SessionError::Store)?;
     let cursor = door.feed.cursor();
@@ -42,7 +43,8 @@ pub async fn workers(State(door): State<Arc<Control>>) -> Result<Response, ApiEr
     Ok(json(&all))
 }
 
-/// `GET /v1/changes`: the last ones, newest first.
+/// The last changes, newest first.
+#[utoipa::path(get, path = "/v1/changes", responses((status = 200, body = Vec<ChangeRow>)))]
 pub async fn changes(State(door): State<Arc<Control>>) -> Result<Response, ApiError> {
     Ok(json(&door.store.changes(MOST).await.map_err(SessionError::Store)?))
 }

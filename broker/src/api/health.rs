@@ -12,6 +12,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// How long the database may take to say that it can be written.
 const DATABASE: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ pub struct Health {
 }
 
 /// `GET /readyz`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Readiness {
     /// Whether grants can be made: everything that is needed is well.
@@ -48,7 +49,7 @@ pub struct Readiness {
 }
 
 /// One thing that the broker depends on.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dependency {
     /// `audit`, `credentials`, `state_dir`, `database`, `workers`, `clock`, or `credential NAME`.
@@ -64,7 +65,7 @@ pub struct Dependency {
 }
 
 /// How a dependency is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Condition {
     /// Well.
@@ -73,6 +74,12 @@ pub enum Condition {
     Waiting,
     /// Not usable.
     Failed,
+}
+
+/// That the broker lives, and no more.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn healthz() -> &'static str {
+    "ok\n"
 }
 
 impl Dependency {

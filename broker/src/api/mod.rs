@@ -8,6 +8,7 @@ pub mod data_plane;
 mod feed;
 mod health;
 mod metrics;
+pub mod openapi;
 pub mod server;
 pub mod view;
 

@@ -7,9 +7,10 @@ use crate::sessions::Session;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A session, as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SessionView {
     /// Its name.
@@ -53,12 +54,13 @@ impl SessionView {
 }
 
 /// Asks for a new session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
     /// Its name.
     pub name: Name,
     /// What it may use.
+    #[schema(min_items = 1)]
     pub credentials: Vec<Name>,
     /// What it may do.
     #[serde(default)]
@@ -69,7 +71,7 @@ pub struct CreateSession {
 }
 
 /// Asks for another access mode.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetAccessMode {
     /// The new one.
@@ -80,7 +82,7 @@ pub struct SetAccessMode {
 }
 
 /// What a change has come to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Changed {
     /// The session as it is now.
@@ -92,7 +94,7 @@ pub struct Changed {
 }
 
 /// What looking at a credential's source once more has come to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reloaded {
     /// How it stands now.
@@ -102,7 +104,7 @@ pub struct Reloaded {
 }
 
 /// A worker: one VM of an Envoy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerView {
     /// Its id, as in audit records.
@@ -118,7 +120,7 @@ pub struct WorkerView {
 }
 
 /// One variable for an agent's environment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
     /// Its name.

@@ -9,6 +9,7 @@ pub mod credential;
 pub mod doctor;
 pub mod envoy_config;
 pub mod feed;
+pub mod openapi;
 pub mod runtime;
 pub mod schema;
 pub mod serve;
@@ -42,6 +43,7 @@ enum Command {
     Audit(audit::AuditArgs),
     EnvoyConfig(envoy_config::EnvoyConfigArgs),
     Schema(schema::SchemaArgs),
+    Openapi(openapi::OpenapiArgs),
     Doctor(doctor::DoctorArgs),
     #[command(name = crate::envoy::process::BECOME_ENVOY, hide = true)]
     BecomeEnvoy(up::BecomeEnvoyArgs),
@@ -60,6 +62,7 @@ pub async fn run() -> ExitCode {
         Command::Audit(args) => audit::run(args, &common).await,
         Command::EnvoyConfig(args) => envoy_config::run(args, &common).await,
         Command::Schema(args) => schema::run(args, &common).await,
+        Command::Openapi(args) => openapi::run(args, &common).await,
         Command::Doctor(args) => doctor::run(args, &common).await,
         Command::BecomeEnvoy(args) => up::become_envoy(args),
     }

@@ -79,7 +79,7 @@ pub struct Issued {
 }
 
 /// How a credential stands, for operators.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Standing {
     /// The credential.
     pub name: Name,

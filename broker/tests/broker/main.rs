@@ -4,6 +4,7 @@
 mod authenticates;
 mod commands;
 mod decides;
+mod documented;
 mod elevates;
 mod healthy;
 mod instances;

@@ -2,7 +2,7 @@
 //! the owner alone.
 
 use rustix::fs::Mode;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
 
 /// The kernel refused one of the measures.
 #[derive(Debug, thiserror::Error)]
@@ -12,9 +12,16 @@ pub struct HygieneError {
     cause: rustix::io::Errno,
 }
 
+/// As many open files as the system lets us have: each connection is one. Whatever it is, we can work with it.
+fn open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// Applies to the whole process, and to its children unless they undo it.
 pub fn apply() -> Result<(), HygieneError> {
     umask(Mode::RWXG | Mode::RWXO);
+    open_files();
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(|cause| HygieneError { what: "core files", cause })?;
     // Also makes /proc/PID/{mem,environ,fd} root's, and debuggers of the same user unwelcome.

@@ -10,6 +10,7 @@ mod health;
 mod metrics;
 pub mod openapi;
 pub mod server;
+mod strangers;
 pub mod view;
 
 pub use health::{Condition, Dependency, Health, Readiness};

@@ -1,5 +1,6 @@
 //! Serves a router on a socket: bounded connections, bounded waits, a graceful end.
 
+use super::strangers::{Standing, Strangers};
 use axum::Router;
 use hyper::StatusCode;
 use hyper::server::conn::http1;
@@ -11,7 +12,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -104,7 +104,7 @@ impl Socket {
     pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>, open: Gauge) {
         let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let graceful = GracefulShutdown::new();
-        let mut connections = JoinSet::new();
+        let (mut connections, mut strangers) = (JoinSet::new(), Strangers::default());
         let stopped = async { stop.wait_for(|stop| *stop).await.map(drop) };
         tokio::pin!(stopped);
         loop {
@@ -112,11 +112,13 @@ impl Socket {
                 _ = &mut stopped => break,
                 accepted = self.accept(&places) => match accepted {
                     Ok(accepted) => {
-                        let (talk, counted) = (converse(accepted, router.clone(), graceful.watcher()), Counted::one(&open));
-                        connections.spawn(async move {
+                        let (standing, counted) = (Arc::<Standing>::default(), Counted::one(&open));
+                        let talk = converse(accepted, standing.clone(), router.clone(), graceful.watcher());
+                        let connection = connections.spawn(async move {
                             talk.await;
                             drop(counted);
                         });
+                        strangers.admit(standing, connection);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -183,22 +185,19 @@ struct Accepted {
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-async fn converse(accepted: Accepted, router: Router, watcher: Watcher) {
+async fn converse(accepted: Accepted, standing: Arc<Standing>, router: Router, watcher: Watcher) {
     // HTTP/1 alone: Envoy speaks nothing else here, and a stranger's HTTP/2 connection would outlive
     // every refusal.
     let mut http = http1::Builder::new();
     // hyper counts this from the end of the answer before: it is the idle time, too.
     http.timer(TokioTimer::new()).header_read_timeout(IDLE);
-    let (spoken, busy) = (AtomicBool::new(false), AtomicBool::new(false));
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
-        busy.store(true, Ordering::Relaxed);
+        standing.asks();
         let answer = router.call(request);
         async {
             let answer = answer.await;
-            busy.store(false, Ordering::Relaxed);
-            let known = answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED);
-            spoken.fetch_or(known, Ordering::Relaxed);
+            standing.answered(answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED));
             answer
         }
     });
@@ -207,11 +206,11 @@ async fn converse(accepted: Accepted, router: Router, watcher: Watcher) {
     // A peer that breaks off, or speaks no HTTP, is its own loss.
     let mut patience = FIRST_HEAD;
     while tokio::time::timeout(patience, &mut connection).await.is_err() {
-        if spoken.load(Ordering::Relaxed) {
+        if standing.is_known() {
             let _ = connection.await;
             return;
         }
-        if !busy.load(Ordering::Relaxed) {
+        if !standing.is_busy() {
             return;
         }
         // A first call that takes its time, such as a revocation that waits for a dead worker.

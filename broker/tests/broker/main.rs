@@ -3,6 +3,7 @@
 
 mod authenticates;
 mod commands;
+mod crowded;
 mod decides;
 mod documented;
 mod elevates;

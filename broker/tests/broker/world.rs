@@ -136,10 +136,14 @@ impl World {
         std::fs::remove_dir(&self.config.audit.path).unwrap();
     }
 
+    /// The address of the filters' door.
+    pub fn data_plane(&self) -> std::net::SocketAddr {
+        self.running.as_ref().unwrap().data_plane_address.unwrap()
+    }
+
     /// Calls the filters' door without adding anything.
     pub async fn knock(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let address = self.running.as_ref().unwrap().data_plane_address.unwrap();
-        send(TcpStream::connect(address).await.unwrap(), method, path, headers, body).await
+        send(TcpStream::connect(self.data_plane()).await.unwrap(), method, path, headers, body).await
     }
 
     /// Calls the filters' door with its token.

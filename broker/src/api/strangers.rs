@@ -1,0 +1,61 @@
+//! Connections on which nobody has been let in yet: few, and the oldest makes way for the newest. So
+//! whoever opens thousands and says nothing keeps neither filters nor operators out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::task::AbortHandle;
+
+/// Most of them at once, on one socket.
+pub(super) const MOST: usize = 256;
+
+/// What is known of one connection.
+#[derive(Default)]
+pub(super) struct Standing {
+    /// A request on it was let in.
+    known: AtomicBool,
+    /// A request on it is being answered.
+    busy: AtomicBool,
+}
+
+impl Standing {
+    /// A request has come.
+    pub fn asks(&self) {
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// It was answered, and let in or not.
+    pub fn answered(&self, let_in: bool) {
+        self.busy.store(false, Ordering::Relaxed);
+        self.known.fetch_or(let_in, Ordering::Relaxed);
+    }
+
+    /// Whether a request on it was let in.
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request on it is being answered.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+}
+
+/// The strangers of one socket, oldest first.
+#[derive(Default)]
+pub(super) struct Strangers {
+    all: VecDeque<(Arc<Standing>, AbortHandle)>,
+}
+
+impl Strangers {
+    /// One more. Who is being answered stays: that is a filter's first call, or takes no time.
+    pub fn admit(&mut self, standing: Arc<Standing>, connection: AbortHandle) {
+        self.all.retain(|(standing, connection)| !standing.is_known() && !connection.is_finished());
+        while self.all.len() >= MOST {
+            let idle = self.all.iter().position(|(standing, _)| !standing.is_busy());
+            let Some((_, oldest)) = idle.and_then(|at| self.all.remove(at)) else { break };
+            oldest.abort();
+        }
+        self.all.push_back((standing, connection));
+    }
+}

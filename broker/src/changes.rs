@@ -23,7 +23,6 @@ const MOST_WORKERS: usize = 4096;
 /// The feed of one life of the broker.
 pub struct Feed {
     epoch: String,
-    policy: String,
     stale_after: Duration,
     /// Until then workers that only the life before has heard of may believe what it granted them.
     strangers: Option<Instant>,
@@ -32,8 +31,8 @@ pub struct Feed {
     acknowledged: watch::Sender<()>,
 }
 
-#[derive(Default)]
 struct State {
+    policy: String,
     kept: VecDeque<wire::Change>,
     workers: HashMap<String, Worker>,
 }
@@ -95,10 +94,9 @@ impl Feed {
     pub fn new(policy: String, stale_after: Duration) -> Result<Self, NoRandomness> {
         Ok(Self {
             epoch: random::id()?,
-            policy,
             stale_after,
             strangers: None,
-            state: Mutex::default(),
+            state: Mutex::new(State { policy, kept: VecDeque::new(), workers: HashMap::new() }),
             published: watch::Sender::default(),
             acknowledged: watch::Sender::default(),
         })
@@ -117,12 +115,22 @@ impl Feed {
 
     /// Publishes a change, *after* the state has changed. Answers with its cursor.
     pub fn publish(&self, scope: Scope<'_>) -> u64 {
-        let mut state = self.state();
-        let cursor = self.cursor() + 1;
         let (session_id, credential) = match scope {
             Scope::Session(id) => (Some(id.to_owned()), None),
             Scope::Credential(name) => (None, Some(name.clone())),
         };
+        self.push(&mut self.state(), session_id, credential)
+    }
+
+    /// Tells of another policy, under which nothing that was granted before holds.
+    pub fn publish_policy(&self, version: &str) -> u64 {
+        let mut state = self.state();
+        version.clone_into(&mut state.policy);
+        self.push(&mut state, None, None)
+    }
+
+    fn push(&self, state: &mut State, session_id: Option<String>, credential: Option<Name>) -> u64 {
+        let cursor = self.cursor() + 1;
         state.kept.push_back(wire::Change { cursor, session_id, credential });
         if state.kept.len() > KEPT {
             state.kept.pop_front();
@@ -147,7 +155,7 @@ impl Feed {
         let state = self.state();
         let cursor = self.cursor();
         let changes = if knows_us { since(&state.kept, poll.after, cursor) } else { Vec::new() };
-        Ok(wire::Changes { epoch: self.epoch.clone(), cursor, policy: self.policy.clone(), changes })
+        Ok(wire::Changes { epoch: self.epoch.clone(), cursor, policy: state.policy.clone(), changes })
     }
 
     /// Waits until all workers that are alive now have acknowledged `cursor` or are stale, but no

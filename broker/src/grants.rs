@@ -7,6 +7,7 @@ use crate::audit::{AuditLog, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::leases::{Issued, Leases};
+use crate::oidc::{Identities, Named};
 use crate::sessions::{Identified, Session, Sessions};
 use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
@@ -24,6 +25,7 @@ pub struct Grants {
     destinations: HashMap<String, DestinationSpec>,
     max_unacked_uses: u32,
     sessions: Arc<Sessions>,
+    identities: Arc<Identities>,
     leases: Arc<Leases>,
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
@@ -35,12 +37,13 @@ impl Grants {
         policy: Spec,
         max_unacked_uses: u32,
         sessions: Arc<Sessions>,
+        identities: Arc<Identities>,
         leases: Arc<Leases>,
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
     ) -> Self {
         let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        Self { destinations, max_unacked_uses, sessions, leases, feed, audit }
+        Self { destinations, max_unacked_uses, sessions, identities, leases, feed, audit }
     }
 
     /// Answers a request for a grant.
@@ -57,8 +60,12 @@ impl Grants {
 
     /// A grant for the session as it is when the answer leaves.
     async fn settled(&self, worker: &str, destination: &str, evidence: &EvidenceDigests) -> Result<Granted, Reason> {
+        let named = match &evidence.jwt {
+            Some(jwt) => Some(self.identities.identify(jwt, Now::read()).await?),
+            None => None,
+        };
         for _ in 0..MOST_ATTEMPTS {
-            if let Some(granted) = self.grant(worker, destination, evidence).await? {
+            if let Some(granted) = self.grant(worker, destination, evidence, named.as_ref()).await? {
                 return Ok(granted);
             }
         }
@@ -71,6 +78,7 @@ impl Grants {
         worker: &str,
         destination: &str,
         evidence: &EvidenceDigests,
+        named: Option<&Named>,
     ) -> Result<Option<Granted>, Reason> {
         let spec = self.destinations.get(destination).ok_or(Reason::HostNotAllowed)?;
         for binding in &spec.bindings {
@@ -79,16 +87,23 @@ impl Grants {
         // From here to the lease there is no await: what changes meanwhile has a later cursor.
         let as_of = self.feed.cursor();
         let now = Now::read();
-        let Identified { session, credential } = self.sessions.identify(evidence, now)?;
+        let by_jwt = named.map(|named| &named.session);
+        let Identified { session, credential } = self.sessions.identify(evidence, by_jwt, now)?;
         let credential = match credential {
             Some(shown) => bound(spec, &session, shown)?,
+            // Nobody is known by less than what a session demands or a provider signs.
+            None if session.bind.is_empty() && named.is_none() => return Err(Reason::IdentityRequired),
             None => injected_unasked(spec, &session)?,
         };
-        let Issued { lease, injections } =
-            self.leases.issue(&credential, destination, session.remaining(now)).map_err(|error| {
-                tracing::warn!(%credential, %error, "no lease");
-                Reason::SourceUnavailable
-            })?;
+        // No grant outlives the session, nor the JWT that it was given on.
+        let remaining = named.map_or(session.remaining(now), |jwt| session.remaining(now).min(now.until(jwt.expires)));
+        if remaining.is_zero() {
+            return Err(Reason::IdentityRequired);
+        }
+        let Issued { lease, injections } = self.leases.issue(&credential, destination, remaining).map_err(|error| {
+            tracing::warn!(%credential, %error, "no lease");
+            Reason::SourceUnavailable
+        })?;
 
         let issued = Record {
             session_id: Some(session.id.clone()),
@@ -99,13 +114,13 @@ impl Grants {
             credential: Some(credential.clone()),
             lease_id: Some(lease.id.clone()),
             fingerprint: Some(lease.fingerprint.clone()),
-            evidence: Some(evidence.word().into()),
+            evidence: Some(evidence.word()),
             issued_to: Some(worker.to_owned()),
             ..Record::new(Kind::Issue, now.wall_ms)
         };
         self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
         // Writing took its time. What was taken from the session meanwhile does not leave.
-        let still = self.sessions.identify(evidence, Now::read())?.session;
+        let still = self.sessions.identify(evidence, by_jwt, Now::read())?.session;
         if !Arc::ptr_eq(&still, &session) {
             return Ok(None);
         }

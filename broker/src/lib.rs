@@ -17,8 +17,10 @@ pub mod envoy;
 pub mod grants;
 pub mod hygiene;
 pub mod leases;
+pub mod oidc;
 pub mod operator;
 pub mod private_file;
+pub mod publication;
 pub mod random;
 pub mod sessions;
 pub mod sources;
@@ -36,7 +38,9 @@ use clock::Now;
 use config::{Config, Endpoint};
 use grants::Grants;
 use leases::Leases;
+use oidc::Identities;
 use operator::Operator;
+use publication::Publication;
 use sessions::Sessions;
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
@@ -70,6 +74,9 @@ pub enum StartError {
     /// A socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The keys of identity providers can never be fetched.
+    #[error(transparent)]
+    Oidc(#[from] oidc::ClientError),
     /// No epoch.
     #[error(transparent)]
     NoRandomness(#[from] random::NoRandomness),
@@ -104,9 +111,13 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
     let feed = Arc::new(if state_dir.has_lived() { feed.of_another_life() } else { feed });
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
+    let identities = Arc::new(Identities::new(&config.oidc)?);
     let store = Store::open(state_dir.dir()).await?;
     let (sessions, changed) = Sessions::load(&config, state_dir.key(), store, now).await?;
     let sessions = Arc::new(sessions);
+    let publication = Arc::new(Publication::new(policy.clone(), feed.clone()));
+    // Those that operators have made since the config was written.
+    sessions.all().iter().filter(|session| session.is_live(now)).for_each(|session| publication.demand(&session.bind));
     for session in &changed {
         let (kind, decision) = if session.ended_ms.is_some() { (Kind::Revoke, "end") } else { (Kind::Mode, "declare") };
         audit.append(operator::record(kind, decision, session, now)).await?;
@@ -117,15 +128,18 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         policy.clone(),
         config.limits.max_unacked_uses,
         sessions.clone(),
+        identities.clone(),
         leases.clone(),
         feed.clone(),
         audit.clone(),
     );
-    let data_plane = DataPlane::new(state_dir.token().clone(), &policy, grants, feed.clone(), audit.clone(), health());
+    let data_plane =
+        DataPlane::new(state_dir.token().clone(), publication.clone(), grants, feed.clone(), audit.clone(), health());
     let control = Control {
         operator: Operator {
             sessions: sessions.clone(),
             feed: feed.clone(),
+            policy: publication,
             audit: audit.clone(),
             stale_after: config.limits.stale_after,
         },
@@ -157,6 +171,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     doors.spawn(operators.serve(control.router(), stopped));
     let mut chores = JoinSet::new();
     chores.spawn(async move { leases.watch().await });
+    chores.spawn(async move { identities.watch().await });
     let tidied = sessions.clone();
     chores.spawn(async move { tidied.tidy().await });
     Ok(Running {

@@ -4,7 +4,9 @@ use crate::host::{self, Map};
 use crate::metrics::Metrics;
 use attache_core::Millis;
 use attache_core::access::Body;
+use attache_core::connection::Connection;
 use attache_core::evidence::SESSION_HEADER;
+use attache_core::names::Name;
 use attache_core::refusal::Reason;
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
 use attache_core::worker::{Entry, Grant, Outcome, Report, Worker, verdict};
@@ -28,6 +30,7 @@ pub struct Shared {
     held: RefCell<HashMap<u32, Flow>>,
     timeout: Millis,
     guarded: bool,
+    listener: Option<Name>,
     origin: Instant,
     unix_origin: Cell<u64>,
     tick: Cell<u32>,
@@ -67,13 +70,14 @@ enum Considered {
 }
 
 impl Shared {
-    pub fn new(worker: Worker, timeout: Millis, guarded: bool) -> Self {
+    pub fn new(worker: Worker, timeout: Millis, guarded: bool, listener: Option<Name>) -> Self {
         Self {
             worker: RefCell::new(worker),
             metrics: RefCell::default(),
             held: RefCell::default(),
             timeout,
             guarded,
+            listener,
             origin: Instant::now(),
             unix_origin: Cell::new(unix_millis()),
             tick: Cell::new(0),
@@ -112,7 +116,7 @@ impl Shared {
             let step = self.refuse(&mut flow, Reason::Internal, None);
             return (flow, step);
         };
-        flow.snapshot = Snapshot::read(headers, &self.worker.borrow().policy());
+        flow.snapshot = self.read(headers);
         let step = self.advance(context, &mut flow, now);
         (flow, step)
     }
@@ -135,8 +139,21 @@ impl Shared {
     /// Begins again under whatever policy is in force now.
     pub fn again(&self, context: u32, flow: &mut Flow) -> Step {
         let bytes = std::mem::take(&mut flow.snapshot).into_bytes();
-        flow.snapshot = Snapshot::read(bytes, &self.worker.borrow().policy());
+        flow.snapshot = self.read(bytes);
         self.advance(context, flow, self.now())
+    }
+
+    /// A request's head under the policy in force, and of its connection what that policy needs.
+    fn read(&self, headers: Vec<u8>) -> Snapshot {
+        let policy = self.worker.borrow().policy();
+        let mut connection = Connection::of(self.listener.clone().filter(|_| policy.needs_listener()));
+        for property in policy.properties() {
+            // What Envoy does not say stays unknown: a session that is bound to it is refused.
+            if let Ok(Some(said)) = host::property(property.path()) {
+                connection.learn(*property, &said);
+            }
+        }
+        Snapshot::read(headers, &policy).on(connection)
     }
 
     fn advance(&self, context: u32, flow: &mut Flow, now: Millis) -> Step {
@@ -231,7 +248,9 @@ impl Shared {
         flow.asked = Some(asked);
         // Removing a header, present or not, makes Envoy select the route again, under its guard.
         let done = host::set_property(VERDICT, verdict(&Outcome::Passed, cluster).as_bytes())
-            .and_then(|()| host::remove_header(SESSION_HEADER));
+            .and_then(|()| host::remove_header(SESSION_HEADER))
+            // A JWT is for us: whoever else gets it could show it to us.
+            .and_then(|()| policy.identity_headers().try_for_each(host::remove_header));
         match done {
             Ok(()) => {
                 self.metrics.borrow_mut().passed += 1;

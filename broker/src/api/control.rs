@@ -95,8 +95,8 @@ async fn list(State(door): Door) -> Response {
 }
 
 async fn create(State(door): Door, body: Body) -> Answer {
-    let CreateSession { name, credentials, access_mode, ttl_ms } = parse(&body?)?;
-    let new = NewSession { name, credentials, access_mode, ttl: ttl_ms.map(Duration::from_millis) };
+    let CreateSession { name, credentials, access_mode, ttl_ms, bind } = parse(&body?)?;
+    let new = NewSession { name, credentials, access_mode, ttl: ttl_ms.map(Duration::from_millis), bind };
     let session = door.operator.create(new).await?;
     Ok(json_with(StatusCode::CREATED, &SessionView::of(&session, Now::read())))
 }

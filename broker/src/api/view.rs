@@ -2,6 +2,7 @@
 
 use crate::changes::Applied;
 use crate::clock::{Now, millis};
+use crate::config::Bind;
 use crate::sessions::Session;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -21,6 +22,9 @@ pub struct SessionView {
     pub access_mode: AccessMode,
     /// What it may use.
     pub credentials: Vec<Name>,
+    /// What it demands besides its placeholder.
+    #[serde(default)]
+    pub bind: Bind,
     /// Whether the config declares it.
     pub declared: bool,
     /// When it was made, in Unix milliseconds.
@@ -40,6 +44,7 @@ impl SessionView {
             state: session.state(now).into(),
             access_mode: session.access_mode,
             credentials: session.credentials.clone(),
+            bind: session.bind.clone(),
             declared: session.declaration.is_some(),
             created_ms: session.created_ms,
             expires_ms: session.expires.map(|expires| expires.wall_ms),
@@ -62,6 +67,9 @@ pub struct CreateSession {
     /// How long it lives, in milliseconds; `null`: until it is revoked.
     #[serde(default)]
     pub ttl_ms: Option<u64>,
+    /// What it demands besides its placeholder.
+    #[serde(default)]
+    pub bind: Bind,
 }
 
 /// Asks for another access mode.

@@ -3,8 +3,10 @@
 //! What was written is [`spec`]; [`Config::load`] turns one into the other and reports all errors
 //! at once. No secret is ever part of a config: it names where secrets are, and nothing else.
 
+mod bind;
 pub mod error;
 mod load;
+pub mod oidc;
 mod policy;
 pub mod presets;
 mod reader;
@@ -13,9 +15,10 @@ pub mod spec;
 mod tree;
 pub mod values;
 
+pub use bind::{Bind, Network, PeerId, Required};
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
-pub(crate) use policy::id as destination_id;
+pub(crate) use policy::{id as destination_id, named};
 pub use tree::Place;
 
 use attache_core::injection::Injection;
@@ -46,6 +49,8 @@ pub struct Config {
     pub unmatched: Unmatched,
     /// The sessions that the config declares.
     pub sessions: Vec<DeclaredSession>,
+    /// Whose JWTs name a session.
+    pub oidc: Vec<oidc::Provider>,
     /// Bounds of time and space.
     pub limits: Limits,
 }
@@ -192,6 +197,8 @@ pub struct DeclaredSession {
     pub access_mode: AccessMode,
     /// How long it lives, from its creation; `None` for as long as the config names it.
     pub ttl: Option<Duration>,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
 }
 
 /// Bounds of time and space.

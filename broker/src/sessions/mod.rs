@@ -5,21 +5,21 @@
 //! while, so that its placeholder is told apart from one that never was.
 
 mod declared;
+mod identify;
 mod index;
 mod session;
 
+pub use identify::Identified;
 pub use session::Session;
 
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Bind, Config};
 use crate::random::NoRandomness;
 use crate::state_dir::InstanceKey;
 use crate::store::{SessionRow, Store, StoreError};
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::AccessMode;
-use attache_core::refusal::Reason;
-use attache_core::wire::EvidenceDigests;
 use index::Index;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -69,15 +69,6 @@ pub enum SessionError {
     NoRandomness(#[from] NoRandomness),
 }
 
-/// Who asks, as the evidence shows.
-#[derive(Debug)]
-pub struct Identified {
-    /// The session, alive.
-    pub session: Arc<Session>,
-    /// The credential whose placeholder was shown.
-    pub credential: Option<Name>,
-}
-
 /// What an operator asks for.
 #[derive(Clone, Debug)]
 pub struct NewSession {
@@ -89,6 +80,8 @@ pub struct NewSession {
     pub access_mode: AccessMode,
     /// How long it lives; `None`: until it is revoked.
     pub ttl: Option<Duration>,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
 }
 
 /// All sessions of an instance.
@@ -132,26 +125,6 @@ impl Sessions {
         Ok((sessions, changed.into_iter().map(|row| Session::of_row(row, now)).collect()))
     }
 
-    /// Whose placeholder and token these are. All evidence must name one live session.
-    pub fn identify(&self, evidence: &EvidenceDigests, now: Now) -> Result<Identified, Reason> {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let known = |digest| index.holder(digest).ok_or(Reason::PlaceholderUnknown);
-        let placeholder = evidence.placeholder.as_ref().map(known).transpose()?;
-        let token = evidence.session_token.as_ref().map(known).transpose()?;
-        let (session, credential) = match (placeholder, token) {
-            // A placeholder in a token's place, or the other way round.
-            (Some((_, None)), _) | (_, Some((_, Some(_)))) => return Err(Reason::PlaceholderMisplaced),
-            (Some((one, _)), Some((other, _))) if one.id != other.id => return Err(Reason::EvidenceConflict),
-            (Some((session, credential)), _) => (session, credential),
-            (None, Some((session, _))) => (session, None),
-            (None, None) => return Err(Reason::IdentityRequired),
-        };
-        if !session.is_live(now) {
-            return Err(Reason::SessionExpired);
-        }
-        Ok(Identified { session, credential })
-    }
-
     /// A session as asked for: nobody knows it and it may do nothing before it [begins](Change::begin).
     pub fn draft(&self, new: NewSession, now: Now) -> Result<Session, SessionError> {
         if self.declared.contains(&new.name) {
@@ -173,6 +146,7 @@ impl Sessions {
             name: new.name,
             credentials: credentials.into_iter().collect(),
             access_mode: new.access_mode,
+            bind: new.bind,
             created_ms: now.wall_ms,
             expires: new.ttl.map(|ttl| now.plus(ttl)),
             ended_ms: None,

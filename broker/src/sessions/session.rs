@@ -1,6 +1,7 @@
 //! One session.
 
 use crate::clock::Now;
+use crate::config::Bind;
 use crate::random::{self, NoRandomness};
 use crate::store::SessionRow;
 use attache_core::names::Name;
@@ -18,6 +19,8 @@ pub struct Session {
     pub credentials: Vec<Name>,
     /// What it may do.
     pub access_mode: AccessMode,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
     /// Unix milliseconds.
     pub created_ms: u64,
     /// When it expires, on both clocks; `None`: it does not.
@@ -48,6 +51,7 @@ impl Session {
             name: row.name,
             credentials: row.credentials,
             access_mode: row.access_mode,
+            bind: row.bind,
             created_ms: row.created_ms,
             expires,
             ended_ms: row.ended_ms,
@@ -62,6 +66,7 @@ impl Session {
             name: self.name.clone(),
             credentials: self.credentials.clone(),
             access_mode: self.access_mode,
+            bind: self.bind.clone(),
             created_ms: self.created_ms,
             expires_ms: self.expires.map(|expires| expires.wall_ms),
             ended_ms: self.ended_ms,

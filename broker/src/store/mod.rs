@@ -2,6 +2,7 @@
 //!
 //! No secret, no placeholder and no token is in it.
 
+use crate::config::Bind;
 use crate::private_file::{PrivateDir, PrivateError};
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -17,7 +18,10 @@ use std::borrow::Cow;
 const FILE: &str = "attache.db";
 
 /// All changes of the schema, in order. One that has been released is never touched again.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "sessions", include_str!("../../migrations/0001_sessions.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
+    (10, "bindings", include_str!("../../migrations/0010_bindings.sql")),
+];
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,8 @@ pub struct SessionRow {
     pub credentials: Vec<Name>,
     /// What it may do.
     pub access_mode: AccessMode,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
     /// Unix milliseconds.
     pub created_ms: u64,
     /// Unix milliseconds; `None`: does not expire.
@@ -91,11 +97,15 @@ impl Store {
     /// Stores a session, new or changed.
     pub async fn save(&self, session: &SessionRow) -> Result<(), StoreError> {
         let credentials: Vec<_> = session.credentials.iter().map(Name::as_str).collect();
+        // Texts alone; that serializes.
+        let bind = (!session.bind.is_empty()).then(|| serde_json::to_string(&session.bind).unwrap_or_default());
         let query = sqlx::query(
-            "INSERT INTO sessions (id, name, credentials, access_mode, created_ms, expires_ms, ended_ms, declaration)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO sessions
+               (id, name, credentials, access_mode, created_ms, expires_ms, ended_ms, declaration, bind)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (id) DO UPDATE SET credentials = excluded.credentials, access_mode = excluded.access_mode,
-               expires_ms = excluded.expires_ms, ended_ms = excluded.ended_ms, declaration = excluded.declaration",
+               expires_ms = excluded.expires_ms, ended_ms = excluded.ended_ms, declaration = excluded.declaration,
+               bind = excluded.bind",
         );
         let saved = query
             .bind(&session.id)
@@ -106,6 +116,7 @@ impl Store {
             .bind(session.expires_ms.map(to_column))
             .bind(session.ended_ms.map(to_column))
             .bind(&session.declaration)
+            .bind(bind)
             .execute(&self.pool)
             .await;
         match saved {
@@ -150,12 +161,17 @@ fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
     let name: String = row.try_get("name")?;
     let credentials: String = row.try_get("credentials")?;
     let mode: String = row.try_get("access_mode")?;
+    let bind: Option<String> = row.try_get("bind")?;
     let millis = |column: Option<i64>| column.map(|ms| u64::try_from(ms).map_err(|_| StoreError::Damaged)).transpose();
     Ok(SessionRow {
         id: row.try_get("id")?,
         name: Name::parse(&name).map_err(|_| StoreError::Damaged)?,
         credentials: serde_json::from_str(&credentials).map_err(|_| StoreError::Damaged)?,
         access_mode: serde_json::from_value(mode.into()).map_err(|_| StoreError::Damaged)?,
+        bind: match bind {
+            Some(bind) => serde_json::from_str(&bind).map_err(|_| StoreError::Damaged)?,
+            None => Bind::default(),
+        },
         created_ms: millis(Some(row.try_get("created_ms")?))?.unwrap_or_default(),
         expires_ms: millis(row.try_get("expires_ms")?)?,
         ended_ms: millis(row.try_get("ended_ms")?)?,

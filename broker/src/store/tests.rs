@@ -19,6 +19,7 @@ fn session(id: &str, name: &str) -> SessionRow {
         id: id.into(),
         name: Name::parse(name).unwrap(),
         credentials: vec![Name::parse("github").unwrap()],
+        bind: Bind::default(),
         access_mode: AccessMode::ReadOnly,
         created_ms: 1,
         expires_ms: Some(2_000),

@@ -209,7 +209,7 @@ impl Worker {
                 if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential) {
                     return wake(flight.contexts(), Wake::Again);
                 }
-                self.accept(flight.destination, flight.evidence_word, granted, sent).filter(|g| now < g.expires)
+                self.accept(flight.destination, &flight.evidence_word, granted, sent).filter(|g| now < g.expires)
             }
             Some((None, Some(denied))) => {
                 self.cache.refuse(key.to_vec(), denied.reason, now);

@@ -11,7 +11,7 @@ pub(super) struct Flight {
     /// Who asks.
     pub evidence: EvidenceDigests,
     /// The evidence's word for records.
-    pub evidence_word: &'static str,
+    pub evidence_word: String,
     /// Contexts that are held.
     pub waiters: Vec<Waiter>,
     /// The nonce and the send time of the callout that is under way.

@@ -5,10 +5,14 @@
 mod backlog;
 #[path = "audits/chain.rs"]
 mod chain;
+#[path = "audits/durable.rs"]
+mod durable;
 #[path = "audits/records.rs"]
 mod records;
 #[path = "audits/survives.rs"]
 mod survives;
+#[path = "audits/unaccounted.rs"]
+mod unaccounted;
 #[path = "audits/witness.rs"]
 mod witness;
 

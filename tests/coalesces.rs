@@ -1,8 +1,11 @@
 //! However many requests ask the same question at once, the broker is asked once, and every
 //! request that stays is answered.
 
+use std::collections::BTreeSet;
+
 use attache_tests::agent::{H2, H2Exchange, head};
 use attache_tests::fake_broker::{Behaviour, Endpoint, Grant};
+use attache_tests::oracle::Audit;
 use attache_tests::stack::{GITHUB, Plan, SOON};
 use attache_tests::util::eventually;
 use attache_tests::{FakeBroker, Latch, Response, Stack};
@@ -21,6 +24,38 @@ async fn two_hundred_cold_requests_are_one_callout() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_cold_requests_are_one_callout() {
     granted_at_once(2_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_and_a_real_broker_have_one_issue_each() {
+    const CONNECTIONS: usize = 40;
+    const ROUNDS: usize = 3;
+    let stack = Plan::default().workers(2).start().await;
+    for round in 1..=ROUNDS {
+        let name = format!("agent-{round}");
+        stack.broker.json(&["session", "create", &name, "--credential", "github"]);
+        let bearer = format!("Bearer {}", stack.placeholder(&name, "github"));
+        // More connections than chance gives to one worker, and five requests on each, all at once.
+        let mut connections = Vec::new();
+        for _ in 0..CONNECTIONS {
+            connections.push(stack.agent().h2(stack.proxy).await);
+        }
+        let mut exchanges = Vec::new();
+        for at in 0..5 * CONNECTIONS {
+            let head = head("GET", HOST, "/crowd", &[("authorization", &bearer)]);
+            exchanges.push(connections[at % CONNECTIONS].start(head, true).await.expect("begun"));
+        }
+        for exchange in exchanges {
+            assert_eq!(exchange.response(SOON).await.expect("an answer").status, 200);
+        }
+        let (audit, _) = Audit::read(Some(&stack.dir().join("state/default/audit.jsonl")));
+        let issued = audit.of_kind("issue").filter(|record| record.text("session") == name);
+        let mut issued: Vec<_> = issued.map(|record| record.text("issued_to")).collect();
+        issued.sort();
+        let (all, distinct) = (issued.len(), issued.iter().collect::<BTreeSet<_>>().len());
+        assert_eq!((all, distinct), (2, 2), "round {round}: {issued:?}");
+    }
+    stack.reconcile().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,7 @@ fn config(yaml: &str) -> (TempDir, PathBuf) {
 
 /// A config that is good, and dials nothing.
 const GOOD: &str = "state_dir: state
-listen: {proxy: '127.0.0.1:0', data_plane: '127.0.0.1:0'}
+listen: {proxy: '127.0.0.1:0'}
 credentials:
   lab:
     source: {env: LAB_KEY}

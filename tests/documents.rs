@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use attache_tests::util::workspace_root;
 use markdown::Document;
 
-/// Directories of the repository that nobody wrote.
+/// What lies in the repository and nobody wrote.
 const NOT_OURS: [&str; 6] = ["target", ".git", ".venv", ".tools", ".attache", "node_modules"];
 
 /// A file of the repository, as its path from the root.
@@ -39,7 +39,11 @@ fn files() -> Vec<PathBuf> {
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(&dir).expect("a directory of the repository").flatten() {
             let (path, name) = (entry.path(), entry.file_name());
-            if path.is_dir() && !NOT_OURS.contains(&name.to_string_lossy().as_ref()) {
+            // In a worktree .git is a file.
+            if NOT_OURS.contains(&name.to_string_lossy().as_ref()) {
+                continue;
+            }
+            if path.is_dir() {
                 open.push(path);
             } else if path.is_file() {
                 found.push(path.strip_prefix(&root).expect("a path below the root").to_owned());

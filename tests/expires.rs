@@ -2,6 +2,8 @@
 
 #[path = "expires/apart.rs"]
 mod apart;
+#[path = "expires/clocks.rs"]
+mod clocks;
 #[path = "expires/leases.rs"]
 mod leases;
 #[path = "expires/stale.rs"]

@@ -31,7 +31,8 @@ async fn poll(broker: &FakeBroker, epoch: &str, after: u64, wait_ms: u64) -> Cha
 fn use_record(seq: u64) -> Value {
     json!({"seq": seq, "kind": "use", "at_ms": 1, "request_id": "r1", "session_id": "session-1", "lease_id": "lease-1",
         "credential": "github", "decision": "forward", "auth_injected": true, "authority": "api.github.com",
-        "method": "GET", "path": "/"})
+        "method": "GET", "path": "/", "destination": "api.github.com:443", "session": "agent",
+        "access_mode": "read-write", "fingerprint": "0123456789abcdef"})
 }
 
 async fn granting() -> FakeBroker {
@@ -99,15 +100,19 @@ async fn audit_batches_are_acknowledged_and_repeats_held_once() {
 async fn the_oracle_accepts_its_audit_log() {
     let broker = granting().await;
     let secrets = Secrets::new([("github", SECRET)]);
-    let upstream = Upstream::plain().secrets(&secrets).witness(broker.audit_path()).start().await;
+    let upstream = Upstream::plain().start().await;
     let oracle = Oracle::new(&secrets);
     oracle.audit(broker.audit_path());
-    oracle.upstream("github", &upstream, &["github"]);
+    oracle.upstream("github", &upstream, &[("github", "api.github.com:443")]);
     ask(&broker).await.expect("an answer");
     let headers = [("authorization", &*format!("Bearer {SECRET}")), ("x-request-id", "r1")];
-    Agent::new().get(upstream.addr(), "api.github.com", "/", &headers).await;
+    Agent::new().get(upstream.addr(), "api.github.com:443", "/", &headers).await;
     let line = format!("{}\n", use_record(1));
-    connect(&broker).await.request("POST", "b", "/v1/audit?worker=w", &[], line.as_bytes()).await.expect("an answer");
+    connect(&broker)
+        .await
+        .request("POST", "b", "/v1/audit?worker=0badcafe", &[], line.as_bytes())
+        .await
+        .expect("an answer");
     oracle.reconcile().await;
 }
 

@@ -9,6 +9,8 @@ mod races;
 mod secrets;
 #[path = "follows/sessions.rs"]
 mod sessions;
+#[path = "follows/streams.rs"]
+mod streams;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use attache_tests::agent::H1;
 use attache_tests::oracle::Audit;
 use attache_tests::stack::{Plan, SOON};
-use attache_tests::{Attache, Response, Stack};
+use attache_tests::{Attache, Response, Stack, Unanswered};
 use serde_json::Value;
 
 const HOST: &str = "api.github.com";
@@ -77,9 +79,13 @@ impl Spread {
     }
 
     async fn ask(&mut self, connection: usize, method: &str, path: &str) -> Response {
-        let headers = [("authorization", self.bearer.as_str())];
-        let answer = self.connections[connection].request(method, HOST, path, &headers, b"").await;
+        let answer = self.try_ask(connection, method, path).await;
         answer.unwrap_or_else(|why| panic!("{method} {path}: {why}"))
+    }
+
+    async fn try_ask(&mut self, connection: usize, method: &str, path: &str) -> Result<Response, Unanswered> {
+        let headers = [("authorization", self.bearer.as_str())];
+        self.connections[connection].request(method, HOST, path, &headers, b"").await
     }
 
     /// The next request of every connection is answered like this: 200, or refused for this reason.

@@ -4,10 +4,14 @@
 //! `stale_after` injects nothing any more, whatever it still has cached: counted from the arrival
 //! of its last poll, that is when a change is in force there even without an acknowledgement.
 
+mod history;
+
+pub use history::{Follower, Told};
+
 use crate::clock::millis;
 use crate::random::{self, NoRandomness};
 use attache_core::names::Name;
-use attache_core::wire;
+use attache_core::wire::{self, Left};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,17 +33,21 @@ pub struct Feed {
     state: Mutex<State>,
     published: watch::Sender<Published>,
     acknowledged: watch::Sender<()>,
+    /// Up to which change all are written down.
+    written: watch::Sender<u64>,
 }
 
 struct State {
     policy: String,
     kept: VecDeque<wire::Change>,
     workers: HashMap<String, Worker>,
+    unwritten: VecDeque<Told>,
 }
 
 #[derive(Clone, Copy)]
 struct Worker {
     acked: u64,
+    first_poll: Instant,
     last_poll: Instant,
 }
 
@@ -49,12 +57,16 @@ struct Published {
     closed: bool,
 }
 
-/// Whose grants a change voids.
+/// Whose grants a change voids, and what becomes of streams that are open on them.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// Those of one session.
-    Session(&'a str),
-    /// Those that draw on one credential.
+    /// Those of one session, which has got more rights. Streams go on.
+    Widened(&'a str),
+    /// Those of one session, which may only read from now on. Streams that write end.
+    Narrowed(&'a str),
+    /// Those of one session, which is over. Its streams end.
+    Ended(&'a str),
+    /// Those that draw on one credential, whose secret is another. Streams go on.
     Credential(&'a Name),
 }
 
@@ -84,6 +96,13 @@ pub struct Applied {
     pub waiting: Vec<String>,
 }
 
+impl std::fmt::Display for Applied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "applied on {}/{} workers in {} ms", self.applied, self.total, self.took_ms)?;
+        if self.waiting.is_empty() { Ok(()) } else { write!(f, "\nnot heard from: {}", self.waiting.join(", ")) }
+    }
+}
+
 /// A feed with [`MOST_WORKERS`] workers takes no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many workers poll this instance")]
@@ -96,9 +115,15 @@ impl Feed {
             epoch: random::id()?,
             stale_after,
             strangers: None,
-            state: Mutex::new(State { policy, kept: VecDeque::new(), workers: HashMap::new() }),
+            state: Mutex::new(State {
+                policy,
+                kept: VecDeque::new(),
+                workers: HashMap::new(),
+                unwritten: VecDeque::new(),
+            }),
             published: watch::Sender::default(),
             acknowledged: watch::Sender::default(),
+            written: watch::Sender::default(),
         })
     }
 
@@ -115,23 +140,28 @@ impl Feed {
 
     /// Publishes a change, *after* the state has changed. Answers with its cursor.
     pub fn publish(&self, scope: Scope<'_>) -> u64 {
-        let (session_id, credential) = match scope {
-            Scope::Session(id) => (Some(id.to_owned()), None),
-            Scope::Credential(name) => (None, Some(name.clone())),
+        let (session_id, credential, left) = match scope {
+            Scope::Widened(id) => (Some(id.to_owned()), None, None),
+            Scope::Narrowed(id) => (Some(id.to_owned()), None, Some(Left::Reads)),
+            Scope::Ended(id) => (Some(id.to_owned()), None, Some(Left::Nothing)),
+            Scope::Credential(name) => (None, Some(name.clone()), None),
         };
-        self.push(&mut self.state(), session_id, credential)
+        self.push(&mut self.state(), session_id, credential, left)
     }
 
-    /// Tells of another policy, under which nothing that was granted before holds.
+    /// Tells of another policy, under which nothing that was granted before holds. Streams go on: they
+    /// were decided when they began, and no session has less than before.
     pub fn publish_policy(&self, version: &str) -> u64 {
         let mut state = self.state();
         version.clone_into(&mut state.policy);
-        self.push(&mut state, None, None)
+        self.push(&mut state, None, None, None)
     }
 
-    fn push(&self, state: &mut State, session_id: Option<String>, credential: Option<Name>) -> u64 {
+    fn push(&self, state: &mut State, session_id: Option<String>, credential: Option<Name>, left: Option<Left>) -> u64 {
         let cursor = self.cursor() + 1;
-        state.kept.push_back(wire::Change { cursor, session_id, credential });
+        let change = wire::Change { cursor, session_id, credential, left };
+        state.tell(change.clone());
+        state.kept.push_back(change);
         if state.kept.len() > KEPT {
             state.kept.pop_front();
         }
@@ -154,7 +184,11 @@ impl Feed {
         }
         let state = self.state();
         let cursor = self.cursor();
-        let changes = if knows_us { since(&state.kept, poll.after, cursor) } else { Vec::new() };
+        let mut changes = since(&state.kept, if knows_us { poll.after } else { 0 }, cursor);
+        if !knows_us {
+            // It forgets all grants by itself. Its streams may be older than this life.
+            changes.retain(|change| change.left.is_some());
+        }
         Ok(wire::Changes { epoch: self.epoch.clone(), cursor, policy: state.policy.clone(), changes })
     }
 
@@ -189,6 +223,11 @@ impl Feed {
         self.published.send_modify(|published| published.closed = true);
     }
 
+    /// Whether a worker has polled within the staleness limit.
+    pub fn is_alive(&self, worker: &str) -> bool {
+        self.state().workers.get(worker).is_some_and(|worker| worker.last_poll.elapsed() <= self.stale_after)
+    }
+
     /// How many workers are alive.
     pub fn workers(&self) -> usize {
         let mut state = self.state();
@@ -203,8 +242,9 @@ impl Feed {
             return Err(TooManyWorkers);
         }
         let last_poll = Instant::now();
-        let entry = state.workers.entry(worker.to_owned()).or_insert(Worker { acked, last_poll });
-        *entry = Worker { acked: entry.acked.max(acked), last_poll };
+        let entry =
+            state.workers.entry(worker.to_owned()).or_insert(Worker { acked, first_poll: last_poll, last_poll });
+        *entry = Worker { acked: entry.acked.max(acked), last_poll, ..*entry };
         self.acknowledged.send_replace(());
         Ok(())
     }
@@ -232,11 +272,11 @@ impl Feed {
     }
 }
 
-/// The changes after `after`; one that voids everything, when some of them are no longer kept.
+/// The changes after `after`; one that voids and ends everything, when some of them are no longer kept.
 fn since(kept: &VecDeque<wire::Change>, after: u64, cursor: u64) -> Vec<wire::Change> {
     let complete = kept.front().is_none_or(|oldest| oldest.cursor <= after + 1);
     if !complete {
-        return vec![wire::Change { cursor, session_id: None, credential: None }];
+        return vec![wire::Change { cursor, session_id: None, credential: None, left: Some(Left::Nothing) }];
     }
     kept.iter().filter(|change| change.cursor > after).cloned().collect()
 }

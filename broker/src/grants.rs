@@ -6,8 +6,10 @@
 use crate::audit::{AuditLog, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
+use crate::config::Caps;
 use crate::leases::{Issued, Leases};
 use crate::oidc::{Identities, Named};
+use crate::outstanding::Outstanding;
 use crate::sessions::{Identified, Session, Sessions};
 use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
@@ -15,6 +17,7 @@ use attache_core::refusal::Reason;
 use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Granted};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How often a grant is begun anew because its session has changed meanwhile. Each attempt is one
 /// write to disk; changes are an operator's, and rare.
@@ -23,27 +26,31 @@ const MOST_ATTEMPTS: usize = 4;
 /// Everything a grant is made from.
 pub struct Grants {
     destinations: HashMap<String, DestinationSpec>,
+    caps: Caps,
     max_unacked_uses: u32,
     sessions: Arc<Sessions>,
     identities: Arc<Identities>,
     leases: Arc<Leases>,
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
+    outstanding: Arc<Outstanding>,
 }
 
 impl Grants {
-    /// Grants under this policy.
+    /// Grants under this policy and within these bounds.
     pub fn new(
         policy: Spec,
+        caps: Caps,
         max_unacked_uses: u32,
         sessions: Arc<Sessions>,
         identities: Arc<Identities>,
         leases: Arc<Leases>,
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
+        outstanding: Arc<Outstanding>,
     ) -> Self {
         let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        Self { destinations, max_unacked_uses, sessions, identities, leases, feed, audit }
+        Self { destinations, caps, max_unacked_uses, sessions, identities, leases, feed, audit, outstanding }
     }
 
     /// Answers a request for a grant.
@@ -65,8 +72,11 @@ impl Grants {
             None => None,
         };
         for _ in 0..MOST_ATTEMPTS {
-            if let Some(granted) = self.grant(worker, destination, evidence, named.as_ref()).await? {
-                return Ok(granted);
+            match self.grant(worker, destination, evidence, named.as_ref()).await {
+                Ok(Some(granted)) => return Ok(granted),
+                Ok(None) => {}
+                Err(Reason::PlaceholderUnknown) => return Err(self.sessions.unknown(evidence).await),
+                Err(reason) => return Err(reason),
             }
         }
         Err(Reason::BrokerUnavailable)
@@ -95,12 +105,15 @@ impl Grants {
             None if session.bind.is_empty() && named.is_none() => return Err(Reason::IdentityRequired),
             None => injected_unasked(spec, &session)?,
         };
-        // No grant outlives the session, nor the JWT that it was given on.
-        let remaining = named.map_or(session.remaining(now), |jwt| session.remaining(now).min(now.until(jwt.expires)));
-        if remaining.is_zero() {
+        let mode = session.mode(now);
+        let access_mode = self.caps.narrow(mode, &credential, destination);
+        // No lease outlives what the session may do now, nor the JWT that it was given on.
+        let steady = session.steady(now);
+        let steady = named.map_or(steady, |jwt| steady.min(now.until(jwt.expires)));
+        if steady.is_zero() {
             return Err(Reason::IdentityRequired);
         }
-        let Issued { lease, injections } = self.leases.issue(&credential, destination, remaining).map_err(|error| {
+        let Issued { lease, injections } = self.leases.issue(&credential, destination, steady).map_err(|error| {
             tracing::warn!(%credential, %error, "no lease");
             Reason::SourceUnavailable
         })?;
@@ -110,18 +123,23 @@ impl Grants {
             service: service(spec, &credential),
             session: Some(session.name.clone()),
             destination: Some(destination.to_owned()),
-            access_mode: Some(session.access_mode),
+            access_mode: Some(access_mode),
             credential: Some(credential.clone()),
             lease_id: Some(lease.id.clone()),
             fingerprint: Some(lease.fingerprint.clone()),
             evidence: Some(evidence.word()),
             issued_to: Some(worker.to_owned()),
+            ttl_ms: Some(lease.ttl_ms),
+            count: Some(self.max_unacked_uses.into()),
             ..Record::new(Kind::Issue, now.wall_ms)
         };
+        // Before it can be used: what is outstanding is never fewer leases than there are.
+        self.outstanding.issued(&issued, Duration::from_millis(lease.ttl_ms));
         self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
         // Writing took its time. What was taken from the session meanwhile does not leave.
-        let still = self.sessions.identify(evidence, by_jwt, Now::read())?.session;
-        if !Arc::ptr_eq(&still, &session) {
+        let now = Now::read();
+        let still = self.sessions.identify(evidence, by_jwt, now)?.session;
+        if !Arc::ptr_eq(&still, &session) || still.mode(now) != mode {
             return Ok(None);
         }
 
@@ -130,7 +148,7 @@ impl Grants {
             session_id: session.id.clone(),
             session: session.name.clone(),
             credential,
-            access_mode: session.access_mode,
+            access_mode,
             lease,
             max_unacked_uses: self.max_unacked_uses,
             injections,

@@ -13,12 +13,15 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doctor;
+pub mod endings;
 pub mod envoy;
 pub mod grants;
 pub mod hygiene;
 pub mod leases;
+pub mod ledger;
 pub mod oidc;
 pub mod operator;
+pub mod outstanding;
 pub mod private_file;
 pub mod publication;
 pub mod random;
@@ -32,23 +35,31 @@ use api::Health;
 use api::control::Control;
 use api::data_plane::DataPlane;
 use api::server::{BindError, Socket};
+use audit::export::Exports;
+use audit::key::AuditKey;
 use audit::{AuditLog, Kind, Record};
 use changes::Feed;
 use clock::Now;
 use config::{Config, Endpoint};
 use grants::Grants;
 use leases::Leases;
+use ledger::Ledger;
 use oidc::Identities;
 use operator::Operator;
+use outstanding::Outstanding;
 use publication::Publication;
 use sessions::Sessions;
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How long exports may take to deliver the end of the log.
+const LAST_EXPORTS: Duration = Duration::from_secs(1);
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +73,21 @@ pub enum StartError {
     /// The audit log's file.
     #[error("audit log: {0}")]
     AuditFile(#[from] audit::FileError),
+    /// The key that signs it.
+    #[error(transparent)]
+    AuditKey(#[from] audit::key::KeyError),
+    /// What it says of the lives before cannot be read.
+    #[error("audit log: {0}")]
+    AuditPast(std::io::Error),
     /// The audit log takes no record.
     #[error(transparent)]
     Audit(#[from] audit::Unavailable),
     /// The database.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+    /// The audit log, beside what was noted of it.
+    #[error(transparent)]
+    Compare(#[from] ledger::CompareError),
     /// The sessions in it.
     #[error(transparent)]
     Sessions(#[from] sessions::SessionError),
@@ -93,7 +113,10 @@ pub struct Running {
     state_dir: Arc<StateDir>,
     audit: Arc<AuditLog>,
     feed: Arc<Feed>,
+    outstanding: Arc<Outstanding>,
     sessions: Arc<Sessions>,
+    ledger: Arc<Ledger>,
+    exports: JoinSet<()>,
     chores: JoinSet<()>,
     doors: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -105,46 +128,68 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let policy = config.policy();
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
-    let audit = Arc::new(AuditLog::open(&config.audit, &config.instance)?);
+    let store = Arc::new(Store::open(state_dir.dir()).await?);
+    let key = AuditKey::open_or_create(state_dir.dir())?;
+    let audit = Arc::new(AuditLog::open(&config.audit, &config.instance, key)?);
+    let (path, instance) = (config.audit.path.clone(), &config.instance);
+    let exports = Exports::new(&config.audit.export, path, instance, &audit, &state_dir);
+    let found = ledger::compare(&store, &config.audit.path, &audit).await?;
+    if let Some(missing) = &found.missing {
+        tracing::error!("{missing}");
+        audit.append(Record { reason: Some(missing.clone()), ..Record::new(Kind::Gap, now.wall_ms) }).await?;
+    }
     audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
 
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
     let feed = Arc::new(if state_dir.has_lived() { feed.of_another_life() } else { feed });
+    let outstanding =
+        Outstanding::rebuild(&config.audit.path, now, config.limits.stale_after, feed.clone(), audit.clone());
+    let outstanding = Arc::new(outstanding.map_err(StartError::AuditPast)?);
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
     let identities = Arc::new(Identities::new(&config.oidc)?);
-    let store = Store::open(state_dir.dir()).await?;
-    let (sessions, changed) = Sessions::load(&config, state_dir.key(), store, now).await?;
+    let (sessions, changed) = Sessions::load(&config, state_dir.key(), store.clone(), now).await?;
     let sessions = Arc::new(sessions);
     let publication = Arc::new(Publication::new(policy.clone(), feed.clone()));
     // Those that operators have made since the config was written.
     sessions.all().iter().filter(|session| session.is_live(now)).for_each(|session| publication.demand(&session.bind));
+    if state_dir.has_lived() {
+        endings::tell_again(&sessions, &feed, now);
+    }
     for session in &changed {
         let (kind, decision) = if session.ended_ms.is_some() { (Kind::Revoke, "end") } else { (Kind::Mode, "declare") };
         audit.append(operator::record(kind, decision, session, now)).await?;
     }
 
+    let ledger = Arc::new(Ledger::new(store.clone(), feed.clone(), audit.clone(), &found));
+
     let health = || Health { audit: audit.clone(), leases: leases.clone(), feed: feed.clone() };
     let grants = Grants::new(
         policy.clone(),
+        config.caps(),
         config.limits.max_unacked_uses,
         sessions.clone(),
         identities.clone(),
         leases.clone(),
         feed.clone(),
         audit.clone(),
+        outstanding.clone(),
     );
     let data_plane =
         DataPlane::new(state_dir.token().clone(), publication.clone(), grants, feed.clone(), audit.clone(), health());
-    let control = Control {
-        operator: Operator {
-            sessions: sessions.clone(),
-            feed: feed.clone(),
-            policy: publication,
-            audit: audit.clone(),
-            stale_after: config.limits.stale_after,
-        },
+    let operator = Arc::new(Operator {
         sessions: sessions.clone(),
         leases: leases.clone(),
+        feed: feed.clone(),
+        policy: publication,
+        audit: audit.clone(),
+        stale_after: config.limits.stale_after,
+    });
+    let control = Control {
+        operator: operator.clone(),
+        sessions: sessions.clone(),
+        leases: leases.clone(),
+        store: store.clone(),
+        feed: feed.clone(),
         health: health(),
         credentials: config.credentials,
         proxy: config.listen.proxy,
@@ -156,10 +201,16 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     };
     let operators = Socket::unix(&config.listen.control)?;
     let runtime = Runtime {
+        instance: config.instance.clone(),
         pid: std::process::id(),
+        url: match filters.tcp_address() {
+            Some(address) => format!("http://{address}"),
+            None => filters.address(),
+        },
         data_plane: filters.address(),
         control: config.listen.control,
         audit: config.audit.path,
+        cache_dir: state_dir.cache_dir(),
     };
     state_dir.announce(&runtime)?;
     tracing::info!(instance = %config.instance, data_plane = %runtime.data_plane, policy = %policy.version, "serving");
@@ -172,8 +223,16 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let mut chores = JoinSet::new();
     chores.spawn(async move { leases.watch().await });
     chores.spawn(async move { identities.watch().await });
+    chores.spawn(async move { operator.revert().await });
+    let kept = ledger.clone();
+    chores.spawn(async move { kept.keep().await });
     let tidied = sessions.clone();
     chores.spawn(async move { tidied.tidy().await });
+    let (ending, told) = (sessions.clone(), feed.clone());
+    chores.spawn(async move { endings::watch(&ending, &told, now).await });
+    let exports = exports.spawn();
+    let watched = outstanding.clone();
+    chores.spawn(async move { watched.watch().await });
     Ok(Running {
         data_plane: runtime.data_plane.clone(),
         data_plane_address,
@@ -181,24 +240,55 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         state_dir,
         audit,
         feed,
+        outstanding,
         sessions,
+        ledger,
+        exports,
         chores,
         doors,
         stop,
     })
 }
 
+/// What is known of the workers when a broker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// Nothing: they may go on, and find the next life of the broker.
+    MayLive,
+    /// They have ended, and every use of theirs is on record.
+    Delivered,
+    /// They have ended, and may have taken records with them.
+    Gone,
+}
+
 impl Running {
+    /// How many requests with a credential are on record, of this life.
+    pub fn uses(&self) -> u64 {
+        self.audit.uses()
+    }
+
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
-    pub async fn shutdown(self) {
-        let Running { state_dir, audit, feed, sessions, mut chores, doors, stop, .. } = self;
+    pub async fn shutdown(self, workers: Workers) {
+        let Running { state_dir, audit, feed, outstanding, sessions, ledger, exports, mut chores, doors, stop, .. } =
+            self;
         feed.close();
         stop.send_replace(true);
         doors.join_all().await;
         chores.shutdown().await;
-        if let Err(error) = audit.append(Record::new(Kind::Stop, Now::read().wall_ms)).await {
+        match workers {
+            Workers::MayLive => {}
+            Workers::Delivered => outstanding.delivered().await,
+            Workers::Gone => outstanding.ended().await,
+        }
+        let decision = (workers == Workers::Delivered).then(|| outstanding::DELIVERED.to_owned());
+        let stop = Record { decision, ..Record::new(Kind::Stop, Now::read().wall_ms) };
+        if let Err(error) = audit.append(stop).await {
             tracing::error!(%error, "the end is not on record");
         }
+        ledger.finish().await;
+        // Nobody else has the log now: closed, it is signed, and exports come to its end.
+        drop((outstanding, audit, ledger));
+        let _ = tokio::time::timeout(LAST_EXPORTS, exports.join_all()).await;
         sessions.close().await;
         if let Err(error) = state_dir.withdraw() {
             tracing::warn!(%error, "runtime.json is left behind");
@@ -215,6 +305,6 @@ pub async fn serve(
     let running = start(config, environment).await?;
     shutdown.await;
     tracing::info!("ending");
-    running.shutdown().await;
+    running.shutdown(Workers::MayLive).await;
     Ok(())
 }

@@ -199,6 +199,20 @@ impl PrivateDir {
     }
 }
 
+/// Puts a file in place that only we can read, in whatever directory it is: whole or not at all. What
+/// is there already must be a regular file and ours alone, too: a link is not followed, and a file that
+/// others can read is not filled with what they should not.
+pub fn replace_private(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| PrivateError::NotAFile(path.to_owned()))?;
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(parent, flags, Mode::empty()).map_err(|cause| io(parent, cause))?;
+    let dir = PrivateDir { file: file.into(), path: parent.to_owned() };
+    dir.open_file(name, OFlags::RDONLY)?;
+    dir.replace(name, content)
+}
+
 fn check_ours(path: &Path, found: &Metadata, forbidden: u32, fix: u32) -> Result<(), PrivateError> {
     let us = rustix::process::geteuid().as_raw();
     let path = path.to_owned();
@@ -299,6 +313,34 @@ mod tests {
         dir.replace("a", b"two").unwrap();
         assert_eq!(dir.read("a", 10).unwrap().unwrap().as_slice(), b"two");
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_private_file_in_an_open_directory_replaces_only_its_like() {
+        let temp = tempfile::tempdir().unwrap();
+        chmod(temp.path(), 0o777);
+        let path = temp.path().join("agent.env");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        for content in ["one", "two"] {
+            replace_private(&path, content.as_bytes()).unwrap();
+            assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), mode()), (content, 0o600));
+        }
+        chmod(&path, 0o640);
+        let error = replace_private(&path, b"three").unwrap_err().to_string();
+        assert!(error.ends_with(&format!("chmod 600 {}", path.display())), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
+        chmod(&path, 0o600);
+        rename(&path, temp.path().join("other")).unwrap();
+        symlink(temp.path().join("other"), &path).unwrap();
+        assert!(matches!(replace_private(&path, b"three"), Err(PrivateError::Symlink(_))));
+        std::fs::remove_file(&path).unwrap();
+        symlink(temp.path().join("nowhere"), &path).unwrap();
+        assert!(matches!(replace_private(&path, b"three"), Err(PrivateError::Symlink(_))));
+        assert!(!temp.path().join("nowhere").exists());
+        std::fs::remove_file(&path).unwrap();
+        hard_link(temp.path().join("other"), &path).unwrap();
+        assert!(matches!(replace_private(&path, b"three"), Err(PrivateError::Linked(_))));
+        assert_eq!(std::fs::read_to_string(temp.path().join("other")).unwrap(), "two");
     }
 
     #[test]

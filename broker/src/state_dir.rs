@@ -7,6 +7,7 @@ use crate::private_file::{PrivateDir, PrivateError};
 use crate::random::{self, NoRandomness};
 use attache_core::Secret;
 use attache_core::digest::{self, hex};
+use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ const TOKEN: &str = "data-plane.token";
 const TOKEN_SDS: &str = "data-plane-token.sds.json";
 const LOCK: &str = "lock";
 const RUNTIME: &str = "runtime.json";
+const CACHE: &str = "cache";
 /// The name under which Envoy asks for the token.
 pub const TOKEN_SECRET_NAME: &str = "attache_data_plane";
 
@@ -76,17 +78,24 @@ impl InstanceKey {
     }
 }
 
-/// What a running broker tells other commands, in `runtime.json`.
+/// What a running broker tells operators, in `runtime.json`. No command goes looking for it: it is
+/// read where `--runtime` names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Runtime {
+    /// The instance.
+    pub instance: Name,
     /// The broker's process.
     pub pid: u32,
-    /// Where filters reach it: `ADDRESS:PORT`, or `unix:PATH`.
+    /// The data plane's URL: `http://ADDRESS:PORT`, or `unix:PATH`.
+    pub url: String,
+    /// The same, as filters' Envoys dial it: `ADDRESS:PORT`, or `unix:PATH`.
     pub data_plane: String,
     /// The operator's socket.
     pub control: PathBuf,
     /// The audit log.
     pub audit: PathBuf,
+    /// What can be made anew.
+    pub cache_dir: PathBuf,
 }
 
 /// The directory, locked for as long as this lives.
@@ -107,6 +116,7 @@ impl StateDir {
         let lived = dir.path().join(TOKEN).exists();
         let token = token(&dir)?;
         dir.create_dir("secrets")?;
+        dir.create_dir(CACHE)?;
         Ok(Self { dir, lock, key, token, lived })
     }
 
@@ -118,6 +128,11 @@ impl StateDir {
     /// The directory itself.
     pub fn dir(&self) -> &PrivateDir {
         &self.dir
+    }
+
+    /// Where things are kept that can be made anew.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.dir.path().join(CACHE)
     }
 
     /// The instance's key.
@@ -158,7 +173,12 @@ impl Drop for StateDir {
 pub fn announced(path: &Path) -> Result<Option<Runtime>, PrivateError> {
     let Some(dir) = PrivateDir::open(path)? else { return Ok(None) };
     let text = dir.read(RUNTIME, 64 * 1024)?;
-    Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    Ok(text.and_then(|text| parse_runtime(&text)))
+}
+
+/// An announcement as it was written, by this version.
+pub fn parse_runtime(text: &[u8]) -> Option<Runtime> {
+    serde_json::from_slice(text).ok()
 }
 
 fn lock(dir: &PrivateDir) -> Result<File, StateDirError> {
@@ -259,7 +279,7 @@ mod tests {
         for name in [KEY, TOKEN, TOKEN_SDS, LOCK] {
             assert_eq!(mode(&path.join(name)), 0o600, "{name}");
         }
-        assert_eq!(mode(&path.join("secrets")), 0o700);
+        assert_eq!((mode(&path.join("secrets")), mode(&path.join(CACHE))), (0o700, 0o700));
     }
 
     #[test]
@@ -320,7 +340,15 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("i");
         let state = StateDir::open(&path).unwrap();
-        let runtime = Runtime { pid: 1, data_plane: "127.0.0.1:1".into(), control: "c".into(), audit: "a".into() };
+        let runtime = Runtime {
+            instance: Name::parse("i").unwrap(),
+            pid: 1,
+            url: "http://127.0.0.1:1".into(),
+            data_plane: "127.0.0.1:1".into(),
+            control: "c".into(),
+            audit: "a".into(),
+            cache_dir: state.cache_dir(),
+        };
         state.announce(&runtime).unwrap();
         assert_eq!(announced(&path).unwrap(), Some(runtime));
         state.withdraw().unwrap();

@@ -57,7 +57,7 @@ reasons! {
     RateLimited           "rate_limited"           429 "Too many requests; wait and try again."
     BrokerUnavailable     "broker_unavailable"     503 "The broker did not answer. Try again; the operator sees why in `attache doctor`."
     SourceUnavailable     "source_unavailable"     503 "The source of the secret, or of a provider's keys, did not answer. The operator sees why in `attache credential list` or the broker's log."
-    PolicyMissing         "policy_missing"         503 "The filter has no policy yet. Try again in a moment."
+    PolicyMissing         "policy_missing"         503 "The filter has no policy yet, or waits for a newer one. Try again in a moment."
     Stale                 "stale"                  503 "The filter lost touch with the broker. Try again in a moment."
     AuditBacklog          "audit_backlog"          503 "Too many uses await their audit record. Try again in a moment."
     Internal              "internal"               503 "Envoy refused a call that the filter needs. The operator sees it in Envoy's log."

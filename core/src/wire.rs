@@ -227,6 +227,7 @@ pub struct Changes {
 }
 
 /// One change: grants of this session, or of this credential, are void. With neither, all are.
+/// Streams that are open go on, unless something was taken away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
@@ -238,6 +239,19 @@ pub struct Change {
     /// The credential whose grants are void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Name>,
+    /// What is left to streams that are open on those grants; absent: all that they had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
+}
+
+/// What a session that was narrowed may still do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Left {
+    /// Proven reads.
+    Reads,
+    /// Nothing: it is over.
+    Nothing,
 }
 
 /// Says up to which record the broker holds durably.
@@ -272,7 +286,8 @@ pub struct UseRecord {
     pub path: String,
     /// `forward`, `pass` or `refuse`.
     pub decision: String,
-    /// [`Reason`], for a refusal; for a gap, how many records were dropped.
+    /// [`Reason`], for a refusal and for a use that was cut short; for a gap, how many records were
+    /// dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The status the agent got; 0 if it left before there was one.

@@ -1,7 +1,7 @@
 //! The gate: one request's callbacks. Until the verdict, headers, body and trailers all hold.
 
 use crate::host::{self, Map};
-use crate::shared::{Flow, Shared, Step};
+use crate::shared::{Shared, Step};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 use std::rc::Rc;
@@ -10,22 +10,17 @@ use std::rc::Rc;
 pub struct Gate {
     id: u32,
     shared: Rc<Shared>,
-    flow: Option<Flow>,
 }
 
 impl Gate {
     pub fn new(id: u32, shared: Rc<Shared>) -> Self {
-        Self { id, shared, flow: None }
+        Self { id, shared }
     }
 
     /// Whether body and trailers may follow: only where the verdict said so. Everything else holds,
     /// a request that was answered and one that nobody looked at included.
     fn action(&self) -> Action {
-        let released = match &self.flow {
-            Some(flow) => flow.is_released(),
-            None => self.shared.has_released(self.id),
-        };
-        if released { Action::Continue } else { Action::Pause }
+        if self.shared.has_released(self.id) { Action::Continue } else { Action::Pause }
     }
 }
 
@@ -35,18 +30,10 @@ impl HttpContext for Gate {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         #[cfg(feature = "trap")]
         crate::trap::spring("request_headers");
-        let (flow, step) = self.shared.begin(self.id, host::header_pairs(Map::Request));
-        match step {
-            Step::Go => {
-                self.flow = Some(flow);
-                Action::Continue
-            }
-            Step::Answered => {
-                self.flow = Some(flow);
-                Action::Pause
-            }
+        match self.shared.begin(self.id, host::header_pairs(Map::Request)) {
+            Step::Go => Action::Continue,
+            Step::Answered => Action::Pause,
             Step::Hold => {
-                self.shared.keep(self.id, flow);
                 self.shared.schedule();
                 Action::Pause
             }
@@ -69,7 +56,7 @@ impl HttpContext for Gate {
         #[cfg(feature = "trap")]
         crate::trap::spring("log");
         // A request that never reached this filter has no flow: Envoy's own log is its witness.
-        if let Some(flow) = self.flow.take().or_else(|| self.shared.take(self.id)) {
+        if let Some(flow) = self.shared.take(self.id) {
             self.shared.finish(self.id, &flow);
         }
     }
@@ -77,6 +64,8 @@ impl HttpContext for Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.shared.forget(self.id, self.flow.take());
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("delete");
+        self.shared.forget(self.id);
     }
 }

@@ -75,6 +75,7 @@ unsafe extern "C" {
         grpc_status: i32,
     ) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_close_stream(stream: u32) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
@@ -150,6 +151,13 @@ pub fn respond(status: u16, details: &str, lines: &[(&str, &[u8])], body: &[u8])
 pub fn resume() -> Result<()> {
     // SAFETY: takes a number; 0 is the request's direction.
     check(unsafe { proxy_continue_stream(0) })
+}
+
+/// Resets a stream, both ways. Envoy does so when the callback that asked has returned, and twice
+/// is once too often: it must not be asked again, nor to resume or answer what it is to reset.
+pub fn reset() -> Result<()> {
+    // SAFETY: takes a number; 0 is the request's direction, whose end is the whole stream's.
+    check(unsafe { proxy_close_stream(0) })
 }
 
 /// Makes another context the one that host calls are about. Fails if it is gone.

@@ -8,8 +8,8 @@
 //! Its entry in Envoy's chain has `allow_on_headers_stop_iteration: true`: any callback that
 //! returns `Continue` releases the request, so all three are implemented here.
 
+use crate::flow::{BODY, BODY_TOO_LARGE, BODY_WHOLE};
 use crate::host::{self, Buffer, Map};
-use crate::shared::{BODY, BODY_TOO_LARGE, BODY_WHOLE};
 use attache_core::refusal::Reason;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -72,6 +72,8 @@ impl Context for Judge {}
 
 impl HttpContext for Judge {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring("judge_request_headers");
         if end_of_stream {
             self.say_whole()
         } else if self.announces_too_much() {
@@ -83,6 +85,8 @@ impl HttpContext for Judge {
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("judge_request_body");
         match self.state {
             State::Said => return Action::Continue,
             State::Answered => return Action::Pause,
@@ -98,6 +102,8 @@ impl HttpContext for Judge {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("judge_request_trailers");
         match self.state {
             State::Said => Action::Continue,
             State::Answered => Action::Pause,

@@ -8,19 +8,32 @@ pub struct Metrics {
     pub forwarded: u64,
     pub passed: u64,
     pub refused: u64,
+    pub cut: u64,
     pub callouts: u64,
     pub callouts_failed: u64,
-    ids: Option<[u32; 5]>,
+    ids: Option<[u32; 6]>,
 }
 
-const NAMES: [&str; 5] =
-    ["attache.forwarded", "attache.passed", "attache.refused", "attache.callouts", "attache.callouts_failed"];
+const NAMES: [&str; 6] = [
+    "attache.forwarded",
+    "attache.passed",
+    "attache.refused",
+    "attache.cut",
+    "attache.callouts",
+    "attache.callouts_failed",
+];
 
 impl Metrics {
     /// Hands everything counted since the last time to Envoy.
     pub fn flush(&mut self) {
-        let mut counts =
-            [&mut self.forwarded, &mut self.passed, &mut self.refused, &mut self.callouts, &mut self.callouts_failed];
+        let mut counts = [
+            &mut self.forwarded,
+            &mut self.passed,
+            &mut self.refused,
+            &mut self.cut,
+            &mut self.callouts,
+            &mut self.callouts_failed,
+        ];
         if counts.iter().all(|count| **count == 0) && self.ids.is_some() {
             return;
         }

@@ -99,6 +99,8 @@ impl Context for Root {
         }
         let now = shared.now();
         let woken = shared.worker.borrow_mut().answered(token, &Answer { status, is_json, body: &body }, now);
+        // Before the next poll acknowledges it.
+        shared.cut(now);
         wake(shared, woken);
         self.pump();
     }
@@ -107,6 +109,8 @@ impl Context for Root {
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let config = host::buffer(Buffer::Configuration, size.min(MOST)).unwrap_or_default();
+        #[cfg(feature = "trap")]
+        crate::trap::spring_configured(&config);
         match serde_json::from_slice(&config) {
             Ok(plugin) => self.configure(plugin),
             Err(error) => {
@@ -125,7 +129,9 @@ impl RootContext for Root {
         #[cfg(feature = "trap")]
         crate::trap::spring_later("tick");
         let Some(Entry::Gate { shared, .. }) = &self.entry else { return };
-        let overdue = shared.worker.borrow_mut().overdue(shared.now());
+        let now = shared.now();
+        shared.cut(now);
+        let overdue = shared.worker.borrow_mut().overdue(now);
         wake(shared, overdue);
         shared.read_wall_clock();
         shared.metrics.borrow_mut().flush();
@@ -133,6 +139,8 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("context_create");
         Some(match self.entry.as_ref()? {
             Entry::Gate { shared, .. } => Box::new(Gate::new(id, Rc::clone(shared))),
             Entry::Judge { limit } => Box::new(Judge::new(*limit)),

@@ -1,9 +1,9 @@
 //! What all requests of one worker share, and the way of one request through it.
 
+use crate::flow::{Flow, read_body};
 use crate::host::{self, Map};
 use crate::metrics::Metrics;
 use attache_core::Millis;
-use attache_core::access::Body;
 use attache_core::connection::Connection;
 use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
@@ -17,32 +17,21 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Filter state that the gate writes: the verdict, for route guards and Envoy's access log.
 const VERDICT: &str = "attache";
-/// Filter state that the judge writes: a request's body, or that it is too large.
-pub const BODY: &str = "attache_body";
-/// Marks the two things the judge can say.
-pub const BODY_WHOLE: u8 = b'=';
-pub const BODY_TOO_LARGE: u8 = b'>';
+/// What makes clients that ask first without a credential ask again with one.
+const CHALLENGE: (&str, &[u8]) = ("www-authenticate", b"Basic realm=\"attache\", charset=\"UTF-8\"");
 
 /// One worker's state. Lives as long as its root context.
 pub struct Shared {
     pub worker: RefCell<Worker>,
     pub metrics: RefCell<Metrics>,
-    held: RefCell<HashMap<u32, Flow>>,
+    /// Every request from its head to its record, by context: a change may concern any of them.
+    flows: RefCell<HashMap<u32, Flow>>,
     timeout: Millis,
     guarded: bool,
     listener: Option<Name>,
     origin: Instant,
     unix_origin: Cell<u64>,
     tick: Cell<u32>,
-}
-
-/// One request on its way.
-#[derive(Default)]
-pub struct Flow {
-    snapshot: Snapshot,
-    asked: Option<Asked>,
-    outcome: Outcome,
-    started: Millis,
 }
 
 /// What the shell does next. There is no "released but undecided".
@@ -53,13 +42,6 @@ pub enum Step {
     Go,
     /// It has been answered.
     Answered,
-}
-
-impl Flow {
-    /// Whether the verdict let it go.
-    pub fn is_released(&self) -> bool {
-        matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed)
-    }
 }
 
 enum Considered {
@@ -74,7 +56,7 @@ impl Shared {
         Self {
             worker: RefCell::new(worker),
             metrics: RefCell::default(),
-            held: RefCell::default(),
+            flows: RefCell::default(),
             timeout,
             guarded,
             listener,
@@ -109,31 +91,57 @@ impl Shared {
     }
 
     /// Reads a new request and takes it as far as it goes.
-    pub fn begin(&self, context: u32, headers: host::Result<Vec<u8>>) -> (Flow, Step) {
+    pub fn begin(&self, context: u32, headers: host::Result<Vec<u8>>) -> Step {
         let now = self.now();
         let mut flow = Flow { started: now, ..Flow::default() };
-        let Ok(headers) = headers else {
-            let step = self.refuse(&mut flow, Reason::Internal, None);
-            return (flow, step);
+        let step = match headers {
+            Ok(headers) => {
+                flow.snapshot = self.read(headers);
+                self.advance(context, &mut flow, now)
+            }
+            Err(_) => self.refuse(&mut flow, Reason::Internal, None),
         };
-        flow.snapshot = self.read(headers);
-        let step = self.advance(context, &mut flow, now);
-        (flow, step)
+        self.keep(context, flow);
+        step
     }
 
-    /// Keeps a held request until it is woken.
+    /// Keeps a request until its log callback.
     pub fn keep(&self, context: u32, flow: Flow) {
-        self.held.borrow_mut().insert(context, flow);
+        self.flows.borrow_mut().insert(context, flow);
     }
 
-    /// Takes a held request back.
+    /// Takes a request back.
     pub fn take(&self, context: u32) -> Option<Flow> {
-        self.held.borrow_mut().remove(&context)
+        self.flows.borrow_mut().remove(&context)
     }
 
-    /// Whether a request that was held has been let go.
+    /// Whether a request has been let go.
     pub fn has_released(&self, context: u32) -> bool {
-        self.held.borrow().get(&context).is_some_and(Flow::is_released)
+        self.flows.borrow().get(&context).is_some_and(Flow::is_released)
+    }
+
+    /// Ends the streams that may go on no longer: with an answer where none has begun, else with a
+    /// reset. Call it before anything is woken: what was let go in this very callback must not be
+    /// reset in it.
+    pub fn cut(&self, now: Millis) {
+        let mut worker = self.worker.borrow_mut();
+        let (cuts, stale_since) = (worker.take_cuts(), worker.stale_since(now));
+        if cuts.is_empty() && stale_since.is_none() {
+            return;
+        }
+        for (context, flow) in self.flows.borrow_mut().iter_mut() {
+            let Some(reason) = flow.ends(*context, &cuts, stale_since) else { continue };
+            // From here on its body is held, whatever Envoy makes of the reset.
+            flow.cut = Some(reason);
+            let cut = host::act_for(*context).and_then(|()| match host::property("response\0code")? {
+                None => answer(flow, reason, None),
+                Some(_) => host::reset(),
+            });
+            match cut {
+                Ok(()) => self.metrics.borrow_mut().cut += 1,
+                Err(_) => log::error!("attache: envoy did not end a stream"),
+            }
+        }
     }
 
     /// Begins again under whatever policy is in force now.
@@ -217,14 +225,16 @@ impl Shared {
                 self.metrics.borrow_mut().forwarded += 1;
                 self.worker.borrow_mut().begin_use();
                 flow.outcome = Outcome::Forwarded(grant);
+                flow.policy = Some(policy);
                 Step::Go
             }
             Err(reason) => self.refuse(flow, reason, Some(grant)),
         }
     }
 
-    /// Without a route guard, the route that stands now is the one that will be taken (`doctor`
-    /// refuses routes that match on what is injected): it must lead to the cluster decided on.
+    /// Without a route guard, the route that stands now is the one that will be taken, unless one
+    /// looks at what is injected (`doctor` refuses those, and the assertion behind the gate holds
+    /// them): it must lead to the cluster decided on.
     fn check_cluster(&self, grant: &Grant) -> Result<(), Reason> {
         if self.guarded {
             return Ok(());
@@ -267,13 +277,8 @@ impl Shared {
         self.metrics.borrow_mut().refused += 1;
         // If this fails, Envoy's access log says what was decided before; the request goes no further.
         let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
-        let mut lines: Vec<(&str, &[u8])> =
-            vec![("content-type", b"application/json"), ("x-attache-reason", reason.as_str().as_bytes())];
-        if reason == Reason::IdentityRequired && self.wants_challenge(flow) {
-            lines.push(("www-authenticate", b"Basic realm=\"attache\", charset=\"UTF-8\""));
-        }
-        let body = reason.body(flow.snapshot.request_id());
-        if host::respond(reason.status(), reason.as_str(), &lines, body.as_bytes()).is_err() {
+        let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
+        if answer(flow, reason, challenge.then_some(CHALLENGE)).is_err() {
             // The request stays held; Envoy's stream timeouts answer it.
             log::error!("envoy refused a local response");
         }
@@ -302,6 +307,7 @@ impl Shared {
             snapshot: &flow.snapshot,
             asked: flow.asked.as_ref(),
             outcome: if turned_away { &mismatch } else { &flow.outcome },
+            cut: flow.cut,
             at_ms: self.unix_origin.get().saturating_add(flow.started.0),
             duration_ms: duration,
             response_code,
@@ -309,14 +315,23 @@ impl Shared {
     }
 
     /// A request is gone without a record: its context was deleted.
-    pub fn forget(&self, context: u32, flow: Option<Flow>) {
-        let Some(flow) = flow.or_else(|| self.take(context)) else { return };
+    pub fn forget(&self, context: u32) {
+        let Some(flow) = self.take(context) else { return };
         let mut worker = self.worker.borrow_mut();
         worker.leave(context);
         if let Outcome::Forwarded(_) = flow.outcome {
             worker.end_use();
         }
     }
+}
+
+/// Answers in the upstream's stead.
+fn answer(flow: &Flow, reason: Reason, more: Option<(&str, &[u8])>) -> host::Result<()> {
+    let mut lines: Vec<(&str, &[u8])> =
+        vec![("content-type", b"application/json"), ("x-attache-reason", reason.as_str().as_bytes())];
+    lines.extend(more);
+    let body = reason.body(flow.snapshot.request_id());
+    host::respond(reason.status(), reason.as_str(), &lines, body.as_bytes())
 }
 
 /// Strips, sets, and makes sure that what was set stands there alone.
@@ -353,24 +368,15 @@ fn stands_alone(grant: &Grant) -> bool {
     })
 }
 
-fn read_body(bytes: &mut Vec<u8>) -> Body<'_> {
-    let Ok(Some(said)) = host::property(BODY) else { return Body::Unread };
-    *bytes = said;
-    match bytes.split_first() {
-        Some((&BODY_WHOLE, body)) => Body::Whole(body),
-        Some((&BODY_TOO_LARGE, _)) => Body::TooLarge,
-        _ => Body::Unread,
-    }
-}
-
 fn response_code() -> u16 {
     let status = host::header(Map::Response, ":status").ok().flatten();
     status.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// Whether Envoy's route guard answered, rather than an upstream.
+/// Whether Envoy's route guard answered, or the assertion behind the gate, rather than an upstream.
 fn was_turned_away() -> bool {
-    host::property("response\0code_details").ok().flatten().is_some_and(|details| details == b"direct_response")
+    let details = host::property("response\0code_details").ok().flatten().unwrap_or_default();
+    details == b"direct_response" || details.starts_with(b"rbac_access_denied")
 }
 
 fn unix_millis() -> u64 {

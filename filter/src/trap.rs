@@ -1,4 +1,5 @@
-//! Test builds only: traps in a callback that a request names in `x-attache-trap`.
+//! Test builds only: traps in a callback that a request names in `x-attache-trap`, or that the
+//! plugin is configured to trap in.
 
 use crate::host::{self, Map};
 use std::cell::Cell;
@@ -9,7 +10,17 @@ thread_local! {
 
 /// Callbacks that trap at their next turn, whoever's it is: some belong to no request, and by the
 /// time a body comes its request's head is out of reach.
-const LATER: [&str; 5] = ["request_body", "request_trailers", "log", "tick", "http_call_response"];
+const LATER: [&str; 9] = [
+    "context_create",
+    "request_body",
+    "request_trailers",
+    "log",
+    "delete",
+    "tick",
+    "http_call_response",
+    "judge_request_body",
+    "judge_request_trailers",
+];
 
 /// Traps if the request names this callback, or one before it did; arms the ones that come later.
 pub fn spring(callback: &str) {
@@ -29,3 +40,13 @@ pub fn spring_later(callback: &str) {
         std::process::abort();
     }
 }
+
+/// Traps if the plugin's configuration asks for it, which no request can reach.
+pub fn spring_configured(config: &[u8]) {
+    if config.windows(TRAPPING.len()).any(|window| window == TRAPPING) {
+        std::process::abort();
+    }
+}
+
+/// What a plugin is configured with that traps as it is configured.
+const TRAPPING: &[u8] = b"x-attache-trap: configure";

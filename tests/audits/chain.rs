@@ -64,6 +64,49 @@ async fn verify_names_the_line_that_was_changed_dropped_or_swapped() {
     stack.reconcile().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_kept_elsewhere_shows_what_was_cut_off_the_end() {
+    let stack = Plan::default().start().await;
+    let placeholder = stack.placeholder("writer", "github");
+    for n in 0..3 {
+        assert_eq!(stack.get("api.github.com", &format!("/users/{n}"), &placeholder).await.status, 200);
+    }
+    with_requests(&stack, 3).await;
+    let text = |args: &[&str]| {
+        let out = stack.broker.cli(args);
+        (out.status.code(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).trim().to_owned())
+    };
+    let (code, anchor) = text(&["audit", "head"]);
+    assert_eq!(code, Some(0), "{anchor}");
+    let json = stack.broker.json(&["audit", "head"]);
+    let whole = std::fs::read_to_string(log(&stack)).expect("a log");
+    let lines: Vec<&str> = whole.lines().collect();
+    let hash = lines[lines.len() - 1].rsplit('"').nth(1).expect("a hash");
+    assert!(anchor.starts_with(&format!("default,{},{hash},", lines.len())), "{anchor}");
+    assert_eq!((json["instance"].as_str(), json["hash"].as_str()), (Some("default"), Some(hash)));
+
+    // The log goes on, and still holds what the anchor names.
+    assert_eq!(stack.get("api.github.com", "/more", &placeholder).await.status, 200);
+    with_requests(&stack, 4).await;
+    for head in [&anchor, &json.to_string(), &hash.to_owned()] {
+        let (code, said) = text(&["audit", "verify", "--head", head]);
+        assert!(code == Some(0) && said.contains("nothing is missing up to the given head"), "{said}");
+    }
+    let copy = stack.dir().join("cut.jsonl");
+    std::fs::write(&copy, lines[..lines.len() - 1].join("\n") + "\n").expect("a copy");
+    let path = copy.to_str().expect("a path");
+    assert_eq!(text(&["audit", "verify", "--path", path]).0, Some(0), "without it, nothing shows");
+    let (code, said) = text(&["audit", "verify", "--path", path, "--head", &anchor]);
+    let place = format!("cut.jsonl:{}: ", lines.len());
+    assert!(code == Some(1) && said.contains(&place) && said.contains("its end was cut off"), "{said}");
+
+    let forged = anchor.replacen(&format!(",{},", lines.len()), ",1,", 1);
+    let (code, said) = text(&["audit", "verify", "--head", &forged]);
+    assert!(code == Some(1) && said.contains("was not signed by the key of this log"), "{said}");
+    assert_eq!(text(&["audit", "verify", "--head", "nonsense"]).0, Some(1));
+    stack.reconcile().await;
+}
+
 /// `audit verify` of a copy with this content: its exit code and what it said.
 fn verify(stack: &Stack<Attache>, content: &str) -> (Option<i32>, String) {
     let copy = stack.dir().join("copy.jsonl");
@@ -95,6 +138,8 @@ async fn the_chain_runs_through_rotated_files() {
     let report = stack.broker.json(&["audit", "verify"]);
     assert_eq!(report["files"].as_array().map(Vec::len), Some(3), "{report:#}");
     assert!(report["broken"].is_null() && report["lines"].as_u64() > Some(100), "{report:#}");
+    // The oracle reads them all, as verify does: each request is on record in one of them.
+    stack.reconcile().await;
     assert!(current.exists() && std::fs::metadata(&first).is_ok_and(|file| file.len() >= 64 << 10));
 
     // Older files may be moved away, if their end is remembered.

@@ -92,6 +92,7 @@ async fn each_kind_has_its_fields_and_says_what_happened() {
         assert_eq!(issued.text(field), used.text(field), "{field}");
     }
     assert_eq!(issued.text("issued_to"), used.text("worker"));
+    assert_eq!(issued.text("ttl_ms"), "300000", "the default `grant_ttl`");
     assert!(hit.witness_len.expect("a witness") >= issued.end, "it was on disk when the request arrived");
 
     let denied = one("deny", "refuse");
@@ -107,7 +108,8 @@ async fn each_kind_has_its_fields_and_says_what_happened() {
         let record = one(kind, decision);
         assert_eq!((record.text("session").as_str(), record.text("worker").as_str()), (session, "broker"));
     }
-    assert_eq!((all[0].text("kind").as_str(), all[all.len() - 1].text("kind").as_str()), ("start", "stop"));
+    let kinds: Vec<_> = all.iter().map(|record| record.text("kind")).collect();
+    assert_eq!((kinds[0].as_str(), &kinds[kinds.len() - 2..]), ("start", &["stop".into(), "checkpoint".into()][..]));
     assert!(!std::fs::read_to_string(log(&stack)).expect("a log").contains("never-logged"), "no query value");
     stack.reconcile().await;
 }

@@ -120,3 +120,22 @@ fn flags_and_environment_name_config_instance_and_state() {
     assert_eq!(said.code, 0, "{}", said.err);
     assert!(said.out.contains("openai") && !said.out.contains("never-shown"), "{}", said.out);
 }
+
+#[test]
+fn a_port_that_others_could_bind_is_warned_of() {
+    let (_dir, path) = config(GOOD);
+    let words = "is sent the data plane's token";
+    let told = |args: &[&str]| run(&path, args).out;
+    assert!(!told(&["check"]).contains("warning") && !told(&["doctor"]).contains(words), "the default is a socket");
+    assert_eq!(run(&path, &["check", "--json"]).json()["warnings"], serde_json::json!([]));
+    std::fs::write(&path, GOOD.replace("listen: {", "listen: {data_plane: '127.0.0.1:3031', ")).expect("ours");
+    for command in ["check", "doctor"] {
+        let said = run(&path, &[command]);
+        assert_eq!(said.code, 0, "it may be so: {}", said.err);
+        let line = said.out.lines().find(|line| line.contains(words));
+        assert!(line.is_some_and(|line| line.contains("unix:data-plane.sock")), "{command}: {}", said.out);
+    }
+    let json = run(&path, &["check", "--json"]).json();
+    assert_eq!(json["data_plane"], "127.0.0.1:3031");
+    assert!(json["warnings"][0].as_str().is_some_and(|warning| warning.contains(words)), "{json:#}");
+}

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use attache_tests::oracle::Evidence;
 use attache_tests::stack::{GITHUB, SOON};
 use attache_tests::{Ca, Oracle, Secrets, Upstream, util};
 use serde_json::Value;
@@ -24,12 +25,15 @@ fn lives(pid: u32) -> bool {
 async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     let ca = Ca::new();
     let secrets = Secrets::new([("lab", GITHUB)]);
-    let upstream = Upstream::tls(&ca, &["lab.test"]).secrets(&secrets).start().await;
+    let upstream = Upstream::tls(&ca, &["lab.test"]).start().await;
     let dial = format!("{{address: '{}', ca_file: {}}}", upstream.addr(), ca.pem_path().display());
     let (dir, path) = config(&GOOD.replace("{address: '127.0.0.1:9'}", &dial));
     let oracle = Oracle::new(&secrets);
     oracle.audit(dir.path().join("state/default/audit.jsonl"));
-    oracle.upstream("lab", &upstream, &["lab"]);
+    oracle.upstream("lab", &upstream, &[("lab", "lab.test:443")]);
+    let evidence = Evidence::default();
+    oracle.evidence(&evidence);
+    oracle.exports("lab", "LAB_KEY");
     for name in ["up.err", "up.out", "state/default/envoy.log", "state/default/envoy-access.jsonl"] {
         oracle.log(name, dir.path().join(name));
     }
@@ -40,6 +44,7 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     let session = &ready["sessions"][0];
     let placeholder = session["env"]["LAB_KEY"].as_str().expect("a placeholder");
     assert_eq!(session["name"], "one");
+    evidence.add("one", "LAB_KEY", placeholder);
     let agent = oracle.agent();
     let healthy = agent.get(proxy, "anything", "/health", &[]).await;
     assert_eq!((healthy.status, healthy.text().as_str()), (200, "ok\n"));
@@ -47,6 +52,7 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     let answer = agent.get(proxy, "lab.test", "/x", &[("authorization", &bearer)]).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(upstream.requests()[0].header("authorization"), Some(format!("Bearer {GITHUB}")));
+    assert!(upstream.hits()[0].witness_len.is_some(), "with a witness");
     // Other commands find it, and doctor finds its Envoy.
     assert_eq!(said(&mut attache(&["session", "list"], &path)).code, 0);
     let examined = said(&mut attache(&["doctor"], &path));
@@ -64,8 +70,9 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     for left in ["control.sock", "runtime.json"] {
         assert!(!dir.path().join("state/default").join(left).exists(), "{left}");
     }
-    let tail = said(&mut attache(&["audit", "tail", "-n", "1", "--json"], &path));
-    assert_eq!(tail.json()["kind"], "stop");
+    let stop = said(&mut attache(&["audit", "query", "--kind", "stop", "--json"], &path));
+    assert_eq!(stop.json()["decision"], "delivered", "every use is on record");
+    assert_eq!(said(&mut attache(&["audit", "query", "--kind", "unaccounted"], &path)).out, "");
     oracle.reconcile().await;
 }
 
@@ -97,11 +104,21 @@ async fn however_it_dies_envoy_does_not_outlive_it() {
 
     // What a killed one leaves is no hindrance to the next; and it says so when Envoy dies.
     let mut up = Up::start(&path, &["--json"], &[("LAB_KEY", GITHUB)]);
-    let envoy = envoy_of(&up.ready().await);
+    let ready = up.ready().await;
+    let envoy = envoy_of(&ready);
+    let proxy = ready["proxy"].as_str().and_then(|at| at.parse().ok()).expect("an address");
+    let placeholder = ready["sessions"][0]["env"]["LAB_KEY"].as_str().expect("a placeholder");
+    let oracle = Oracle::new(&Secrets::new([("lab", GITHUB)]));
+    let bearer = format!("Bearer {placeholder}");
+    assert_eq!(oracle.agent().get(proxy, "lab.test", "/x", &[("authorization", &bearer)]).await.status, 503);
     let killed = std::process::Command::new("kill").args(["-KILL", &envoy.to_string()]).status();
     assert!(killed.is_ok_and(|status| status.success()));
     assert_eq!(up.ended().await.code(), Some(1));
     assert!(up.told().contains("Envoy ended (signal: 9"), "{}", up.told());
+    let told = said(&mut attache(&["audit", "query", "--kind", "unaccounted,stop", "--json"], &path));
+    let kinds = told.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let kinds: Vec<_> = kinds.map(|record| (record["kind"].to_string(), record["decision"].clone())).collect();
+    assert_eq!(kinds, [("\"unaccounted\"".into(), Value::Null), ("\"stop\"".into(), Value::Null)], "{}", told.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,6 +140,37 @@ fn anybody_runs(text: &str) -> bool {
         .any(|arguments| arguments.split(|byte| *byte == 0).any(|argument| argument == text.as_bytes()))
 }
 
+/// A config can lead a destination to what only Envoy and the operator may reach. Doctor sees it in the
+/// bootstrap, and Envoy is not started.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsafe_bootstrap_is_not_run() {
+    let port = util::free_port();
+    let dial = format!("{{address: 'localhost:{port}'}}");
+    let to_port = GOOD.replace(
+        "host: lab.test, upstream: {address: '127.0.0.1:9'}",
+        &format!("host: lab.test, plaintext: true, upstream: {dial}"),
+    );
+    let to_broker = to_port.replace("data_plane: '127.0.0.1:0'", &format!("data_plane: '127.0.0.1:{port}'"));
+    let admin = format!("127.0.0.1:{port}");
+    for (yaml, args, check) in [
+        (&to_broker, &["--json"][..], "broker-reachable"),
+        (&to_port, &["--json", "--admin", &admin], "admin-reachable"),
+    ] {
+        let (dir, path) = config(yaml);
+        // As a process with a deadline: one that serves all the same would serve for ever.
+        let mut up = Up::start(&path, args, &[("LAB_KEY", GITHUB)]);
+        assert_eq!(up.ended().await.code(), Some(1), "{check}: {}", up.told());
+        let told = up.told();
+        for word in [check, "Envoy was not started", "  opens  ", "  fix    "] {
+            assert!(told.contains(word), "{check}, {word}: {told}");
+        }
+        assert!(!told.contains("attache: envoy ") && up.said().is_empty(), "{check}: {told}");
+        for never in ["envoy.json", "envoy.log"] {
+            assert!(!dir.path().join("state/default").join(never).exists(), "{check}: {never} was written");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_or_taken_is_said() {
     let (dir, path) = config(GOOD);
@@ -134,8 +182,7 @@ async fn what_is_missing_or_taken_is_said() {
         path
     };
     let proxy = written("proxy.yaml", GOOD.replace("proxy: '127.0.0.1:0'", &format!("proxy: '127.0.0.1:{port}'")));
-    let door =
-        written("door.yaml", GOOD.replace("data_plane: '127.0.0.1:0'", &format!("data_plane: '127.0.0.1:{port}'")));
+    let door = written("door.yaml", GOOD.replace("proxy: '127.0.0.1:0'", &format!("data_plane: '127.0.0.1:{port}'")));
     let empty = written("empty.yaml", "state_dir: state\n".into());
     let garbage = written("garbage.wasm", "no module".into()).display().to_string();
     let wrong_digest = "0".repeat(64);

@@ -12,7 +12,7 @@ const START: Duration = Duration::from_secs(30);
 /// It gives Envoy 5 s to end, and its own open calls 2 s.
 const END: Duration = Duration::from_secs(10);
 /// What the parts are found by; nothing else of our environment is handed on.
-const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "ATTACHE_ENVOY", "ATTACHE_FILTER", "CARGO_TARGET_DIR"];
+const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "ATTACHE_ENVOY", "ATTACHE_FILTER"];
 
 /// A running, or ended, `attache up`.
 pub struct Up {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use attache_core::Secret;
 use attache_core::digest::fingerprint;
+use attache_tests::oracle::Evidence;
 use attache_tests::upstream::Asked;
 use attache_tests::{Ca, Oracle, Reply, Secrets, Upstream, util};
 use serde_json::Value;
@@ -23,7 +24,7 @@ const OPENAI: &str = "sk-TheRealKeyThatNoAgentEverSees000000000000000000002";
 /// The hosts that the upstream plays.
 const HOSTS: [&str; 4] = ["api.github.com", "uploads.github.com", "github.com", "api.openai.com"];
 /// Variables of ours that are none of the secrets' and that the parts are found by.
-const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "ATTACHE_ENVOY", "ATTACHE_FILTER", "CARGO_TARGET_DIR"];
+const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "ATTACHE_ENVOY", "ATTACHE_FILTER"];
 
 /// Compiling the filter on a busy machine takes a while.
 const START: Duration = Duration::from_secs(60);
@@ -52,10 +53,13 @@ impl Stage {
         let (dir, ca) = (util::temp_dir(), Ca::new());
         let secrets = Secrets::new([("github", GITHUB), ("openai", OPENAI)]);
         let audit = dir.path().join("state/default/audit.jsonl");
-        let upstream = Upstream::tls(&ca, &HOSTS).secrets(&secrets).witness(&audit).handler(answer).start().await;
+        let upstream = Upstream::tls(&ca, &HOSTS).handler(answer).start().await;
         let oracle = Oracle::new(&secrets);
         oracle.audit(audit);
-        oracle.upstream("the upstream", &upstream, &["github", "openai"]);
+        let bound =
+            HOSTS.map(|host| (if host == "api.openai.com" { "openai" } else { "github" }, format!("{host}:443")));
+        let bound: Vec<_> = bound.iter().map(|(name, place)| (*name, place.as_str())).collect();
+        oracle.upstream("the upstream", &upstream, &bound);
         std::fs::write(dir.path().join("ca.pem"), ca.pem()).expect("a temporary directory is writable");
         write_config(dir.path(), &upstream);
         write_secret(&dir.path().join("state/default/secrets"));
@@ -85,7 +89,22 @@ impl Stage {
             return Err(Failed::because("`attache up` ended, or was not ready within a minute"));
         };
         let json = serde_json::from_str(&line).map_err(|_| Failed::because(format!("not JSON: {line}")))?;
+        self.introduce(&json);
         Ok(Ready { json })
+    }
+
+    /// Tells the oracle what the agent was given.
+    fn introduce(&self, ready: &Value) {
+        let evidence = Evidence::default();
+        let given = ready["sessions"][0]["env"].as_object().into_iter().flatten();
+        for (variable, value) in given.filter_map(|(variable, value)| Some((variable, value.as_str()?))) {
+            evidence.add("agent", variable, value);
+        }
+        self.oracle.evidence(&evidence);
+        for (credential, variable) in [("github", "GITHUB_TOKEN"), ("github", "GH_TOKEN"), ("openai", "OPENAI_API_KEY")]
+        {
+            self.oracle.exports(credential, variable);
+        }
     }
 
     /// Runs one command of the operator; what it printed.
@@ -186,7 +205,7 @@ fn write_config(dir: &Path, upstream: &Upstream) {
     let github: Vec<String> = github.map(|host| format!("{{host: {host}, upstream: {dial}}}")).collect();
     let yaml = format!(
         "state_dir: state
-listen: {{proxy: '127.0.0.1:0', data_plane: '127.0.0.1:0'}}
+listen: {{proxy: '127.0.0.1:0'}}
 credentials:
   github: {{preset: github, destinations: [{}]}}
   openai: {{preset: openai, destinations: [{{host: api.openai.com, upstream: {dial}}}]}}

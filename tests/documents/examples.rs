@@ -3,10 +3,14 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use attache_broker::audit::{Kind, Record};
-use attache_broker::config::{Config, Overrides};
+use attache_broker::audit::key::AuditKey;
+use attache_broker::audit::{AuditLog, Kind, Record};
+use attache_broker::config::{AuditConfig, Checkpoints, Config, Overrides};
+use attache_broker::private_file::PrivateDir;
 use attache_core::audit::chain;
+use attache_core::names::Name;
 use attache_tests::util::temp_dir;
 
 use super::tables::full;
@@ -63,7 +67,7 @@ fn every_block_of_shell_is_shell() {
 }
 
 /// Every query of the audit page answers from a log that holds what it asks for; the one for uses
-/// without an issue finds nothing there, and the one use that is hidden in another log.
+/// without an issue finds nothing there, and both uses in a log from which their issue is gone.
 #[test]
 fn every_query_of_the_log_answers() {
     let root = at("");
@@ -86,19 +90,54 @@ fn every_query_of_the_log_answers() {
             String::from_utf8_lossy(&asked.stdout).lines().count()
         };
         match query.text.contains("foreach") {
-            true => assert_eq!((ask(honest.path()), ask(forged.path())), (0, 1), "{}", page.place(query.line)),
+            true => assert_eq!((ask(honest.path()), ask(forged.path())), (0, 2), "{}", page.place(query.line)),
             false => assert!(ask(honest.path()) > 0, "{}: no answer", page.place(query.line)),
         }
     }
 }
 
-/// An issue, its use, a refusal and a gap.
-fn sample() -> [Record; 4] {
+/// The page's way to verify a checkpoint by hand, on a log as the broker writes it.
+#[tokio::test]
+async fn a_checkpoint_can_be_verified_by_hand() {
+    let root = at("");
+    let need = bash(&["-s"], "scripts/need jq openssl", &root);
+    if !need.status.success() {
+        println!("SKIPPED: jq or openssl is not here: {}", String::from_utf8_lossy(&need.stderr));
+        return;
+    }
+    let page = documents().into_iter().find(|page| page.path == Path::new("docs/audit.md")).expect("the page");
+    let block = page.blocks.iter().find(|block| block.info == "sh by-hand").expect("the example");
+    let temp = temp_dir();
+    let dir = PrivateDir::open_or_create(&temp.path().join("state")).expect("a directory");
+    let key = AuditKey::open_or_create(&dir).expect("a key");
+    let checkpoints = Checkpoints { records: 2, every: Duration::from_secs(60) };
+    let path = dir.path().join("audit.jsonl");
+    let config = AuditConfig { path, rotate_bytes: u64::MAX, checkpoints, export: Vec::new() };
+    let log = AuditLog::open(&config, &Name::parse("default").expect("a name"), key).expect("a log");
+    for _ in 0..3 {
+        log.append(Record::new(Kind::Start, full().at_ms)).await.expect("a record");
+    }
+    drop(log);
+    let shown = bash(&["-euo", "pipefail", "-s"], &block.text, dir.path());
+    let said = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let lines: Vec<_> = said.lines().collect();
+    assert!(shown.status.success(), "{said}{}", String::from_utf8_lossy(&shown.stderr));
+    assert_eq!(lines[0], "Signature Verified Successfully");
+    assert_eq!(lines[1].split(' ').next(), Some(lines[2]), "the hash of the line");
+    // Of another count, it is no signature.
+    let forged = block.text.replace("$(member count)", "1");
+    assert!(!bash(&["-euo", "pipefail", "-s"], &forged, dir.path()).status.success());
+}
+
+/// An issue, its use, another that was cut, a refusal, a gap and a checkpoint.
+fn sample() -> [Record; 6] {
     let issue = Record { kind: Kind::Issue, auth_injected: false, method: None, path: None, ..full() };
-    let used = Record { reason: None, issued_to: None, ..full() };
-    let refused = Record { kind: Kind::Deny, auth_injected: false, issued_to: None, ..full() };
+    let used = Record { reason: None, issued_to: None, ttl_ms: None, ..full() };
+    let cut = Record { reason: Some("session_expired".into()), issued_to: None, ttl_ms: None, ..full() };
+    let refused = Record { kind: Kind::Deny, auth_injected: false, issued_to: None, ttl_ms: None, ..full() };
     let gap = Record { reason: Some("records are missing".into()), ..Record::new(Kind::Gap, full().at_ms) };
-    [issue, used, refused, gap]
+    let checkpoint = Record { kind: Kind::Checkpoint, auth_injected: false, issued_to: None, ttl_ms: None, ..full() };
+    [issue, used, cut, refused, gap, checkpoint]
 }
 
 fn write_log(dir: &Path, records: &[Record]) {

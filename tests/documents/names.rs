@@ -101,6 +101,53 @@ fn every_file_that_shows_a_promise_holds_a_test() {
     none(empty.map(|(line, file)| format!("{}: {file} holds no test", security.place(line))).collect());
 }
 
+/// Each promise of SECURITY.md names a test that shows it, in its last column; only one that is *not yet*
+/// kept has none.
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let security = read(&at("SECURITY.md"));
+    let promises: Vec<_> = security.lines().filter(|line| line.starts_with("| P")).collect();
+    let numbers: Vec<_> = promises.iter().filter_map(|line| line.split('|').nth(1)).map(str::trim).collect();
+    assert_eq!(numbers, (1..=10).map(|n| format!("P{n}")).collect::<Vec<_>>());
+    none(promises.into_iter().filter_map(unshown).collect());
+}
+
+/// What is wrong with the row of a promise.
+fn unshown(row: &str) -> Option<String> {
+    let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+    let [number, _, today, shown] = cells[..] else { return Some(format!("{row}: not four columns")) };
+    if shown == "none" {
+        return (!today.starts_with("**not yet**")).then(|| format!("{number}: no test, though it holds"));
+    }
+    let is_test = |span: &&str| {
+        let (file, name) = span.split_once("::").unwrap_or((span, ""));
+        let text = read(&at(file));
+        let line = [format!("fn {name}("), format!("fn {name}<")];
+        text.lines().zip(text.lines().skip(1)).any(|(above, below)| {
+            (above.contains("test]") || above.contains("::test(")) && line.iter().any(|line| below.contains(line))
+        })
+    };
+    let named = spans(shown);
+    let missing: Vec<_> = named.iter().filter(|span| !is_test(span)).collect();
+    (named.is_empty() || !missing.is_empty()).then(|| format!("{number}: no such test: {missing:?}"))
+}
+
+#[test]
+fn a_promise_without_its_test_is_missed() {
+    let row = |today: &str, shown: &str| unshown(&format!("| P3 | No decision, no forward | {today} | {shown} |"));
+    assert_eq!(row("holds", "`tests/documents/names.rs::a_promise_without_its_test_is_missed`"), None);
+    assert_eq!(row("**not yet**: no masking", "none"), None);
+    for (today, shown) in [
+        ("holds", "none"),
+        ("holds", ""),
+        ("holds", "a test"),
+        ("holds", "`tests/documents/names.rs::unshown`"),
+        ("holds", "`tests/documents/names.rs::nothing_like_it`"),
+    ] {
+        assert!(row(today, shown).is_some(), "{today}, {shown}");
+    }
+}
+
 #[test]
 fn every_make_target_that_is_named_exists() {
     let makefile = read(&at("Makefile"));

@@ -67,7 +67,18 @@ fn the_fields_of_a_record_are_those_of_the_code() {
     fields.extend(["prev".to_owned(), "hash".to_owned()]);
     assert_eq!(first("field"), fields);
 
-    let kinds = [Kind::Use, Kind::Deny, Kind::Issue, Kind::Mode, Kind::Revoke, Kind::Gap, Kind::Start, Kind::Stop];
+    let kinds = [
+        Kind::Use,
+        Kind::Deny,
+        Kind::Issue,
+        Kind::Mode,
+        Kind::Revoke,
+        Kind::Unaccounted,
+        Kind::Gap,
+        Kind::Start,
+        Kind::Stop,
+        Kind::Checkpoint,
+    ];
     let word = |kind| serde_json::to_value(kind).ok().and_then(|word| Some(word.as_str()?.to_owned()));
     assert_eq!(first("kind"), kinds.into_iter().filter_map(word).collect::<Vec<_>>());
 }
@@ -101,5 +112,9 @@ pub fn full() -> Record {
         fingerprint: text("02fe76d3e39997f6"),
         evidence: text("placeholder"),
         issued_to: text("eacd475a"),
+        ttl_ms: Some(300_000),
+        count: Some(8192),
+        key: text("5f78c33274e43fa9"),
+        signature: text("ilKPAMTzZ4"),
     }
 }

@@ -158,22 +158,30 @@ fn put(json: &mut Value, pointer: &str, value: Value) {
 async fn an_endless_answer_is_not_kept_in_memory() {
     let scene = fake().await;
     scene.serves("nothing").await;
-    let before = resident(scene.stack.envoy.pid());
+    let pid = scene.stack.envoy.pid();
+    let before = forget_peak(pid);
     for _ in 0..4 {
         scene.stack.broker.behave_next(Endpoint::Grants, [Behaviour::Oversized(200 * MB)]);
         scene.refuses(Reason::BrokerUnavailable, "200 MB").await;
     }
-    let grown = resident(scene.stack.envoy.pid()).saturating_sub(before);
+    let grown = peak(pid).saturating_sub(before);
     assert!(grown < 150 * MB, "Envoy has grown by {} MB", grown / MB);
     scene.serves("too much").await;
     scene.ends_well().await;
 }
 
-/// The memory a process holds, in bytes (proc_pid_statm(5)).
-fn resident(pid: u32) -> usize {
-    const PAGE: usize = 4096;
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("a running process");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number of pages") * PAGE
+/// The most memory that a process has held, in bytes (proc_pid_status(5)).
+fn peak(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let kilobytes = line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of kB");
+    kilobytes * 1024
+}
+
+/// Lets the peak begin at what the process holds now (proc_pid_clear_refs(5)); how much that is.
+fn forget_peak(pid: u32) -> usize {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of ours");
+    peak(pid)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,15 +244,10 @@ async fn a_killed_or_stopped_broker_refuses_and_comes_back_without_help() {
     scene.ends_well().await;
 }
 
-/// Stops the process, and waits until every thread of it stands (proc_pid_stat(5)).
+/// Stops the process, and waits until every thread of it stands.
 async fn stop(broker: &Attache) {
     broker.signal("STOP");
-    let stands = |task: std::fs::DirEntry| {
-        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-    };
-    let tasks = || std::fs::read_dir(format!("/proc/{}/task", broker.pid())).expect("a running process").flatten();
-    util::eventually(SOON, || tasks().all(stands)).await;
+    util::eventually(SOON, || util::stands(broker.pid())).await;
 }
 
 async fn uses_are_recorded(stack: &Stack<Attache>, uses: usize) {

@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 
 use crate::scene::Scene;
 
-const GATE: &str = "attache.gate";
+pub const GATE: &str = "attache.gate";
+const ASSERTION: &str = "attache.assertion";
 const JUDGE: &str = "attache.judge";
 
-fn manager(bootstrap: &mut Value) -> &mut Value {
+pub fn manager(bootstrap: &mut Value) -> &mut Value {
     let manager = bootstrap.pointer_mut("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config");
     manager.expect("the connection manager")
 }
 
-fn filters(bootstrap: &mut Value) -> &mut Vec<Value> {
+pub fn filters(bootstrap: &mut Value) -> &mut Vec<Value> {
     manager(bootstrap)["http_filters"].as_array_mut().expect("the filter chain")
 }
 
@@ -28,7 +29,7 @@ fn routes(bootstrap: &mut Value) -> impl Iterator<Item = &mut Value> {
 }
 
 /// The cluster of a destination, by its host.
-fn cluster_of(bootstrap: &Value, host: &str) -> String {
+pub fn cluster_of(bootstrap: &Value, host: &str) -> String {
     let clusters = bootstrap["static_resources"]["clusters"].as_array().expect("clusters");
     let names = clusters.iter().filter_map(|cluster| cluster["name"].as_str());
     let mut found = names.filter(|name| name.contains(&format!("_{host}_")));
@@ -36,14 +37,22 @@ fn cluster_of(bootstrap: &Value, host: &str) -> String {
 }
 
 /// Envoy's answer where a route's guard finds no verdict for its cluster.
-fn is_turned_away(answer: &Response) {
+pub fn is_turned_away(answer: &Response) {
     let shown = format!("{} {:?} {}", answer.status, answer.fields, answer.text());
     assert_eq!(answer.status, 421, "{shown}");
     assert_eq!(answer.header("x-attache-reason").as_deref(), Some(Reason::DestinationMismatch.as_str()), "{shown}");
     assert_eq!(answer.json()["reason"], Reason::DestinationMismatch.as_str(), "{shown}");
 }
 
-async fn nothing_passes(scene: &Scene<FakeBroker>) {
+/// Takes out what asserts the cluster behind the gate: the routes are to hold by themselves, too.
+/// ([`crate::reroute`] has the assertion by itself.)
+pub fn unasserted(bootstrap: &mut Value) {
+    let before = filters(bootstrap).len();
+    filters(bootstrap).retain(|filter| filter["name"] != ASSERTION);
+    assert_eq!(filters(bootstrap).len() + 1, before, "it was there");
+}
+
+pub async fn nothing_passes(scene: &Scene<FakeBroker>) {
     let placeholder = scene.stranger();
     for (host, path) in [
         ("api.github.com", "/user"),
@@ -73,6 +82,7 @@ async fn nothing_passes(scene: &Scene<FakeBroker>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trapped_filter_that_fails_open_forwards_nothing() {
     let plan = Plan::default().with_traps().edit(|bootstrap| {
+        unasserted(bootstrap);
         for filter in filters(bootstrap).iter_mut().filter(|filter| filter["name"] != "envoy.filters.http.router") {
             let plugin = filter["typed_config"]["config"].as_object_mut().expect("a plugin");
             plugin.insert("failure_policy".into(), json!("FAIL_OPEN"));
@@ -90,6 +100,7 @@ async fn a_trapped_filter_that_fails_open_forwards_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_a_route_disables_forwards_nothing() {
     let plan = Plan::default().edit(|bootstrap| {
+        unasserted(bootstrap);
         let hosts = manager(bootstrap)["route_config"]["virtual_hosts"].as_array_mut().expect("virtual hosts");
         for host in hosts {
             let off = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true});
@@ -103,7 +114,10 @@ async fn a_filter_that_a_route_disables_forwards_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_is_not_there_forwards_nothing() {
-    let plan = Plan::default().edit(|bootstrap| filters(bootstrap).retain(|filter| filter["name"] != GATE));
+    let plan = Plan::default().edit(|bootstrap| {
+        unasserted(bootstrap);
+        filters(bootstrap).retain(|filter| filter["name"] != GATE);
+    });
     nothing_passes(&Scene::of(plan.start_with_fake().await).await).await;
 }
 
@@ -113,7 +127,10 @@ async fn without_the_judge_a_rule_about_a_body_refuses() {
     let plan = Plan::default().edit(|bootstrap| filters(bootstrap).retain(|filter| filter["name"] != JUDGE));
     let stack = plan.start().await;
     let batch = Spelled::get("github.com", "/o/r/info/lfs/objects/batch").method("POST");
-    let batch = batch.body(r#"{"operation":"download"}"#).bearer(&stack.placeholder("reader", "github"));
+    let batch = batch
+        .line("content-type", "application/json")
+        .body(r#"{"operation":"download"}"#)
+        .bearer(&stack.placeholder("reader", "github"));
     let answer = batch.over_h1(&stack.agent(), stack.proxy).await.expect("an answer");
     refusal::expect(&answer, Reason::BodyUnreadable);
     assert!(stack.upstream().requests().is_empty());
@@ -124,6 +141,7 @@ async fn without_the_judge_a_rule_about_a_body_refuses() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_with_the_guard_of_another_destination_forwards_nothing() {
     let plan = Plan::default().edit(|bootstrap| {
+        unasserted(bootstrap);
         let (ours, theirs) = (cluster_of(bootstrap, "api.github.com"), cluster_of(bootstrap, "api.custom.test"));
         for route in routes(bootstrap).filter(|route| route["route"]["cluster"] == *ours) {
             let guard = route.pointer_mut("/match/filter_state/0/string_match/prefix").expect("a guard");
@@ -168,7 +186,7 @@ async fn an_unguarded_route_to_its_own_cluster_serves() {
 }
 
 /// Routes as where a control plane knows no filter state: none has a guard, and the filter is told.
-fn unguard(bootstrap: &mut Value) {
+pub fn unguard(bootstrap: &mut Value) {
     for route in routes(bootstrap) {
         route["match"].as_object_mut().expect("a match").remove("filter_state").expect("a guard");
     }

@@ -1,5 +1,5 @@
-//! A policy, a change feed or an audit door that fails: without a policy nothing passes, and what
-//! was once in force is replaced by a whole new policy or not at all.
+//! A policy, a change feed or an audit door that fails: without the newest policy, whole, nothing
+//! passes.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -82,22 +82,35 @@ async fn a_policy_that_is_none_is_not_taken() {
     scene.ends_well().await;
 }
 
+/// What the broker publishes may take rights away. So what was in force before decides nothing from the
+/// moment that the feed names another policy, whatever keeps that one from coming.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_in_force_outlives_a_bad_one() {
-    let scene = Scene::of(Plan::default().start_with_fake().await).await;
+async fn no_request_is_decided_by_a_policy_that_is_no_longer_the_newest() {
+    let scene = Scene::of(Plan::default().limit("callout_timeout: 500ms").start_with_fake().await).await;
     let broker = &scene.stack.broker;
     scene.serves("the start").await;
+    let known = scene.stranger();
+    assert!(scene.ask_as(&known).await.status == 200 && hits(&scene, &known).await);
     let good = policy(&scene);
     for (index, (fault, at, value)) in bad_policies(&good).into_iter().enumerate() {
         let mut bad = good.clone();
         bad["version"] = json!(format!("bad-{index}"));
         *bad.pointer_mut(at).unwrap_or_else(|| panic!("{at} is in {good:#}")) = value;
-        // The feed names it, each VM fetches it, neither takes it.
-        let fetched = broker.calls(Endpoint::Policy);
         broker.policy(bad);
-        util::eventually(SOON, || broker.calls(Endpoint::Policy) >= fetched + 2).await;
-        scene.serves(fault).await;
+        misses_its_policy(&scene).await;
+        scene.refuses_at("api.github.com", &known, Reason::PolicyMissing, fault).await;
+        broker.policy(good.clone());
+        scene.recovers(fault).await;
     }
+    let mut better = good.clone();
+    better["version"] = json!("better");
+    broker.behave(Endpoint::Policy, Behaviour::Status(503));
+    broker.policy(better.clone());
+    misses_its_policy(&scene).await;
+    scene.refuses(Reason::PolicyMissing, "a policy that cannot be fetched").await;
+    broker.behave(Endpoint::Policy, Behaviour::Ok);
+    scene.recovers("a policy that could not be fetched").await;
+
     let mut closed = good.clone();
     closed["version"] = json!("closed");
     closed["destinations"] = json!([]);
@@ -106,6 +119,18 @@ async fn a_policy_in_force_outlives_a_bad_one() {
     broker.policy(good);
     scene.recovers("an empty policy").await;
     scene.ends_well().await;
+}
+
+/// Waits until the worker has heard of the other policy, as it does at once.
+async fn misses_its_policy(scene: &Scene<FakeBroker>) {
+    let begun = Instant::now();
+    loop {
+        let answer = scene.ask().await;
+        if answer.header("x-attache-reason").as_deref() == Some(Reason::PolicyMissing.as_str()) {
+            return;
+        }
+        assert!(begun.elapsed() < RECOVERY + SLACK, "the old policy still decides: {}", answer.text());
+    }
 }
 
 /// An empty policy that is whole is taken: nothing is named, so nothing passes.

@@ -19,38 +19,51 @@ use crate::scene::{RECOVERY, SLACK, Scene};
 /// The shipped bound of a stream on which nothing moves.
 const STRANDED: Duration = Duration::from_secs(15);
 /// The same, where a test need not wait for so long.
-const SOONER: Duration = Duration::from_secs(2);
+pub const SOONER: Duration = Duration::from_secs(2);
 
 /// A path on which the judge stands.
-const JUDGED: &str = "/o/r/info/lfs/objects/batch";
+pub const JUDGED: &str = "/o/r/info/lfs/objects/batch";
 
-/// The callbacks in which a request can make the test build trap.
-const CALLBACKS: [&str; 6] =
-    ["request_headers", "request_body", "request_trailers", "log", "tick", "http_call_response"];
+/// The callbacks in which the test build can be made to trap, and what Envoy calls for each. In all
+/// but `configure` it is a request that makes it.
+pub const CALLBACKS: [(&str, &str); 12] = [
+    ("configure", "proxy_on_configure"),
+    ("context_create", "proxy_on_context_create"),
+    ("request_headers", "proxy_on_request_headers"),
+    ("request_body", "proxy_on_request_body"),
+    ("request_trailers", "proxy_on_request_trailers"),
+    ("judge_request_headers", "proxy_on_request_headers"),
+    ("judge_request_body", "proxy_on_request_body"),
+    ("judge_request_trailers", "proxy_on_request_trailers"),
+    ("log", "proxy_on_log"),
+    ("delete", "proxy_on_delete"),
+    ("tick", "proxy_on_tick"),
+    ("http_call_response", "proxy_on_http_call_response"),
+];
 
-async fn trapping(plan: Plan) -> Scene<FakeBroker> {
+pub async fn trapping(plan: Plan) -> Scene<FakeBroker> {
     let scene = Scene::of(plan.with_traps().start_with_fake().await).await;
     scene.serves("the start").await;
     scene
 }
 
-fn stranded_sooner(bootstrap: &mut Value) {
+pub fn stranded_sooner(bootstrap: &mut Value) {
     let manager = bootstrap.pointer_mut("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config");
     manager.expect("the connection manager")["stream_idle_timeout"] = format!("{}s", SOONER.as_secs()).into();
 }
 
 impl Scene<FakeBroker> {
     /// A stranger's request to api.github.com that says by its path what it is for.
-    fn to(&self, path: &str) -> Spelled {
+    pub fn to(&self, path: &str) -> Spelled {
         Spelled::get("api.github.com", path).bearer(&self.stranger())
     }
 
     /// A request that makes this callback trap.
-    fn springing(&self, callback: &str) -> Spelled {
+    pub fn springing(&self, callback: &str) -> Spelled {
         self.to("/trap").line("x-attache-trap", callback)
     }
 
-    async fn over_h1(&self, request: Spelled) -> Result<Response, Unanswered> {
+    pub async fn over_h1(&self, request: Spelled) -> Result<Response, Unanswered> {
         request.over_h1(&self.stack.agent(), self.stack.proxy).await
     }
 
@@ -60,7 +73,7 @@ impl Scene<FakeBroker> {
 
     /// Holds two requests, one over each protocol, until `meanwhile` has struck: both are answered
     /// 503 within this bound, and neither goes upstream.
-    async fn strands(&self, bound: Duration, meanwhile: impl Future<Output = ()>) {
+    pub async fn strands(&self, bound: Duration, meanwhile: impl Future<Output = ()>) {
         let broker = &self.stack.broker;
         broker.behave(Endpoint::Grants, Behaviour::Hang);
         let asked = broker.calls(Endpoint::Grants);
@@ -86,7 +99,7 @@ impl Scene<FakeBroker> {
     }
 
     /// A new VM takes over, for the gate and for the judge, each of which has to notice.
-    async fn comes_back(&self, after: &str) {
+    pub async fn comes_back(&self, after: &str) {
         let good = self.stranger();
         let judged = Spelled::get("github.com", JUDGED).method("POST").bearer(&good);
         let judged = judged.body(r#"{"operation":"download"}"#);
@@ -105,14 +118,14 @@ impl Scene<FakeBroker> {
     }
 
     /// Waits until no record is on its way, `lost` apart.
-    async fn delivered(&self, lost: usize) {
+    pub async fn delivered(&self, lost: usize) {
         let uses = || self.stack.broker.records().iter().filter(|record| record["kind"] == "use").count();
         util::eventually(SOON, || uses() + lost == self.sent()).await;
     }
 
     /// Everything adds up, but that the uses of these paths are not on record: a VM took their
     /// records with it.
-    async fn adds_up_but_for(&self, lost: &[String]) {
+    pub async fn adds_up_but_for(&self, lost: &[String]) {
         let end = Instant::now() + SOON;
         loop {
             let violations = self.stack.site.oracle.violations();
@@ -128,7 +141,7 @@ impl Scene<FakeBroker> {
         }
     }
 
-    async fn reloaded(&self) -> u64 {
+    pub async fn reloaded(&self) -> u64 {
         self.stack.envoy.stat("wasm.attache.gate.vm_reload_success").await.unwrap_or(0)
     }
 }
@@ -281,7 +294,7 @@ async fn a_trap_in_one_worker_is_not_felt_by_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shipped_filter_has_no_traps() {
     let scene = Scene::of(Plan::default().start_with_fake().await).await;
-    for callback in CALLBACKS {
+    for (callback, _) in CALLBACKS {
         let answer = scene.over_h1(scene.springing(callback).method("POST").body("x")).await.expect("an answer");
         assert_eq!(answer.status, 200, "{callback}: {}", answer.text());
     }

@@ -92,6 +92,16 @@ async fn a_worker_that_died_delays_a_revocation_no_longer_than_it_could_have_liv
     stack.reconcile().await;
     drop(other);
 
+    // Giving more rights waits for nobody that long.
+    stack.broker.json(&["session", "create", "more", "--credential", "github", "--access-mode", "read-only"]);
+    let begun = Instant::now();
+    let done = stack.broker.json(&["session", "set-access-mode", "more", "read-write"]);
+    let took = begun.elapsed();
+    println!("widened with two VMs dead in {took:?}: {}", done["applied"]);
+    assert_eq!(done["applied"]["applied"], VMS, "{done:#}");
+    assert_eq!(done["applied"]["waiting"].as_array().map(Vec::len), Some(2), "{done:#}");
+    assert!(took < STALE_AFTER / 2, "{took:?}");
+
     let begun = Instant::now();
     let done = stack.broker.json(&["session", "revoke", "agent"]);
     let took = begun.elapsed();

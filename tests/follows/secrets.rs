@@ -6,9 +6,27 @@ use attache_tests::oracle::Audit;
 use attache_tests::stack::{GITHUB, Plan, SOON};
 use attache_tests::{Attache, Recorded, Stack};
 
-use super::{Spread, applied_everywhere, start};
+use super::{Spread, VMS, applied_everywhere, start};
 
 const SECOND: &str = "ghp_TheSecondTokenOfTheUser9876543210wxyz";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_reload_returns_no_worker_uses_the_old_version() {
+    let stack = start(Plan::default()).await;
+    stack.site.secrets.add("github", SECOND);
+    let mut spread = Spread::open(&stack, &stack.placeholder("writer", "github")).await;
+    for secret in [SECOND, GITHUB, SECOND] {
+        stack.site.keep("github_token", secret);
+        let done = stack.broker.json(&["credential", "reload", "github"]);
+        assert_eq!((&done["applied"]["applied"], &done["applied"]["total"]), (&VMS.into(), &VMS.into()), "{done:#}");
+        let before = stack.upstream().requests().len();
+        spread.all("GET", "200").await;
+        let new = format!("Bearer {secret}");
+        let hits = stack.upstream().requests().split_off(before);
+        assert!(hits.iter().all(|hit| hit.header("authorization").as_ref() == Some(&new)), "{hits:#?}");
+    }
+    stack.reconcile().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_secret_replaces_the_old_one_everywhere() {
@@ -28,10 +46,11 @@ async fn a_changed_secret_replaces_the_old_one_everywhere() {
         // The feed is acknowledged in order: with this change, the one before it is, too.
         applied_everywhere(&stack.broker.json(&["session", "set-access-mode", "reader", "read-only"]));
         let known = Instant::now();
-        stack.upstream().clear();
+        let before = stack.upstream().requests().len();
         spread.all("GET", "200").await;
-        let hits = stack.upstream().requests();
+        let hits = stack.upstream().requests().split_off(before);
         let new = format!("Bearer {secret}");
+        assert!(!hits.is_empty());
         assert!(hits.iter().all(|hit| hit.header("authorization").as_ref() == Some(&new)), "{hits:#?}");
         println!("a changed file was noticed after {noticed:?}, known everywhere after {:?}", known - changed);
     }

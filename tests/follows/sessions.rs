@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use attache_tests::oracle::Audit;
 use attache_tests::stack::{Plan, SOON};
 
 use super::{Spread, applied_everywhere, session, start, verdict};
@@ -69,5 +70,48 @@ async fn a_session_works_from_its_first_moment_to_its_last() {
     };
     assert!(refused >= asked + TTL, "ended early");
     spread.all("GET", "session_expired").await;
+    stack.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_elevated_session_writes_on_every_worker_until_its_time_is_over_and_not_after() {
+    const LENGTH: Duration = Duration::from_secs(4);
+    let stack = start(Plan::default()).await;
+    let placeholder = session(&stack, "agent", &["--access-mode", "read-only"]);
+    let mut spread = Spread::open(&stack, &placeholder).await;
+    spread.all("POST", "read_only").await;
+    let asked = Instant::now();
+    let done = stack.broker.json(&["session", "set-access-mode", "agent", "read-write", "--for", "4s"]);
+    let told = Instant::now();
+    applied_everywhere(&done);
+    let mut written = 0;
+    // What begins well before the end goes, on every connection in turn; what begins after it does not.
+    loop {
+        for connection in 0..spread.connections.len() {
+            let begun = Instant::now();
+            let answer = spread.ask(connection, "POST", "/elevated").await;
+            match verdict(&answer).as_str() {
+                "200" => {
+                    assert!(begun < told + LENGTH, "it wrote {:?} after the end", begun - (told + LENGTH));
+                    written += 1;
+                }
+                "read_only" => assert!(Instant::now() >= asked + LENGTH, "it ended early"),
+                other => panic!("{other}"),
+            }
+        }
+        if told.elapsed() > LENGTH {
+            break;
+        }
+    }
+    assert!(written >= spread.connections.len(), "{written}");
+    spread.all("POST", "read_only").await;
+    spread.all("GET", "200").await;
+    let (audit, _) = Audit::read(Some(&stack.dir().join("state/default/audit.jsonl")));
+    let edges: Vec<_> = audit.of_kind("mode").filter(|record| record.text("session") == "agent").collect();
+    let edges: Vec<_> = edges.iter().map(|record| record.text("decision")).collect();
+    assert_eq!(edges, ["create", "elevate", "revert"]);
+    let live = stack.broker.json(&["feed", "workers"]);
+    let live: Vec<_> = live.as_array().expect("a list").iter().filter(|worker| worker["live"] == true).collect();
+    assert!(live.len() as u64 == super::VMS && live.iter().all(|worker| worker["behind"] == 0), "{live:?}");
     stack.reconcile().await;
 }

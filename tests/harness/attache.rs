@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::oracle::Evidence;
 use crate::util;
 
 /// How long the broker may take until its data plane answers.
@@ -17,16 +18,24 @@ pub struct Attache {
     child: Mutex<Child>,
     config: PathBuf,
     env: Vec<(String, String)>,
+    under: Vec<String>,
     log: PathBuf,
+    evidence: Evidence,
 }
 
 impl Attache {
     /// Starts the broker and waits until it is ready.
     pub async fn serve(config: &Path, env: &[(&str, &str)]) -> Self {
+        Self::serve_under(&[], config, env).await
+    }
+
+    /// The same, begun by another program (`strace …`) that becomes the broker: it keeps its process id.
+    pub async fn serve_under(under: &[String], config: &Path, env: &[(&str, &str)]) -> Self {
         let log = config.with_file_name("broker.log");
         let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let child = Mutex::new(spawn(config, &env, &log));
-        let broker = Self { child, config: config.to_owned(), env, log };
+        let child = Mutex::new(spawn(under, config, &env, &log));
+        let evidence = Evidence::default();
+        let broker = Self { child, config: config.to_owned(), env, under: under.to_vec(), log, evidence };
         broker.ready().await;
         broker
     }
@@ -66,7 +75,7 @@ impl Attache {
     /// Starts it again on the same state.
     pub async fn restart(&self) {
         self.kill();
-        *self.child() = spawn(&self.config, &self.env, &self.log);
+        *self.child() = spawn(&self.under, &self.config, &self.env, &self.log);
         self.ready().await;
     }
 
@@ -76,9 +85,18 @@ impl Attache {
         assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
+    /// Everything these commands have told about placeholders and sessions.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
     /// Runs `attache ARGS` against this broker's config.
     pub fn cli(&self, args: &[&str]) -> Output {
-        run(&self.config, args)
+        let output = run(&self.config, args);
+        if let (["session", "revoke", session, ..], true) = (args, output.status.success()) {
+            self.evidence.ended(session);
+        }
+        output
     }
 
     /// Runs `attache ARGS --json`; panics unless it succeeds.
@@ -86,7 +104,13 @@ impl Attache {
         let output = self.cli(&[args, &["--json"]].concat());
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "attache {args:?}: {}\n{out}{err}", output.status);
-        serde_json::from_str(&out).unwrap_or_else(|why| panic!("attache {args:?} printed no JSON ({why}):\n{out}"))
+        let printed: Value =
+            serde_json::from_str(&out).unwrap_or_else(|why| panic!("attache {args:?} printed no JSON ({why}):\n{out}"));
+        if let (["session", "env", session, ..], Some(env)) = (args, printed.as_object()) {
+            let exported = env.iter().filter_map(|(variable, value)| Some((variable, value.as_str()?)));
+            exported.for_each(|(variable, value)| self.evidence.add(session, variable, value));
+        }
+        printed
     }
 
     /// What `attache session env` exports under this name.
@@ -116,10 +140,12 @@ pub fn run(config: &Path, args: &[&str]) -> Output {
     command.output().expect("the attache binary runs")
 }
 
-fn spawn(config: &Path, env: &[(String, String)], log: &Path) -> Child {
+fn spawn(under: &[String], config: &Path, env: &[(String, String)], log: &Path) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("the broker's log");
-    let mut command = Command::new(util::broker_bin());
-    command.arg("serve").arg("--config").arg(config).envs(env.iter().cloned());
+    let broker = util::broker_bin();
+    let mut words = under.iter().map(std::ffi::OsStr::new).chain([broker.as_os_str()]);
+    let mut command = Command::new(words.next().expect("the broker at least"));
+    command.args(words).arg("serve").arg("--config").arg(config).envs(env.iter().cloned());
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
-    command.spawn().expect("the attache binary starts")
+    command.spawn().unwrap_or_else(|why| panic!("{:?} does not start: {why}", command.get_program()))
 }

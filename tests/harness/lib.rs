@@ -7,12 +7,15 @@
 pub mod agent;
 pub mod attache;
 pub mod ca;
+pub mod clock;
+pub mod disk;
 pub mod envoy;
 pub mod fake_broker;
 pub mod fields;
 pub mod latch;
 pub mod oracle;
 pub mod refusal;
+pub mod rotated;
 pub mod secrets;
 pub mod spelled;
 pub mod stack;

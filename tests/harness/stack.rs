@@ -14,8 +14,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::attache::Attache;
+use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::envoy::{Envoy, Options};
 use crate::fake_broker::{FakeBroker, Grant};
+use crate::oracle::Evidence;
 use crate::{Agent, Ca, Oracle, Response, Secrets, Upstream, util};
 
 /// The GitHub token of every stack.
@@ -27,9 +30,18 @@ pub const QUERY: &str = "qu%41ry&key=1+2/3;~\"x\" #?";
 /// How long a test waits for what must come.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// Hosts of the standard config, all of them served by the one upstream.
-const HOSTS: [&str; 6] =
-    ["api.github.com", "uploads.github.com", "github.com", "api.custom.test", "query.custom.test", "*.extra.test"];
+/// The standard config's credentials and where each is bound: all of them served by the one upstream,
+/// each host at a door of its own.
+const BOUND: [(&str, &str); 5] = [
+    ("github", "api.github.com"),
+    ("github", "uploads.github.com"),
+    ("github", "github.com"),
+    ("custom", "api.custom.test"),
+    ("query", "query.custom.test"),
+];
+/// Where agents have the placeholders of the standard config's credentials.
+const EXPORTED: [(&str, &str); 4] =
+    [("github", "GITHUB_TOKEN"), ("github", "GH_TOKEN"), ("custom", "CUSTOM_KEY"), ("query", "QUERY_KEY")];
 
 /// What is written before a stack starts.
 pub struct Plan {
@@ -39,8 +51,12 @@ pub struct Plan {
     missing: String,
     credentials: Vec<Extra>,
     env: Vec<(String, String)>,
+    envoy_env: Vec<(String, String)>,
+    under: Vec<String>,
+    disk: Option<u64>,
     /// Envoy's worker threads.
     pub concurrency: u32,
+    data_plane: Option<SocketAddr>,
     /// The filter's module.
     pub filter: PathBuf,
     edit: Box<dyn FnOnce(&mut Value) + Send>,
@@ -51,6 +67,28 @@ struct Extra {
     name: String,
     secret: String,
     yaml: String,
+}
+
+impl Extra {
+    /// The host that leads to the one upstream, if it has one.
+    fn dialled(&self) -> Option<String> {
+        self.yaml.contains("DIAL").then_some(())?;
+        let (_, rest) = self.yaml.split_once("host: ").expect("what is dialled has a host");
+        Some(rest.split([',', '}', ' ']).next().unwrap_or_default().to_owned())
+    }
+
+    /// The variables that may hold its placeholder: those it names, and the source's.
+    fn variables(&self) -> Vec<&str> {
+        let words = self.yaml.split(|c| "{}[], ".contains(c)).filter(|word| !word.is_empty());
+        let words: Vec<&str> = words.collect();
+        let variable = |pair: &[&'_ str]| match *pair {
+            [_, "placeholder"] => Some(0),
+            ["env:", _] => Some(1),
+            _ => None,
+        };
+        let named = words.windows(2).filter_map(|pair| Some(pair[variable(pair)?].trim_end_matches(':')));
+        named.collect()
+    }
 }
 
 impl Default for Plan {
@@ -64,7 +102,11 @@ impl Default for Plan {
             missing: "deny".into(),
             credentials: Vec::new(),
             env: vec![("QUERY_KEY".into(), QUERY.into())],
+            envoy_env: Vec::new(),
+            under: Vec::new(),
+            disk: None,
             concurrency: 1,
+            data_plane: None,
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
         }
@@ -92,7 +134,7 @@ impl Plan {
 
     /// One more credential, as a config writes it: `{source: {file: NAME}, …}`. Its secret is kept
     /// in a file of its name. `DIAL` stands for the way to the one upstream, which shows a
-    /// certificate for `*.extra.test`, too.
+    /// certificate for `*.extra.test`, too, and has a door for each of these.
     pub fn credential(mut self, name: &str, secret: &str, yaml: &str) -> Self {
         self.credentials.push(Extra { name: name.into(), secret: secret.into(), yaml: yaml.into() });
         self
@@ -101,6 +143,25 @@ impl Plan {
     /// A variable of the broker's environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// A program that begins the broker, and becomes it.
+    pub fn under<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        self.under.extend(words.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Broker and Envoy live by this wall clock.
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.env.extend(clock.env());
+        self.envoy_env.extend(clock.env());
+        self
+    }
+
+    /// The state directory on a disk of its own, of so many bytes: for root alone.
+    pub fn disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
         self
     }
 
@@ -113,6 +174,12 @@ impl Plan {
     /// Envoy's worker threads.
     pub fn workers(mut self, n: u32) -> Self {
         self.concurrency = n;
+        self
+    }
+
+    /// A TCP port for the filters' door, in place of the socket in the state directory.
+    pub fn data_plane(mut self, address: SocketAddr) -> Self {
+        self.data_plane = Some(address);
         self
     }
 
@@ -130,11 +197,11 @@ impl Plan {
 
     /// Starts everything, with the real broker.
     pub async fn start(self) -> Stack<Attache> {
-        let site = Site::new(&[], &self.credentials).await;
-        let data_plane = SocketAddr::from(([127, 0, 0, 1], util::free_port()));
-        let config = self.write(&site, data_plane);
+        let site = Site::new(None, &self.credentials, self.disk).await;
+        let config = self.write(&site, self.data_plane);
         let env: Vec<_> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let broker = Attache::serve(&site.config_path(), &env).await;
+        let broker = Attache::serve_under(&self.under, &site.config_path(), &env).await;
+        site.oracle.evidence(broker.evidence());
         self.finish(site, broker, config).await
     }
 
@@ -148,8 +215,10 @@ impl Plan {
     /// told how to behave.
     pub async fn start_with_fake_after(self, tell: impl FnOnce(&FakeBroker)) -> Stack<FakeBroker> {
         let fake = FakeBroker::start().await;
-        let site = Site::new(&[("fake", fake.audit_path())], &self.credentials).await;
-        let config = self.write(&site, fake.addr());
+        let site = Site::new(Some(fake.audit_path()), &self.credentials, self.disk).await;
+        // Its records say for which evidence it granted; nothing else is known.
+        site.oracle.evidence(&Evidence::default());
+        let config = self.write(&site, Some(fake.addr()));
         fake.policy(serde_json::to_value(config.policy()).expect("a policy is JSON"));
         fake.grant(Grant::header("github", "authorization", &format!("Bearer {GITHUB}")));
         tell(&fake);
@@ -159,26 +228,31 @@ impl Plan {
         self.finish(site, fake, config).await
     }
 
-    fn write(&self, site: &Site, data_plane: SocketAddr) -> Config {
+    fn write(&self, site: &Site, data_plane: Option<SocketAddr>) -> Config {
         let Self { sessions, limits, extra, missing, credentials, .. } = self;
-        let dial = format!("{{address: '{}', ca_file: {}}}", site.upstream.addr(), site.ca.pem_path().display());
-        let more =
-            credentials.iter().map(|Extra { name, yaml, .. }| format!("  {name}: {}\n", yaml.replace("DIAL", &dial)));
+        let ca = site.ca.pem_path().display().to_string();
+        let dial = |host: &str| format!("{{address: '{}', ca_file: {ca}}}", site.upstream.door(host));
+        let more = credentials.iter().map(|extra| match extra.dialled() {
+            Some(host) => format!("  {}: {}\n", extra.name, extra.yaml.replace("DIAL", &dial(&host))),
+            None => format!("  {}: {}\n", extra.name, extra.yaml),
+        });
         let more: String = more.collect();
+        let [api, uploads, git, custom, query] = BOUND.map(|(_, host)| dial(host));
+        let data_plane = data_plane.map(|at| format!(", data_plane: '{at}'")).unwrap_or_default();
         let limits = if limits.is_empty() { String::new() } else { format!("limits:\n{limits}") };
         let yaml = format!(
             "state_dir: state\n\
-             listen: {{proxy: '127.0.0.1:0', data_plane: '{data_plane}'}}\n\
+             listen: {{proxy: '127.0.0.1:0'{data_plane}}}\n\
              credentials:\n\
              \x20 github:\n    preset: github\n    destinations:\n\
-             \x20     - {{host: api.github.com, upstream: {dial}}}\n\
-             \x20     - {{host: uploads.github.com, upstream: {dial}}}\n\
-             \x20     - {{host: github.com, upstream: {dial}}}\n\
+             \x20     - {{host: api.github.com, upstream: {api}}}\n\
+             \x20     - {{host: uploads.github.com, upstream: {uploads}}}\n\
+             \x20     - {{host: github.com, upstream: {git}}}\n\
              \x20 custom:\n    source: {{file: custom_key}}\n    inject: {{header: X-Custom-Key, format: 'Key {{}}'}}\n\
              \x20   missing_placeholder: {missing}\n    agent_env: {{CUSTOM_KEY: placeholder}}\n\
-             \x20   destinations: [{{host: api.custom.test, paths: [/v1/], upstream: {dial}}}]\n\
+             \x20   destinations: [{{host: api.custom.test, paths: [/v1/], upstream: {custom}}}]\n\
              \x20 query:\n    source: {{env: QUERY_KEY}}\n    inject: {{query: key}}\n\
-             \x20   destinations: [{{host: query.custom.test, upstream: {dial}}}]\n\
+             \x20   destinations: [{{host: query.custom.test, upstream: {query}}}]\n\
              {more}sessions:\n{sessions}{limits}{extra}"
         );
         std::fs::write(site.config_path(), yaml).expect("the config");
@@ -199,7 +273,8 @@ impl Plan {
         let machine = machine.on_this_machine(&config).expect("the parts of this machine");
         let mut bootstrap = envoy::bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
         (self.edit)(&mut bootstrap);
-        let envoy = Envoy::start(&bootstrap, Options { concurrency: self.concurrency, ..Options::default() }).await;
+        let options = Options { concurrency: self.concurrency, env: self.envoy_env, ..Options::default() };
+        let envoy = Envoy::start(&bootstrap, options).await;
         let proxy = envoy.addr(LISTENER).await;
         site.oracle.log("envoy", envoy.log_path());
         Stack { proxy, envoy, broker, config, site }
@@ -211,6 +286,8 @@ const SDS: &str = r#"{"resources":[{"@type":"type.googleapis.com/envoy.extension
 
 /// The upstream, its CA, the directory and the oracle.
 pub struct Site {
+    // Before the directory: it is unmounted first.
+    _disk: Option<Disk>,
     /// Everything written for this stack.
     pub dir: TempDir,
     /// Who signs the upstream's certificate.
@@ -224,19 +301,28 @@ pub struct Site {
 }
 
 impl Site {
-    async fn new(audits: &[(&str, PathBuf)], credentials: &[Extra]) -> Self {
+    async fn new(audit: Option<PathBuf>, credentials: &[Extra], disk: Option<u64>) -> Self {
         let dir = util::temp_dir();
+        let _disk = disk.map(|bytes| Disk::at(&dir.path().join("state"), bytes));
         let ca = Ca::new();
         let mut known = vec![("github", GITHUB), ("custom", CUSTOM), ("query", QUERY)];
         known.extend(credentials.iter().map(|extra| (extra.name.as_str(), extra.secret.as_str())));
-        let secrets = Secrets::new(known.iter().copied());
-        let audit =
-            audits.first().map_or_else(|| dir.path().join("state/default/audit.jsonl"), |(_, path)| path.clone());
-        let upstream = Upstream::tls(&ca, &HOSTS).secrets(&secrets).witness(&audit).start().await;
+        let secrets = Secrets::new(known);
+        let mut bound: Vec<(&str, String)> = BOUND.map(|(name, host)| (name, host.to_owned())).into();
+        bound.extend(credentials.iter().filter_map(|extra| Some((extra.name.as_str(), extra.dialled()?))));
+        let names: Vec<&str> = bound.iter().map(|(_, host)| host.as_str()).chain(["*.extra.test"]).collect();
+        let doors = bound.iter().map(|(_, host)| host.as_str());
+        let upstream = Upstream::tls(&ca, &names).doors(doors).start().await;
         let oracle = Oracle::new(&secrets);
-        oracle.audit(&audit);
-        oracle.upstream("upstream", &upstream, &known.iter().map(|(name, _)| *name).collect::<Vec<_>>());
-        Self { dir, ca, upstream, secrets, oracle }
+        oracle.audit(audit.unwrap_or_else(|| dir.path().join("state/default/audit.jsonl")));
+        let places: Vec<_> = bound.iter().map(|(name, host)| (*name, format!("{host}:443"))).collect();
+        let places: Vec<_> = places.iter().map(|(name, place)| (*name, place.as_str())).collect();
+        oracle.upstream("upstream", &upstream, &places);
+        EXPORTED.iter().for_each(|(credential, variable)| oracle.exports(credential, variable));
+        for extra in credentials {
+            extra.variables().into_iter().for_each(|variable| oracle.exports(&extra.name, variable));
+        }
+        Self { _disk, dir, ca, upstream, secrets, oracle }
     }
 
     /// The config file.

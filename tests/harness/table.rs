@@ -15,9 +15,9 @@ use crate::{Attache, Response, Spelled, Stack, Unanswered, refusal, util};
 /// What must become of a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Promise {
-    /// It goes upstream, once, with a credential; the agent gets 200.
+    /// It goes upstream, once, with the row's credential alone; the agent gets 200.
     Served,
-    /// It goes upstream, once, with a credential, and the upstream answers with this status.
+    /// It goes upstream, once, with the row's credential alone, and the upstream answers with this status.
     Reached(u16),
     /// The filter refuses it.
     Refused(Reason),
@@ -32,6 +32,7 @@ pub struct Row {
     name: String,
     request: Spelled,
     promises: [(Protocol, Option<Promise>); 2],
+    credential: &'static str,
     header: Option<(&'static str, Option<&'static str>)>,
 }
 
@@ -48,7 +49,14 @@ impl Row {
     /// The same promise over both protocols.
     pub fn new(name: impl Into<String>, request: Spelled, promise: Promise) -> Self {
         let promises = [(Protocol::H1, Some(promise)), (Protocol::H2, Some(promise))];
-        Self { name: name.into(), request, promises, header: None }
+        Self { name: name.into(), request, promises, credential: "github", header: None }
+    }
+
+    /// Where it goes upstream, it goes with this credential; else with GitHub's.
+    #[must_use]
+    pub fn carrying(mut self, credential: &'static str) -> Self {
+        self.credential = credential;
+        self
     }
 
     /// Another promise over HTTP/1.
@@ -153,9 +161,10 @@ async fn attempt(stack: &Stack<Attache>, row: &Row, protocol: Protocol, promise:
     {
         return Err(format!("{name} is {:?}", answer.header(name)));
     }
-    let secrets: Vec<usize> = sent.iter().map(|request| request.secrets.len()).collect();
-    let expected = if let Promise::Served | Promise::Reached(_) = promise { vec![1] } else { vec![] };
-    if secrets == expected { Ok(request_id) } else { Err(format!("upstream got {sent:#?}")) }
+    let carried: Vec<Vec<&str>> = sent.iter().map(|hit| hit.secrets.iter().map(String::as_str).collect()).collect();
+    let expected =
+        if let Promise::Served | Promise::Reached(_) = promise { vec![vec![row.credential]] } else { vec![] };
+    if carried == expected { Ok(request_id) } else { Err(format!("upstream got {sent:#?}")) }
 }
 
 fn answered(answer: &Result<Response, Unanswered>, promise: Promise) -> Result<String, String> {

@@ -43,6 +43,19 @@ pub fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> impl Futu
     }
 }
 
+/// Whether every thread of a process has been stopped by a signal (proc_pid_stat(5)).
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn stands(pid: u32) -> bool {
+    let stands = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running process").flatten().all(stands)
+}
+
 /// A loopback port that was free a moment ago: only for programs that cannot bind port 0.
 #[must_use]
 pub fn free_port() -> u16 {

@@ -3,11 +3,14 @@
 
 use std::io::Write as _;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use attache_tests::agent::head;
 use attache_tests::fake_broker::{Endpoint, Grant};
 use attache_tests::stack::{GITHUB, Plan, SOON};
+use attache_tests::util::{eventually, stands};
 use attache_tests::{FakeBroker, Latch, Response, Stack};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -79,10 +82,11 @@ async fn a_body_is_read_whole_however_it_is_cut_and_ended() {
     let stack = read_only(Plan::default()).await;
     for framing in FRAMINGS {
         for (body, expected) in bodies {
+            let before = stack.upstream().requests().len();
             let answer = ask(&stack, framing, body).await;
             let what = format!("{framing:?} {}", body.escape_ascii());
             assert_eq!(verdict(&answer), expected, "{what}");
-            let hits = stack.upstream().requests();
+            let hits = stack.upstream().requests().split_off(before);
             assert_eq!(hits.len(), usize::from(expected == "ok"), "{what}: exactly what may go out");
             for hit in hits {
                 assert_eq!(&hit.body[..], body, "{what}");
@@ -90,7 +94,6 @@ async fn a_body_is_read_whole_however_it_is_cut_and_ended() {
                 let ended_by_trailers = matches!(framing, Framing::Trailers | Framing::TrailersEach);
                 assert_eq!(hit.trailers.has("x-end"), ended_by_trailers, "{what}");
             }
-            stack.upstream().clear();
         }
     }
     stack.reconcile().await;
@@ -138,28 +141,47 @@ async fn what_is_too_large_to_judge_passes_where_nothing_is_judged() {
 async fn a_push_that_comes_in_one_burst_passes() {
     let stack = start(Plan::default()).await;
     stack.broker.grant(Grant::header("github", "authorization", &basic()));
-    let body = vec![b'x'; 3 << 20];
+    let answer = burst(&stack, "/o/r/git-receive-pack").await;
+    assert_eq!(verdict(&answer), "ok", "{}", answer.text());
+    let pushed = stack.upstream().wait_for(1, SOON).await.remove(0);
+    assert_eq!(pushed.body.len(), 1 + BURST, "whole");
+    stack.reconcile().await;
+}
+
+const BURST: usize = 3 << 20;
+/// What Envoy holds of one request: `per_connection_buffer_limit_bytes`.
+const BUFFER: usize = 1 << 20;
+
+/// A chunked body of which Envoy has seen a byte when megabytes come at once, as a busy proxy finds
+/// them: when it looks again the kernel has taken more than its buffer holds. Where the judge stood on
+/// the path, Envoy could have to keep them all, and answer 413.
+async fn burst(stack: &Stack<FakeBroker>, path: &str) -> Response {
     let mut agent = stack.agent().h1(stack.proxy).await;
-    let head = h1_head(&format!("Content-Length: {}\r\n", body.len() + 1));
-    agent.send(head.replace(PATH, "/o/r/git-receive-pack")).await.expect("sent");
-    agent.send(b"x").await.expect("sent");
-    fence(&stack).await;
-    // A busy proxy finds megabytes when it looks again: more than its buffer holds, at once.
+    agent.send(h1_head("Transfer-Encoding: chunked\r\n").replace(PATH, path)).await.expect("sent");
+    agent.send_chunk(b"x").await.expect("sent");
+    fence(stack).await;
     let signal = |name: &str| {
         let sent = Command::new("kill").args([name, &stack.envoy.pid().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()));
     };
     signal("-STOP");
+    eventually(SOON, || stands(stack.envoy.pid())).await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&taken);
     let sending = tokio::spawn(async move {
-        agent.send(&body).await.ok();
+        let rest = [format!("{BURST:x}\r\n").as_bytes(), &vec![b'x'; BURST], b"\r\n0\r\n\r\n"].concat();
+        for piece in rest.chunks(64 << 10) {
+            // A proxy that has refused may close: the answer is read all the same.
+            if agent.send(piece).await.is_err() {
+                break;
+            }
+            counter.fetch_add(piece.len(), Ordering::Relaxed);
+        }
         agent.response(SOON).await
     });
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    eventually(SOON, || taken.load(Ordering::Relaxed) > BUFFER).await;
     signal("-CONT");
-    let answer = sending.await.expect("the agent").expect("an answer");
-    // The judge would have made Envoy buffer it, and Envoy would have answered 413.
-    assert_eq!(verdict(&answer), "ok", "{}", answer.text());
-    stack.reconcile().await;
+    sending.await.expect("the agent").expect("an answer")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +221,7 @@ async fn a_judged_body_waits_for_its_grant_too() {
     fence(&stack).await;
     assert_eq!(stack.broker.calls(Endpoint::Grants), 0, "nobody is asked before the body is whole");
     agent.trailers(stream, &[("x-end", "last")]).await.expect("sent");
-    attache_tests::util::eventually(SOON, || stack.broker.calls(Endpoint::Grants) == 1).await;
+    eventually(SOON, || stack.broker.calls(Endpoint::Grants) == 1).await;
     fence(&stack).await;
     assert_eq!(stack.upstream().connections().len(), 0);
     let released = latch.release();

@@ -32,14 +32,15 @@ async fn a_cold_upload_stalls_until_its_grant_and_then_arrives_whole() {
         let held = upload.stall().await;
         assert_eq!(stack.broker.calls(Endpoint::Grants), usize::from(n) + 1);
         assert!(held < if http2 { 1 << 20 } else { HELD }, "{held} bytes were taken without a grant");
-        assert!(stack.upstream().requests().is_empty());
+        assert_eq!(stack.upstream().requests().len(), usize::from(n), "nothing of it before its grant");
         let released = latch.release();
         let answer = upload.answer().await.expect("an answer");
         assert_eq!(answer.status, 200, "{}", answer.text());
         println!("cold, shipped, HTTP/{}: {held} bytes held, then all in {:?}", 1 + n, released.elapsed());
-        let hit = stack.upstream().requests().pop().expect("a request");
+        let hits = stack.upstream().requests();
+        let hit = hits.last().expect("a request");
+        assert_eq!(hits.len(), usize::from(n) + 1);
         assert!(hit.at >= released && hit.body[..] == upload.body[..], "not what was sent");
-        stack.upstream().clear();
     }
     stack.reconcile().await;
 }

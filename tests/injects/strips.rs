@@ -66,6 +66,11 @@ async fn parameters_that_carry_a_credential_anywhere_are_taken_out_in_any_spelli
         for hit in both_arrive(&stack, "api.github.com", &target, &[("authorization", &bearer)]).await {
             assert_eq!(hit.path_text(), "/user?b=%2B&a=1&c", "{name}");
         }
+        // Some servers split at `;`, too.
+        let target = format!("/user?b=%2B;{name}={OWN};a=1&c;{name}={OWN}");
+        for hit in both_arrive(&stack, "api.github.com", &target, &[("authorization", &bearer)]).await {
+            assert_eq!(hit.path_text(), "/user?b=%2B;a=1&c", "{name}");
+        }
     }
     stack.reconcile().await;
 }

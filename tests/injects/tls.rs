@@ -83,10 +83,12 @@ async fn a_pinned_key_is_as_good_as_a_name_and_another_key_is_not() {
     let with_pin = |server: &Upstream| format!("spki_sha256: {pin}, {}", dial(server, None));
     let plan = credential(Plan::default(), "device", &with_pin(&device));
     let stack = credential(plan, "impostor", &with_pin(&impostor)).start().await;
+    stack.site.oracle.upstream("device", &device, &[("device", "device.extra.test:443")]);
     stack.site.oracle.upstream("impostor", &impostor, &[]);
 
     assert_eq!(ask(&stack, "device").await, 200);
     let hits = device.wait_for(1, SOON).await;
+    assert!(hits[0].secrets.contains("device"), "the oracle has a hit to reconcile");
     assert_eq!(hits[0].header("authorization"), Some(format!("Bearer {}", secret("device"))));
     assert_eq!(ask(&stack, "impostor").await, 503);
     assert!(impostor.requests().is_empty());
@@ -98,6 +100,7 @@ async fn plaintext_only_where_the_config_says_so() {
     let server = Upstream::plain().start().await;
     let plan = credential(Plan::default(), "plain", &format!("plaintext: true, {}", dial(&server, None)));
     let stack = plan.start().await;
+    stack.site.oracle.upstream("plain", &server, &[("plain", "plain.extra.test:80")]);
     assert_eq!(ask(&stack, "plain").await, 200);
     let hits = server.wait_for(1, SOON).await;
     assert_eq!(hits[0].header("authorization"), Some(format!("Bearer {}", secret("plain"))));
@@ -110,6 +113,7 @@ async fn an_upstream_that_speaks_http_1_only_is_served() {
     let ca = Ca::new();
     let server = Upstream::tls(&ca, &["old.extra.test"]).alpn(&["http/1.1"]).start().await;
     let stack = credential(Plan::default(), "old", &dial(&server, Some(&ca))).start().await;
+    stack.site.oracle.upstream("old", &server, &[("old", "old.extra.test:443")]);
     assert_eq!(ask(&stack, "old").await, 200);
     let hits = server.wait_for(1, SOON).await;
     assert_eq!(hits[0].fields.all("authorization"), [format!("Bearer {}", secret("old")).as_bytes()]);

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::others::{as_nobody, is_root};
 use attache_tests::stack::Plan;
-use attache_tests::{Agent, Attache, Stack};
+use attache_tests::{Agent, Attache, Stack, util};
 
 fn token(stack: &Stack<Attache>) -> String {
     std::fs::read_to_string(stack.dir().join("state/default/data-plane.token")).expect("a token")
@@ -11,7 +12,8 @@ fn token(stack: &Stack<Attache>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_token_every_question_has_the_same_answer() {
-    let stack = Plan::default().start().await;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], util::free_port()));
+    let stack = Plan::default().data_plane(address).start().await;
     let token = token(&stack);
     let runtime = std::fs::read(stack.dir().join("state/default/runtime.json")).expect("an announcement");
     let runtime: serde_json::Value = serde_json::from_slice(&runtime).expect("JSON");
@@ -60,5 +62,37 @@ async fn envoy_shows_the_token_to_nobody() {
     let dump = stack.envoy.config_dump().await;
     assert!(dump.contains("attache_data_plane") && dump.contains("[redacted]"), "it is there, and redacted");
     assert!(!stack.envoy.log().contains(&token));
+    stack.reconcile().await;
+}
+
+/// Envoy sends the token to whatever listens where the broker did. So that place is one which no
+/// other user can take while the broker is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_takes_the_brokers_place_while_it_is_away() {
+    let stack = Plan::default().start().await;
+    let placeholder = stack.placeholder("writer", "github");
+    assert_eq!(stack.get("api.github.com", "/user", &placeholder).await.status, 200);
+    let clusters: serde_json::Value =
+        serde_json::from_str(&stack.envoy.admin_get("/clusters?format=json").await).expect("JSON");
+    let clusters = clusters["cluster_statuses"].as_array().expect("clusters");
+    let broker = clusters.iter().find(|cluster| cluster["name"] == "attache_broker").expect("the broker's");
+    let hosts = broker["host_statuses"].as_array().expect("hosts");
+    let door = stack.dir().join("state/default/data-plane.sock");
+    assert_eq!(hosts.len(), 1, "{hosts:?}");
+    assert_eq!(hosts[0]["address"]["pipe"]["path"].as_str(), door.to_str());
+
+    stack.broker.kill();
+    crate::assert_private(door.parent().expect("the instance's directory"));
+    if is_root() {
+        // Only the instance's own directory may stand in the way.
+        std::fs::set_permissions(stack.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
+        for (program, args) in [("rm", "-f"), ("touch", "--"), ("mkdir", "--"), ("ls", "--")] {
+            let taken = as_nobody(program).arg(args).arg(&door).output().expect("it runs");
+            assert!(!taken.status.success(), "{program}: {taken:?}");
+        }
+    }
+    stack.broker.restart().await;
+    let answer = stack.get("api.github.com", "/user", &placeholder).await;
+    assert!([200, 503].contains(&answer.status), "{}", answer.text());
     stack.reconcile().await;
 }

@@ -51,7 +51,7 @@ async fn a_second_broker_on_the_same_state_is_refused() {
 async fn the_envoy_that_up_starts_knows_no_secret_but_by_file() {
     let dir = util::temp_dir();
     let config = dir.path().join("attache.yaml");
-    let yaml = "state_dir: state\nlisten: {proxy: '127.0.0.1:0', data_plane: '127.0.0.1:0'}\ncredentials:\n  \
+    let yaml = "state_dir: state\nlisten: {proxy: '127.0.0.1:0'}\ncredentials:\n  \
                 a: {source: {env: A_KEY}, inject: bearer, destinations: [{host: a.test, upstream: {address: '127.0.0.1:9'}}]}\n\
                 sessions: [{name: one, credentials: [a]}]\n";
     std::fs::write(&config, yaml).expect("a config");

@@ -44,7 +44,16 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
         ("POST", "/o/r/info/lfs/verify", READ_ONLY),
         ("POST", "/o/r/info/lfs/locks", READ_ONLY),
     ] {
-        rows.push(Row::new(format!("git {method} {target}"), reader(method, target), promise));
+        let request = reader(method, target).line("content-type", "application/x-git-upload-pack-request");
+        rows.push(Row::new(format!("git {method} {target}"), request, promise));
+    }
+    // Frameworks look for a method in what they take for a form, and differ in what that is.
+    let fetch = || reader("POST", "/o/r/git-upload-pack");
+    rows.push(Row::new("git, of no type", fetch().body("_method=delete"), READ_ONLY));
+    rows.push(Row::new("git, without a body", fetch().line("content-length", "0"), SERVED));
+    for kind in ["", "multipart/mixed; boundary=x", "multipart/form-data; boundary=x"] {
+        let request = fetch().line("content-type", kind).body("_method=delete");
+        rows.push(Row::new(format!("git, of type {kind:?}"), request, READ_ONLY));
     }
     let unannounced = |body: &[u8]| reader("POST", "/o/r/info/lfs/objects/batch").body(body);
     let batch = |body: &[u8]| unannounced(body).line("content-type", "application/vnd.git-lfs+json");
@@ -90,7 +99,7 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
     }
     rows.push(Row::new("LFS without a body", batch(b""), UNREADABLE));
     let download = br#"{"operation":"download"}"#;
-    rows.push(Row::new("LFS unannounced", unannounced(download), UNREADABLE));
+    rows.push(Row::new("LFS unannounced", unannounced(download), READ_ONLY));
     let form = unannounced(download).line("content-type", "application/x-www-form-urlencoded");
     rows.push(Row::new("LFS as a form", form, READ_ONLY));
     let compressed = batch(b"\x1f\x8b\x08\x00").line("content-encoding", "gzip");
@@ -100,6 +109,12 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
     };
     for (method, target, promise) in [
         ("GET", "/user", SERVED),
+        ("GET", "/user?method=list&upgrade=1", SERVED),
+        ("GET", "/user?_method=DELETE", READ_ONLY),
+        ("GET", "/user?x-method-override=DELETE", READ_ONLY),
+        ("GET", "/user?a=1;X-HTTP-Method=PUT", READ_ONLY),
+        ("GET", "/user?method=DELETE", READ_ONLY),
+        ("GET", "/user?httpMethod=patch", READ_ONLY),
         ("POST", "/graphql", READ_ONLY),
         ("POST", "/repos/o/r/issues", READ_ONLY),
         ("PATCH", "/repos/o/r", READ_ONLY),

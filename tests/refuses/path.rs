@@ -20,7 +20,7 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
     let mut all = |promise: Promise, h2: Promise, targets: &[&str]| {
         for target in targets {
             let name = format!("custom {}", target.escape_default());
-            rows.push(Row::new(name, tokens.custom(target), promise).h2(h2));
+            rows.push(Row::new(name, tokens.custom(target), promise).h2(h2).carrying("custom"));
         }
     };
     // Bound to /v1/, and reached there however it is written; Envoy has resolved what can be.
@@ -45,6 +45,7 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
             "/v1\\x",
             "/v1/.;/x",
             "/v1/x%23",
+            "/v1/caf%E9/caf%C3%A9/%C0",
         ],
     );
     all(
@@ -90,6 +91,11 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
             "/v1/x%0d%0aHost:%20evil.test",
             "/v1/x%0a",
             "/v1/x%7f",
+            "/v1/%c0%ae%c0%ae/v2/x",
+            "/v1/%C0./v2/x",
+            "/v1/x%c0%afy",
+            "/v1/x%c1%9cy",
+            "/v1/x%e0%80%af",
             "/v1/%",
             "/v1/x%2",
             "/v1/%zz",
@@ -122,7 +128,7 @@ pub fn rows(tokens: &Tokens) -> Vec<Row> {
         ("/api.custom.test;/v1/x", NOT_ALLOWED),
         ("/api%2ecustom%2etest/v1/x", SERVED),
     ] {
-        rows.push(Row::new(format!("gateway {target}"), through(target), promise));
+        rows.push(Row::new(format!("gateway {target}"), through(target), promise).carrying("custom"));
     }
     rows
 }

@@ -63,7 +63,8 @@ fn misplaced(tokens: &Tokens) -> Vec<Row> {
         ),
         Row::new("in another parameter", at("query.custom.test", &format!("/?other={}", writer.query)), MISPLACED),
         Row::new("in a parameter's name", at("query.custom.test", &format!("/?{}=key", writer.query)), MISPLACED),
-        Row::new("in its parameter", at("query.custom.test", &format!("/?key={}", writer.query)), SERVED),
+        Row::new("in its parameter", at("query.custom.test", &format!("/?key={}", writer.query)), SERVED)
+            .carrying("query"),
         Row::new(
             "in its parameter, in the path too",
             at("query.custom.test", &format!("/{0}?key={0}", writer.query)),

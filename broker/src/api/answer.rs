@@ -45,6 +45,9 @@ pub enum ApiError {
     /// The session cannot be made or changed.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// What was asked for ended half-way.
+    #[error("the broker failed: its log says where")]
+    Failed,
 }
 
 impl ApiError {
@@ -55,12 +58,17 @@ impl ApiError {
             ApiError::NotFound => StatusCode::NOT_FOUND,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
             ApiError::Audit(_) | ApiError::Workers(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::Session(error) => match error {
                 SessionError::Unknown(_) => StatusCode::NOT_FOUND,
-                SessionError::Declared(_) | SessionError::NameTaken(_) => StatusCode::CONFLICT,
-                SessionError::NoSuchCredential(_) | SessionError::NoCredential | SessionError::NoTime => {
-                    StatusCode::BAD_REQUEST
-                }
+                SessionError::Declared(_)
+                | SessionError::NameTaken(_)
+                | SessionError::NothingToElevate(_)
+                | SessionError::ChangedMeanwhile(_) => StatusCode::CONFLICT,
+                SessionError::NoSuchCredential(_)
+                | SessionError::NoCredential
+                | SessionError::NoTime
+                | SessionError::NoElevation => StatusCode::BAD_REQUEST,
                 SessionError::Store(_) | SessionError::NoRandomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
             },
         }

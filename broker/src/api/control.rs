@@ -2,15 +2,18 @@
 //!
 //! Nothing here ever answers with a secret: operators see fingerprints, agents get placeholders.
 
-use super::Health;
 use super::answer::{ApiError, json, json_with, parse};
-use super::view::{Changed, CreateSession, SessionView, SetAccessMode, Variable};
+use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
+use super::{Health, feed};
+use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::{AgentValue, Credential};
 use crate::leases::Leases;
 use crate::operator::{Done, Operator};
-use crate::sessions::{NewSession, Session, Sessions};
+use crate::sessions::{NewSession, Session, SessionError, Sessions};
+use crate::store::Store;
 use attache_core::names::Name;
+use attache_core::policy::AccessMode;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -31,11 +34,15 @@ pub const SESSION_TOKEN_ENV: &str = "ATTACHE_SESSION_TOKEN";
 /// What the operator's door leads to.
 pub struct Control {
     /// Acts on sessions.
-    pub operator: Operator,
+    pub operator: Arc<Operator>,
     /// Reads them.
     pub sessions: Arc<Sessions>,
     /// How credentials stand.
     pub leases: Arc<Leases>,
+    /// What has been.
+    pub store: Arc<Store>,
+    /// Who follows.
+    pub feed: Arc<Feed>,
     /// Whether all is well.
     pub health: Health,
     /// What agents' environments need.
@@ -58,6 +65,9 @@ impl Control {
             .route("/v1/sessions/{name}/access-mode", put(set_access_mode))
             .route("/v1/sessions/{name}/revoke", post(revoke))
             .route("/v1/credentials", get(async |State(door): Door| json(&door.leases.standings())))
+            .route("/v1/credentials/{name}/reload", post(reload))
+            .route("/v1/workers", get(feed::workers))
+            .route("/v1/changes", get(feed::changes))
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(async |State(door): Door| door.health.readyz()))
             .fallback(async || ApiError::NotFound)
@@ -97,7 +107,7 @@ async fn list(State(door): Door) -> Response {
 async fn create(State(door): Door, body: Body) -> Answer {
     let CreateSession { name, credentials, access_mode, ttl_ms, bind } = parse(&body?)?;
     let new = NewSession { name, credentials, access_mode, ttl: ttl_ms.map(Duration::from_millis), bind };
-    let session = door.operator.create(new).await?;
+    let session = whole(async move { door.operator.create(new).await }).await??;
     Ok(json_with(StatusCode::CREATED, &SessionView::of(&session, Now::read())))
 }
 
@@ -106,16 +116,43 @@ async fn show(State(door): Door, Path(name): Path<String>) -> Answer {
 }
 
 async fn env(State(door): Door, Path(name): Path<String>) -> Answer {
-    Ok(json(&door.environment(&*door.live(&name)?)))
+    let session = door.live(&name)?;
+    door.sessions.note_given(&session, Now::read()).await.map_err(SessionError::Store)?;
+    Ok(json(&door.environment(&session)))
 }
 
 async fn set_access_mode(State(door): Door, Path(name): Path<String>, body: Body) -> Answer {
-    let SetAccessMode { access_mode } = parse(&body?)?;
-    Ok(changed(door.operator.set_access_mode(&parse_name(&name)?, access_mode).await?))
+    let SetAccessMode { access_mode, for_ms } = parse(&body?)?;
+    let name = parse_name(&name)?;
+    let length = match (access_mode, for_ms.map(Duration::from_millis)) {
+        (AccessMode::ReadOnly, Some(_)) => return Err(ApiError::Field("for_ms beside read-only")),
+        (_, length) => length,
+    };
+    let done = whole(async move {
+        match length {
+            None => door.operator.set_access_mode(&name, access_mode).await,
+            Some(length) => door.operator.elevate(&name, length).await,
+        }
+    });
+    Ok(changed(done.await??))
 }
 
 async fn revoke(State(door): Door, Path(name): Path<String>) -> Answer {
-    Ok(changed(door.operator.revoke(&parse_name(&name)?).await?))
+    let name = parse_name(&name)?;
+    Ok(changed(whole(async move { door.operator.revoke(&name).await }).await??))
+}
+
+/// Does an operator's work to its end, whether or not somebody waits for the answer: a change that
+/// is in force and neither stored nor on record helps nobody.
+async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
+    tokio::spawn(work).await.map_err(|_| ApiError::Failed)
+}
+
+async fn reload(State(door): Door, Path(name): Path<String>) -> Answer {
+    let name = Name::parse(&name).map_err(|_| ApiError::Field("the credential's name"))?;
+    let done = door.operator.reload(&name).await;
+    let (credential, applied) = done.ok_or(SessionError::NoSuchCredential(name))?;
+    Ok(json(&Reloaded { credential, applied }))
 }
 
 fn changed(done: Done) -> Response {

@@ -5,6 +5,7 @@
 mod answer;
 pub mod control;
 pub mod data_plane;
+mod feed;
 mod health;
 pub mod server;
 pub mod view;

@@ -3,6 +3,7 @@
 use crate::changes::Applied;
 use crate::clock::{Now, millis};
 use crate::config::Bind;
+use crate::leases::Standing;
 use crate::sessions::Session;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -18,8 +19,10 @@ pub struct SessionView {
     pub id: String,
     /// `live`, `expired` or `revoked`.
     pub state: String,
-    /// What it may do.
+    /// What it may do now.
     pub access_mode: AccessMode,
+    /// How long it is elevated yet, in milliseconds: then it is read-only again; `null`: it is not.
+    pub elevated_ms: Option<u64>,
     /// What it may use.
     pub credentials: Vec<Name>,
     /// What it demands besides its placeholder.
@@ -42,7 +45,8 @@ impl SessionView {
             name: session.name.clone(),
             id: session.id.clone(),
             state: session.state(now).into(),
-            access_mode: session.access_mode,
+            access_mode: session.mode(now),
+            elevated_ms: Some(millis(session.elevation(now))).filter(|left| *left > 0),
             credentials: session.credentials.clone(),
             bind: session.bind.clone(),
             declared: session.declaration.is_some(),
@@ -78,6 +82,9 @@ pub struct CreateSession {
 pub struct SetAccessMode {
     /// The new one.
     pub access_mode: AccessMode,
+    /// For how long, in milliseconds: then it is what it was before; `null`: until it is set anew.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
 }
 
 /// What a change has come to.
@@ -90,6 +97,32 @@ pub struct Changed {
     pub applied: Applied,
     /// Whether it is in the audit log.
     pub recorded: bool,
+}
+
+/// What looking at a credential's source once more has come to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reloaded {
+    /// How it stands now.
+    pub credential: Standing,
+    /// Where grants of before are void.
+    pub applied: Applied,
+}
+
+/// A worker: one VM of an Envoy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerView {
+    /// Its id, as in audit records.
+    pub id: String,
+    /// Whether it follows the feed.
+    pub live: bool,
+    /// Unix milliseconds.
+    pub first_seen_ms: u64,
+    /// Unix milliseconds; of one that is gone a few seconds late.
+    pub last_seen_ms: u64,
+    /// How many changes it has not applied yet; `null`: it is gone.
+    pub behind: Option<u64>,
 }
 
 /// One variable for an agent's environment.

@@ -3,12 +3,14 @@
 //! Only whole batches become part of the chain: after a failed write or sync the file is cut back
 //! to what was durable. Rotated files are `PATH.1`, `PATH.2` … in order; the chain runs through them.
 
-use super::numbering::Numbering;
-use super::record::Record;
-use attache_core::audit::chain::{self, Verifier};
-use serde::Deserialize;
+use super::head::Head;
+use super::key::AuditKey;
+use super::record::{Kind, Record};
+use super::scan::{self, Found, rotated};
+use crate::clock::rfc3339;
+use attache_core::audit::chain;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -40,15 +42,6 @@ pub enum FileError {
     NotALine,
 }
 
-/// What an existing file holds.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// The last record of each worker.
-    pub numbering: Numbering,
-    /// What was cut off its end, in words for a gap record.
-    pub torn: Option<String>,
-}
-
 /// The file that is being written.
 #[derive(Debug)]
 pub struct LogFile {
@@ -59,16 +52,18 @@ pub struct LogFile {
     len: u64,
     /// The hash of its last durable line.
     head: String,
+    /// How many records all files hold together.
+    count: u64,
     rotate_bytes: u64,
 }
 
-/// The members of a line that continue a chain and a count.
-#[derive(Deserialize)]
-struct Marks {
-    seq: u64,
-    worker: String,
-    prev: String,
-    hash: String,
+/// How far the log is durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// The current file: its device and inode.
+    pub file: (u64, u64),
+    /// How much of it is durable, in bytes.
+    pub len: u64,
 }
 
 impl LogFile {
@@ -76,29 +71,35 @@ impl LogFile {
     pub fn open(path: &Path, rotate_bytes: u64) -> Result<(Self, Found), FileError> {
         let (file, inode) = open(path)?;
         let at = |cause| FileError::Io { path: path.to_owned(), cause };
-        let mut found = Found::default();
-        let (len, head) = scan(&file, &mut found.numbering).map_err(at)?;
-        let head = match head {
-            Some(head) => head,
-            None => head_of_rotated(path)?,
-        };
-        let log = Self { path: path.to_owned(), file, inode, len, head, rotate_bytes };
+        let mut found = scan::scan(path, &file).map_err(at)?;
+        let (len, head, count) = (found.len, found.head.clone(), found.count);
+        let log = Self { path: path.to_owned(), file, inode, len, head, count, rotate_bytes };
         found.torn = log.cut_torn_end().map_err(at)?;
         log.sync_dir().map_err(at)?;
         Ok((log, found))
     }
 
-    /// Seals the records and makes them durable, all or none.
-    pub fn append(&mut self, records: &[Record]) -> Result<(), FileError> {
+    /// The hash of the last durable line.
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+
+    /// Seals the records and makes them durable, all or none. Checkpoints among them are signed.
+    pub fn append(&mut self, records: &[Record], key: &AuditKey) -> Result<(), FileError> {
         self.check_undisturbed()?;
-        let mut head = self.head.clone();
+        let (mut head, mut count) = (self.head.clone(), self.count);
         let mut batch = String::new();
         for record in records {
-            let text = super::ascii::to_line(record).map_err(|_| FileError::NotALine)?;
+            let text = match record.kind {
+                Kind::Checkpoint => super::ascii::to_line(&signed(record, count, &head, key)),
+                _ => super::ascii::to_line(record),
+            };
+            let text = text.map_err(|_| FileError::NotALine)?;
             let (line, hash) = chain::seal(&text, &head).map_err(|_| FileError::NotALine)?;
             batch.push_str(&line);
             batch.push('\n');
             head = hash;
+            count += 1;
         }
         let written = self.file.write_all(batch.as_bytes()).and_then(|()| self.file.sync_data());
         if let Err(cause) = written {
@@ -108,7 +109,7 @@ impl LogFile {
         }
         self.len += batch.len() as u64;
         self.head = head;
-        self.rotate_when_full();
+        self.count = count;
         Ok(())
     }
 
@@ -122,7 +123,7 @@ impl LogFile {
         if inode == self.inode && file.metadata().map_err(at)?.len() > self.len {
             file.set_len(self.len).map_err(at)?;
         }
-        let (len, _) = scan(&file, &mut Numbering::default()).map_err(at)?;
+        let len = scan::good_bytes(&file).map_err(at)?;
         (self.file, self.inode, self.len) = (file, inode, len);
         let at = |cause| FileError::Io { path: self.path.clone(), cause };
         self.cut_torn_end().map_err(at)?;
@@ -156,17 +157,18 @@ impl LogFile {
         Ok(Some(format!("{excess} bytes of torn records were moved to {}", aside.display())))
     }
 
-    /// Begins a new file. A failure is no reason to stop writing to the old one.
-    fn rotate_when_full(&mut self) {
-        if self.len < self.rotate_bytes {
-            return;
-        }
-        if let Err(error) = self.rotate() {
-            tracing::warn!(%error, "the audit log could not be rotated");
-        }
+    /// How far it is durable.
+    pub fn durable(&self) -> Durable {
+        Durable { file: self.inode, len: self.len }
     }
 
-    fn rotate(&mut self) -> Result<(), FileError> {
+    /// Whether a new file should be begun.
+    pub fn is_full(&self) -> bool {
+        self.len >= self.rotate_bytes
+    }
+
+    /// Begins a new file. A failure is no reason to stop writing to the old one.
+    pub fn rotate(&mut self) -> Result<(), FileError> {
         let at = |cause| FileError::Io { path: self.path.clone(), cause };
         let number = rotated(&self.path).map_err(at)?.last().map_or(1, |(number, _)| number + 1);
         std::fs::rename(&self.path, suffixed(&self.path, &number.to_string())).map_err(at)?;
@@ -216,55 +218,12 @@ fn open(path: &Path) -> Result<(File, (u64, u64)), FileError> {
     }
 }
 
-/// Reads all lines: answers how far the last good one reaches, and its hash.
-fn scan(file: &File, numbering: &mut Numbering) -> std::io::Result<(u64, Option<String>)> {
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let (mut at, mut good, mut head) = (0u64, 0u64, None);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = reader.read_until(b'\n', &mut line)?;
-        if read == 0 {
-            return Ok((good, head));
-        }
-        at += read as u64;
-        if let Some(marks) = line.strip_suffix(b"\n").and_then(good_line) {
-            numbering.note(&marks.worker, marks.seq);
-            numbering.settle();
-            (good, head) = (at, Some(marks.hash));
-        }
-    }
-}
-
-/// The marks of a line whose own hash fits. Whether lines fit each other is for `audit verify`.
-fn good_line(line: &[u8]) -> Option<Marks> {
-    let text = std::str::from_utf8(line).ok()?;
-    let marks: Marks = serde_json::from_str(text).ok()?;
-    Verifier::after(marks.prev.clone()).check(text).ok()?;
-    Some(marks)
-}
-
-/// Where the chain of a new file begins: at the end of the last rotated one.
-fn head_of_rotated(path: &Path) -> Result<String, FileError> {
-    let at = |cause| FileError::Io { path: path.to_owned(), cause };
-    let Some((_, last)) = rotated(path).map_err(at)?.pop() else { return Ok(chain::genesis()) };
-    let file = File::open(&last).map_err(at)?;
-    let (_, head) = scan(&file, &mut Numbering::default()).map_err(at)?;
-    Ok(head.unwrap_or_else(chain::genesis))
-}
-
-/// The rotated files of a log, oldest first.
-pub fn rotated(path: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(parent)? {
-        let entry = entry?;
-        let number = entry.file_name().to_str().and_then(|n| n.strip_prefix(name)?.strip_prefix('.')?.parse().ok());
-        found.extend(number.map(|number: u64| (number, entry.path())));
-    }
-    found.sort();
-    Ok(found)
+/// A checkpoint of what stands before it.
+fn signed(record: &Record, count: u64, head: &str, key: &AuditKey) -> Record {
+    let Some(instance) = record.instance.clone() else { return record.clone() };
+    let head = Head { instance, count, hash: head.to_owned(), timestamp: rfc3339(record.at_ms) };
+    let signature = Some(head.sign(key).signature);
+    Record { count: Some(count), key: Some(key.public().id()), signature, ..record.clone() }
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {
@@ -287,5 +246,35 @@ mod tests {
         drop(log);
         assert!(LogFile::open(&path, u64::MAX).is_ok());
         drop(inherited);
+    }
+
+    fn append(log: &mut LogFile) -> Result<(), FileError> {
+        log.append(&[Record::new(Kind::Start, 0)], &AuditKey::from_seed([1; 32]))
+    }
+
+    /// What a full disk and a failing one do, by descriptors that do the same: one that takes no
+    /// write, and a pipe, which takes it and cannot be synced.
+    #[test]
+    fn what_cannot_be_written_or_synced_is_no_part_of_the_log_and_the_next_is() {
+        let temp = tempfile::tempdir().unwrap();
+        for (name, whole) in [("write.jsonl", 2), ("sync.jsonl", 1)] {
+            let path = temp.path().join(name);
+            let (mut log, _) = LogFile::open(&path, u64::MAX).unwrap();
+            let (_reader, writer) = std::io::pipe().unwrap();
+            let good = if name == "write.jsonl" {
+                append(&mut log).unwrap();
+                std::mem::replace(&mut log.file, File::open(&path).unwrap())
+            } else {
+                std::mem::replace(&mut log.file, std::os::fd::OwnedFd::from(writer).into())
+            };
+            let before = (log.len, log.head.clone(), log.count);
+            assert!(matches!(append(&mut log), Err(FileError::Io { .. })), "{name}");
+            assert_eq!((log.len, log.head.clone(), log.count), before, "{name}");
+            good.unlock().unwrap();
+            log.reopen().unwrap();
+            append(&mut log).unwrap();
+            let report = crate::audit::verify::verify(&path, &crate::audit::verify::Against::default()).unwrap();
+            assert_eq!((report.broken, report.lines), (None, whole), "{name}");
+        }
     }
 }

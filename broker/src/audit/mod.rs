@@ -5,24 +5,33 @@
 //! never holds a secret, a placeholder or a query value.
 
 mod ascii;
+pub mod export;
 mod file;
+pub mod head;
+pub mod key;
 mod numbering;
+mod reach;
 mod record;
+mod scan;
 pub mod verify;
 mod writer;
 
-pub use file::FileError;
+pub use file::{Durable, FileError};
+pub use reach::{Reach, count, count_after};
 pub use record::{Kind, Record};
+pub use scan::open_all;
 
 use crate::config::AuditConfig;
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
 use file::LogFile;
+use key::AuditKey;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use writer::{Job, Writer};
 
 /// The records are not on disk: the log is broken or too far behind. Nothing that needs them may happen.
@@ -44,21 +53,27 @@ pub struct AuditLog {
     jobs: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     fault: Fault,
+    head: Arc<Mutex<Reach>>,
+    durable: watch::Receiver<Durable>,
+    uses: Arc<AtomicU64>,
 }
 
 impl AuditLog {
     /// Opens the log, cuts off a torn end (and records that it did), and continues the chain.
-    pub fn open(config: &AuditConfig, instance: &Name) -> Result<Self, FileError> {
-        let (file, found) = LogFile::open(&config.path, config.rotate_bytes)?;
-        let fault = Fault::default();
-        let mut writer = Writer::new(file, found.numbering, instance.clone(), fault.clone());
-        if let Some(torn) = found.torn {
+    /// `key` signs it.
+    pub fn open(config: &AuditConfig, instance: &Name, key: AuditKey) -> Result<Self, FileError> {
+        let (file, mut found) = LogFile::open(&config.path, config.rotate_bytes)?;
+        let (torn, fault, head) = (found.torn.take(), Fault::default(), Arc::default());
+        let mut writer =
+            Writer::new(file, found, instance.clone(), (fault.clone(), Arc::clone(&head)), key, config.checkpoints);
+        if let Some(torn) = torn {
             writer.record_gap(&torn)?;
         }
+        let (durable, uses) = (writer.durable(), writer.uses());
         let (jobs, queue) = sync_channel(QUEUE);
         let spawned = std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&queue));
         let writer = spawned.map_err(|cause| FileError::Io { path: config.path.clone(), cause })?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault })
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), fault, head, durable, uses })
     }
 
     /// Appends one record and waits until it is durable.
@@ -68,17 +83,50 @@ impl AuditLog {
         durable(answer).await
     }
 
+    /// Appends records and waits until they are durable; answers for each of them.
+    pub async fn append_all(&self, records: Vec<Record>) -> Vec<Result<(), Unavailable>> {
+        let submit = |record| {
+            let (done, answer) = oneshot::channel();
+            self.submit(Job::Append { record: Box::new(record), done }).map(|()| answer)
+        };
+        let submitted: Vec<_> = records.into_iter().map(submit).collect();
+        let mut done = Vec::with_capacity(submitted.len());
+        for answer in submitted {
+            done.push(match answer {
+                Ok(answer) => durable(answer).await,
+                Err(unavailable) => Err(unavailable),
+            });
+        }
+        done
+    }
+
+    /// How many requests with a credential are on record, of this life of the broker.
+    pub fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
     /// Appends a worker's records and waits until they are durable. Answers with the number of its
-    /// last durable record: records at or below it are skipped, those behind a hole are not taken.
+    /// last durable record: records at or below it are skipped, those behind a hole within them
+    /// are not taken, and a hole before them is recorded as a gap.
     pub async fn append_uses(&self, worker: String, records: Vec<UseRecord>) -> Result<u64, Unavailable> {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Uses { worker, records, done })?;
         durable(answer).await
     }
 
+    /// How far the log is durable, from now on.
+    pub fn durable(&self) -> watch::Receiver<Durable> {
+        self.durable.clone()
+    }
+
     /// What is wrong with the log, while something is.
     pub fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How far the log reaches.
+    pub fn head(&self) -> Reach {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn submit(&self, job: Job) -> Result<(), Unavailable> {

@@ -1,4 +1,4 @@
-//! Up to which record of each worker the log holds: nothing twice, nothing after a hole.
+//! Up to which record of each worker the log holds: nothing twice, and no hole that is not recorded.
 
 use std::collections::HashMap;
 

@@ -14,6 +14,8 @@ pub enum Kind {
     Use,
     /// A request that was refused.
     Deny,
+    /// What may have been used without a record of it: the worker that would tell is gone.
+    Unaccounted,
     /// Records that are missing from here on, or before here; `reason` says which.
     Gap,
     /// A secret left the broker, for one worker and one lease.
@@ -26,6 +28,8 @@ pub enum Kind {
     Start,
     /// The broker ended as it was told to.
     Stop,
+    /// The log up to here, signed.
+    Checkpoint,
 }
 
 /// One record. The first nine fields stand in every line (`null` where they mean nothing), the
@@ -93,6 +97,19 @@ pub struct Record {
     /// The worker that a lease was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_to: Option<String>,
+    /// How long the lease lives, in milliseconds from when it was issued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// At an issue: how many uses of it may await their record. Unaccounted: how many there may have
+    /// been. At a checkpoint: how many records stand before it, in all files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Which key signed a checkpoint: [`super::key::PublicKey::id`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// A checkpoint's Ed25519 signature, base64url: [`super::head::Head::message`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// The `worker` of the broker's own records.
@@ -126,6 +143,10 @@ impl Record {
             fingerprint: None,
             evidence: None,
             issued_to: None,
+            ttl_ms: None,
+            count: None,
+            key: None,
+            signature: None,
         }
     }
 
@@ -176,12 +197,13 @@ mod tests {
     fn the_fields_stand_in_their_order() {
         let mut record = Record::new(Kind::Issue, 0);
         record.lease_id = Some("l-1".into());
+        record.ttl_ms = Some(5);
         assert_eq!(
             super::super::ascii::to_line(&record).unwrap(),
             concat!(
                 r#"{"timestamp":"1970-01-01T00:00:00.000Z","instance":null,"session_id":null,"service":null,"#,
                 r#""method":null,"path":null,"auth_injected":false,"response_code":null,"duration_ms":null,"#,
-                r#""kind":"issue","seq":0,"worker":"broker","lease_id":"l-1"}"#
+                r#""kind":"issue","seq":0,"worker":"broker","lease_id":"l-1","ttl_ms":5}"#
             )
         );
     }

@@ -1,7 +1,10 @@
 //! The log on a real file system.
 
-use super::verify::verify;
+use super::key::PublicKey;
+use super::verify::{Against, Report, Why};
 use super::*;
+use crate::config::Checkpoints;
+use attache_core::audit::chain::Broken;
 use attache_core::wire::UseKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,13 +25,35 @@ impl Dir {
     }
 
     fn open_rotating(&self, rotate_bytes: u64) -> AuditLog {
-        let config = AuditConfig { path: self.path(), rotate_bytes };
-        AuditLog::open(&config, &Name::parse("test").unwrap()).unwrap()
+        self.try_open(rotate_bytes, RARELY).unwrap()
+    }
+
+    fn try_open(&self, rotate_bytes: u64, checkpoints: Checkpoints) -> Result<AuditLog, FileError> {
+        let config = AuditConfig { path: self.path(), rotate_bytes, checkpoints, export: Vec::new() };
+        AuditLog::open(&config, &Name::parse("test").unwrap(), key())
     }
 }
 
+/// Only the first records of a life, and the last.
+const RARELY: Checkpoints = Checkpoints { records: 10_000, every: Duration::from_secs(3600) };
+
+fn key() -> AuditKey {
+    AuditKey::from_seed([7; 32])
+}
+
+fn keys() -> Vec<PublicKey> {
+    vec![key().public()]
+}
+
+fn verify(path: &Path, after: Option<String>) -> std::io::Result<Report> {
+    super::verify::verify(path, &Against { after, keys: keys(), ..Against::default() })
+}
+
+/// All records of a file but its checkpoints.
 fn lines(path: &Path) -> Vec<serde_json::Value> {
-    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let text = std::fs::read_to_string(path).unwrap();
+    let all = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    all.filter(|line: &serde_json::Value| line["kind"] != "checkpoint").collect()
 }
 
 fn start() -> Record {
@@ -61,10 +86,12 @@ fn used(seq: u64) -> UseRecord {
     }
 }
 
+/// How many records there are besides checkpoints; all is well with them.
 fn intact(path: &Path) -> u64 {
     let report = verify(path, None).unwrap();
     assert_eq!(report.broken, None);
-    report.lines
+    assert_eq!(report.count, Some(report.lines));
+    report.lines - report.checkpoints
 }
 
 #[tokio::test]
@@ -75,11 +102,11 @@ async fn records_are_chained_numbered_and_there_when_append_returns() {
         log.append(start()).await.unwrap();
         assert_eq!(intact(&dir.path()), n);
     }
-    let seqs: Vec<_> = lines(&dir.path()).iter().map(|line| line["seq"].as_u64()).collect();
-    assert_eq!(seqs, [Some(1), Some(2), Some(3)]);
+    let seqs = || lines(&dir.path()).iter().map(|line| line["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(seqs(), [1, 3, 4], "2 is the first checkpoint");
     drop(log);
     dir.open().append(start()).await.unwrap();
-    assert_eq!(lines(&dir.path())[3]["seq"], 4);
+    assert_eq!(seqs(), [1, 3, 4, 6]);
     assert_eq!(intact(&dir.path()), 4);
 }
 
@@ -90,8 +117,9 @@ async fn a_worker_is_told_what_is_durable_and_nothing_stands_twice() {
     let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
     assert_eq!(ask(1, 3).await, Ok(3));
     assert_eq!(ask(2, 5).await, Ok(5), "what is there already is skipped");
-    assert_eq!(ask(7, 9).await, Ok(5), "what stands behind a hole is not taken");
-    assert_eq!(ask(1, 0).await, Ok(5), "an empty batch asks");
+    let torn = [6, 8].map(used).to_vec();
+    assert_eq!(log.append_uses("w1".into(), torn).await, Ok(6), "what stands behind a hole is not taken");
+    assert_eq!(ask(1, 0).await, Ok(6), "an empty batch asks");
     drop(log);
     let log = dir.open();
     let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
@@ -100,6 +128,24 @@ async fn a_worker_is_told_what_is_durable_and_nothing_stands_twice() {
     assert_eq!(seqs, [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(lines(&dir.path())[0]["path"], "/\u{e9}\u{7f}", "no query value");
     assert!(std::fs::read(dir.path()).unwrap().iter().all(|b| b.is_ascii_graphic() || b" \n".contains(b)));
+}
+
+/// Somebody else has acknowledged what never came here: another broker in our place, or a log that was
+/// set back.
+#[tokio::test]
+async fn a_worker_that_was_told_more_than_is_here_goes_on_after_a_gap() {
+    let dir = Dir::new();
+    let log = dir.open();
+    let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
+    assert_eq!(ask(1, 3).await, Ok(3));
+    assert_eq!(ask(9, 10).await, Ok(10), "it waits for this answer, and for no other");
+    assert_eq!(ask(9, 11).await, Ok(11), "and goes on without another gap");
+    drop(log);
+    let lines = lines(&dir.path());
+    let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["use", "use", "use", "gap", "use", "use", "use"]);
+    assert!(lines[3]["reason"].as_str().unwrap().contains("of worker w1 between its numbers 3 and 9"), "{}", lines[3]);
+    assert_eq!(intact(&dir.path()), 7);
 }
 
 #[tokio::test]
@@ -123,12 +169,12 @@ async fn a_torn_end_is_moved_aside_and_recorded() {
         content.push_str(torn);
         std::fs::write(dir.path(), content).unwrap();
         let report = verify(&dir.path(), None).unwrap();
-        assert_eq!(report.broken.map(|b| b.line), Some(2), "{torn:?}");
+        assert_eq!(report.broken.map(|b| b.line), Some(3), "{torn:?}");
         let log = dir.open();
         log.append(start()).await.unwrap();
         assert_eq!(intact(&dir.path()), 3, "{torn:?}");
         let lines = lines(&dir.path());
-        assert_eq!((&lines[1]["kind"], &lines[1]["seq"]), (&"gap".into(), &2.into()));
+        assert_eq!((&lines[1]["kind"], &lines[1]["seq"]), (&"gap".into(), &3.into()));
         let aside = std::fs::read_to_string(dir.0.path().join("audit.jsonl.torn")).unwrap();
         assert_eq!(aside, format!("{torn}\n"));
     }
@@ -143,10 +189,10 @@ async fn the_first_changed_line_is_named() {
     }
     let content = std::fs::read_to_string(dir.path()).unwrap();
     let mut forged: Vec<_> = content.lines().map(str::to_owned).collect();
-    forged[2] = forged[2].replace("\"start\"", "\"stop\" ");
+    forged[3] = forged[3].replace("\"start\"", "\"stop\" ");
     std::fs::write(dir.path(), forged.join("\n") + "\n").unwrap();
     let broken = verify(&dir.path(), None).unwrap().broken.unwrap();
-    assert_eq!((broken.line, broken.why.to_string()), (3, "the line was changed".into()));
+    assert_eq!((broken.line, broken.why.to_string()), (4, "the line was changed".into()));
 }
 
 #[tokio::test]
@@ -160,7 +206,7 @@ async fn the_chain_runs_through_rotated_files() {
     let log = dir.open_rotating(700);
     log.append(start()).await.unwrap();
     let report = verify(&dir.path(), None).unwrap();
-    assert_eq!((report.broken, report.lines), (None, 8));
+    assert_eq!((report.broken, report.lines - report.checkpoints), (None, 8));
     assert!(report.files.len() > 2, "{:?}", report.files);
     std::fs::remove_file(&report.files[0]).unwrap();
     assert!(verify(&dir.path(), None).unwrap().broken.is_some(), "a dropped beginning is seen");
@@ -223,14 +269,13 @@ async fn a_cut_file_shows_as_a_broken_link() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let broken = verify(&dir.path(), None).unwrap().broken.unwrap();
-    assert_eq!((broken.line, broken.why), (2, attache_core::audit::chain::Broken::Unlinked));
+    assert_eq!((broken.line, broken.why), (2, Why::Chain(Broken::Unlinked)));
 }
 
 #[test]
 fn links_shared_files_and_other_writers_are_refused() {
     let dir = Dir::new();
-    let config = AuditConfig { path: dir.path(), rotate_bytes: u64::MAX };
-    let open = || AuditLog::open(&config, &Name::parse("test").unwrap()).map(drop);
+    let open = || dir.try_open(u64::MAX, RARELY).map(drop);
     let log = dir.open();
     assert!(matches!(open(), Err(FileError::InUse(_))));
     drop(log);
@@ -240,3 +285,5 @@ fn links_shared_files_and_other_writers_are_refused() {
     std::os::unix::fs::symlink(dir.0.path().join("other"), dir.path()).unwrap();
     assert!(matches!(open(), Err(FileError::NotAFile(_))));
 }
+
+mod proof;

@@ -3,17 +3,21 @@
 //! After an error it refuses everything and tries to open the file anew, by itself, until that
 //! works; then a gap record says what was missing.
 
-use super::file::{FileError, LogFile};
+use super::file::{Durable, FileError, LogFile};
+use super::key::AuditKey;
 use super::numbering::{Numbering, Verdict};
 use super::record::{BROKER, Kind, Record};
-use super::{Fault, Unavailable};
+use super::scan::Found;
+use super::{Fault, Reach, Unavailable};
 use crate::clock::{Now, rfc3339};
+use crate::config::Checkpoints;
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
-use tokio::sync::oneshot;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
 
 /// How long a broken log rests between two tries.
 const RETRY: Duration = Duration::from_millis(250);
@@ -47,26 +51,86 @@ pub struct Writer {
     numbering: Numbering,
     instance: Name,
     fault: Fault,
+    head: Arc<Mutex<Reach>>,
+    key: AuditKey,
+    pace: Checkpoints,
+    /// How many records stand after the last checkpoint.
+    unsigned: u64,
+    /// When the first of them was written.
+    unsigned_since: Option<Instant>,
+    /// Whether nothing was signed yet in this life: its first records are, at once.
+    begins: bool,
+    durable: watch::Sender<Durable>,
+    /// How many requests with a credential were recorded in this life.
+    uses: Arc<AtomicU64>,
+}
+
+/// What becomes one batch.
+struct Batch {
+    records: Vec<Record>,
+    unsigned: u64,
+    signs: bool,
 }
 
 impl Writer {
-    /// Continues `file`, which holds what `numbering` says.
-    pub fn new(file: LogFile, numbering: Numbering, instance: Name, fault: Fault) -> Self {
-        Self { file, numbering, instance, fault }
+    /// Continues `file`, which holds what `found` says; tells what is wrong, and how far it reaches.
+    pub fn new(
+        file: LogFile,
+        found: Found,
+        instance: Name,
+        (fault, head): (Fault, Arc<Mutex<Reach>>),
+        key: AuditKey,
+        pace: Checkpoints,
+    ) -> Self {
+        let durable = watch::Sender::new(file.durable());
+        let Found { numbering, unsigned, .. } = found;
+        let unsigned_since = (unsigned > 0).then(Instant::now);
+        let writer = Self {
+            file,
+            numbering,
+            instance,
+            fault,
+            head,
+            key,
+            pace,
+            unsigned,
+            unsigned_since,
+            begins: true,
+            durable,
+            uses: Arc::default(),
+        };
+        writer.reached(0);
+        writer
+    }
+
+    /// Tells how far the log is durable.
+    pub fn durable(&self) -> watch::Receiver<Durable> {
+        self.durable.subscribe()
+    }
+
+    /// Counts the requests with a credential that are durable.
+    pub fn uses(&self) -> Arc<AtomicU64> {
+        self.uses.clone()
+    }
+
+    fn reached(&self, more: usize) {
+        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        *head = Reach { hash: self.file.head().to_owned(), appended: head.appended.saturating_add(more as u64) };
     }
 
     /// Works until all senders are gone.
     pub fn run(mut self, queue: &Receiver<Job>) {
         let mut broken = None;
         loop {
-            let first = match broken {
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(_) => queue.recv_timeout(RETRY),
+            let first = match (broken, self.sign_at()) {
+                (None, None) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                (None, Some(at)) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
+                (Some(_), _) => queue.recv_timeout(RETRY),
             };
             let batch = match first {
                 Ok(first) => std::iter::once(first).chain(queue.try_iter().take(BATCH)).collect(),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.end(broken.is_some()),
             };
             if let Some(since) = broken {
                 batch.into_iter().for_each(refuse);
@@ -81,11 +145,35 @@ impl Writer {
 
     /// Writes one gap record, at once.
     pub fn record_gap(&mut self, what: &str) -> Result<(), FileError> {
-        let gap = self.own(gap(what));
-        self.file.append(std::slice::from_ref(&gap))?;
-        self.numbering.note(BROKER, gap.seq);
-        self.numbering.settle();
-        Ok(())
+        let mut batch = self.batch();
+        self.add_own(gap(what), &mut batch);
+        self.write(&batch)
+    }
+
+    fn batch(&self) -> Batch {
+        Batch { records: Vec::new(), unsigned: self.unsigned, signs: false }
+    }
+
+    /// When what is not signed yet has to be; `None` if everything is.
+    fn sign_at(&self) -> Option<Instant> {
+        let since = self.unsigned_since?;
+        Some(if self.begins { since } else { since + self.pace.every })
+    }
+
+    /// Signs what is not signed yet: the log of a broker that ends in order ends in a checkpoint.
+    fn end(mut self, broken: bool) {
+        if broken || self.unsigned == 0 {
+            return;
+        }
+        if let Err(error) = self.sign() {
+            tracing::error!(%error, "the end of the audit log is not signed");
+        }
+    }
+
+    fn sign(&mut self) -> Result<(), FileError> {
+        let mut batch = self.batch();
+        self.add_checkpoint(&mut batch);
+        self.write(&batch)
     }
 
     fn recover(&mut self, since_ms: u64) -> Result<(), FileError> {
@@ -98,51 +186,109 @@ impl Writer {
 
     /// Makes a batch durable and answers it; on an error, refuses it.
     fn commit(&mut self, batch: Vec<Job>) -> Result<(), FileError> {
-        let mut records = Vec::new();
+        let mut into = self.batch();
         let mut answers = Vec::with_capacity(batch.len());
         for job in batch {
             match job {
                 Job::Append { record, done } => {
-                    let record = self.own(*record);
-                    self.numbering.note(BROKER, record.seq);
-                    records.push(record);
+                    self.add_own(*record, &mut into);
                     answers.push(Answer::Append(done));
                 }
                 Job::Uses { worker, records: seen, done } => {
-                    self.admit(&worker, seen, &mut records);
+                    self.admit(&worker, seen, &mut into);
                     answers.push(Answer::Uses(self.numbering.last(&worker), done));
                 }
             }
         }
-        let written = if records.is_empty() { Ok(()) } else { self.file.append(&records) };
-        match written {
-            Ok(()) => self.numbering.settle(),
-            Err(_) => self.numbering.take_back(),
+        let due = self.begins || self.sign_at().is_some_and(|at| at <= Instant::now());
+        if due && into.unsigned > 0 {
+            self.add_checkpoint(&mut into);
         }
+        let written = if into.records.is_empty() { Ok(()) } else { self.write(&into) };
         for answer in answers {
             answer.give(written.is_ok());
         }
-        written
+        written?;
+        if self.file.is_full() { self.rotate() } else { Ok(()) }
     }
 
-    /// Takes those of a worker's records that come next.
-    fn admit(&mut self, worker: &str, seen: Vec<UseRecord>, into: &mut Vec<Record>) {
-        for record in seen {
+    /// Makes a batch durable, or takes back all that was noted of it.
+    fn write(&mut self, batch: &Batch) -> Result<(), FileError> {
+        if let Err(error) = self.file.append(&batch.records, &self.key) {
+            self.numbering.take_back();
+            return Err(error);
+        }
+        self.numbering.settle();
+        if batch.signs {
+            (self.begins, self.unsigned_since) = (false, None);
+        }
+        self.unsigned = batch.unsigned;
+        if self.unsigned > 0 {
+            self.unsigned_since.get_or_insert_with(Instant::now);
+        }
+        let used = batch.records.iter().filter(|record| record.auth_injected).count();
+        self.uses.fetch_add(used as u64, Ordering::Relaxed);
+        self.reached(batch.records.len());
+        self.durable.send_replace(self.file.durable());
+        Ok(())
+    }
+
+    /// Begins a new file; the old one ends in a checkpoint.
+    fn rotate(&mut self) -> Result<(), FileError> {
+        if self.unsigned > 0 {
+            self.sign()?;
+        }
+        if let Err(error) = self.file.rotate() {
+            tracing::warn!(%error, "the audit log could not be rotated");
+        }
+        self.durable.send_replace(self.file.durable());
+        Ok(())
+    }
+
+    fn add(&mut self, record: Record, batch: &mut Batch) {
+        self.numbering.note(&record.worker, record.seq);
+        batch.records.push(record);
+        batch.unsigned += 1;
+        if batch.unsigned >= self.pace.records {
+            self.add_checkpoint(batch);
+        }
+    }
+
+    /// Adds a record of the broker's own.
+    fn add_own(&mut self, record: Record, batch: &mut Batch) {
+        let record = self.own(record);
+        self.add(record, batch);
+    }
+
+    /// Adds a checkpoint, which the file signs when it knows what stands before it.
+    fn add_checkpoint(&mut self, batch: &mut Batch) {
+        let checkpoint = self.own(Record::new(Kind::Checkpoint, Now::read().wall_ms));
+        self.numbering.note(BROKER, checkpoint.seq);
+        batch.records.push(checkpoint);
+        (batch.unsigned, batch.signs) = (0, true);
+    }
+
+    /// Takes those of a worker's records that come next. A worker sends its oldest one first, so what
+    /// is missing before a batch was acknowledged by somebody else, or lost here: it never comes, and the
+    /// worker, which waits for this batch, must not wait for ever.
+    fn admit(&mut self, worker: &str, seen: Vec<UseRecord>, into: &mut Batch) {
+        for (index, record) in seen.into_iter().enumerate() {
             let seq = record.seq;
             match self.numbering.judge(worker, seq) {
                 Verdict::Duplicate => continue,
-                Verdict::BehindHole => return,
+                Verdict::BehindHole if index > 0 => return,
                 Verdict::Next => {}
-                Verdict::FirstHeard => {
-                    let gap =
-                        self.own(gap(&format!("records of worker {worker} before its number {seq} are not known")));
-                    self.numbering.note(BROKER, gap.seq);
-                    into.push(gap);
+                Verdict::FirstHeard | Verdict::BehindHole => {
+                    let known = self.numbering.last(worker);
+                    let missing = match known {
+                        0 => format!("records of worker {worker} before its number {seq} are not known"),
+                        _ => format!("records of worker {worker} between its numbers {known} and {seq} are not known"),
+                    };
+                    self.add_own(gap(&missing), into);
                 }
             }
-            self.numbering.note(worker, seq);
             let instance = Some(self.instance.clone());
-            into.push(Record { instance, ..Record::of_use(worker, record) });
+            self.add(Record { instance, ..Record::of_use(worker, record) }, into);
         }
     }
 

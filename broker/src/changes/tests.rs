@@ -15,16 +15,21 @@ async fn poll(feed: &Feed, worker: &str, after: u64, wait: Duration) -> wire::Ch
 }
 
 fn revoke(feed: &Feed) -> u64 {
-    feed.publish(Scope::Session("s-1"))
+    feed.publish(Scope::Ended("s-1"))
 }
 
 #[tokio::test]
-async fn another_epoch_is_answered_at_once_with_nothing_but_the_cursor() {
+async fn another_epoch_is_answered_at_once_with_the_cursor_and_what_was_taken_away() {
     let feed = feed();
+    feed.publish(Scope::Widened("s-2"));
     revoke(&feed);
+    feed.publish(Scope::Narrowed("s-3"));
+    feed.publish(Scope::Credential(&Name::parse("github").unwrap()));
     for (epoch, after) in [("", 0), ("other", 0), (feed.epoch.clone().as_str(), 7)] {
         let answer = feed.poll(Poll { worker: "w", epoch, after, wait: LONG }).await.unwrap();
-        assert_eq!((answer.cursor, answer.changes.len()), (1, 0));
+        let told = answer.changes.iter().map(|change| (change.session_id.as_deref(), change.left));
+        assert_eq!(told.collect::<Vec<_>>(), [(Some("s-1"), Some(Left::Nothing)), (Some("s-3"), Some(Left::Reads))]);
+        assert_eq!(answer.cursor, 4);
         assert_eq!((answer.epoch, answer.policy.as_str()), (feed.epoch.clone(), "p1"));
     }
 }
@@ -63,7 +68,10 @@ async fn a_worker_far_behind_is_told_to_forget_everything() {
     }
     assert_eq!(poll(&feed, "w", 1, LONG).await.changes.len(), KEPT);
     let answer = poll(&feed, "w", 0, LONG).await;
-    assert_eq!(answer.changes, [wire::Change { cursor: answer.cursor, session_id: None, credential: None }]);
+    assert_eq!(
+        answer.changes,
+        [wire::Change { cursor: answer.cursor, session_id: None, credential: None, left: Some(Left::Nothing) }]
+    );
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use super::common::{Common, say};
 use super::config;
 use crate::config::{Config, Credential, Lookup, destination_id};
+use attache_core::policy::AccessMode;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ fn describe(config: &Config) -> Value {
     let destination = |credential: &Credential| -> Vec<Value> {
         let each = credential.destinations.iter();
         let each = each.map(
-            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "inject": d.injection}),
+            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "access_mode": d.access_mode, "inject": d.injection}),
         );
         each.collect()
     };
@@ -58,10 +59,12 @@ fn describe(config: &Config) -> Value {
         "instance": config.instance,
         "state_dir": config.state_dir,
         "proxy": config.listen.proxy,
+        "data_plane": config.listen.data_plane.to_string(),
         "policy": config.policy().version,
         "unmatched": config.unmatched,
         "credentials": credentials.collect::<Vec<_>>(),
         "sessions": sessions.collect::<Vec<_>>(),
+        "warnings": config.listen.caution().into_iter().collect::<Vec<_>>(),
     })
 }
 
@@ -76,7 +79,8 @@ fn summary(config: &Config) -> String {
             let tls = if destination.plaintext { " (without TLS)" } else { "" };
             let paths =
                 if destination.paths.is_empty() { String::new() } else { format!(" {}", destination.paths.join(" ")) };
-            let _ = writeln!(out, "  to      {}{paths}{tls}", destination_id(destination));
+            let cap = if destination.access_mode == AccessMode::ReadOnly { " (read-only)" } else { "" };
+            let _ = writeln!(out, "  to      {}{paths}{tls}{cap}", destination_id(destination));
         }
         let variables: Vec<_> = credential.agent_env.iter().map(|variable| variable.name.as_str()).collect();
         let _ = writeln!(out, "  agents  {}", variables.join(", "));
@@ -98,6 +102,9 @@ fn summary(config: &Config) -> String {
     if config.credentials.is_empty() {
         let presets = crate::config::presets::NAMES.join(", ");
         let _ = writeln!(out, "\nno credential: name some in a config, or set the variable of a preset ({presets})");
+    }
+    if let Some(caution) = config.listen.caution() {
+        let _ = writeln!(out, "\nwarning: {caution}");
     }
     out
 }

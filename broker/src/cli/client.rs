@@ -1,7 +1,7 @@
 //! Calls the running broker through its control socket.
 
 use super::common::{Common, FAILED, complain};
-use super::config;
+use super::runtime;
 use axum::body::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -17,7 +17,10 @@ use tokio::net::UnixStream;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no broker runs for this config ({socket}: {cause}): start it with `attache serve` or `attache up`")]
+    #[error(
+        "no broker answers at {socket} ({cause}): start it with `attache serve` or `attache up`, or say where it is \
+         with --runtime"
+    )]
     NotRunning {
         /// The socket.
         socket: PathBuf,
@@ -38,7 +41,7 @@ pub enum ClientError {
     Answer(StatusCode),
 }
 
-/// The broker of one config.
+/// One broker.
 pub struct Client {
     socket: PathBuf,
 }
@@ -46,7 +49,7 @@ pub struct Client {
 impl Client {
     /// The broker that the flags name, running or not.
     pub fn of(common: &Common) -> Result<Self, ExitCode> {
-        Ok(Self::at(config::load(common)?.listen.control))
+        Ok(Self::at(runtime::control(common)?))
     }
 
     /// The broker behind this socket, running or not.

@@ -1,5 +1,6 @@
 //! What every subcommand shares: the global flags, the exit codes, and the two ways to speak.
 
+use super::runtime::RuntimeAt;
 use attache_core::names::Name;
 use std::io::Write;
 use std::path::PathBuf;
@@ -26,6 +27,9 @@ pub struct Common {
     /// The directory that holds one sub-directory per instance, in place of the config's
     #[arg(long, global = true, value_name = "DIR", env = "ATTACHE_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+    /// The running broker: unix:PATH, its control socket, or its runtime.json [default: the config's]
+    #[arg(long, global = true, value_name = "FILE|URL", env = "ATTACHE_RUNTIME_URL")]
+    pub runtime: Option<RuntimeAt>,
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,

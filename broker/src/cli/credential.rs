@@ -1,10 +1,13 @@
 //! `attache credential …`: how credentials stand. Never a value.
 
-use super::client::{Client, failed};
-use super::common::{Common, say};
+use super::client::{Client, ClientError, failed};
+use super::common::{Common, FAILED, complain, say};
 use super::table::table;
+use crate::api::view::Reloaded;
 use crate::clock::Now;
 use crate::leases::Standing;
+use attache_core::names::Name;
+use http::Method;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +22,12 @@ pub struct CredentialArgs {
 enum CredentialCommand {
     /// List credentials: source, fingerprint, age, last error
     List,
+    /// Look at a credential's source now, and return when no worker uses an older version
+    Reload {
+        /// Its name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+    },
 }
 
 /// Does what the arguments say.
@@ -27,19 +36,39 @@ pub async fn run(args: CredentialArgs, common: &Common) -> ExitCode {
         Ok(client) => client,
         Err(code) => return code,
     };
-    let CredentialCommand::List = args.command;
-    let standings: Vec<Standing> = match client.read("/v1/credentials").await {
-        Ok(standings) => standings,
-        Err(error) => return failed(error),
+    let done = match args.command {
+        CredentialCommand::List => list(&client, common.json).await,
+        CredentialCommand::Reload { name } => reload(&client, &name, common.json).await,
     };
-    if common.json {
+    done.unwrap_or_else(failed)
+}
+
+async fn list(client: &Client, json: bool) -> Result<ExitCode, ClientError> {
+    let standings: Vec<Standing> = client.read("/v1/credentials").await?;
+    if json {
         say(serde_json::to_string_pretty(&standings).unwrap_or_default());
     } else {
         let now = Now::read();
         let rows: Vec<_> = standings.iter().map(|standing| row(standing, now)).collect();
         say(table(&["NAME", "SOURCE", "FINGERPRINT", "AGE", "ERROR"], &rows));
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A credential that has no secret now is a failure, in force as it is.
+async fn reload(client: &Client, name: &Name, json: bool) -> Result<ExitCode, ClientError> {
+    let path = format!("/v1/credentials/{name}/reload");
+    let done: Reloaded = client.change(Method::POST, &path, &()).await?;
+    let fingerprint = done.credential.fingerprint.as_deref().unwrap_or("none");
+    if json {
+        say(serde_json::to_string_pretty(&done).unwrap_or_default());
+    } else {
+        say(format_args!("{name} is version {fingerprint}: {}", done.applied));
+    }
+    Ok(match &done.credential.error {
+        None => ExitCode::SUCCESS,
+        Some(error) => complain(FAILED, format_args!("{name}: {error}")),
+    })
 }
 
 fn row(standing: &Standing, now: Now) -> Vec<String> {

@@ -62,6 +62,9 @@ pub async fn run(args: DoctorArgs, common: &Common) -> ExitCode {
     match config::try_load(common) {
         Ok(config) => {
             files(&config, &mut report);
+            if let Some(caution) = config.listen.caution() {
+                report.warn(&config.state_dir, caution);
+            }
             secrets(&config, &mut report).await;
             if let Err(error) = envoy(&args, Some(&config), &mut report).await {
                 return complain(FAILED, error);
@@ -170,6 +173,10 @@ impl Report {
             _ => format!("the broker does not answer as it should: {error}; read what it logged, and restart it"),
         };
         self.files.push(Complaint { severity: Severity::Warn, path: config.listen.control.clone(), found });
+    }
+
+    fn warn(&mut self, path: &Path, found: &str) {
+        self.files.push(Complaint { severity: Severity::Warn, path: path.to_owned(), found: found.to_owned() });
     }
 
     fn fail(&mut self, path: &Path, error: PrivateError) {

@@ -8,6 +8,8 @@ pub mod config;
 pub mod credential;
 pub mod doctor;
 pub mod envoy_config;
+pub mod feed;
+pub mod runtime;
 pub mod schema;
 pub mod serve;
 pub mod session;
@@ -36,6 +38,7 @@ enum Command {
     Check(check::CheckArgs),
     Session(session::SessionArgs),
     Credential(credential::CredentialArgs),
+    Feed(feed::FeedArgs),
     Audit(audit::AuditArgs),
     EnvoyConfig(envoy_config::EnvoyConfigArgs),
     Schema(schema::SchemaArgs),
@@ -53,6 +56,7 @@ pub async fn run() -> ExitCode {
         Command::Check(args) => check::run(args, &common).await,
         Command::Session(args) => session::run(args, &common).await,
         Command::Credential(args) => credential::run(args, &common).await,
+        Command::Feed(args) => feed::run(args, &common).await,
         Command::Audit(args) => audit::run(args, &common).await,
         Command::EnvoyConfig(args) => envoy_config::run(args, &common).await,
         Command::Schema(args) => schema::run(args, &common).await,

@@ -1,15 +1,21 @@
 //! `attache session …`: who may use what, until when.
 
+mod deliver;
+
+pub(super) use deliver::export;
+
 use super::client::{Client, ClientError, failed};
-use super::common::{Common, FAILED, complain, say};
+use super::common::{Common, FAILED, USAGE, complain, say};
 use super::table::table;
 use crate::api::view::{Changed, CreateSession, SessionView, SetAccessMode, Variable};
 use crate::config::{Bind, Network, PeerId, Required};
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
+use deliver::DnsName;
 use http::Method;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -60,8 +66,17 @@ enum SessionCommand {
         /// sh: lines to eval; json: an object
         #[arg(long, value_enum, default_value = "sh")]
         format: Format,
+        /// Write it to a file of NAME=VALUE lines, 0600, instead of printing it
+        #[arg(long, value_name = "PATH", conflicts_with_all = ["format", "kubernetes_secret"])]
+        env_file: Option<PathBuf>,
+        /// Print the manifest of a Kubernetes Secret with this name
+        #[arg(long, value_name = "NAME", value_parser = DnsName::parse, conflicts_with_all = ["format", "json"])]
+        kubernetes_secret: Option<DnsName>,
+        /// The namespace in the manifest [default: none, which is kubectl's]
+        #[arg(long, value_name = "NAME", value_parser = DnsName::parse, requires = "kubernetes_secret")]
+        namespace: Option<DnsName>,
     },
-    /// Set what a session may do, on all workers
+    /// Set what a session may do, on all workers; with --for, for a time
     SetAccessMode {
         /// The session's name
         #[arg(value_parser = Name::parse)]
@@ -69,6 +84,9 @@ enum SessionCommand {
         /// read-only or read-write
         #[arg(value_name = "MODE", value_parser = access_mode)]
         mode: AccessMode,
+        /// For how long a read-only session may read and write, e.g. 15m; then it is read-only again
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        length: Option<Duration>,
     },
     /// End a session, on all workers
     Revoke {
@@ -155,17 +173,33 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
                 lines.collect::<Vec<_>>().join("\n")
             });
         }
-        SessionCommand::Env { name, format } => {
+        SessionCommand::Env { name, format, env_file, kubernetes_secret, namespace } => {
             let variables: Vec<Variable> = client.read(&path(&name, "/env")).await?;
+            if let Some(file) = env_file {
+                return Ok(match deliver::env_file(&file, &variables) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => complain(FAILED, error),
+                });
+            }
+            if let Some(secret) = kubernetes_secret {
+                say(deliver::kubernetes_secret(&secret, namespace.as_ref(), &variables));
+                return Ok(ExitCode::SUCCESS);
+            }
             let object: BTreeMap<_, _> = variables.iter().map(|v| (v.name.as_str(), v.value.as_str())).collect();
             answer(json || format == Format::Json, &object, || {
                 variables.iter().map(export).collect::<Vec<_>>().join("\n")
             });
         }
-        SessionCommand::SetAccessMode { name, mode } => {
-            let wish = SetAccessMode { access_mode: mode };
-            let done = client.change(Method::PUT, &path(&name, "/access-mode"), &wish).await?;
-            return Ok(changed(json, &done, &format!("{name} is {}", mode.as_str())));
+        SessionCommand::SetAccessMode { mode: AccessMode::ReadOnly, length: Some(_), .. } => {
+            return Ok(complain(
+                USAGE,
+                "--for goes with read-write: what is taken away stays away until it is set anew",
+            ));
+        }
+        SessionCommand::SetAccessMode { name, mode, length } => {
+            let wish = SetAccessMode { access_mode: mode, for_ms: length.map(crate::clock::millis) };
+            let done: Changed = client.change(Method::PUT, &path(&name, "/access-mode"), &wish).await?;
+            return Ok(changed(json, &done, &format!("{name} is {}", mode_of(&done.session))));
         }
         SessionCommand::Revoke { name } => {
             let done = client.change(Method::POST, &path(&name, "/revoke"), &()).await?;
@@ -184,15 +218,7 @@ fn answer(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) {
 }
 
 fn changed(json: bool, done: &Changed, what: &str) -> ExitCode {
-    answer(json, done, || {
-        let applied = &done.applied;
-        let mut text =
-            format!("{what}: applied on {}/{} workers in {} ms", applied.applied, applied.total, applied.took_ms);
-        if !applied.waiting.is_empty() {
-            text.push_str(&format!("\nnot heard from: {}", applied.waiting.join(", ")));
-        }
-        text
-    });
+    answer(json, done, || format!("{what}: {}", done.applied));
     if done.recorded {
         return ExitCode::SUCCESS;
     }
@@ -203,38 +229,30 @@ fn path(name: &Name, rest: &str) -> String {
     format!("/v1/sessions/{name}{rest}")
 }
 
+/// What it may do, and for how long if that ends before the session does.
+fn mode_of(session: &SessionView) -> String {
+    let mode = session.access_mode.as_str();
+    session.elevated_ms.map_or_else(|| mode.to_owned(), |ms| format!("{mode} for {}", length(ms)))
+}
+
+/// A length of time in whole seconds, for people.
+fn length(ms: u64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(ms.div_ceil(1000)))
+}
+
 fn row(session: &SessionView) -> Vec<String> {
     let credentials: Vec<_> = session.credentials.iter().map(Name::as_str).collect();
     let expires = match session.remaining_ms {
         None => "never".to_owned(),
         Some(0) => "over".to_owned(),
-        Some(ms) => format!("in {}", humantime::format_duration(Duration::from_secs(ms.div_ceil(1000)))),
+        Some(ms) => format!("in {}", length(ms)),
     };
     vec![
         session.name.to_string(),
         session.state.clone(),
-        session.access_mode.as_str().to_owned(),
+        mode_of(session),
         credentials.join(","),
         expires,
         session.id.clone(),
     ]
-}
-
-/// One line for a shell. Values are ours, and quoted all the same.
-pub(super) fn export(variable: &Variable) -> String {
-    format!("export {}='{}'", variable.name, variable.value.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_reads_back_what_was_exported() {
-        let value = "a'b $(c) \\ \"d\"".to_owned();
-        let line = export(&Variable { name: "X".into(), value: value.clone() });
-        let script = format!("{line}\nprintf %s \"$X\"");
-        let shown = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-        assert_eq!(String::from_utf8(shown.stdout).unwrap(), value);
-    }
 }

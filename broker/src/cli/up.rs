@@ -7,14 +7,14 @@ use super::envoy_config::MachineArgs;
 use super::session::export;
 use crate::api::view::Variable;
 use crate::config::{Config, Endpoint, Lookup};
-use crate::doctor::{EnvoyConfig, Finding, Severity, examine};
+use crate::doctor::{EnvoyConfig, Unsafe, vet};
 use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
 use crate::envoy::process::{self, Process, ProcessError};
 use crate::envoy::{self, Shape};
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::sources::Environment;
-use crate::{Running, StartError, hygiene, telemetry};
+use crate::{Running, StartError, Workers, hygiene, telemetry};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
@@ -65,8 +65,8 @@ enum UpError {
     Filter { path: PathBuf, cause: io::Error },
     #[error("the filter {} is not the one with this --filter-sha256", .0.display())]
     OtherFilter(PathBuf),
-    #[error("the generated bootstrap is unsafe:\n{0}")]
-    Unsafe(String),
+    #[error("the generated bootstrap is unsafe, and Envoy was not started:\n{0}")]
+    Unsafe(#[from] Unsafe),
     #[error(transparent)]
     Envoy(#[from] ProcessError),
     #[error("no free port for {0}: {1}")]
@@ -131,13 +131,15 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
                     _ = terminate.recv() => Ok(()),
                 },
             };
-            envoy.stop().await;
-            ended
+            let died = ended.is_err();
+            let delivered = envoy.stop(|| broker.uses()).await && !died;
+            (ended, if delivered { Workers::Delivered } else { Workers::Gone })
         }
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
+        Ok(None) => (Ok(()), Workers::Gone),
+        Err(error) => (Err(error), Workers::Gone),
     };
-    broker.shutdown().await;
+    let (ended, workers) = ended;
+    broker.shutdown(workers).await;
     ended
 }
 
@@ -153,20 +155,17 @@ async fn envoy(
     }
     let dir = PrivateDir::open_or_create(&config.state_dir)?;
     let mut machine = args.machine.on_this_machine(config)?;
-    (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &dir)?;
+    let cache = PrivateDir::open_or_create(&broker.runtime.cache_dir)?;
+    (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &cache)?;
     progress(format_args!("filter   {}", machine.filter.display()));
 
     let bootstrap = envoy::bootstrap(args.shape, config, &config.policy(), &machine);
-    let findings = examine(&EnvoyConfig::from_bootstrap(&bootstrap));
-    let failures: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Fail).collect();
-    if !failures.is_empty() {
-        return Err(UpError::Unsafe(failures.into_iter().map(Finding::to_string).collect::<Vec<_>>().join("\n")));
-    }
+    vet(&EnvoyConfig::from_bootstrap(&bootstrap), |warning| progress(format_args!("doctor   {warning}")))?;
     progress(format_args!("envoy    {}", binary.display()));
     Ok(Some(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?))
 }
 
-/// Copies the filter into the state directory, under a name that holds its digest: what was
+/// Copies the filter into the cache directory, under a name that holds its digest: what was
 /// digested is what runs, whatever becomes of the file.
 fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<(PathBuf, Option<String>), UpError> {
     let module = std::fs::read(path).map_err(|cause| UpError::Filter { path: path.to_owned(), cause })?;

@@ -4,6 +4,7 @@ use super::tree::Place;
 use attache_core::access::AccessError;
 use attache_core::names::Name;
 use attache_core::placeholder::ShapeError;
+use attache_core::policy::PolicyError;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -127,6 +128,9 @@ pub enum Problem {
     /// Two providers that one token could belong to.
     #[error("another provider has this issuer and header; make them one provider, or one of them another header")]
     ProviderTwice,
+    /// A policy that no filter would take, and so one under which nothing would pass.
+    #[error("no filter can run the policy of this config: {0}")]
+    Policy(#[from] PolicyError),
     /// Two credentials of one session under one variable.
     #[error("credentials `{0}` and `{1}` both export {2}; give one of them its own `agent_env`")]
     VariableTwice(Name, Name, String),

@@ -4,7 +4,7 @@ use super::error::{ConfigError, ConfigErrors, Problem};
 use super::spec::{CredentialSpec, SessionSpec, Spec};
 use super::{Bind, Config, presets, reader, resolve, tree};
 use attache_core::names::Name;
-use attache_core::policy::AccessMode;
+use attache_core::policy::{AccessMode, Policy};
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -72,12 +72,19 @@ fn from_file(file: &Path, overrides: &Overrides, env: &dyn Fn(&str) -> Option<St
         config = Some(resolved);
     }
     match config {
-        Some(config) if errors.is_empty() => Ok(config),
+        Some(config) if errors.is_empty() => runnable(config).map_err(|problem| alone(None, problem)),
         _ => {
             errors.sort_by_key(|error| error.place.map(|place| (place.line, place.column)));
             Err(ConfigErrors(errors))
         }
     }
+}
+
+/// What filters will do with the policy is done with it before it is published: they refuse one that
+/// does not compile, and everything else until they have another.
+fn runnable(config: Config) -> Result<Config, Problem> {
+    Policy::compile(config.policy())?;
+    Ok(config)
 }
 
 fn read_text(file: &Path) -> Result<String, Problem> {
@@ -130,4 +137,21 @@ fn embedded(overrides: &Overrides, env: &dyn Fn(&str) -> Option<String>) -> Resu
         });
     }
     resolved(&spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_no_filter_takes_is_never_published() {
+        let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "x".to_owned());
+        let overrides = Overrides { state_dir: Some("/s".into()), ..Overrides::default() };
+        let good = embedded(&overrides, &env).unwrap();
+        assert!(runnable(good.clone()).is_ok());
+        let mut bad = good;
+        bad.credentials[0].destinations[0].paths = vec!["/v1/../".into()];
+        let problem = runnable(bad).unwrap_err().to_string();
+        assert!(problem.contains("no filter can run") && problem.contains("api.openai.com"), "{problem}");
+    }
 }

@@ -4,6 +4,7 @@
 //! at once. No secret is ever part of a config: it names where secrets are, and nothing else.
 
 mod bind;
+mod caps;
 pub mod error;
 mod load;
 pub mod oidc;
@@ -16,6 +17,7 @@ mod tree;
 pub mod values;
 
 pub use bind::{Bind, Network, PeerId, Required};
+pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
 pub(crate) use policy::{id as destination_id, named};
@@ -26,6 +28,7 @@ use attache_core::matching::host::Host;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::{AccessMode, AccessSpec, MissingPlaceholder, Unmatched};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,6 +69,16 @@ pub struct Listen {
     pub control: PathBuf,
 }
 
+impl Listen {
+    /// What is unwise about where filters call, in words for the operator.
+    pub fn caution(&self) -> Option<&'static str> {
+        matches!(self.data_plane, Endpoint::Tcp(_)).then_some(
+            "listen.data_plane is a TCP port: while the broker is away, whoever on this machine binds it is sent the \
+             data plane's token by Envoy, and can ask for grants with it; remove the line, or write unix:data-plane.sock",
+        )
+    }
+}
+
 /// A TCP address or a UNIX socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -75,6 +88,16 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Endpoint {
+    /// As a config writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(address) => address.fmt(f),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// The audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditConfig {
@@ -82,6 +105,58 @@ pub struct AuditConfig {
     pub path: PathBuf,
     /// The size in bytes at which a new file is begun.
     pub rotate_bytes: u64,
+    /// How often it is signed.
+    pub checkpoints: Checkpoints,
+    /// Where copies of its records go.
+    pub export: Vec<Export>,
+}
+
+/// One place where copies of records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// What it is remembered by: its kind, and which of that kind it is: `syslog-1`.
+    pub name: String,
+    /// What it is.
+    pub kind: ExportKind,
+}
+
+/// What takes copies of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExportKind {
+    /// The broker's standard output.
+    Stdout,
+    /// A syslog server.
+    Syslog(SyslogAddress),
+    /// The systemd journal.
+    Journald {
+        /// Its socket.
+        socket: PathBuf,
+    },
+    /// An OpenTelemetry collector.
+    Otlp {
+        /// The URL that takes logs.
+        endpoint: String,
+    },
+}
+
+/// Where a syslog server listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SyslogAddress {
+    /// A datagram socket.
+    Unix(PathBuf),
+    /// `HOST:PORT`.
+    Udp(String),
+    /// `HOST:PORT`.
+    Tcp(String),
+}
+
+/// How often the audit log is signed: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// After this many records.
+    pub records: u64,
+    /// After this time, where there is a new record.
+    pub every: Duration,
 }
 
 /// Where secrets come from.
@@ -146,6 +221,8 @@ pub struct Destination {
     pub injection: Injection,
     /// Which operations read or write in spite of their method.
     pub access: AccessSpec,
+    /// What any session may do with the credential here, at most.
+    pub access_mode: AccessMode,
     /// Where Envoy dials instead of `host:port`.
     pub upstream: Option<Upstream>,
     /// The SHA-256 of the server's public key, base64, for a certificate no authority signed.

@@ -5,7 +5,8 @@
 
 use super::oidc::ProviderSpec;
 use super::values::{
-    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, Variable,
+    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, SyslogTo, Url,
+    Variable,
 };
 use super::{Bind, SourceKind};
 use attache_core::injection::Injection;
@@ -55,7 +56,7 @@ pub struct Spec {
 pub struct ListenSpec {
     /// Envoy's listener, where agents call (default `127.0.0.1:3030`).
     pub proxy: Option<ListenAddress>,
-    /// The broker's listener for filters: loopback or `unix:PATH` (default `127.0.0.1:3031`).
+    /// The broker's listener for filters: `unix:PATH` or loopback (default `unix:data-plane.sock`).
     pub data_plane: Option<DataPlane>,
     /// The operator's socket (default `unix:control.sock`, in the instance's directory).
     pub control: Option<Socket>,
@@ -69,6 +70,67 @@ pub struct AuditSpec {
     pub path: Option<String>,
     /// The size at which a new file is begun (default `100MB`).
     pub rotate: Option<Size>,
+    /// How often the log is signed.
+    pub checkpoints: CheckpointsSpec,
+    /// Where copies of its records go.
+    pub export: Vec<ExportSpec>,
+}
+
+/// One place where copies of records go: `{stdout: json}`, `{syslog: {to: ADDRESS}}`,
+/// `{journald: {}}` or `{otlp: {endpoint: URL}}`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportSpec {
+    /// The broker's standard output.
+    Stdout(StdoutForm),
+    /// A syslog server (RFC 5424).
+    Syslog(SyslogSpec),
+    /// The systemd journal.
+    Journald(JournaldSpec),
+    /// An OpenTelemetry collector (OTLP/HTTP).
+    Otlp(OtlpSpec),
+}
+
+/// How records look on standard output.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StdoutForm {
+    /// The lines of the log as they are.
+    Json,
+}
+
+/// A syslog server.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyslogSpec {
+    /// `unix:PATH`, `udp:HOST:PORT` or `tcp:HOST:PORT`.
+    pub to: SyslogTo,
+}
+
+/// The systemd journal.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournaldSpec {
+    /// Its socket (default `/run/systemd/journal/socket`).
+    pub socket: Option<String>,
+}
+
+/// An OpenTelemetry collector.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpSpec {
+    /// The URL that takes logs, as a rule `http://HOST:4318/v1/logs`. It names no user and no password.
+    pub endpoint: Url,
+}
+
+/// How often the audit log is signed: whichever comes first, and whenever a file or the broker ends.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointsSpec {
+    /// After this many records (default 1000).
+    pub records: Option<u32>,
+    /// After this time, where there is a new record (default `1m`).
+    pub every: Option<Period>,
 }
 
 /// Where secrets come from.
@@ -105,6 +167,8 @@ pub struct CredentialSpec {
     /// Where it may go. Beside a preset, an entry with a host of the preset changes that one, and
     /// any other entry adds one, injected as the preset's first.
     pub destinations: Vec<DestinationSpec>,
+    /// What any session may do with it, at most (default `read-write`).
+    pub access_mode: Option<AccessMode>,
     /// What its placeholders look like (default: no prefix, 40 characters).
     pub placeholder: Option<Shape>,
     /// What a request without a placeholder gets (default `deny`).
@@ -146,6 +210,8 @@ pub struct DestinationSpec {
     pub inject: Option<InjectSpec>,
     /// Operations that their method alone would judge wrongly.
     pub access: Option<AccessSpec>,
+    /// What any session may do with it here, at most (default: what the credential may).
+    pub access_mode: Option<AccessMode>,
     /// Answer a request without identity with a Basic challenge, as git needs.
     pub basic_challenge: Option<bool>,
 }

@@ -44,6 +44,7 @@ fn the_documented_config_is_read() {
     assert_eq!(config.state_dir, Path::new("/home/op/.attache/default"));
     assert_eq!(config.listen.proxy.to_string(), "127.0.0.1:3030");
     assert_eq!(config.listen.control, Path::new("/home/op/.attache/default/control.sock"));
+    assert_eq!(config.listen.data_plane, Endpoint::Unix("/home/op/.attache/default/data-plane.sock".into()));
     let [github, unifi] = &config.credentials[..] else { panic!("{:?}", config.credentials) };
     assert_eq!(github.lookup[0], Lookup::Env("GITHUB_TOKEN".into()));
     assert_eq!(github.lookup[1], Lookup::File("/home/op/.attache/default/secrets/github_token".into()));
@@ -52,6 +53,16 @@ fn the_documented_config_is_read() {
     assert_eq!(unifi.agent_env, [AgentEnv { name: "UNIFI".into(), value: AgentValue::Placeholder }]);
     assert_eq!(config.sessions[0].ttl, Some(Duration::from_secs(8 * 3600)));
     assert_eq!(config.sessions[0].access_mode, AccessMode::ReadOnly);
+}
+
+#[test]
+fn a_socket_whose_path_is_too_long_is_an_error() {
+    // Two bytes too long for `data-plane.sock`, short enough for `control.sock`.
+    let dir = format!("/{}", "s".repeat(109 - "//default/data-plane.sock".len()));
+    let errors = load(&format!("state_dir: {dir}\n")).unwrap_err();
+    assert_eq!(errors.0.iter().map(|error| error.path.as_str()).collect::<Vec<_>>(), ["listen.data_plane"]);
+    assert!(errors.to_string().contains("choose a shorter state_dir"), "{errors}");
+    assert!(load(&format!("state_dir: {}\n", &dir[..dir.len() - 2])).is_ok());
 }
 
 #[test]

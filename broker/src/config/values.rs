@@ -1,5 +1,6 @@
 //! The words of a config file: each is parsed into a value that cannot be wrong, or refused.
 
+use super::SyslogAddress;
 use attache_core::evidence::AUTH_HEADERS;
 use attache_core::matching::host;
 use attache_core::matching::path::check_path;
@@ -31,6 +32,12 @@ pub enum ValueError {
     /// Not a UNIX socket.
     #[error("expected unix:PATH, e.g. unix:control.sock")]
     Socket,
+    /// Not a syslog server.
+    #[error("expected unix:PATH, udp:HOST:PORT or tcp:HOST:PORT, e.g. unix:/dev/log")]
+    Syslog,
+    /// Not a URL without secrets.
+    #[error("expected a URL without user and password, e.g. http://127.0.0.1:4318/v1/logs")]
+    Url,
     /// Not a length of time.
     #[error("expected a length of time, e.g. 10s, 15m or 8h")]
     Period,
@@ -101,6 +108,10 @@ written_as_text! {
     DataPlane(Result<SocketAddr, PathBuf>) = data_plane;
     /// `unix:PATH`, relative to the instance's directory.
     Socket(PathBuf) = socket;
+    /// A syslog server: `unix:PATH`, `udp:HOST:PORT` or `tcp:HOST:PORT`.
+    SyslogTo(SyslogAddress) = syslog_address;
+    /// An `http` or `https` URL.
+    Url(String) = url;
     /// A length of time: `10s`, `15m`, `8h`.
     Period(Duration) = |text| humantime::parse_duration(text).map_err(|_| ValueError::Period);
     /// A number of bytes: `64KiB`, `100MB`.
@@ -147,6 +158,28 @@ fn data_plane(text: &str) -> Result<Result<SocketAddr, PathBuf>, ValueError> {
 
 fn socket(text: &str) -> Result<PathBuf, ValueError> {
     text.strip_prefix("unix:").filter(|path| !path.is_empty()).map(PathBuf::from).ok_or(ValueError::Socket)
+}
+
+fn syslog_address(text: &str) -> Result<SyslogAddress, ValueError> {
+    let is_address = |address: &str| {
+        let (host, port) = address.rsplit_once(':')?;
+        (!host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| address.to_owned())
+    };
+    let (kind, rest) = text.split_once(':').ok_or(ValueError::Syslog)?;
+    match kind {
+        "unix" if rest.starts_with('/') => Ok(SyslogAddress::Unix(rest.into())),
+        "udp" => is_address(rest).map(SyslogAddress::Udp).ok_or(ValueError::Syslog),
+        "tcp" => is_address(rest).map(SyslogAddress::Tcp).ok_or(ValueError::Syslog),
+        _ => Err(ValueError::Syslog),
+    }
+}
+
+fn url(text: &str) -> Result<String, ValueError> {
+    let url: http::Uri = text.parse().map_err(|_| ValueError::Url)?;
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let is_plain = !authority.is_empty() && !authority.contains('@') && url.query().is_none();
+    if is_http && is_plain { Ok(text.to_owned()) } else { Err(ValueError::Url) }
 }
 
 fn path_prefix(text: &str) -> Result<String, ValueError> {
@@ -243,6 +276,14 @@ mod tests {
         assert_eq!(Size::try_from("64KiB".to_owned()).unwrap().0, 65_536);
         refuses::<Period>(&["8", "h", "-1s", "1 fortnight"]);
         refuses::<Size>(&["many", "-1MB", "1XB"]);
+    }
+
+    #[test]
+    fn exports_go_to_one_place_each() {
+        accepts::<SyslogTo>(&["unix:/dev/log", "udp:127.0.0.1:514", "tcp:logs.lan:6514", "udp:[::1]:514"]);
+        refuses::<SyslogTo>(&["", "/dev/log", "unix:", "unix:log", "udp:logs", "tcp::514", "tcp:a:0", "tls:a:1"]);
+        accepts::<Url>(&["http://127.0.0.1:4318/v1/logs", "https://otel.lan/v1/logs"]);
+        refuses::<Url>(&["otel.lan", "ftp://a/", "http://u:p@otel.lan/", "http://a/?key=x", "http://"]);
     }
 
     #[test]

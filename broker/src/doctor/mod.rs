@@ -101,6 +101,23 @@ pub fn examine(config: &EnvoyConfig<'_>) -> Vec<Finding> {
     findings
 }
 
+/// What must not run, with every finding that says why.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct Unsafe(pub Vec<Finding>);
+
+/// Examines what is about to run; hands each warning to `warn`.
+///
+/// # Errors
+///
+/// [`Unsafe`] where a promise would not hold: whoever asked must not start it.
+pub fn vet(config: &EnvoyConfig<'_>, warn: impl FnMut(&Finding)) -> Result<(), Unsafe> {
+    let (failures, warnings): (Vec<_>, Vec<_>) =
+        examine(config).into_iter().partition(|finding| finding.severity == Severity::Fail);
+    warnings.iter().for_each(warn);
+    if failures.is_empty() { Ok(()) } else { Err(Unsafe(failures)) }
+}
+
 impl Check {
     fn signed(&self, symptom: Symptom) -> Finding {
         let Symptom { severity, path, found } = symptom;

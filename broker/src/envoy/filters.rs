@@ -1,10 +1,10 @@
-//! The filter chain: judge, gate, router.
+//! The filter chain: judge, gate, assertion, router.
 //!
 //! Judge and gate are two entries of one module in one VM. The judge reads bounded bodies and
 //! decides nothing, so it is off but for routes where a rule needs a body; the gate is on for
 //! every route that leads anywhere.
 
-use super::{BROKER_CLUSTER, LISTENER, Machine, judged_paths, set, type_url};
+use super::{BROKER_CLUSTER, LISTENER, Machine, assertion, judged_paths, set, type_url};
 use crate::config::Config;
 use attache_core::names::Name;
 use attache_core::policy::Spec;
@@ -25,6 +25,7 @@ pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Va
         chain.push(judge);
     }
     chain.push(entry(GATE, Role::Gate, config, machine));
+    chain.push(assertion::filter());
     chain.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": {
@@ -43,7 +44,8 @@ pub(super) fn with_judge() -> Value {
 
 /// Per-route settings for an answer that is Envoy's own: there is nothing to decide.
 pub(super) fn without_gate() -> Value {
-    json!({GATE: {"@type": type_url(PER_ROUTE), "disabled": true}})
+    let off = json!({"@type": type_url(PER_ROUTE), "disabled": true});
+    json!({GATE: off, assertion::NAME: off})
 }
 
 fn entry(name: &str, role: Role, config: &Config, machine: &Machine) -> Value {

@@ -1,7 +1,7 @@
 //! Where Envoy, the filter and the system's certificates are on this machine.
 //!
 //! What is found handles every secret. So nothing is taken that another user owns or that anybody
-//! can write, unless it was named.
+//! can write, nor anything because the operator stands near it, unless it was named.
 
 use attache_core::digest::hex;
 use sha2::{Digest as _, Sha256};
@@ -50,8 +50,7 @@ pub enum NotFound {
     },
 }
 
-/// The Envoy to run: `$ATTACHE_ENVOY`, else a `.venv` above this binary or the working directory,
-/// else `PATH`.
+/// The Envoy to run: `$ATTACHE_ENVOY`, else a `.venv` above this binary, else `PATH`.
 pub fn envoy() -> Result<PathBuf, NotFound> {
     if let Some(named) = named("ATTACHE_ENVOY")? {
         return Ok(named);
@@ -62,16 +61,17 @@ pub fn envoy() -> Result<PathBuf, NotFound> {
     in_venv.chain(in_path).find(|file| is_trusted(file)).ok_or(NotFound::Envoy)
 }
 
-/// The filter's module: `$ATTACHE_FILTER`, else beside this binary, else in `target/filter` above
-/// this binary or the working directory.
+/// The filter's module: `$ATTACHE_FILTER`, else beside this binary, else where `make filter` puts
+/// it: in `filter` beside this binary's directory, or in `target/filter` above it.
 pub fn filter() -> Result<PathBuf, NotFound> {
     if let Some(named) = named("ATTACHE_FILTER")? {
         return Ok(named);
     }
-    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(FILTER)));
-    let target = env::var_os("CARGO_TARGET_DIR").map(|dir| Path::new(&dir).join("filter").join(FILTER));
-    let built = above().into_iter().map(|dir| dir.join("target/filter").join(FILTER));
-    let mut all = beside.into_iter().chain(target).chain(built);
+    let above = above();
+    let own = above.first().map(|dir| dir.join(FILTER));
+    let target = above.get(1).map(|dir| dir.join("filter").join(FILTER));
+    let built = above.iter().map(|dir| dir.join("target/filter").join(FILTER));
+    let mut all = own.into_iter().chain(target).chain(built);
     all.find(|file| is_trusted(file)).ok_or(NotFound::Filter)
 }
 
@@ -93,11 +93,11 @@ fn named(variable: &'static str) -> Result<Option<PathBuf>, NotFound> {
     }
 }
 
-/// The directories above this binary, then those above the working directory.
+/// The directories above this binary. Never those of the working directory: an operator may stand in
+/// a checkout that its author, or an agent, has filled.
 fn above() -> Vec<PathBuf> {
-    let starts = [env::current_exe().ok(), env::current_dir().ok().map(|dir| dir.join("."))];
-    let above = |start: &PathBuf| start.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();
-    starts.iter().flatten().flat_map(above).collect()
+    let exe = env::current_exe().unwrap_or_default();
+    exe.ancestors().skip(1).map(Path::to_owned).collect()
 }
 
 /// `.venv/lib/python3*` of a directory.

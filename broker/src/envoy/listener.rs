@@ -1,6 +1,6 @@
 //! The listener: what Envoy does to a request before and after our filter.
 
-use super::{BUFFER_BYTES, LISTENER, Machine, filters, log, routes, socket_address, type_url};
+use super::{BUFFER_BYTES, LISTENER, Machine, assertion, filters, log, routes, socket_address, type_url};
 use crate::config::Config;
 use attache_core::policy::Spec;
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn connection_manager(config: &Config, policy: &Spec, machine: &Machine) -> Valu
         "scheme_header_transformation": {"match_upstream": true},
         "server_header_transformation": "PASS_THROUGH",
         "access_log": [log::stdout()],
-        "local_reply_config": {"mappers": [upgrade_required()]},
+        "local_reply_config": {"mappers": [assertion::reply(), upgrade_required()]},
         "http_filters": filters::chain(config, policy, machine),
         "route_config": routes::gateway(policy),
     })

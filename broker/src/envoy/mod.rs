@@ -6,6 +6,7 @@
 //! checks, or says why it is there.
 
 pub mod admin;
+mod assertion;
 mod clusters;
 mod filters;
 pub mod find;

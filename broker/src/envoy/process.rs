@@ -31,8 +31,12 @@ const LOG: &str = "envoy.log";
 const START: Duration = Duration::from_secs(30);
 /// Time for open requests to end before Envoy is killed.
 const STOP: Duration = Duration::from_secs(5);
-/// Time for the last records: workers send theirs every 100 ms.
-const LAST_RECORDS: Duration = Duration::from_millis(300);
+/// Most time for open requests to end and for the last records: workers send theirs every 100 ms.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
+/// Time until the counters of a worker are Envoy's: it hands them on every 50 ms.
+const COUNTED: Duration = Duration::from_millis(150);
+/// The filter's count of requests that it let through with a credential.
+const FORWARDED: &str = "wasmcustom.attache.forwarded";
 const POLL: Duration = Duration::from_millis(50);
 /// Lines of Envoy's log that a failure shows.
 const SHOWN_LINES: usize = 15;
@@ -138,16 +142,44 @@ impl Process {
     }
 
     /// Ends it in order: it accepts no more, workers deliver their last records, then it is asked to
-    /// end, and killed if it does not listen.
-    pub async fn stop(mut self) {
-        if self.admin.drain().await.is_ok() {
-            sleep(LAST_RECORDS).await;
-        }
+    /// end, and killed if it does not listen. Answers whether every use is on record; `recorded` says
+    /// how many are.
+    pub async fn stop(mut self, recorded: impl Fn() -> u64) -> bool {
+        let delivered = self.admin.drain().await.is_ok() && self.has_delivered(recorded).await;
         let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
         let asked = pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok());
         if !asked || timeout(STOP, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
+        delivered
+    }
+
+    /// Waits until no request is open and every use that the filter counted is on record.
+    async fn has_delivered(&self, recorded: impl Fn() -> u64) -> bool {
+        let deadline = Instant::now() + LAST_RECORDS;
+        sleep(COUNTED).await;
+        while Instant::now() < deadline {
+            if self.uses().await.is_some_and(|(open, uses)| open == 0 && uses == recorded()) {
+                return true;
+            }
+            sleep(POLL).await;
+        }
+        false
+    }
+
+    /// How many requests are open, and how many went out with a credential since Envoy began.
+    async fn uses(&self) -> Option<(u64, u64)> {
+        let page = self.admin.get("/stats?filter=rq_active|attache.forwarded&format=json").await.ok()?;
+        let page: Value = serde_json::from_slice(&page).ok()?;
+        let stats = page.get("stats")?.as_array()?;
+        let sum = |is: &dyn Fn(&str) -> bool| {
+            let named = |stat: &&Value| stat.get("name").and_then(Value::as_str).is_some_and(is);
+            stats.iter().filter(named).filter_map(|stat| stat.get("value")?.as_u64()).sum::<u64>()
+        };
+        // Of our listener; the admin's own is this very request.
+        let of_ours = |name: &str| name.ends_with(".downstream_rq_active") && !name.starts_with("http.admin.");
+        let open = sum(&|name| name.starts_with("http.") && of_ours(name));
+        Some((open, sum(&|name| name == FORWARDED)))
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), ProcessError> {

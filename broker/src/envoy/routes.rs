@@ -12,7 +12,9 @@ use attache_core::refusal::Reason;
 use serde_json::{Value, json};
 
 /// The filter-state key of the verdict, and how its JSON begins.
-const VERDICT: &str = "wasm.attache";
+pub(super) const VERDICT: &str = "wasm.attache";
+/// What stands before the cluster's name in it.
+pub(super) const VERDICT_BEGINS: &str = "{\"cluster\":\"";
 
 /// The route table: each destination under its authorities and under a prefix of the gateway.
 pub(super) fn gateway(policy: &Spec) -> Value {
@@ -109,8 +111,8 @@ fn literal(text: &str) -> String {
 
 /// How the verdict of a request to this cluster begins. Cluster names need no escapes: they are
 /// made of a host and a port.
-fn verdict_for(cluster: &str) -> String {
-    format!("{{\"cluster\":\"{cluster}\"")
+pub(super) fn verdict_for(cluster: &str) -> String {
+    format!("{VERDICT_BEGINS}{cluster}\"")
 }
 
 /// The authority that the upstream is asked for: without the port where it is the scheme's own.
@@ -120,7 +122,6 @@ fn sent_authority(destination: &DestinationSpec) -> &str {
 }
 
 fn refusal(name: &str, prefix: &str, reason: Reason) -> Value {
-    let header = |key: &str, value: &str| json!({"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"});
     json!({
         "name": name,
         "match": {"prefix": prefix},
@@ -130,4 +131,9 @@ fn refusal(name: &str, prefix: &str, reason: Reason) -> Value {
             header("x-attache-reason", reason.as_str()),
         ],
     })
+}
+
+/// A header of an answer.
+pub(super) fn header(key: &str, value: &str) -> Value {
+    json!({"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"})
 }

@@ -54,6 +54,37 @@ fn hosts(bootstrap: &Value) -> &Vec<Value> {
     manager["route_config"]["virtual_hosts"].as_array().unwrap()
 }
 
+/// What a worker remembers has no instance in its key: it is kept apart by the VM.
+#[test]
+fn two_instances_share_no_vm() {
+    let [one, other] = ["one", "other"].map(|name| generated(&format!("instance: {name}\n{CONFIG}")));
+    let filters = |bootstrap: &Value| {
+        let manager = &bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
+        manager["typed_config"]["http_filters"].as_array().unwrap().clone()
+    };
+    let ids = |bootstrap: &Value| -> Vec<String> {
+        let plugins = filters(bootstrap).into_iter().map(|filter| filter["typed_config"]["config"].clone());
+        plugins.filter_map(|plugin| Some(plugin["vm_config"]["vm_id"].as_str()?.to_owned())).collect()
+    };
+    assert_eq!((ids(&one).len(), ids(&other).len()), (2, 2), "judge and gate");
+    assert!(ids(&one).iter().all(|id| !ids(&other).contains(id)), "{:?} {:?}", ids(&one), ids(&other));
+
+    // Both in one Envoy are sound; with one id they are not.
+    let mut both = one.clone();
+    let mut listener = other["static_resources"]["listeners"][0].clone();
+    both["static_resources"]["listeners"].as_array_mut().unwrap().push(listener.clone());
+    let found = |bootstrap: &Value| -> Vec<&'static str> {
+        examine(&EnvoyConfig::from_bootstrap(bootstrap)).into_iter().map(|finding| finding.check).collect()
+    };
+    assert_eq!(found(&both), Vec::<&str>::new());
+    let shared = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"].as_array_mut().unwrap();
+    for filter in shared.iter_mut().take(2) {
+        filter["typed_config"]["config"]["vm_config"]["vm_id"] = ids(&one)[0].clone().into();
+    }
+    both["static_resources"]["listeners"][1] = listener;
+    assert_eq!(found(&both), ["vm-id", "vm-id"]);
+}
+
 #[test]
 fn doctor_finds_nothing_in_what_we_generate() {
     let bootstrap = generated(CONFIG);

@@ -104,6 +104,15 @@ impl Leases {
         }
     }
 
+    /// Looks at a credential's source, and makes all grants that draw on it void, changed or not.
+    /// Answers with how it stands and the change's cursor; `None`: there is no such credential.
+    pub async fn reload(&self, credential: &Name) -> Option<(Standing, u64)> {
+        let slot = self.slots.get(credential)?;
+        slot.refresh().await;
+        let cursor = self.feed.publish(Scope::Credential(credential));
+        Some((slot.standing(), cursor))
+    }
+
     /// Looks at all sources, over and over.
     pub async fn watch(&self) {
         let mut tick = tokio::time::interval(TICK);

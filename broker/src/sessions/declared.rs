@@ -56,6 +56,7 @@ fn fresh(declared: &DeclaredSession, digest: String, now: Now) -> Result<Session
         name: declared.name.clone(),
         credentials: declared.credentials.clone(),
         access_mode: declared.access_mode,
+        elevated_until_ms: None,
         bind: declared.bind.clone(),
         created_ms: now.wall_ms,
         expires_ms: declared.ttl.map(|ttl| now.plus(ttl).wall_ms),

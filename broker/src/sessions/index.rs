@@ -36,6 +36,20 @@ impl Index {
         self.by_id.insert(session.id.clone(), session);
     }
 
+    /// Puts a session in the place of what it was before, if that is what it is still.
+    pub fn swap(&mut self, before: &Arc<Session>, session: Arc<Session>) -> bool {
+        let unchanged = self.by_id.get(&before.id).is_some_and(|now| Arc::ptr_eq(now, before));
+        if unchanged {
+            self.enter(session, std::iter::empty());
+        }
+        unchanged
+    }
+
+    /// The session with this id.
+    pub fn by_id(&self, id: &str) -> Option<Arc<Session>> {
+        self.by_id.get(id).cloned()
+    }
+
     /// Whose placeholder (of which credential) or token this is.
     pub fn holder(&self, digest: &Digest) -> Option<(Arc<Session>, Option<Name>)> {
         let holder = self.by_evidence.get(digest)?;

@@ -1,10 +1,12 @@
 //! Sessions: who may use what, until when.
 //!
-//! Placeholders and session tokens are derived from the instance key and a session's id, known in
-//! memory by their SHA-256 alone, and stored nowhere. A session that has ended stays known for a
-//! while, so that its placeholder is told apart from one that never was.
+//! Placeholders and session tokens are derived from the instance key and a session's id: who has the
+//! key can derive them again. They are found by their SHA-256, in memory all of them, in the store
+//! those that were given out. A session that has ended stays known for a while, and what was given
+//! out of it for ever, so that its placeholder is told apart from one that never was.
 
 mod declared;
+mod elevation;
 mod identify;
 mod index;
 mod session;
@@ -17,14 +19,17 @@ use crate::config::{Bind, Config};
 use crate::random::NoRandomness;
 use crate::state_dir::InstanceKey;
 use crate::store::{SessionRow, Store, StoreError};
+use attache_core::digest::Digest;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::AccessMode;
+use attache_core::refusal::Reason;
+use attache_core::wire::EvidenceDigests;
 use index::Index;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 /// How long a session that is over stays known.
 const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
@@ -61,6 +66,17 @@ pub enum SessionError {
     /// A lifetime of nothing.
     #[error("a session must live for some time")]
     NoTime,
+    /// An elevation of what may write already.
+    #[error(
+        "session {0} may read and write already, for as long as it lives: set it to read-only, then elevate it for a time"
+    )]
+    NothingToElevate(Name),
+    /// An elevation for no time.
+    #[error("a session is elevated for some time, a year at most")]
+    NoElevation,
+    /// Rights were taken from the session while it was being given more.
+    #[error("session {0} has changed meanwhile: look at it, and ask again if it still stands")]
+    ChangedMeanwhile(Name),
     /// The change could not be saved. Where it takes rights away, it is in force all the same, until a restart.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -91,8 +107,10 @@ pub struct Sessions {
     shapes: BTreeMap<Name, Shape>,
     declared: BTreeSet<Name>,
     index: RwLock<Index>,
-    store: Store,
+    store: Arc<Store>,
     changing: Mutex<()>,
+    /// Told when a session is elevated.
+    elevated: Notify,
 }
 
 impl Sessions {
@@ -101,7 +119,7 @@ impl Sessions {
     pub async fn load(
         config: &Config,
         key: Arc<InstanceKey>,
-        store: Store,
+        store: impl Into<Arc<Store>>,
         now: Now,
     ) -> Result<(Self, Vec<Session>), SessionError> {
         let shapes = config.credentials.iter().map(|c| (c.name.clone(), c.placeholder.clone())).collect();
@@ -110,8 +128,9 @@ impl Sessions {
             shapes,
             declared: config.sessions.iter().map(|session| session.name.clone()).collect(),
             index: RwLock::default(),
-            store,
+            store: store.into(),
             changing: Mutex::default(),
+            elevated: Notify::new(),
         };
         sessions.forget(now).await?;
         let rows = sessions.store.sessions().await?;
@@ -146,6 +165,7 @@ impl Sessions {
             name: new.name,
             credentials: credentials.into_iter().collect(),
             access_mode: new.access_mode,
+            elevated_until: None,
             bind: new.bind,
             created_ms: now.wall_ms,
             expires: new.ttl.map(|ttl| now.plus(ttl)),
@@ -154,7 +174,28 @@ impl Sessions {
         })
     }
 
-    /// Holds the sessions still for a change.
+    /// Takes rights from the live session of this name. In force when this returns, whatever else is
+    /// going on, and not stored yet: see [`Self::keep`].
+    pub fn narrow(
+        &self,
+        name: &Name,
+        now: Now,
+        narrowed: impl FnOnce(&Session) -> Session,
+    ) -> Result<Arc<Session>, SessionError> {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        let before = index.named(name).filter(|session| session.is_live(now));
+        let before = before.ok_or_else(|| SessionError::Unknown(name.clone()))?;
+        let session = Arc::new(narrowed(&before));
+        index.swap(&before, session.clone());
+        Ok(session)
+    }
+
+    /// Stores a session as it is by then.
+    pub async fn keep(&self, id: &str) -> Result<(), StoreError> {
+        self.change().await.keep(id).await
+    }
+
+    /// Holds the sessions still for a change that gives more rights, or stores one.
     pub async fn change(&self) -> Change<'_> {
         Change { sessions: self, _one_at_a_time: self.changing.lock().await }
     }
@@ -171,10 +212,41 @@ impl Sessions {
         all
     }
 
+    /// The sessions whose time came between these two moments; nobody has ended them.
+    pub fn expired_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
+        let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
+        all.retain(|session| session.is_live(before) && !session.is_live(now));
+        all
+    }
+
     /// The placeholder of a session for one of its credentials.
     pub fn placeholder(&self, session: &Session, credential: &Name) -> Option<String> {
         let shape = self.shapes.get(credential).filter(|_| session.credentials.contains(credential))?;
         Some(self.key.mint(shape, &session.id, credential.as_str()))
+    }
+
+    /// Notes that the placeholders and the token of a session are given out. Until this returns
+    /// they must not be.
+    pub async fn note_given(&self, session: &Session, now: Now) -> Result<(), StoreError> {
+        let mine = session
+            .credentials
+            .iter()
+            .filter_map(|credential| Some((self.placeholder(session, credential)?, Some(credential.clone()))));
+        let given = mine.chain([(self.token(session), None)]);
+        let digests: Vec<_> = given.map(|(text, credential)| (Digest::of(text.as_bytes()), credential)).collect();
+        self.store.note_given(&session.id, &digests, now.wall_ms).await
+    }
+
+    /// Why nobody knows this evidence: all that is not known was given out once, by sessions that are
+    /// forgotten, or some of it never was.
+    pub async fn unknown(&self, evidence: &EvidenceDigests) -> Reason {
+        for digest in evidence.placeholder.iter().chain(&evidence.session_token) {
+            let known = self.index.read().unwrap_or_else(PoisonError::into_inner).holder(digest).is_some();
+            if !known && !self.store.was_given(digest).await.unwrap_or(false) {
+                return Reason::PlaceholderUnknown;
+            }
+        }
+        Reason::SessionExpired
     }
 
     /// The token of a session.
@@ -186,7 +258,8 @@ impl Sessions {
     pub async fn forget(&self, now: Now) -> Result<(), StoreError> {
         let before_ms = now.wall_ms.saturating_sub(crate::clock::millis(REMEMBERED));
         self.index.write().unwrap_or_else(PoisonError::into_inner).forget(before_ms);
-        self.store.forget(before_ms).await
+        self.store.forget(before_ms).await?;
+        self.store.forget_history(before_ms).await
     }
 
     /// Forgets, over and over.
@@ -247,25 +320,24 @@ impl Change<'_> {
         Ok(sessions.enter(session))
     }
 
-    /// Sets a session's access mode, in force when this returns, stored as well if it returns `Ok`.
-    pub async fn set_access_mode(
-        &self,
-        session: &Session,
-        access_mode: AccessMode,
-    ) -> Result<Arc<Session>, SessionError> {
-        self.replace(Session { access_mode, ..session.clone() }).await
+    /// Gives a session more rights: stored first, then in force, unless it was narrowed meanwhile.
+    pub async fn widen(&self, before: &Arc<Session>, wider: Session) -> Result<Arc<Session>, SessionError> {
+        self.sessions.store.save(&wider.row()).await?;
+        let wider = Arc::new(wider);
+        let done = self.sessions.index.write().unwrap_or_else(PoisonError::into_inner).swap(before, wider.clone());
+        if !done {
+            self.keep(&before.id).await?;
+            return Err(SessionError::ChangedMeanwhile(before.name.clone()));
+        }
+        Ok(wider)
     }
 
-    /// Ends a session, in force when this returns, stored as well if it returns `Ok`.
-    pub async fn revoke(&self, session: &Session, now: Now) -> Result<Arc<Session>, SessionError> {
-        self.replace(Session { ended_ms: Some(now.wall_ms), ..session.clone() }).await
-    }
-
-    async fn replace(&self, session: Session) -> Result<Arc<Session>, SessionError> {
-        // Memory first: rights that are taken away are gone even when the disk is full.
-        let session = self.sessions.enter(session);
-        self.sessions.store.save(&session.row()).await?;
-        Ok(session)
+    async fn keep(&self, id: &str) -> Result<(), StoreError> {
+        let session = self.sessions.index.read().unwrap_or_else(PoisonError::into_inner).by_id(id);
+        match session {
+            Some(session) => self.sessions.store.save(&session.row()).await,
+            None => Ok(()),
+        }
     }
 }
 

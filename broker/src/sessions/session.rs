@@ -17,8 +17,10 @@ pub struct Session {
     pub name: Name,
     /// What it may use.
     pub credentials: Vec<Name>,
-    /// What it may do.
+    /// What it may do while it is not elevated.
     pub access_mode: AccessMode,
+    /// Until when, on both clocks, it may read and write in spite of its mode.
+    pub elevated_until: Option<Now>,
     /// What it demands besides its placeholder.
     pub bind: Bind,
     /// Unix milliseconds.
@@ -42,18 +44,19 @@ pub fn fresh_id() -> Result<String, NoRandomness> {
 impl Session {
     /// A session from its row: what the wall clock leaves of its life now also counts on the other.
     pub fn of_row(row: SessionRow, now: Now) -> Self {
-        let expires = row.expires_ms.map(|wall_ms| {
+        let on_both_clocks = |wall_ms: u64| {
             let left = Duration::from_millis(wall_ms.saturating_sub(now.wall_ms));
             Now { wall_ms, ..now.plus(left) }
-        });
+        };
         Self {
             id: row.id,
             name: row.name,
             credentials: row.credentials,
             access_mode: row.access_mode,
+            elevated_until: row.elevated_until_ms.map(on_both_clocks),
             bind: row.bind,
             created_ms: row.created_ms,
-            expires,
+            expires: row.expires_ms.map(on_both_clocks),
             ended_ms: row.ended_ms,
             declaration: row.declaration,
         }
@@ -66,6 +69,7 @@ impl Session {
             name: self.name.clone(),
             credentials: self.credentials.clone(),
             access_mode: self.access_mode,
+            elevated_until_ms: self.elevated_until.map(|until| until.wall_ms),
             bind: self.bind.clone(),
             created_ms: self.created_ms,
             expires_ms: self.expires.map(|expires| expires.wall_ms),
@@ -80,6 +84,25 @@ impl Session {
             (Some(_), _) => Duration::ZERO,
             (None, None) => FOR_EVER,
             (None, Some(expires)) => now.until(expires),
+        }
+    }
+
+    /// What it may do now. The end of an elevation needs nobody who brings it about.
+    pub fn mode(&self, now: Now) -> AccessMode {
+        if self.elevation(now).is_zero() { self.access_mode } else { AccessMode::ReadWrite }
+    }
+
+    /// How long it is elevated yet, in whole milliseconds; nothing when either clock says that it is over.
+    pub fn elevation(&self, now: Now) -> Duration {
+        let left = self.elevated_until.map_or(Duration::ZERO, |until| now.until(until));
+        Duration::from_millis(crate::clock::millis(left))
+    }
+
+    /// How long it may do what it may do now, if no operator changes that.
+    pub fn steady(&self, now: Now) -> Duration {
+        match self.elevation(now) {
+            Duration::ZERO => self.remaining(now),
+            elevated => elevated.min(self.remaining(now)),
         }
     }
 

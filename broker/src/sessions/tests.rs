@@ -152,7 +152,7 @@ async fn a_connection_names_the_one_live_session_that_is_bound_to_it() {
     let peer = |id: &str| Bind { peer: Some(id.parse().unwrap()), ..Bind::default() };
     let listener = Bind { listener: Some(name("inner")), ..Bind::default() };
     let source = Bind { source: Some("10.0.0.0/8".parse().unwrap()), ..Bind::default() };
-    let one = create(&sessions, NewSession { bind: peer("spiffe://test/one"), ..new("one") }, now).await.unwrap();
+    create(&sessions, NewSession { bind: peer("spiffe://test/one"), ..new("one") }, now).await.unwrap();
     create(&sessions, NewSession { bind: listener, ..new("by-listener") }, now).await.unwrap();
     create(&sessions, NewSession { bind: source, ..new("by-source") }, now).await.unwrap();
     let twofold = Bind { session_token: Some(Required::Required), ..peer("spiffe://test/two") };
@@ -172,7 +172,7 @@ async fn a_connection_names_the_one_live_session_that_is_bound_to_it() {
     assert_eq!(named(Some("spiffe://test/one"), Some("inner")), Err(Reason::EvidenceConflict), "two sessions");
     assert_eq!(named(Some("spiffe://test/two"), None), Err(Reason::IdentityRequired), "its token is demanded, too");
     assert_eq!(named(None, None), Err(Reason::IdentityRequired), "an address names nobody");
-    sessions.change().await.revoke(&one, now).await.unwrap();
+    revoke(&sessions, "one", now).await;
     assert_eq!(named(Some("spiffe://test/one"), None), Err(Reason::IdentityRequired));
 }
 
@@ -192,7 +192,7 @@ async fn a_jwt_agrees_with_what_else_is_shown() {
     assert_eq!(named(placeholder.as_deref(), "reviewer"), Err(Reason::EvidenceConflict));
     assert_eq!(named(Some("ghp_ATTACHEforged"), "other"), Err(Reason::PlaceholderUnknown));
     assert_eq!(named(None, "nobody"), Err(Reason::SessionExpired));
-    sessions.change().await.revoke(&other, now).await.unwrap();
+    revoke(&sessions, "other", now).await;
     assert_eq!(named(None, "other"), Err(Reason::SessionExpired));
 }
 
@@ -236,10 +236,10 @@ async fn modes_revocations_and_placeholders_outlive_a_restart() {
     let reviewer = sessions.live(&name("reviewer"), now).unwrap();
     let made = create(&sessions, new("made"), now).await.unwrap();
     let placeholder = sessions.placeholder(&reviewer, &name("github"));
-    let change = sessions.change().await;
-    change.set_access_mode(&reviewer, AccessMode::ReadOnly).await.unwrap();
-    change.revoke(&made, now).await.unwrap();
-    drop(change);
+    let read_only = |session: &Session| Session { access_mode: AccessMode::ReadOnly, ..session.clone() };
+    let reviewer = sessions.narrow(&name("reviewer"), now, read_only).unwrap();
+    revoke(&sessions, "made", now).await;
+    sessions.keep(&reviewer.id).await.unwrap();
     sessions.close().await;
 
     let sessions = world.load().await;
@@ -256,7 +256,7 @@ async fn a_revoked_declared_session_stays_so_until_its_declaration_changes() {
     let now = Now::read();
     let sessions = world.load().await;
     let first = sessions.live(&name("reviewer"), now).unwrap();
-    sessions.change().await.revoke(&first, now).await.unwrap();
+    revoke(&sessions, "reviewer", now).await;
     sessions.close().await;
 
     let sessions = world.load().await;
@@ -334,4 +334,36 @@ async fn what_has_been_over_for_long_is_forgotten() {
     sessions.forget(later).await.unwrap();
     assert_eq!(reason(later), Some(Reason::PlaceholderUnknown));
     assert_eq!(sessions.all().len(), 1, "the declared one stays");
+}
+
+async fn revoke(sessions: &Sessions, session: &str, now: Now) {
+    let ended = |session: &Session| Session { ended_ms: Some(now.wall_ms), ..session.clone() };
+    let over = sessions.narrow(&name(session), now, ended).unwrap();
+    sessions.keep(&over.id).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_gives_more_rights_never_undoes_what_was_taken_away_meanwhile() {
+    let world = World::new();
+    let now = Now::read();
+    let sessions = world.load().await;
+    for (narrow, stays_live) in [(true, true), (false, false)] {
+        let made = create(&sessions, new(if narrow { "narrowed" } else { "ended" }), now).await.unwrap();
+        let change = sessions.change().await;
+        let before = sessions.live(&made.name, now).unwrap();
+        // Needs no turn: it does not wait for the one who holds the sessions still.
+        let narrowed = sessions.narrow(&made.name, now, |session| match narrow {
+            true => Session { access_mode: AccessMode::ReadOnly, ..session.clone() },
+            false => Session { ended_ms: Some(now.wall_ms), ..session.clone() },
+        });
+        assert!(narrowed.is_ok());
+        let wider = change.widen(&before, Session { access_mode: AccessMode::ReadWrite, ..(*before).clone() }).await;
+        assert!(matches!(wider, Err(SessionError::ChangedMeanwhile(_))));
+        drop(change);
+        assert_eq!(sessions.live(&made.name, now).is_ok(), stays_live);
+    }
+    sessions.close().await;
+    let sessions = world.load().await;
+    assert_eq!(sessions.live(&name("narrowed"), now).unwrap().access_mode, AccessMode::ReadOnly);
+    assert!(sessions.live(&name("ended"), now).is_err());
 }

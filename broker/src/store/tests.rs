@@ -1,6 +1,10 @@
 //! The store on a real file.
 
 use super::*;
+use crate::config::Bind;
+use attache_core::digest::Digest;
+use attache_core::names::Name;
+use attache_core::policy::AccessMode;
 use std::os::unix::fs::PermissionsExt;
 
 struct Dir {
@@ -21,6 +25,7 @@ fn session(id: &str, name: &str) -> SessionRow {
         credentials: vec![Name::parse("github").unwrap()],
         bind: Bind::default(),
         access_mode: AccessMode::ReadOnly,
+        elevated_until_ms: None,
         created_ms: 1,
         expires_ms: Some(2_000),
         ended_ms: None,
@@ -35,6 +40,7 @@ async fn sessions_outlive_the_process_in_private_files() {
     let mut row = session("s-1", "reviewer");
     store.save(&row).await.unwrap();
     row.access_mode = AccessMode::ReadWrite;
+    row.elevated_until_ms = Some(1_500);
     row.expires_ms = None;
     row.declaration = Some("d".into());
     store.save(&row).await.unwrap();
@@ -85,4 +91,93 @@ async fn a_newer_schema_is_refused_clearly() {
     store.close().await;
     let error = Store::open(&dir.dir).await.err().unwrap();
     assert!(matches!(error, StoreError::Newer(9)), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_given_out_is_known_by_its_digest_alone() {
+    let dir = dir();
+    let store = Store::open(&dir.dir).await.unwrap();
+    let (given, never) = (Digest::of(b"ghp_ATTACHEgiven"), Digest::of(b"ghp_ATTACHEnever"));
+    for _ in 0..2 {
+        store.note_given("s-1", &[(given, Some(Name::parse("github").unwrap()))], 5).await.unwrap();
+    }
+    store.forget_history(u64::MAX).await.unwrap();
+    store.close().await;
+    let store = Store::open(&dir.dir).await.unwrap();
+    assert_eq!((store.was_given(&given).await.unwrap(), store.was_given(&never).await.unwrap()), (true, false));
+    store.close().await;
+    let files = std::fs::read_dir(dir.dir.path()).unwrap().flatten();
+    for bytes in files.map(|entry| std::fs::read(entry.path()).unwrap()) {
+        assert!(memchr::memmem::find(&bytes, b"ATTACHE").is_none());
+    }
+}
+
+#[tokio::test]
+async fn history_is_kept_and_forgotten_by_age() {
+    let dir = dir();
+    let store = Store::open(&dir.dir).await.unwrap();
+    let worker = |id: &str, last_seen_ms| WorkerRow {
+        id: id.into(),
+        first_seen_ms: 10,
+        last_seen_ms,
+        epoch: "e".into(),
+        acked: 1,
+    };
+    store.note_workers(&[worker("a", 20), worker("b", 30)]).await.unwrap();
+    let again = WorkerRow { first_seen_ms: 99, acked: 2, ..worker("a", 40) };
+    store.note_workers(std::slice::from_ref(&again)).await.unwrap();
+    assert_eq!(store.workers().await.unwrap(), [WorkerRow { first_seen_ms: 10, ..again }, worker("b", 30)]);
+
+    let change =
+        |cursor, told_ms| ChangeRow { epoch: "e".into(), cursor, kind: "session".into(), scope: "s-1".into(), told_ms };
+    let all = [change(1, 10), change(2, 35)];
+    store.note_changes(&all).await.unwrap();
+    store.note_changes(&all).await.unwrap();
+    assert_eq!(store.changes(9).await.unwrap(), [change(2, 35), change(1, 10)]);
+    store.forget_history(35).await.unwrap();
+    assert_eq!((store.workers().await.unwrap().len(), store.changes(9).await.unwrap()), (1, vec![change(2, 35)]));
+}
+
+#[tokio::test]
+async fn the_furthest_head_counts_and_few_are_kept() {
+    let dir = dir();
+    let store = Store::open(&dir.dir).await.unwrap();
+    assert_eq!(store.last_head().await.unwrap(), None);
+    let head = |records| HeadRow { records, hash: format!("h{records}"), noted_ms: 1 };
+    for records in [7, 9, 8] {
+        store.note_head(&head(records)).await.unwrap();
+    }
+    assert_eq!(store.last_head().await.unwrap(), Some(head(9)));
+    for records in 10..1_050 {
+        store.note_head(&head(records)).await.unwrap();
+    }
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM audit_heads").fetch_one(&store.pool).await.unwrap();
+    assert_eq!((kept, store.last_head().await.unwrap()), (1_000, Some(head(1_049))));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_with_what_to_do() {
+    let dir = dir();
+    let store = Store::open(&dir.dir).await.unwrap();
+    for n in 0..200 {
+        store.save(&session(&format!("s-{n}"), &format!("name-{n}"))).await.unwrap();
+    }
+    store.close().await;
+    let path = dir.dir.path().join(FILE);
+    let whole = std::fs::read(&path).unwrap();
+    let mut no_database = whole.clone();
+    no_database[..16].fill(b'x');
+    let mut torn_pages = whole.clone();
+    torn_pages[4096 * 2..].fill(0);
+    let mut cut = whole.clone();
+    cut.truncate(4096 * 3);
+    for (damaged, how) in [(no_database, "no database"), (torn_pages, "pages of zeros"), (cut, "cut")] {
+        std::fs::write(&path, damaged).unwrap();
+        let error = Store::open(&dir.dir).await.err().unwrap_or_else(|| panic!("{how}: opened"));
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{how}: {error:?}");
+        let text = error.to_string();
+        assert!(text.contains("attache.db is damaged") && text.contains("restore a backup"), "{how}: {text}");
+    }
+    std::fs::write(&path, whole).unwrap();
+    assert_eq!(Store::open(&dir.dir).await.unwrap().sessions().await.unwrap().len(), 200);
 }

@@ -1,8 +1,10 @@
 //! The command line, as its own process.
 
-use crate::world::{SECRET, World};
+use crate::world::{SECRET, World, mode};
 use attache_broker::state_dir::announced;
 use serde_json::Value;
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ impl Attache<'_> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_attache"));
         command.arg("--config").arg(self.0.temp.path().join("attache.yaml")).args(args);
         command.env_remove("ATTACHE_LOG").env_remove("ATTACHE_STATE_DIR").env_remove("ATTACHE_INSTANCE_ID");
+        command.env_remove("ATTACHE_RUNTIME_URL");
         command
     }
 
@@ -68,14 +71,16 @@ fn an_operators_day() {
     let world = World::stopped();
     let attache = Attache(&world);
     let (code, text) = attache.run(&["session", "list"]);
-    assert!(code == 1 && text.contains("no broker runs for this config"), "{text}");
+    assert!(code == 1 && text.contains("no broker answers at "), "{text}");
 
     let (code, text) = attache.run(&["doctor"]);
-    assert!(code == 0 && text.contains("WARN no broker runs for this config"), "{text}");
+    assert!(code == 0 && text.contains("WARN no broker answers at "), "{text}");
 
     let mut serving = attache.serve();
     let (_, text) = attache.run(&["doctor"]);
-    assert!(text.contains("the running broker") && !text.contains("WARN"), "{text}");
+    let warnings: Vec<_> = text.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(text.contains("the running broker") && warnings.len() == 1, "{text}");
+    assert!(warnings[0].starts_with("WARN listen.data_plane is a TCP port"), "as this world's is: {text}");
     let (code, text) = attache.run(&["serve"]);
     assert!(code == 1 && text.contains(&format!("process {}", serving.0.id())), "{text}");
 
@@ -107,14 +112,16 @@ fn an_operators_day() {
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.contains(SECRET) && !said.contains(placeholder), "{said}");
 
+    let (_, stop) = attache.run(&["audit", "query", "--kind", "stop", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&stop).unwrap()["decision"], Value::Null);
     let (_, tail) = attache.run(&["audit", "tail", "-n", "1", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&tail).unwrap()["kind"], "stop");
+    assert_eq!(serde_json::from_str::<Value>(&tail).unwrap()["kind"], "checkpoint");
     let (code, text) = attache.run(&["audit", "verify"]);
     assert!(code == 0 && text.contains("records, unbroken"), "{text}");
     let log = std::fs::read_to_string(&world.config.audit.path).unwrap();
     std::fs::write(&world.config.audit.path, log.replacen("\"create\"", "\"delete\"", 1)).unwrap();
     let (code, text) = attache.run(&["audit", "verify"]);
-    assert!(code == 1 && text.contains("audit.jsonl:3: the line was changed"), "{text}");
+    assert!(code == 1 && text.contains("audit.jsonl:4: the line was changed"), "{text}");
 }
 
 #[test]
@@ -129,4 +136,143 @@ fn exit_codes_tell_usage_from_config_from_failure() {
     for args in [&["serve"][..], &["session", "list"], &["audit", "tail"]] {
         assert_eq!(attache.run(args).0, 64, "{args:?}");
     }
+}
+
+#[test]
+fn an_elevation_is_told_in_words_and_listed_with_its_end() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    let _serving = attache.serve();
+    let elevate = ["session", "set-access-mode", "reviewer", "read-write", "--for", "15m"];
+    let (code, text) = attache.run(&elevate);
+    assert!(code == 1 && text.contains("set it to read-only, then elevate it for a time"), "{text}");
+    assert_eq!(attache.run(&["session", "set-access-mode", "reviewer", "read-only"]).0, 0);
+    let (code, text) = attache.run(&elevate);
+    // "for 15m", or a second less on a busy machine.
+    assert!(code == 0 && text.starts_with("reviewer is read-write for 1"), "{text}");
+    assert!(text.contains(": applied on 0/0 workers in "), "{text}");
+    let (_, list) = attache.run(&["session", "list"]);
+    assert!(list.contains("read-write for 1"), "{list}");
+    let left = attache.json(&["session", "show", "reviewer"])["elevated_ms"].as_u64().unwrap();
+    assert!((800_000..=900_000).contains(&left), "{left}");
+    let (code, text) = attache.run(&["session", "set-access-mode", "reviewer", "read-only", "--for", "15m"]);
+    assert!(code == 2 && text.contains("--for goes with read-write"), "{text}");
+    assert_eq!(attache.run(&["session", "set-access-mode", "reviewer", "read-write", "--for", "soon"]).0, 2);
+    let changes = attache.json(&["feed", "changes"]);
+    assert_eq!((changes.as_array().unwrap().len(), &changes[0]["kind"]), (2, &"session".into()));
+    assert_eq!(attache.json(&["feed", "workers"]), serde_json::json!([]));
+    let (_, table) = attache.run(&["feed", "changes", "-n", "1"]);
+    assert!(table.starts_with("TOLD") && table.lines().count() == 2, "{table}");
+}
+
+#[test]
+fn a_changed_secret_is_in_force_when_reload_says_so() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    let _serving = attache.serve();
+    let fingerprint = || attache.json(&["credential", "list"])[0]["fingerprint"].as_str().unwrap().to_owned();
+    let before = fingerprint();
+    world.write_secret("github", "the-next-real-secret");
+    let (code, text) = attache.run(&["credential", "reload", "github"]);
+    let after = fingerprint();
+    assert_ne!(before, after);
+    let told = format!("github is version {after}: applied on 0/0 workers in ");
+    assert!(code == 0 && text.starts_with(&told), "{text}");
+    assert_eq!(attache.json(&["credential", "reload", "github"])["credential"]["fingerprint"], after);
+    std::fs::remove_file(world.secret_path("github")).unwrap();
+    let (code, text) = attache.run(&["credential", "reload", "github"]);
+    assert!(code == 1 && text.contains("github is version none") && text.contains("no source has it"), "{text}");
+    let (code, text) = attache.run(&["credential", "reload", "none"]);
+    assert!(code == 1 && text.contains("no credential is called none"), "{text}");
+}
+
+#[test]
+fn an_environment_goes_to_a_private_file_or_a_manifest() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    let _serving = attache.serve();
+    let env = attache.json(&["session", "env", "reviewer"]);
+    let path = world.temp.path().join("agent.env");
+    let file = path.to_str().unwrap();
+    let write = || attache.run(&["session", "env", "reviewer", "--env-file", file]);
+    assert_eq!((write(), write()), ((0, String::new()), (0, String::new())), "once, and over its like");
+    assert_eq!(mode(&path), 0o600);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let read: serde_json::Map<_, _> =
+        text.lines().map(|line| line.split_once('=').unwrap()).map(|(k, v)| (k.to_owned(), v.into())).collect();
+    assert_eq!(Value::Object(read), env);
+    set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let (code, told) = write();
+    assert!(code == 1 && told.contains(&format!("chmod 600 {file}")), "{told}");
+    std::fs::remove_file(&path).unwrap();
+    let elsewhere = world.temp.path().join("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let (code, told) = write();
+    assert!(code == 1 && told.contains("is a symbolic link") && !elsewhere.exists(), "{told}");
+
+    let (code, manifest) =
+        attache.run(&["session", "env", "reviewer", "--kubernetes-secret", "agent", "--namespace", "team-a"]);
+    assert_eq!(code, 0, "{manifest}");
+    assert!(
+        manifest.starts_with("apiVersion: v1\nkind: Secret\nmetadata:\n  name: \"agent\"\n  namespace: \"team-a\"\n")
+    );
+    let placeholder = env["GITHUB_TOKEN"].as_str().unwrap();
+    assert!(manifest.contains(&format!("\n  GITHUB_TOKEN: \"{placeholder}\"\n")), "{manifest}");
+    for wrong in [
+        &["--kubernetes-secret", "Not_A_Label"][..],
+        &["--namespace", "team-a"],
+        &["--kubernetes-secret", "a", "--env-file", "b"],
+        &["--kubernetes-secret", "a", "--json"],
+    ] {
+        assert_eq!(attache.run(&[&["session", "env", "reviewer"], wrong].concat()).0, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_command_goes_to_the_broker_that_it_is_told_and_to_no_other() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    let serving = attache.serve();
+    let announcement = world.config.state_dir.join("runtime.json");
+    let socket = format!("unix:{}", world.config.listen.control.display());
+    // Without any config: the flag, then the variable.
+    let elsewhere = |args: &[&str], variable: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attache"));
+        command.args(args).env_clear().env("HOME", world.temp.path());
+        command.envs(variable.map(|value| ("ATTACHE_RUNTIME_URL", value)));
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        (status.code().unwrap(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
+    };
+    let file = announcement.to_str().unwrap();
+    for (args, variable) in [
+        (&["session", "show", "reviewer", "--runtime", file][..], None),
+        (&["session", "show", "reviewer", "--runtime", &socket], None),
+        (&["session", "show", "reviewer"], Some(&*socket)),
+        (&["session", "show", "reviewer"], Some(file)),
+        (&["session", "show", "reviewer", "--runtime", &socket], Some("unix:/nonexistent.sock")),
+    ] {
+        let (code, text) = elsewhere(args, variable);
+        assert!(code == 0 && text.contains("reviewer"), "{args:?} {variable:?}: {text}");
+    }
+    // A broker runs, and its runtime.json lies there: nobody goes looking for either.
+    let (code, text) = elsewhere(&["session", "list"], None);
+    let default = world.temp.path().join(".attache/default/control.sock");
+    assert!(code == 1 && text.contains(&format!("no broker answers at {}", default.display())), "{text}");
+    assert!(text.contains("`attache serve`") && text.contains("--runtime") && !default.exists(), "{text}");
+    let (code, text) = elsewhere(&["session", "list", "--runtime", "unix:/nonexistent.sock"], None);
+    assert!(code == 1 && text.contains("no broker answers at /nonexistent.sock"), "{text}");
+    let (code, text) = elsewhere(&["session", "list", "--runtime", "http://127.0.0.1:3031"], None);
+    assert!(code == 2 && text.contains("expected unix:PATH"), "{text}");
+
+    let told: Value = serde_json::from_slice(&std::fs::read(&announcement).unwrap()).unwrap();
+    assert_eq!((&told["instance"], &told["pid"]), (&"default".into(), &serving.0.id().into()));
+    assert_eq!(told["url"], format!("http://{}", told["data_plane"].as_str().unwrap()));
+    assert_eq!(told["cache_dir"], world.config.state_dir.join("cache").display().to_string());
+    set_permissions(&announcement, Permissions::from_mode(0o666)).unwrap();
+    let (code, text) = elsewhere(&["session", "list", "--runtime", file], None);
+    assert!(code == 1 && text.contains(&format!("chmod 600 {file}")), "{text}");
+    drop(serving);
+    std::fs::remove_file(&announcement).unwrap();
+    let (code, text) = elsewhere(&["session", "list", "--runtime", file], None);
+    assert!(code == 1 && text.contains("there is no "), "{text}");
 }

@@ -4,8 +4,13 @@
 mod authenticates;
 mod commands;
 mod decides;
+mod elevates;
+mod instances;
+mod killed;
 mod operates;
 mod records;
+mod remembers;
 mod revokes;
+mod shapes;
 mod survives;
 mod world;

@@ -2,6 +2,8 @@
 
 use crate::world::{WORKER, World, until};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use std::time::{Duration, Instant};
 
 /// A worker that polls and acknowledges what it hears, until it has heard of `cursor`.
@@ -35,7 +37,7 @@ async fn a_revocation_returns_when_the_worker_has_acknowledged_it() {
     assert_eq!((&done["applied"]["applied"], &done["applied"]["total"]), (&1.into(), &1.into()));
     assert_eq!((&done["applied"]["waiting"], &done["recorded"]), (&json!([]), &true.into()));
     assert_eq!(done["session"]["state"], "revoked");
-    assert_eq!(heard, [json!({"cursor": cursor + 1, "session_id": granted["session_id"]})]);
+    assert_eq!(heard, [json!({"cursor": cursor + 1, "session_id": granted["session_id"], "left": "nothing"})]);
     assert!(granted["as_of"].as_u64().unwrap() < cursor + 1, "the change voids what was granted before");
     let after = world.grant("api.a.test:443", Some(&placeholder), None).await;
     assert_eq!(after["denied"]["reason"], "session_expired");
@@ -52,6 +54,32 @@ async fn a_worker_that_is_silent_is_waited_for_until_it_is_stale() {
     assert_eq!((&done["applied"]["applied"], &done["applied"]["waiting"]), (&0.into(), &json!([WORKER])));
     assert!(began.elapsed() < Duration::from_secs(10), "the bound is stale_after, and the machine's slowness");
     assert_eq!(world.plain_grant().await["granted"]["access_mode"], "read-only");
+}
+
+/// Neither a database that somebody else holds, nor an operator who goes away, keeps a revocation from
+/// the workers, or leaves it half done.
+#[tokio::test]
+async fn workers_are_told_before_the_disk_answers_and_whoever_stops_waiting() {
+    let world = World::new().await;
+    let (epoch, cursor) = first_poll(&world).await;
+    let options = SqliteConnectOptions::new().filename(world.config.state_dir.join("attache.db"));
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    {
+        let revoke = world.operate("POST", "/v1/sessions/reviewer/revoke", Value::Null);
+        tokio::pin!(revoke);
+        tokio::select! {
+            answer = &mut revoke => panic!("answered {} while nothing could be stored", answer.status),
+            heard = listen(&world, &epoch, cursor, cursor + 1) => assert_eq!(heard[0]["left"], "nothing"),
+        }
+        // Here the operator goes away.
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    let recorded = || async { world.records().last().unwrap()["kind"] == "revoke" };
+    until("the revocation is on record", recorded).await;
+    let mut world = world;
+    world.restart().await;
+    assert_eq!(world.operate("GET", "/v1/sessions/reviewer", Value::Null).await.status, 404);
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ impl World {
     }
 
     pub async fn stop(&mut self) {
-        self.running.take().unwrap().shutdown().await;
+        self.running.take().unwrap().shutdown(attache_broker::Workers::MayLive).await;
     }
 
     pub async fn restart(&mut self) {
@@ -196,17 +196,28 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    try_send(stream, method, path, headers, body).await.unwrap()
+}
+
+/// The same, to a broker that may die meanwhile.
+pub async fn try_send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer, hyper::Error> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut request = http::Request::builder().method(method).uri(path).header("host", "broker");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
-    let answer = sender.send_request(request).await.unwrap();
+    let answer = sender.send_request(request).await?;
     let (parts, body) = answer.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    let body = body.collect().await?.to_bytes();
+    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
 }
 
 /// Waits until a condition holds.

@@ -43,6 +43,9 @@ pub struct Case {
     /// Why Envoy itself refuses this one.
     #[serde(default)]
     pub envoy: Option<String>,
+    /// Why Envoy, though it accepts this one, does not run here, or cannot be asked.
+    #[serde(default)]
+    pub running: Option<String>,
 }
 
 /// What a finding must say: check, severity, place.

@@ -18,7 +18,8 @@ fn validate(bootstrap: &Path) {
 #[test]
 fn every_kind_of_destination_in_both_languages() {
     for data_plane in ["'127.0.0.1:3031'", "'unix:data.sock'"] {
-        let place = Place::new(&CONFIG.replace("'127.0.0.1:0'}", &format!("{data_plane}}}")));
+        let place =
+            Place::new(&CONFIG.replace("'127.0.0.1:0'}", &format!("'127.0.0.1:0', data_plane: {data_plane}}}")));
         // Envoy reads the token's file at once; the broker writes it before Envoy starts.
         std::fs::create_dir_all(place.path("state/default")).unwrap();
         let token = r#"{"resources": [{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",

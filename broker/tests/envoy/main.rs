@@ -19,7 +19,7 @@ use tempfile::TempDir;
 /// Every kind of destination there is.
 const CONFIG: &str = "
 state_dir: state
-listen: {proxy: '127.0.0.1:0', data_plane: '127.0.0.1:0'}
+listen: {proxy: '127.0.0.1:0'}
 credentials:
   github: {preset: github}
   openai: {preset: openai}

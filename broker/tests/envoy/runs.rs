@@ -84,18 +84,16 @@ fn it_prints_what_agents_need_and_ends_in_order() {
 }
 
 /// The filter here is a module that decides nothing and lets everything go on: what holds is the
-/// route guard alone.
+/// route guard and the assertion behind it.
 #[test]
 fn what_no_filter_decided_on_goes_nowhere() {
     let place = Place::new(CONFIG);
     let up = Up::start(&place);
-    for path in ["/api.github.com/user", "/lab.lan/x?key=1", "/api.openai.com/"] {
+    for path in ["/api.github.com/user", "/lab.lan/x?key=1", "/api.openai.com/", "/evil.example/"] {
         let answer = up.get(path);
         assert!(answer.starts_with("HTTP/1.1 421"), "{path}: {answer}");
         assert!(answer.contains("x-attache-reason: destination_mismatch"), "{path}: {answer}");
     }
-    let answer = up.get("/evil.example/");
-    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
 }
 
 #[test]
@@ -135,4 +133,29 @@ fn another_filter_than_the_pinned_one_does_not_run() {
     let said = crate::errors(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("--filter-sha256"), "{said}");
+}
+
+/// Who stands in a directory has not chosen what is in it: a checkout may hold anybody's Envoy.
+#[test]
+fn nothing_is_run_because_the_operator_stands_near_it() {
+    let (place, installed) = (Place::new(CONFIG), tempfile::tempdir().unwrap());
+    let attache = installed.path().join("attache");
+    std::fs::copy(env!("CARGO_BIN_EXE_attache"), &attache).unwrap();
+    let (envoy, ran) = (place.path(".venv/lib/python3.11/site-packages/envoy/_bin/envoy"), place.path("ran"));
+    std::fs::create_dir_all(envoy.parent().unwrap()).unwrap();
+    std::fs::write(&envoy, format!("#!/bin/sh\n: > {}\n", ran.display())).unwrap();
+    std::fs::set_permissions(&envoy, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::create_dir_all(place.path("target/filter")).unwrap();
+    std::fs::write(place.path("target/filter/attache_filter.wasm"), crate::module::EMPTY).unwrap();
+
+    let from_there = |args: &[&str]| {
+        let mut command = Command::new(&attache);
+        command.args(args).arg("--config").arg(place.path("attache.yaml")).current_dir(place.dir.path());
+        let output = command.env_clear().env("GITHUB_TOKEN", "ghp_real").env("PATH", "/nonexistent").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        crate::errors(&output)
+    };
+    assert!(from_there(&["up"]).contains("no Envoy found"));
+    assert!(from_there(&["envoy-config"]).contains("no filter found"));
+    assert!(!ran.exists());
 }

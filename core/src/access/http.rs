@@ -5,7 +5,7 @@ use crate::matching::path::{Pattern, PatternError};
 use crate::matching::{method, query};
 use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec};
 use crate::refusal::Reason;
-use crate::request::Media;
+use crate::request::{METHOD_HEADERS, Media};
 
 /// Compiled exceptions to the rules of read-only.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +28,30 @@ pub enum AccessError {
     BodyOfAWrite,
 }
 
-/// Query parameters by which frameworks take another method.
-const METHOD_PARAMETERS: [&[u8]; 2] = [b"_method", b"x-http-method-override"];
+/// Query parameters by which frameworks take another method, beside the names of
+/// [`METHOD_HEADERS`].
+const METHOD_PARAMETERS: [&[u8]; 3] = [b"_method", b"_http_method", b"x_http_method_override"];
+
+/// Query parameters that mean another method where they name one, and something else elsewhere.
+const MAYBE_METHOD_PARAMETERS: [&[u8]; 5] = [b"method", b"httpmethod", b"_httpmethod", b"http_method", b"verb"];
+
+/// Methods that change something at servers that know them (RFC 9110, 4918, 3253, 5789, 2068).
+const WRITING_METHODS: [&[u8]; 14] = [
+    b"POST",
+    b"PUT",
+    b"PATCH",
+    b"DELETE",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"PROPPATCH",
+    b"LOCK",
+    b"UNLOCK",
+    b"MERGE",
+    b"LINK",
+    b"UNLINK",
+    b"PURGE",
+];
 
 #[derive(Clone, Debug)]
 struct Rule {
@@ -83,19 +105,18 @@ impl Access {
     }
 
     fn check_read<'b>(&self, operation: Operation<'_>, body: impl FnOnce() -> Body<'b>) -> Result<(), Reason> {
-        let overridden = || {
-            query::loose_parameters(operation.query.unwrap_or_default())
-                .any(|p| METHOD_PARAMETERS.iter().any(|m| query::could_mean(p.name, m)))
-        };
         // A rule that names a write goes before any that names a read.
-        if operation.disguised || overridden() || self.writes.iter().any(|rule| rule.resembles(operation)) {
+        if operation.disguised
+            || names_another_method(operation.query)
+            || self.writes.iter().any(|rule| rule.resembles(operation))
+        {
             return Err(Reason::ReadOnly);
         }
         if method::is_safe(operation.method) {
             return Ok(());
         }
-        // A form may say in its body what `_method` says in a query.
-        if operation.media == Media::Form {
+        // A form may say in its body what `_method` says in a query, and what has no type is a form to some.
+        if matches!(operation.media, Media::Form | Media::Unsaid) {
             return Err(Reason::ReadOnly);
         }
         let mut fitting = self.reads.iter().filter(|rule| rule.fits(operation)).peekable();
@@ -110,6 +131,16 @@ impl Access {
         }
         Err(Reason::ReadOnly)
     }
+}
+
+/// Whether a query asks the upstream to treat the method as another.
+fn names_another_method(query: Option<&[u8]>) -> bool {
+    let one_of = |text: &[u8], known: &[&[u8]]| known.iter().any(|known| query::could_mean(text, known));
+    query::loose_parameters(query.unwrap_or_default()).any(|p| {
+        one_of(p.name, &METHOD_PARAMETERS)
+            || one_of(p.name, METHOD_HEADERS)
+            || (one_of(p.name, &MAYBE_METHOD_PARAMETERS) && one_of(p.value, &WRITING_METHODS))
+    })
 }
 
 impl Rule {
@@ -140,11 +171,16 @@ impl Rule {
         self.method == operation.method || (self.method == b"GET" && operation.method == b"HEAD")
     }
 
-    /// Whether this is the operation, exactly. For what is allowed.
+    /// Whether this is the operation, exactly. For what is allowed: servers differ in which of several
+    /// values they take, so each must be the one.
     fn fits(&self, operation: Operation<'_>) -> bool {
+        let exact = |p: &query::Parameter<'_>, (name, value): (&str, &str)| {
+            query::decodes_to(p.name, name.as_bytes()) && query::decodes_to(p.value, value.as_bytes())
+        };
         let has = |(name, value): &(String, String)| {
-            query::parameters(operation.query.unwrap_or_default())
-                .any(|p| query::decodes_to(p.name, name.as_bytes()) && query::decodes_to(p.value, value.as_bytes()))
+            let parameters = query::loose_parameters(operation.query.unwrap_or_default());
+            let mut named = parameters.filter(|p| query::could_belong_to(p.name, name.as_bytes())).peekable();
+            named.peek().is_some() && named.all(|p| exact(&p, (name, value)))
         };
         self.is_method(operation) && self.path.matches(operation.path) && self.query.iter().all(has)
     }
@@ -199,6 +235,20 @@ mod tests {
             ("GET", "/user?_method=DELETE", false),
             ("GET", "/user?_METHOD=DELETE", false),
             ("GET", "/user?a=1;_method=DELETE", false),
+            ("GET", "/user?_method", false),
+            ("GET", "/user?X-HTTP-Method-Override=PUT", false),
+            ("GET", "/user?x-method-override=PUT", false),
+            ("GET", "/user?x-http-method=PUT", false),
+            ("GET", "/user?a=1;X-Tunneled-Method=PUT", false),
+            ("GET", "/user?x-original-http-method=PUT", false),
+            ("GET", "/user?method=DELETE", false),
+            ("GET", "/user?Method=%64elete+", false),
+            ("GET", "/user?_httpmethod=PUT", false),
+            ("GET", "/user?httpMethod=patch", false),
+            ("GET", "/user?a=1;http_method=MKCOL", false),
+            ("GET", "/user?method=user.get", true),
+            ("GET", "/user?httpmethod=GET", true),
+            ("GET", "/user?upgrade=1", true),
             ("GET", "/o/r/info/refs/?service=git-receive-pack", false),
             ("GET", "/o/r/info/refs;x=1?service=git-receive-pack", false),
             ("GET", "/o/r/INFO/refs?service=GIT-receive-pack", false),
@@ -207,6 +257,37 @@ mod tests {
             ("POST", "/o/r/GIT-upload-pack", false),
         ] {
             assert_eq!(read_only(method, target, Body::Unread).is_ok(), allowed, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_read_known_by_its_query_has_that_value_and_no_other() {
+        let action = ("action".to_owned(), "query".to_owned());
+        let read = OperationSpec { method: "POST".into(), path: "/api".into(), query: [action].into(), body: None };
+        let access = Access::compile(&AccessSpec { reads: vec![read], writes: Vec::new() }).unwrap();
+        for (query, allowed) in [
+            ("action=query", true),
+            ("action=query&titles=x", true),
+            ("x=1&%61ction=quer%79", true),
+            ("action=query&action=query", true),
+            ("", false),
+            ("action=delete", false),
+            ("action=Query", false),
+            ("action=query&action=delete", false),
+            ("action=delete&action=query", false),
+            ("action=query&Action=delete", false),
+            ("action=query&%61ction=delete", false),
+            ("action=query&action%20=delete", false),
+            ("action=query&x=1;action=delete", false),
+            ("action=query;action=delete", false),
+            ("action=query&action[]=delete", false),
+            ("action=query&action%5B0%5D=delete", false),
+            ("action=query&action", false),
+        ] {
+            let (path, written) = (b"/api", Some(query.as_bytes()));
+            let operation = Operation { method: b"POST", path, query: written, disguised: false, media: Media::Json };
+            let verdict = access.check(AccessMode::ReadOnly, operation, || Body::Unread);
+            assert_eq!(verdict.is_ok(), allowed, "{query}");
         }
     }
 
@@ -225,13 +306,17 @@ mod tests {
         };
         let batch = b"/o/r/info/lfs/objects/batch";
         assert_eq!(judge(batch, Media::Json), Ok(()));
-        for media in [Media::Unsaid, Media::Other] {
+        for media in [Media::Nothing, Media::Other] {
             assert_eq!(judge(batch, media), Err(Reason::BodyUnreadable), "{media:?}");
         }
         for path in [&batch[..], b"/o/r/git-upload-pack"] {
-            assert_eq!(judge(path, Media::Form), Err(Reason::ReadOnly));
+            for media in [Media::Form, Media::Unsaid] {
+                assert_eq!(judge(path, media), Err(Reason::ReadOnly), "{media:?}");
+            }
         }
-        assert_eq!(judge(b"/o/r/git-upload-pack", Media::Other), Ok(()));
+        for media in [Media::Nothing, Media::Other] {
+            assert_eq!(judge(b"/o/r/git-upload-pack", media), Ok(()), "{media:?}");
+        }
     }
 
     #[test]

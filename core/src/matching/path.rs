@@ -1,7 +1,8 @@
 //! Request targets and path patterns.
 //!
 //! A target is accepted only if nobody can read it in two ways: no dot segments in any encoding,
-//! no empty segments, no backslash, no escaped separator, no control or non-ASCII byte.
+//! no empty segments, no backslash, no escaped separator, no overlong UTF-8, no control or non-ASCII
+//! byte. Escapes of other bytes are taken as they are: a path need not be UTF-8.
 
 use super::percent::{decode, hex_byte};
 use crate::headers::Span;
@@ -81,11 +82,27 @@ fn escapes_are_plain(segment: &[u8]) -> bool {
         // The digits after it may be escaped themselves.
         let digits = decode(segment.get(from..).unwrap_or_default(), b'+').take(2).filter(u8::is_ascii_hexdigit);
         let twice = byte == b'%' && digits.count() == 2;
-        if twice || byte < 0x20 || byte == 0x7f || byte == b'/' || byte == b'\\' {
+        let next = decode(segment.get(from..).unwrap_or_default(), b'+').next();
+        let overlong = next.is_some_and(|next| is_overlong(byte, next));
+        if twice || overlong || byte < 0x20 || byte == 0x7f || byte == b'/' || byte == b'\\' {
             return false;
         }
     }
     true
+}
+
+/// Whether two bytes begin a character in more bytes than it takes (RFC 3629, 3 and 10), as which lax
+/// decoders read `.`, `/` and `\` where we see none: `%c0%ae`, `%e0%80%af`, and `%c0.`, whose second
+/// byte some do not look at closely. No text in UTF-8 or in an alphabet of one byte has need of them.
+fn is_overlong(lead: u8, next: u8) -> bool {
+    match lead {
+        0xc0 | 0xc1 => matches!(next, 0x80..=0xbf | b'.'),
+        0xe0 => matches!(next, 0x80..=0x9f),
+        0xf0 => matches!(next, 0x80..=0x8f),
+        0xf8 => matches!(next, 0x80..=0x87),
+        0xfc => matches!(next, 0x80..=0x83),
+        _ => false,
+    }
 }
 
 /// Whether `path` lies under `prefix`, segment by segment: `/a` holds `/a` and `/a/b`, not `/ab`.
@@ -189,6 +206,9 @@ mod tests {
             ("/a/?", "/a/", Some("")),
             ("/a%20b/.well-known/..x/a;b=1", "/a%20b/.well-known/..x/a;b=1", None),
             ("/100%25", "/100%25", None),
+            // UTF-8 of two, three and four bytes, and Latin-1.
+            ("/caf%C3%A9/%E2%82%AC/%F0%9F%94%91/%E0%A4%95", "/caf%C3%A9/%E2%82%AC/%F0%9F%94%91/%E0%A4%95", None),
+            ("/caf%E9/%C0%20la%C0/%E0b/%C1", "/caf%E9/%C0%20la%C0/%E0b/%C1", None),
             ("/100%25%20off/%25a%20", "/100%25%20off/%25a%20", None),
         ] {
             assert_eq!(parts(target), Ok((path.into(), query.map(str::to_owned))), "{target}");
@@ -220,6 +240,17 @@ mod tests {
             "/a%252e%252e/b",
             "/a/%25%32%65%25%32e/b",
             "/a/%252%65/b",
+            "/a/%c0%ae%c0%ae/b",
+            "/a/%C0%AE./b",
+            "/a%c0%afb",
+            "/a%c1%9cb",
+            "/a/%c0./b",
+            "/a/%c0%2e/b",
+            "/a%e0%80%af",
+            "/a%e0%9f%bf",
+            "/a%f0%80%80%af",
+            "/a%f8%80%80%80%af",
+            "/a%fc%80%80%80%80%af",
             "/a%",
             "/a%2",
             "/a%zz",

@@ -21,9 +21,14 @@ pub fn parameters(query: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
     })
 }
 
+/// The parameters of one [`Parameter::text`] to a server that splits at `;` too.
+pub fn pieces(text: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
+    text.split(|b| *b == b';').flat_map(parameters)
+}
+
 /// All parameters as any server may see them: some split at `;` too.
 pub fn loose_parameters(query: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
-    parameters(query).chain(query.split(|b| *b == b';').flat_map(parameters))
+    parameters(query).chain(pieces(query))
 }
 
 /// Whether `written`, percent-decoded and with `+` as a space, is exactly `plain`.
@@ -40,6 +45,14 @@ pub fn resembles(written: &[u8], plain: &[u8]) -> bool {
 pub fn could_mean(written: &[u8], plain: &[u8]) -> bool {
     let decoded: Vec<u8> = decode(written).collect();
     decoded.trim_ascii().eq_ignore_ascii_case(plain.trim_ascii())
+}
+
+/// Whether some server takes a parameter of this name for one value of `plain`, or for its only
+/// one: `plain` as in [`could_mean`], or an element of it (`plain[]`, `plain[0]`).
+pub fn could_belong_to(written: &[u8], plain: &[u8]) -> bool {
+    let decoded: Vec<u8> = decode(written).collect();
+    let stem = decoded.split(|b| *b == b'[').next().unwrap_or_default();
+    stem.trim_ascii().eq_ignore_ascii_case(plain.trim_ascii()) || could_mean(written, plain)
 }
 
 /// Percent-decodes (`+` is a space); a broken escape stands for itself, as most servers read it.

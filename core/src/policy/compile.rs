@@ -12,6 +12,7 @@ use crate::names::Name;
 use crate::placeholder::MARKER;
 use memchr::memmem::Finder;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Everything a filter decides by, besides grants. Immutable; swapped whole.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub struct Policy {
 /// One place a credential may go.
 #[derive(Debug)]
 pub struct Destination {
-    /// `host:port`.
-    pub id: String,
+    /// `host:port`. Shared with requests, whose records name it when this policy may be gone.
+    pub id: Rc<str>,
     /// The only cluster a request for it may take.
     pub cluster: String,
     /// Whether a request without identity is answered with a Basic challenge.
@@ -137,7 +138,7 @@ impl Policy {
             basic_challenge: bindings.iter().any(|(_, challenge)| *challenge),
             bindings: bindings.into_iter().map(|(binding, _)| binding).collect(),
             cluster: spec.cluster,
-            id: spec.id,
+            id: spec.id.into(),
         });
         Ok(())
     }

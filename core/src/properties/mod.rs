@@ -1,5 +1,5 @@
 //! What holds of every input, tried on random ones. Native only: the generator needs an operating
-//! system's randomness.
+//! system's randomness. The other tests of this crate run in wasm32, too.
 
 mod audit;
 mod canonical;

@@ -4,7 +4,7 @@ use super::{Asked, Snapshot, Way};
 use crate::access::{Body, Operation};
 use crate::evidence::AUTH_PARAMETERS;
 use crate::matching::query;
-use crate::policy::{Carrier, Policy};
+use crate::policy::{AccessMode, Binding, Carrier, Policy};
 use crate::refusal::Reason;
 use crate::worker::Grant;
 
@@ -34,22 +34,8 @@ pub fn authorise<'b>(
     grant: &Grant,
     body: impl FnOnce() -> Body<'b>,
 ) -> Result<Forward, Reason> {
-    let Way::Managed(index) = asked.way else { return Err(Reason::Internal) };
-    let destination = policy.destination(index).ok_or(Reason::Internal)?;
-    let binding = destination.binding(&grant.credential).ok_or(Reason::CredentialNotGranted)?;
+    let binding = permitted(policy, snapshot, asked, grant, grant.access_mode, body)?;
     let bytes = snapshot.bytes();
-    let path = asked.path.of(bytes);
-    if !binding.covers(path) {
-        return Err(Reason::CredentialNotGranted);
-    }
-    let operation = Operation {
-        method: snapshot.method(),
-        path,
-        query: asked.query.map(|q| q.of(bytes)),
-        disguised: snapshot.is_disguised(),
-        media: snapshot.media(),
-    };
-    binding.access.check(grant.access_mode, operation, body)?;
     if !grant.sets(&binding.carrier) {
         // The broker answered for another form than the policy describes: one of them is old.
         return Err(Reason::BrokerUnavailable);
@@ -66,13 +52,53 @@ pub fn authorise<'b>(
     })
 }
 
+/// Whether a request that this grant let through would be let through as well if it might only
+/// read, by the policy it was decided under. What cannot be known any more is no read.
+pub fn is_read<'b>(
+    policy: &Policy,
+    snapshot: &Snapshot,
+    asked: &Asked,
+    grant: &Grant,
+    body: impl FnOnce() -> Body<'b>,
+) -> bool {
+    permitted(policy, snapshot, asked, grant, AccessMode::ReadOnly, body).is_ok()
+}
+
+/// The binding by which the request may be made in this mode.
+fn permitted<'p, 'b>(
+    policy: &'p Policy,
+    snapshot: &Snapshot,
+    asked: &Asked,
+    grant: &Grant,
+    mode: AccessMode,
+    body: impl FnOnce() -> Body<'b>,
+) -> Result<&'p Binding, Reason> {
+    let Way::Managed(index) = asked.way else { return Err(Reason::Internal) };
+    let destination = policy.destination(index).ok_or(Reason::Internal)?;
+    let binding = destination.binding(&grant.credential).ok_or(Reason::CredentialNotGranted)?;
+    let bytes = snapshot.bytes();
+    let path = asked.path.of(bytes);
+    if !binding.covers(path) {
+        return Err(Reason::CredentialNotGranted);
+    }
+    let operation = Operation {
+        method: snapshot.method(),
+        path,
+        query: asked.query.map(|q| q.of(bytes)),
+        disguised: snapshot.is_disguised(),
+        media: snapshot.media(),
+    };
+    binding.access.check(mode, operation, body)?;
+    Ok(binding)
+}
+
 /// The target without auth-bearing parameters and with the grant's, if that changes anything.
 fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant) -> Option<Vec<u8>> {
     let bytes = snapshot.bytes();
     let injected = |name: &[u8]| grant.parameters().any(|(set, _)| query::resembles(name, set.as_bytes()));
     let auth = |name: &[u8]| injected(name) || AUTH_PARAMETERS.iter().any(|known| query::resembles(name, known));
     let written = asked.query.map(|q| q.of(bytes));
-    let stripped = written.is_some_and(|q| query::parameters(q).any(|p| auth(p.name)));
+    let stripped = written.is_some_and(|q| query::loose_parameters(q).any(|p| auth(p.name)));
     if !stripped && grant.parameters().next().is_none() {
         return None;
     }
@@ -82,9 +108,13 @@ fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant) -> Option<V
     let mut out = target.get(..path_len)?.to_vec();
     let mut separator = b'?';
     for parameter in kept {
-        out.push(separator);
-        out.extend_from_slice(parameter.text);
-        separator = b'&';
+        // To a server that splits at `;` too, each piece is a parameter.
+        for piece in query::pieces(parameter.text).filter(|piece| !auth(piece.name)) {
+            out.push(separator);
+            out.extend_from_slice(piece.text);
+            separator = b';';
+        }
+        separator = if separator == b'?' { b'?' } else { b'&' };
     }
     for (name, value) in grant.parameters() {
         out.push(separator);

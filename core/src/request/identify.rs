@@ -7,12 +7,15 @@ use crate::matching::method;
 use crate::matching::path::Target;
 use crate::policy::{MissingPlaceholder, Policy, Unmatched};
 use crate::refusal::Reason;
+use std::rc::Rc;
 
 /// A request understood: where it wants to go, and who asks.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Where to.
     pub way: Way,
+    /// The id of that destination, where one was named.
+    pub destination: Option<Rc<str>>,
     /// The path at the destination, without the gateway's route prefix.
     pub path: Span,
     /// The query.
@@ -46,27 +49,28 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
         return Err(Reason::MethodNotAllowed);
     }
     let path = Span::new(target.path.start() + cut, target.path.end());
-    let asked = |way, evidence| Asked { way, path, query: target.query, evidence };
+    let asked = |way, destination, evidence| Asked { way, destination, path, query: target.query, evidence };
     let Some(index) = found else {
         return match policy.unmatched() {
             Unmatched::Deny => Err(Reason::HostNotAllowed),
             Unmatched::Pass if snapshot.holds_placeholder() => Err(Reason::PlaceholderMisplaced),
-            Unmatched::Pass => Ok(asked(Way::Unmatched, Evidence::default())),
+            Unmatched::Pass => Ok(asked(Way::Unmatched, None, Evidence::default())),
         };
     };
     let destination = policy.destination(index).ok_or(Reason::Internal)?;
     let evidence = Evidence::collect(snapshot, destination)?;
+    let id = Some(Rc::clone(&destination.id));
     let bindings = destination.bindings();
     // What the connection shows may name a session, for a credential that needs no placeholder.
     let may_inject = snapshot.connection().may_name_a_session()
         && bindings.iter().any(|b| b.missing_placeholder == MissingPlaceholder::Inject);
     if !evidence.is_empty() || may_inject {
-        return Ok(asked(Way::Managed(index), evidence));
+        return Ok(asked(Way::Managed(index), id, evidence));
     }
     // One credential that demands a placeholder is enough, and no credential is no permission.
     let may_pass = bindings.iter().all(|b| b.missing_placeholder == MissingPlaceholder::Pass);
     if may_pass && !bindings.is_empty() {
-        Ok(asked(Way::Unclaimed(index), evidence))
+        Ok(asked(Way::Unclaimed(index), id, evidence))
     } else {
         Err(Reason::IdentityRequired)
     }

@@ -7,9 +7,9 @@ mod authorise;
 mod identify;
 mod snapshot;
 
-pub use authorise::{Forward, authorise};
+pub use authorise::{Forward, authorise, is_read};
 pub use identify::{Asked, Way, identify};
-pub use snapshot::{Media, Snapshot};
+pub use snapshot::{METHOD_HEADERS, Media, Snapshot};
 
 #[cfg(test)]
 mod tests;

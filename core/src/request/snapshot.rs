@@ -13,29 +13,33 @@ use memchr::memmem::Finder;
 /// More auth-bearing headers, or more placeholders, than this is no honest request.
 const MOST: usize = 8;
 
-/// Headers that ask for another method than `:method`, or for another protocol.
-const DISGUISES: &[&[u8]] = &[
+/// Headers that ask for another method than `:method`. Some frameworks look for the same names in
+/// the query.
+pub const METHOD_HEADERS: &[&[u8]] = &[
     b"x-http-method-override",
     b"x-http-method",
     b"x-method-override",
     b"x-original-http-method",
     b"x-tunneled-method",
-    b"upgrade",
-    b":protocol",
 ];
+
+/// Headers that ask for another protocol.
+const UPGRADES: &[&[u8]] = &[b"upgrade", b":protocol"];
 
 /// Headers by which some servers take another path than `:path`.
 const REROUTES: &[&[u8]] = &[b"x-original-url", b"x-rewrite-url"];
 
-/// What the types of forms have in their names.
-const FORMS: [&[u8]; 2] = [b"x-www-form-urlencoded", b"form-data"];
+/// What the types of forms have in their names. Frameworks read more than `multipart/form-data` as one.
+const FORMS: [&[u8]; 3] = [b"x-www-form-urlencoded", b"form-data", b"multipart/"];
 
 /// What kind of body a request announces, as far as that matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Media {
-    /// Nothing is said.
+    /// Nothing is said of a body that may be there: some servers take it for a form.
     #[default]
     Unsaid,
+    /// There is none, and nothing is said of it.
+    Nothing,
     /// JSON (RFC 8259), or a type built on it (RFC 6839, 3.1).
     Json,
     /// A form, in which some servers look for a method.
@@ -52,6 +56,8 @@ impl Media {
             return Media::Form;
         }
         match value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii() {
+            // To some servers an empty type is none.
+            b"" => Media::Form,
             b"application/json" => Media::Json,
             other if other.starts_with(b"application/") && other.ends_with(b"+json") => Media::Json,
             _ => Media::Other,
@@ -87,6 +93,8 @@ pub struct Snapshot {
     disguised: bool,
     rerouted: bool,
     media: Media,
+    encoded: bool,
+    bodiless: Option<bool>,
     overflow: bool,
     whole: bool,
 }
@@ -106,8 +114,13 @@ impl Snapshot {
                 b":authority" => snapshot.authority = line.value,
                 b"x-request-id" => snapshot.request_id = line.value,
                 b"content-type" => snapshot.media = snapshot.media.and(Media::of(line.value.of(&bytes))),
-                b"content-encoding" => snapshot.media = snapshot.media.and(Media::Other),
-                name if DISGUISES.contains(&name) => snapshot.disguised = true,
+                b"content-encoding" => snapshot.encoded = true,
+                b"content-length" => {
+                    let empty = line.value.of(&bytes) == b"0";
+                    snapshot.bodiless = Some(empty && snapshot.bodiless != Some(false));
+                }
+                b"transfer-encoding" => snapshot.bodiless = Some(false),
+                name if METHOD_HEADERS.contains(&name) || UPGRADES.contains(&name) => snapshot.disguised = true,
                 name if REROUTES.contains(&name) => snapshot.rerouted = true,
                 name if policy.identity_headers().any(|header| header == name) => {
                     snapshot.overflow |= snapshot.jwts.try_push(line).is_err();
@@ -181,7 +194,13 @@ impl Snapshot {
 
     /// What kind of body it announces.
     pub fn media(&self) -> Media {
-        self.media
+        match self.media {
+            // Encoded, JSON is not what it says.
+            Media::Json if self.encoded => Media::Other,
+            // Envoy sees to it that a body is as long as is said.
+            Media::Unsaid if self.bodiless == Some(true) => Media::Nothing,
+            media => media,
+        }
     }
 
     /// Refuses a header map that contradicts itself or holds more than an honest request does.

@@ -18,8 +18,8 @@ const MOST_REFUSED_BYTES: usize = 16 << 20;
 /// With more than this waiting, in bytes, no use is admitted either.
 const MOST_BYTES: usize = 32 << 20;
 
-/// What marks the record of a use.
-const USE: &[u8] = b"\"kind\":\"use\"";
+/// What marks the record of a use. One that passed is of the same kind, but no grant bounds it.
+const USE: &[u8] = b"\"auth_injected\":true";
 
 #[derive(Default)]
 pub(super) struct Backlog {
@@ -108,7 +108,7 @@ impl Backlog {
         };
         let lines = std::mem::replace(&mut self.lines, kept);
         let left = memchr::memchr_iter(b'\n', self.lines.as_bytes()).count() as u64;
-        // Quotes are escaped in whatever a request says, so only kinds are counted.
+        // Quotes are escaped in whatever a request says, so only members are counted.
         let uses_left = memchr::memmem::find_iter(self.lines.as_bytes(), USE).count() as u64;
         let uses = std::mem::replace(&mut self.uses, uses_left).saturating_sub(uses_left);
         Batch { lines, last_seq: self.last_seq - left, uses }

@@ -5,7 +5,8 @@
 //! body that fits its type, and, for a grant, the nonce of this very question.
 
 use super::feed::News;
-use super::{Grant, Worker, grant};
+use super::flights::Landed;
+use super::{Cut, Grant, Standing, Worker, grant};
 use crate::policy::{Policy, Spec};
 use crate::refusal::Reason;
 use crate::time::Millis;
@@ -85,19 +86,20 @@ impl Worker {
             self.policy_wanted = false;
             due.push(get(Call::Policy, POLICY_PATH.into(), timeout));
         }
-        for (key, flight) in self.flights.queued() {
-            let nonce = nonce();
+        while let Some(key) = self.flights.next() {
+            let Some(flight) = self.flights.get(&key) else { continue };
             let Some(destination) = self.policy.destination(flight.destination) else { continue };
+            let nonce = nonce();
             let request = GrantRequest {
                 nonce: nonce.clone(),
                 worker: self.id.clone(),
-                destination: destination.id.clone(),
+                destination: destination.id.to_string(),
                 evidence: flight.evidence.clone(),
             };
-            flight.sent = Some((nonce.clone(), now));
+            self.flights.send(&key, &nonce, now);
             // A struct of strings always serialises; were it not so, the empty body is refused.
             let body = serde_json::to_vec(&request).unwrap_or_default();
-            due.push(post(Call::Grant(key.clone(), nonce), GRANTS_PATH.into(), body, timeout));
+            due.push(post(Call::Grant(key.to_vec(), nonce), GRANTS_PATH.into(), body, timeout));
         }
         if let Some(path) = self.feed.poll(&self.id, now) {
             due.push(get(Call::Changes, path, self.feed.hold() + timeout));
@@ -137,7 +139,9 @@ impl Worker {
         // However often a request began again: a decision takes no longer.
         if now >= timeout {
             let late = self.flights.take_late(now.since(timeout));
-            wakeups.extend(wake(late, Wake::Refused(self.why_unanswered(now))));
+            let unasked = if self.feed.is_fresh(now) { Reason::RateLimited } else { self.why_unanswered(now) };
+            wakeups.extend(wake(late.unasked, Wake::Refused(unasked)));
+            wakeups.extend(wake(late.unanswered, Wake::Refused(self.why_unanswered(now))));
         }
         if now > timeout + LOST {
             for (key, nonce) in self.flights.overdue(now.since(timeout + LOST)) {
@@ -150,10 +154,7 @@ impl Worker {
     fn settle(&mut self, call: Call, body: Option<&[u8]>, now: Millis) -> Vec<Wakeup> {
         match call {
             Call::Policy => self.settle_policy(body.and_then(parse::<Spec>), now),
-            Call::Changes => {
-                self.settle_changes(body.and_then(parse::<Changes>), now);
-                Vec::new()
-            }
+            Call::Changes => self.settle_changes(body.and_then(parse::<Changes>), now),
             Call::Audit => {
                 match body.and_then(parse::<AuditAnswer>) {
                     Some(answer) => self.backlog.acknowledged(answer.acked, now),
@@ -176,44 +177,74 @@ impl Worker {
         self.cache.clear();
         let held = self.flights.take_all();
         self.policy = Rc::new(policy);
-        self.has_policy = true;
-        let waiting = self.waiting_for_policy.drain(..).map(|(context, _)| context);
-        wake(held.into_iter().chain(waiting).collect(), Wake::Again)
+        let mut wakeups = wake(held, Wake::Again);
+        if self.announced.as_deref().is_none_or(|newest| newest == self.policy.version()) {
+            wakeups.extend(self.open());
+        } else {
+            // It was sent before the feed named another one.
+            self.policy_wanted = true;
+            self.policy_retry_at = now + POLICY_RETRY;
+        }
+        wakeups
     }
 
-    fn settle_changes(&mut self, answer: Option<Changes>, now: Millis) {
-        let Some(answer) = answer else { return self.feed.failed(now) };
+    /// The newest policy is in force: who waited for it begins again.
+    fn open(&mut self) -> Vec<Wakeup> {
+        self.standing = Standing::InForce;
+        wake(self.waiting_for_policy.drain(..).map(|(context, _)| context).collect(), Wake::Again)
+    }
+
+    fn settle_changes(&mut self, answer: Option<Changes>, now: Millis) -> Vec<Wakeup> {
+        let Some(answer) = answer else {
+            self.feed.failed(now);
+            return Vec::new();
+        };
+        let mut wakeups = Vec::new();
         // Before the first policy, one is wanted or under way already.
-        self.policy_wanted |= self.has_policy && answer.policy != self.policy.version();
+        if self.standing != Standing::None {
+            if answer.policy == self.policy.version() {
+                wakeups = self.open();
+            } else {
+                // It may take rights away: until it is here, nothing is decided.
+                self.standing = Standing::Outdated;
+                self.policy_wanted = true;
+            }
+        }
+        self.announced = Some(answer.policy.clone());
         match self.feed.answered(answer) {
-            News::NewEpoch => {
+            News::NewEpoch(changes) => {
                 self.cache.clear();
                 self.flights.void_all();
+                self.cuts.extend(changes.into_iter().filter_map(Cut::across_epochs));
             }
             News::Changes(changes) => {
                 for change in changes {
                     self.cache.void(change.cursor, change.session_id.as_deref(), change.credential.as_ref());
+                    self.cuts.extend(Cut::of(change));
                 }
             }
         }
+        wakeups
     }
 
     fn settle_grant(&mut self, key: &[u8], nonce: &str, answer: Option<GrantAnswer>, now: Millis) -> Vec<Wakeup> {
-        let Some((flight, sent)) = self.flights.land(key, nonce) else { return Vec::new() };
-        if flight.void {
-            return wake(flight.contexts(), Wake::Again);
+        let Some(Landed { flight, sent, contexts }) = self.flights.land(key, nonce) else { return Vec::new() };
+        if flight.void || !self.has_policy() {
+            return wake(contexts, Wake::Again);
         }
-        let answer = answer.filter(|answer| answer.nonce == nonce);
+        // A VM that stood still hears what Envoy has long given up; others have begun to ask anew.
+        let in_time = now.since(sent) <= self.settings.callout_timeout + LOST;
+        let answer = answer.filter(|answer| in_time && answer.nonce == nonce);
         let learnt = match answer.map(|answer| (answer.granted, answer.denied)) {
             Some((Some(granted), None)) => {
                 if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential) {
-                    return wake(flight.contexts(), Wake::Again);
+                    return wake(contexts, Wake::Again);
                 }
                 self.accept(flight.destination, &flight.evidence_word, granted, sent).filter(|g| now < g.expires)
             }
             Some((None, Some(denied))) => {
                 self.cache.refuse(key.to_vec(), denied.reason, now);
-                return wake(flight.contexts(), Wake::Refused(denied.reason));
+                return wake(contexts, Wake::Refused(denied.reason));
             }
             _ => None,
         };
@@ -221,9 +252,9 @@ impl Worker {
             Some(grant) => {
                 let grant = Rc::new(grant);
                 self.cache.insert(key.to_vec(), Rc::clone(&grant), now);
-                wake(flight.contexts(), Wake::Granted(grant))
+                wake(contexts, Wake::Granted(grant))
             }
-            None => wake(flight.contexts(), Wake::Refused(self.why_unanswered(now))),
+            None => wake(contexts, Wake::Refused(self.why_unanswered(now))),
         }
     }
 

@@ -24,8 +24,8 @@ pub(super) struct Feed {
 
 /// What an answered poll means.
 pub(super) enum News {
-    /// Another life of the broker: nothing cached holds.
-    NewEpoch,
+    /// Another life of the broker: nothing cached holds. What it has taken away, as far as it knows.
+    NewEpoch(Vec<Change>),
     /// These changes.
     Changes(Vec<Change>),
 }
@@ -47,6 +47,11 @@ impl Feed {
     /// Whether what is cached may be believed: the last answered poll was sent recently enough.
     pub fn is_fresh(&self, now: Millis) -> bool {
         self.fresh_since.is_some_and(|sent| now.since(sent) < self.stale_after)
+    }
+
+    /// Since when nobody has said that what was allowed is allowed still; `None` while in touch.
+    pub fn stale_since(&self, now: Millis) -> Option<Millis> {
+        (now >= self.stale_after && !self.is_fresh(now)).then(|| now.since(self.stale_after))
     }
 
     /// Whether a poll was ever answered.
@@ -81,7 +86,7 @@ impl Feed {
             self.cursor = answer.cursor;
             self.recent.clear();
             self.forgotten = 0;
-            return News::NewEpoch;
+            return News::NewEpoch(answer.changes);
         }
         self.cursor = self.cursor.max(answer.cursor);
         for change in &answer.changes {

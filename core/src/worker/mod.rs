@@ -2,11 +2,13 @@
 //!
 //! It performs nothing. The shell asks what is [`Worker::due`], performs it, and hands back what
 //! came of it ([`Worker::sent`], [`Worker::unsent`], [`Worker::answered`]); each of those may name
-//! held requests to wake.
+//! held requests to wake. What became of streams that are open it asks with [`Worker::take_cuts`]
+//! and [`Worker::stale_since`].
 
 mod backlog;
 mod cache;
 mod callouts;
+mod cuts;
 mod feed;
 mod flights;
 mod grant;
@@ -14,6 +16,7 @@ mod records;
 
 pub use cache::Entry;
 pub use callouts::{Answer, Call, Dispatch, Wake, Wakeup};
+pub use cuts::Cut;
 pub use grant::{Facts, Grant};
 pub use records::{Outcome, Report, verdict};
 
@@ -42,12 +45,25 @@ pub struct Settings {
     pub callout_timeout: Millis,
 }
 
+/// How the policy at hand stands to the one that the broker publishes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// None has arrived.
+    None,
+    /// It is the one, as far as is known.
+    InForce,
+    /// The feed has named another one, which is not here yet.
+    Outdated,
+}
+
 /// One worker's state.
 pub struct Worker {
     settings: Settings,
     id: String,
     policy: Rc<Policy>,
-    has_policy: bool,
+    standing: Standing,
+    /// The version that the feed named last.
+    announced: Option<String>,
     policy_wanted: bool,
     policy_retry_at: Millis,
     waiting_for_policy: Vec<(u32, Millis)>,
@@ -57,6 +73,7 @@ pub struct Worker {
     backlog: Backlog,
     uses_under_way: u64,
     calls: HashMap<u32, Call>,
+    cuts: Vec<Cut>,
     key: Vec<u8>,
 }
 
@@ -68,7 +85,8 @@ impl Worker {
             feed: Feed::new(settings.stale_after),
             settings,
             id,
-            has_policy: false,
+            standing: Standing::None,
+            announced: None,
             policy_wanted: true,
             policy_retry_at: Millis(0),
             waiting_for_policy: Vec::new(),
@@ -77,6 +95,7 @@ impl Worker {
             backlog: Backlog::default(),
             uses_under_way: 0,
             calls: HashMap::new(),
+            cuts: Vec::new(),
             key: Vec::new(),
         }
     }
@@ -91,9 +110,9 @@ impl Worker {
         Rc::clone(&self.policy)
     }
 
-    /// Whether a policy has arrived.
+    /// Whether a policy may be decided by: one has arrived, and the feed names no other.
     pub fn has_policy(&self) -> bool {
-        self.has_policy
+        self.standing == Standing::InForce
     }
 
     /// What is known of the asker at this destination, if it may be believed now. A hit that is
@@ -173,14 +192,8 @@ impl Worker {
 }
 
 fn begin(snapshot: &Snapshot, asked: &Asked) -> Flight {
-    Flight {
-        destination: if let Way::Managed(index) = asked.way { index } else { usize::MAX },
-        evidence: asked.evidence.digests(snapshot),
-        evidence_word: asked.evidence.word(snapshot),
-        waiters: Vec::new(),
-        sent: None,
-        void: false,
-    }
+    let destination = if let Way::Managed(index) = asked.way { index } else { usize::MAX };
+    Flight::new(destination, asked.evidence.digests(snapshot), asked.evidence.word(snapshot))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{Grant, Worker, grant};
 use crate::audit::escape_into;
 use crate::refusal::Reason;
-use crate::request::{Asked, Snapshot, Way};
+use crate::request::{Asked, Snapshot};
 use std::rc::Rc;
 
 /// Most bytes of one text in a record: Envoy lets a path of 60 kB through, and no reader wants it.
@@ -31,6 +31,8 @@ pub struct Report<'a> {
     pub asked: Option<&'a Asked>,
     /// What became of it.
     pub outcome: &'a Outcome,
+    /// Why it was cut short after that, if it was.
+    pub cut: Option<Reason>,
     /// When it arrived: Unix milliseconds.
     pub at_ms: u64,
     /// How long it took, in milliseconds.
@@ -47,11 +49,10 @@ impl Worker {
         if !forwarded && !self.backlog.admits_refusal() {
             return;
         }
-        let policy = self.policy();
         let is_use = matches!(report.outcome, Outcome::Forwarded(_));
         let write = |out: &mut String, seq| {
             let (kind, decision, reason) = match report.outcome {
-                Outcome::Forwarded(_) => ("use", "forward", None),
+                Outcome::Forwarded(_) => ("use", "forward", report.cut.map(Reason::as_str)),
                 Outcome::Passed => ("use", "pass", None),
                 Outcome::Refused(reason, _) => ("deny", "refuse", Some(reason.as_str())),
                 Outcome::Undecided => ("deny", "refuse", Some("aborted")),
@@ -71,10 +72,8 @@ impl Worker {
                 _ => {
                     let evidence = report.asked.map_or_else(|| "none".into(), |a| a.evidence.word(report.snapshot));
                     grant::member(out, "evidence", &evidence);
-                    if let Some(Way::Managed(index) | Way::Unclaimed(index)) = report.asked.map(|a| a.way)
-                        && let Some(destination) = policy.destination(index)
-                    {
-                        grant::member(out, "destination", &destination.id);
+                    if let Some(destination) = report.asked.and_then(|asked| asked.destination.as_deref()) {
+                        grant::member(out, "destination", destination);
                     }
                 }
             }

@@ -105,13 +105,12 @@ pub fn bootstrap(upstream_port: u16, parts: &mut [(&'static str, Part)]) -> Resu
     Ok(Value::Object(whole))
 }
 
-/// A listener with these filters before the router, hardened as a real one
-/// would be, so that no variant is ahead by what it does not check.
-pub fn listener(mut filters: Vec<Value>) -> Value {
-    filters.push(json!({
+/// A listener with one route and the router, hardened as a real one would be.
+pub fn listener() -> Value {
+    let filters = json!([{
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-    }));
+    }]);
     json!({"filter_chains": [{"filters": [{
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {

@@ -63,9 +63,11 @@ fn run() -> Result<()> {
     let client = Client::new()?;
     let upstream = Upstream::start()?;
     let (upstream_port, rules) = (upstream.port, Rules::random());
-    let bench = Workbench { dir: dir.path().to_owned(), target: target_dir()?, upstream_port, rules };
+    let gateway = envoy::listener();
+    let bench = Workbench { dir: dir.path().to_owned(), target: target_dir()?, upstream_port, rules, gateway };
+    let module_bytes = variants::module_bytes(&bench);
 
-    let (mut parts, absent) = sort_out(variants::all(&bench)?);
+    let (mut parts, absent) = sort_out(variants::all(bench)?);
     let bootstrap = envoy::bootstrap(upstream_port, &mut parts)?;
     let envoy = Envoy::start(dir.path(), &bootstrap, cores.envoy, &client)?;
     let targets = prove(&parts, &envoy, &upstream, &client)?;
@@ -90,9 +92,9 @@ fn run() -> Result<()> {
         disturbed: Disturbed::count(throughput.iter().chain(&latency)),
         variants: measured.collect(),
         absent,
-        module_bytes: variants::module_bytes(&bench),
+        module_bytes,
     };
-    let path = bench.target.join("bench.json");
+    let path = target_dir()?.join("bench.json");
     fs::write(&path, serde_json::to_vec_pretty(&report.to_json())?)?;
     println!("{}\n\n{}", report.to_text(), path.display());
     report.complete()

@@ -22,6 +22,8 @@ pub struct H1 {
     buffer: BytesMut,
     begun: Vec<u8>,
     open: Option<Open>,
+    /// The request whose answer is being read.
+    answered: Option<Open>,
     answers: u32,
     body: Option<Body>,
     /// Set once the peer has closed its side.
@@ -33,7 +35,8 @@ impl H1 {
     #[must_use]
     pub fn over(wire: Wire, transcript: Arc<Transcript>) -> Self {
         let (buffer, begun) = (BytesMut::new(), Vec::new());
-        Self { wire: Some(wire), transcript, buffer, begun, open: None, answers: 0, body: None, closed: false }
+        let (open, answered) = (None, None);
+        Self { wire: Some(wire), transcript, buffer, begun, open, answered, answers: 0, body: None, closed: false }
     }
 
     /// Sends these bytes as they are.
@@ -47,6 +50,7 @@ impl H1 {
             self.open = Some(self.transcript.begin(line.escape_ascii().to_string()));
             self.begun.clear();
         }
+        self.open.iter().for_each(|open| open.sent(bytes));
         const LONGEST_METHOD: usize = 16;
         let room = LONGEST_METHOD.saturating_sub(self.begun.len());
         self.begun.extend(bytes.iter().take(room));
@@ -140,9 +144,14 @@ impl H1 {
     /// When it does not come in time.
     pub async fn head(&mut self, deadline: Duration) -> Result<Response, Unanswered> {
         let transcript = Arc::clone(&self.transcript);
-        let open = self.open.take().unwrap_or_else(|| transcript.begin("an answer to what was sent before"));
-        let answer = self.read_head(Instant::now() + deadline, deadline).await;
-        open.settled(answer)
+        let open = self.open.take().unwrap_or_else(|| {
+            let open = transcript.begin("an answer to what was sent before");
+            open.sent_before();
+            open
+        });
+        let answer = open.begun(self.read_head(Instant::now() + deadline, deadline).await);
+        self.answered = Some(open);
+        answer
     }
 
     /// The next piece of the body or tunnel, as it comes; `None` at its end.
@@ -232,9 +241,23 @@ impl H1 {
                 self.transcript.note(&Event::Data { stream: self.answers, bytes: bytes.clone() });
                 return Ok(Some(bytes));
             }
-            if body.done() || body.broken() || !self.fill(end, deadline).await? {
+            if body.done() {
                 return Ok(None);
             }
+            let (broken, until_close) = (body.broken(), body.until_close());
+            if broken || !self.fill(end, deadline).await? {
+                if broken || !until_close {
+                    self.cut();
+                }
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The answer has broken off.
+    fn cut(&self) {
+        if let Some(open) = &self.answered {
+            open.cut();
         }
     }
 

@@ -70,6 +70,8 @@ impl H2 {
     /// When the connection is gone or the library refuses the head.
     pub async fn start(&mut self, head: Request<()>, end: bool) -> Result<H2Exchange, Unanswered> {
         let open = self.transcript.begin(format!("{} {}", head.method(), head.uri()));
+        open.sent(format!("{} {}\n", head.method(), head.uri()).as_bytes());
+        open.sent(&Fields::from(head.headers()).to_lines());
         let mut sender = self.sender.clone().ready().await.map_err(|error| refused(&error))?;
         let (response, body) = sender.send_request(head, end).map_err(|error| refused(&error))?;
         Ok(H2Exchange { body, response: Some(response), open })

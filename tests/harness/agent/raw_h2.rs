@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::transcript::{Open, Outcome, Transcript};
 use super::{Response, Unanswered, Wire};
+use crate::fields::Fields;
 use crate::wire::Event;
 use crate::wire::frames::{self, Frame, PREFACE, flag, kind};
 use crate::wire::http2::Http2;
@@ -79,6 +80,7 @@ impl RawH2 {
         let what = fields.iter().take(5).map(|(_, value)| value.as_ref().escape_ascii().to_string());
         let what = what.collect::<Vec<_>>().join(" ");
         let open = self.transcript.begin(what.chars().take(200).collect::<String>());
+        open.sent(&fields.iter().map(|(name, value)| (name, value)).collect::<Fields>().to_lines());
         self.streams.insert(stream, Stream { open, answer: Response::default(), reset: None });
         let block = frames::literals(fields);
         self.send(&frames::headers(stream, &block, end)).await.ok();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::{Response, Unanswered};
+use crate::upstream::RECORDED_AS;
 use crate::wire::Event;
 
 /// The transcripts of all connections of some agents.
@@ -42,13 +43,22 @@ pub struct Exchange {
     pub what: String,
     pub at: Instant,
     pub outcome: Outcome,
+    /// Its first bytes: the head, and no more than [`MOST_SENT`].
+    pub sent: Vec<u8>,
+    /// The id under which the upstream has it on record, if the upstream's answer came.
+    pub recorded_as: Option<String>,
 }
+
+/// So much of a request is kept: more than any head.
+const MOST_SENT: usize = 128 << 10;
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Pending,
     Answered(u16),
+    /// An answer began with this status and broke off before its end.
+    Cut(u16),
     /// HTTP/2 said definitely that there is no answer: a reset or the end of the connection.
     Refused(String),
     /// The agent itself gave up.
@@ -124,7 +134,8 @@ impl Transcript {
 
     /// A request is being made.
     pub fn begin(self: &Arc<Self>, what: impl Into<String>) -> Open {
-        let exchange = Exchange { what: what.into(), at: Instant::now(), outcome: Outcome::Pending };
+        let (at, outcome) = (Instant::now(), Outcome::Pending);
+        let exchange = Exchange { what: what.into(), at, outcome, sent: Vec::new(), recorded_as: None };
         let mut kept = self.kept();
         kept.exchanges.push(exchange);
         Open { transcript: Arc::clone(self), index: kept.exchanges.len() - 1 }
@@ -151,10 +162,51 @@ impl Open {
         self.transcript.kept().exchanges[self.index].outcome = outcome;
     }
 
+    /// These bytes are being sent for it.
+    pub fn sent(&self, bytes: &[u8]) {
+        let sent = &mut self.transcript.kept().exchanges[self.index].sent;
+        let room = MOST_SENT.saturating_sub(sent.len());
+        sent.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// What was sent for the request before it: an answer nobody asked for belongs to that.
+    pub(super) fn sent_before(&self) {
+        let mut kept = self.transcript.kept();
+        let before = self.index.checked_sub(1).map(|before| kept.exchanges[before].sent.clone());
+        kept.exchanges[self.index].sent = before.unwrap_or_default();
+    }
+
+    /// The outcome once the head of an answer is there, as an agent's method returns it: whether the
+    /// rest comes is seen by who reads it.
+    pub(super) fn begun(&self, answer: Result<Response, Unanswered>) -> Result<Response, Unanswered> {
+        if let Ok(response) = &answer {
+            self.recorded_as(response);
+            self.settle(Outcome::Answered(response.status));
+            return answer;
+        }
+        self.settled(answer)
+    }
+
+    /// Its answer has broken off.
+    pub(super) fn cut(&self) {
+        let outcome = &mut self.transcript.kept().exchanges[self.index].outcome;
+        if let Outcome::Answered(status) = *outcome {
+            *outcome = Outcome::Cut(status);
+        }
+    }
+
+    fn recorded_as(&self, response: &Response) {
+        self.transcript.kept().exchanges[self.index].recorded_as = response.header(RECORDED_AS);
+    }
+
     /// The outcome as an agent's method returns it.
     pub(super) fn settled(&self, answer: Result<Response, Unanswered>) -> Result<Response, Unanswered> {
+        if let Ok(response) = &answer {
+            self.recorded_as(response);
+        }
         self.settle(match &answer {
-            Ok(response) => Outcome::Answered(response.status),
+            Ok(response) if response.complete => Outcome::Answered(response.status),
+            Ok(response) => Outcome::Cut(response.status),
             Err(why @ (Unanswered::Reset(_) | Unanswered::GoAway(_))) => Outcome::Refused(why.to_string()),
             Err(why) => Outcome::Lost(why.to_string()),
         });

@@ -111,9 +111,15 @@ fn grant(shared: &Shared, request: &Value) -> Value {
             "kind": "issue",
             "timestamp": util::wall_ms(),
             "session_id": granted["session_id"],
+            "session": granted["session"],
+            "access_mode": granted["access_mode"],
             "credential": granted["credential"],
+            "destination": request["destination"],
             "lease_id": granted["lease"]["id"],
             "fingerprint": granted["lease"]["fingerprint"],
+            "issued_to": request["worker"],
+            "ttl_ms": granted["lease"]["ttl_ms"],
+            "asked": request["evidence"],
         }),
     );
     answer

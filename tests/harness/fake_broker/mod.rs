@@ -2,7 +2,8 @@
 //!
 //! It shares no type with the product, so that a drift on either side shows. It writes an audit
 //! log for the [oracle](crate::Oracle) (an issue record before each grant, every use record once),
-//! it is not chained, and it holds no session: grants are what the test says.
+//! it is not chained, and it holds no session: grants are what the test says, and an issue record says
+//! for which evidence (`asked`) it was.
 
 mod answers;
 mod behaviour;

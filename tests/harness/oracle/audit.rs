@@ -7,6 +7,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::Violation;
+use crate::rotated;
 
 /// The records of an audit log, in order.
 #[derive(Debug, Default)]
@@ -17,18 +18,18 @@ pub struct Audit {
 /// One line.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Counted from 1.
+    /// Counted from 1, through rotated files.
     pub line: usize,
-    /// The length of the file up to the end of this line, in bytes.
+    /// The length of the log up to the end of this line, in bytes.
     pub end: u64,
     pub json: Value,
 }
 
 impl Audit {
-    /// Reads a log; a last line without its line break is still being written and is left out.
+    /// Reads a log with what was rotated away from it, oldest first; a last line without its line break is still being written and is left out.
     #[must_use]
     pub fn read(path: Option<&Path>) -> (Self, Vec<Violation>) {
-        let bytes = path.and_then(|path| std::fs::read(path).ok()).unwrap_or_default();
+        let bytes = path.map(rotated::read).unwrap_or_default();
         let (mut records, mut violations) = (Vec::new(), Vec::new());
         let (mut end, mut chain) = (0, Chain::default());
         for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -62,6 +63,11 @@ impl Record {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
         }
+    }
+
+    /// `ttl_ms`: how long a lease lives, in milliseconds.
+    pub(super) fn ttl_ms(&self) -> Option<u64> {
+        self.json.get("ttl_ms")?.as_u64()
     }
 
     /// `timestamp` in milliseconds since the epoch, from RFC 3339 or a number.

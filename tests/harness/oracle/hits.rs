@@ -1,21 +1,31 @@
 //! Every hit has its records, and every record at most one hit.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use super::asker::Askers;
 use super::audit::{Audit, Record};
-use super::{Violation, WatchedUpstream};
+use super::bindings::WatchedUpstream;
+use super::violation::Violation;
 use crate::upstream::Recorded;
 
 /// One upstream request that carries a secret.
-struct Hit<'a> {
+pub(super) struct Hit<'a> {
     upstream: &'a WatchedUpstream,
-    request: Recorded,
+    pub(super) request: Recorded,
     secret: String,
 }
 
-pub(super) fn reconcile(upstreams: &[WatchedUpstream], audit: &Audit) -> Vec<Violation> {
+/// What two readings of a clock in whole milliseconds may be apart.
+pub(super) const ROUNDING_MS: u64 = 2;
+/// What Envoy may take from the verdict until the upstream has the head: `connect_timeout` of the
+/// bootstrap's clusters, in milliseconds.
+const CONNECTING_MS: u64 = 5_000;
+
+/// `askers` are known where the test's agents are watched.
+pub(super) fn reconcile(upstreams: &[WatchedUpstream], audit: &Audit, askers: Option<&Askers>) -> Vec<Violation> {
     let hits = hits(upstreams);
-    let mut violations: Vec<Violation> = hits.iter().flat_map(|hit| hit.account(audit)).collect();
+    let mut violations: Vec<Violation> = hits.iter().flat_map(|hit| hit.account(audit, askers)).collect();
     violations.extend(sent_twice(&hits));
     violations.extend(issued_twice(audit));
     violations
@@ -54,10 +64,10 @@ fn issued_twice(audit: &Audit) -> Vec<Violation> {
 }
 
 impl Hit<'_> {
-    fn account(&self, audit: &Audit) -> Vec<Violation> {
+    fn account(&self, audit: &Audit, askers: Option<&Askers>) -> Vec<Violation> {
         let mut violations = Vec::new();
-        if !self.upstream.bound.contains(&self.secret) {
-            violations.push(Violation::Astray { hit: self.to_string(), secret: self.secret.clone() });
+        if let Some(how) = self.upstream.astray(&self.secret, &self.request) {
+            violations.push(Violation::Astray { hit: self.to_string(), secret: self.secret.clone(), how });
         }
         let Some(id) = self.request.request_id() else {
             violations.push(Violation::Unidentified { hit: self.to_string() });
@@ -69,6 +79,7 @@ impl Hit<'_> {
             [record] => {
                 violations.extend(self.misrecorded(record));
                 violations.extend(self.issue(audit, record));
+                violations.extend(askers.and_then(|askers| askers.judge(self, record, audit)));
             }
             _ => violations.push(Violation::RecordedTwice { hit: self.to_string(), records: uses.len() }),
         }
@@ -109,7 +120,7 @@ impl Hit<'_> {
         let Some(issue) = audit.of_kind("issue").find(same) else {
             return Some(Violation::Unissued { hit, lease });
         };
-        let late = |how| Some(Violation::IssuedLate { hit, lease, how });
+        let late = |how| Some(Violation::IssuedLate { hit: hit.clone(), lease: lease.clone(), how });
         if self.request.witness_len.is_some_and(|length| issue.end > length) {
             return late("the log did not hold it when the request arrived");
         }
@@ -119,9 +130,44 @@ impl Hit<'_> {
         if issue.line > used.line {
             return late("it follows the use record");
         }
-        None
+        for (field, of_use) in SAME {
+            let (issued, used) = (issue.text(field), used.text(of_use));
+            if issued != used {
+                return Some(Violation::Misissued { hit, field, issued, used });
+            }
+        }
+        let Some(ttl) = issue.ttl_ms() else { return Some(Violation::Endless { lease }) };
+        let end = issue.at_ms()? + ttl + CONNECTING_MS;
+        (self.request.wall_ms > end).then(|| self.expired(lease, self.request.wall_ms - end + CONNECTING_MS))
+    }
+
+    /// A moment of this test's clock as records have it, in milliseconds since the epoch.
+    pub(super) fn wall_ms_of(&self, moment: Instant) -> u64 {
+        let before = self.request.at.saturating_duration_since(moment).as_millis();
+        self.request.wall_ms.saturating_sub(u64::try_from(before).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn unasked(&self, why: &'static str) -> Violation {
+        Violation::Unasked { hit: self.to_string(), why }
+    }
+
+    pub(super) fn expired(&self, lease: String, late_ms: u64) -> Violation {
+        Violation::Expired { hit: self.to_string(), lease, late_ms }
+    }
+
+    pub(super) fn revoked(&self, used: &Record) -> Violation {
+        Violation::Revoked { hit: self.to_string(), session: used.text("session") }
     }
 }
+
+/// Members of an issue, and those of the use that say the same.
+const SAME: [(&str, &str); 5] = [
+    ("destination", "destination"),
+    ("issued_to", "worker"),
+    ("session", "session"),
+    ("access_mode", "access_mode"),
+    ("fingerprint", "fingerprint"),
+];
 
 impl std::fmt::Display for Hit<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

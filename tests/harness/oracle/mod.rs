@@ -3,23 +3,31 @@
 //! Run it after every attack and every fault. It shares no code with what it judges: it reads the
 //! audit log as the operator would, and verifies the chain by itself.
 
+mod asker;
 mod audit;
+mod bindings;
+mod evidence;
 mod hits;
 mod leaks;
 #[cfg(test)]
 mod tests;
 mod violation;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use audit::{Audit, Record};
+pub use evidence::Evidence;
 pub use violation::Violation;
 
 use crate::agent::{Agent, Ledger, Outcome};
+use crate::rotated;
 use crate::secrets::Secrets;
-use crate::upstream::{Recorded, Upstream};
+use crate::upstream::{Upstream, Watch};
+use asker::Askers;
+use bindings::WatchedUpstream;
 
 /// Use records travel in batches: how long they may take to arrive.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -39,13 +47,8 @@ struct Watched {
     logs: Vec<(String, PathBuf)>,
     texts: Vec<(String, String)>,
     excused: Vec<String>,
-}
-
-/// An upstream and the credentials that are bound to it.
-struct WatchedUpstream {
-    name: String,
-    bound: Vec<String>,
-    requests: Arc<dyn Fn() -> Vec<Recorded> + Send + Sync>,
+    evidence: Option<Evidence>,
+    variables: BTreeMap<String, String>,
 }
 
 impl Oracle {
@@ -66,16 +69,31 @@ impl Oracle {
         self.watched().audit = Some(path.into());
     }
 
-    /// An upstream, and the only credentials that may arrive there. It must know the same secrets;
-    /// with the audit log as its [witness](crate::upstream::Builder::witness) it also proves that
-    /// the issue record was written before the request arrived.
-    pub fn upstream(&self, name: &str, upstream: &Upstream, bound: &[&str]) {
-        let records = upstream.records();
-        self.watched().upstreams.push(WatchedUpstream {
-            name: name.to_owned(),
-            bound: bound.iter().map(ToString::to_string).collect(),
-            requests: Arc::new(move || records.requests()),
-        });
+    /// An upstream, and the only credentials that may arrive there, each with the `host:port` it is
+    /// bound to: the authority and the TLS name it must come with, and the [door] where there are
+    /// several. From now on the upstream looks for this oracle's secrets, and has the audit log, which
+    /// must be known before, as its witness: so it proves that the issue was on record when the request
+    /// arrived.
+    ///
+    /// [door]: crate::upstream::Builder::doors
+    ///
+    /// # Panics
+    /// When it has received requests unwatched.
+    pub fn upstream(&self, name: &str, upstream: &Upstream, bound: &[(&str, &str)]) {
+        let mut watched = self.watched();
+        upstream.records().watch(Watch { secrets: self.secrets.clone(), witness: watched.audit.clone() });
+        watched.upstreams.push(WatchedUpstream::new(name, upstream, bound));
+    }
+
+    /// Who is who. From then on each hit must be the doing of a watched agent that showed what belongs
+    /// to the session on record.
+    pub fn evidence(&self, evidence: &Evidence) {
+        self.watched().evidence = Some(evidence.clone());
+    }
+
+    /// Agents have a placeholder of this credential in this variable.
+    pub fn exports(&self, credential: &str, variable: &str) {
+        self.watched().variables.insert(variable.to_owned(), credential.to_owned());
     }
 
     /// A log file that must hold no secret.
@@ -88,7 +106,8 @@ impl Oracle {
         self.watched().texts.push((name.to_owned(), text.into()));
     }
 
-    /// Requests whose first line contains this may stay unanswered.
+    /// Requests whose first line contains this may stay unanswered, or have an answer that is reset or
+    /// cut off.
     pub fn excuse(&self, first_line: &str) {
         self.watched().excused.push(first_line.to_owned());
     }
@@ -118,14 +137,16 @@ impl Oracle {
     pub fn violations(&self) -> Vec<Violation> {
         let watched = self.watched();
         let (audit, mut violations) = Audit::read(watched.audit.as_deref());
-        violations.extend(hits::reconcile(&watched.upstreams, &audit));
+        let askers = |evidence| Askers::new(evidence, &watched.variables, &self.ledger);
+        let askers = watched.evidence.as_ref().map(askers);
+        violations.extend(hits::reconcile(&watched.upstreams, &audit, askers.as_ref()));
         violations.extend(self.unanswered(&watched.excused));
         for transcript in self.ledger.transcripts() {
             violations.extend(leaks::in_transcript(&self.secrets, &transcript));
         }
         let files = watched.logs.iter().map(|(name, path)| (name.as_str(), path));
         for (name, path) in files.chain(watched.audit.as_ref().map(|path| ("the audit log", path))) {
-            let bytes = std::fs::read(path).unwrap_or_default();
+            let bytes = rotated::read(path);
             violations.extend(leaks::in_bytes(&self.secrets, name, &bytes));
         }
         for (name, text) in &watched.texts {
@@ -144,7 +165,12 @@ impl Oracle {
                     _ if excused => {}
                     Outcome::Pending => violations.push(Violation::Unanswered { what, why: None }),
                     Outcome::Lost(why) => violations.push(Violation::Unanswered { what, why: Some(why) }),
-                    Outcome::Answered(_) | Outcome::Refused(_) | Outcome::Aborted => {}
+                    Outcome::Refused(why) => violations.push(Violation::Unanswered { what, why: Some(why) }),
+                    Outcome::Cut(status) => {
+                        let why = Some(format!("the answer {status} was cut off"));
+                        violations.push(Violation::Unanswered { what, why });
+                    }
+                    Outcome::Answered(_) | Outcome::Aborted => {}
                 }
             }
         }

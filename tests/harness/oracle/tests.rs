@@ -1,9 +1,11 @@
 //! The oracle finds each violation: a scene in which all adds up, and one thing wrong at a time.
 
+mod asked;
+
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,9 +16,10 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::{Oracle, Violation};
+use crate::ca::client_trusting;
 use crate::secrets::Secrets;
-use crate::upstream::{Reply, Upstream};
-use crate::{Agent, util};
+use crate::upstream::{Part, Reply, Upstream};
+use crate::{Agent, Ca, util};
 
 const SECRET: &str = "ghp_the-real-one-0123456789";
 const HOST: &str = "api.github.com";
@@ -34,10 +37,10 @@ impl Scene {
         let dir = util::temp_dir();
         let audit = dir.path().join("audit.jsonl");
         let secrets = Secrets::new([("github", SECRET)]);
-        let upstream = Upstream::plain().secrets(&secrets).witness(&audit).start().await;
+        let upstream = Upstream::plain().start().await;
         let oracle = Oracle::new(&secrets);
         oracle.audit(&audit);
-        oracle.upstream("github", &upstream, &["github"]);
+        oracle.upstream("github", &upstream, &[("github", "api.github.com:80")]);
         Self { oracle, upstream, audit, _dir: dir }
     }
 
@@ -72,12 +75,15 @@ impl Scene {
 
 fn issue() -> Value {
     let at = util::wall_ms() - 1;
-    json!({"kind": "issue", "timestamp": at, "session_id": "s1", "credential": "github", "lease_id": "l1"})
+    json!({"kind": "issue", "timestamp": at, "session_id": "s1", "credential": "github", "lease_id": "l1",
+        "session": "agent", "destination": "api.github.com:80", "issued_to": "w1", "access_mode": "read-write",
+        "fingerprint": "f", "ttl_ms": 60_000})
 }
 
 fn used() -> Value {
     json!({"kind": "use", "request_id": "r1", "session_id": "s1", "credential": "github", "lease_id": "l1",
-        "decision": "forward", "auth_injected": true, "authority": HOST, "destination": "api.github.com:443",
+        "session": "agent", "worker": "w1", "access_mode": "read-write", "fingerprint": "f",
+        "decision": "forward", "auth_injected": true, "authority": HOST, "destination": "api.github.com:80",
         "method": "GET", "path": "/user"})
 }
 
@@ -104,7 +110,10 @@ async fn a_scene_in_which_everything_adds_up_passes() {
 
 #[tokio::test]
 async fn timestamps_in_rfc_3339_count() {
-    scene(&[with(issue(), "timestamp", "2020-01-01T00:00:00.5Z")], &[used()]).await.oracle.reconcile().await;
+    let at = humantime::format_rfc3339_millis(SystemTime::now() - Duration::from_millis(500)).to_string();
+    scene(&[with(issue(), "timestamp", at)], &[used()]).await.oracle.reconcile().await;
+    let past = scene(&[with(issue(), "timestamp", "2020-01-01T00:00:00.5Z")], &[used()]).await;
+    assert!(matches!(&past.found()[..], [Violation::Expired { .. }]), "{:?}", past.found());
 }
 
 #[tokio::test]
@@ -163,18 +172,20 @@ async fn a_use_record_that_says_something_else_is_found() {
     let wrong = [
         ("decision", json!("refuse")),
         ("auth_injected", json!(false)),
-        ("destination", json!("evil.test:443")),
+        ("destination", json!("evil.test:80")),
         ("method", json!("POST")),
         ("path", json!("/other")),
     ];
     for (member, value) in wrong {
-        let scene = scene(&[issue()], &[with(used(), member, value)]).await;
+        // The issue record tells the same tale.
+        let issue = if member == "destination" { with(issue(), member, value.clone()) } else { issue() };
+        let scene = scene(&[issue], &[with(used(), member, value)]).await;
         let found = scene.found();
         let [Violation::Misrecorded { field, .. }] = &found[..] else { panic!("{member}: {found:?}") };
         assert_eq!(*field, member);
     }
     let undestined = with(with(used(), "destination", Value::Null), "authority", "evil.test");
-    let scene = scene(&[issue()], &[undestined]).await;
+    let scene = scene(&[with(issue(), "destination", Value::Null)], &[undestined]).await;
     assert!(matches!(&scene.found()[..], [Violation::Misrecorded { field: "authority", .. }]));
 }
 
@@ -189,13 +200,107 @@ async fn a_second_hit_under_one_record_is_found() {
 #[tokio::test]
 async fn a_credential_at_an_upstream_it_is_not_bound_to_is_found() {
     let scene = scene(&[issue()], &[used()]).await;
-    let secrets = Secrets::new([("github", SECRET)]);
-    let evil = Upstream::plain().secrets(&secrets).start().await;
-    scene.oracle.upstream("evil", &evil, &["another"]);
+    let evil = Upstream::plain().start().await;
+    scene.oracle.upstream("evil", &evil, &[("another", "api.github.com:80")]);
     let body = SECRET.as_bytes();
     Agent::new().request(evil.addr(), "POST", HOST, "/", &[("x-request-id", "r2")], body).await;
     let found = scene.found();
     assert!(matches!(&found[..], [Violation::Astray { .. }, Violation::Unrecorded { .. }]), "{found:?}");
+}
+
+/// Whatever the records say: what they agree on is compared with the test's own table.
+#[tokio::test]
+async fn a_credential_for_another_authority_name_or_door_is_found() {
+    const OTHER: &str = "uploads.github.com";
+    let bearer = format!("Bearer {SECRET}");
+    let headers = [("authorization", bearer.as_str()), ("x-request-id", "r1")];
+    let ca = Ca::new();
+    for (authority, sni, door, expected) in [
+        (HOST, HOST, HOST, None),
+        ("api.github.com:443", HOST, HOST, None),
+        ("evil.test", HOST, HOST, Some("another authority")),
+        ("api.github.com:8443", HOST, HOST, Some("another authority")),
+        (HOST, OTHER, HOST, Some("TLS with another name")),
+        (HOST, HOST, OTHER, Some("another cluster's connection")),
+        (OTHER, OTHER, OTHER, Some("another authority")),
+    ] {
+        let scene = Scene::set().await;
+        let upstream = Upstream::tls(&ca, &[HOST, OTHER]).doors([HOST, OTHER]).start().await;
+        let bound = [("github", "api.github.com:443"), ("another", "uploads.github.com:443")];
+        scene.oracle.upstream("TLS", &upstream, &bound);
+        let place = format!("{}:443", authority.split(':').next().unwrap_or_default());
+        scene.write(&with(issue(), "destination", place.clone()));
+        let trusting = client_trusting(&ca.pem_path(), &["http/1.1"]);
+        let mut agent = Agent::new().h1_tls(upstream.door(door), sni, trusting).await;
+        agent.request("GET", authority, "/user", &headers, b"").await.expect("an answer");
+        scene.write(&with(used(), "destination", place));
+        let found: Vec<_> = scene.found();
+        match (&found[..], expected) {
+            ([], None) => {}
+            ([Violation::Astray { how, .. }, ..], Some(expected)) => assert_eq!(*how, expected),
+            _ => panic!("{authority} {sni} {door}: {found:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_issue_for_something_else_than_the_use_is_found() {
+    for (member, field) in [
+        ("destination", "destination"),
+        ("issued_to", "issued_to"),
+        ("session", "session"),
+        ("access_mode", "access_mode"),
+        ("fingerprint", "fingerprint"),
+    ] {
+        let scene = scene(&[with(issue(), member, "another")], &[used()]).await;
+        let found = scene.found();
+        assert!(
+            matches!(&found[..], [Violation::Misissued { field: own, .. }] if *own == field),
+            "{member}: {found:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hit_on_a_lease_that_was_over_is_found() {
+    let old = with(with(issue(), "timestamp", util::wall_ms() - 61_000), "ttl_ms", 50_000);
+    let over = scene(&[old], &[used()]).await;
+    assert!(matches!(&over.found()[..], [Violation::Expired { late_ms: 10_900.., .. }]), "{:?}", over.found());
+    let endless = scene(&[with(issue(), "ttl_ms", Value::Null)], &[used()]).await;
+    assert!(endless.found().contains(&Violation::Endless { lease: "l1".into() }), "{:?}", endless.found());
+}
+
+#[tokio::test]
+async fn records_in_rotated_files_count() {
+    let scene = Scene::set().await;
+    scene.write(&issue());
+    let rotate = |n: u32| std::fs::rename(&scene.audit, scene.audit.with_file_name(format!("audit.jsonl.{n}")));
+    rotate(1).expect("rotated");
+    scene.hit("r1").await;
+    scene.write(&used());
+    rotate(2).expect("rotated");
+    scene.oracle.reconcile().await;
+    std::fs::remove_file(scene.audit.with_file_name("audit.jsonl.1")).expect("ours");
+    assert!(matches!(&scene.found()[..], [Violation::Unissued { .. }]), "{:?}", scene.found());
+}
+
+#[tokio::test]
+async fn an_issue_that_came_after_the_request_is_found_in_rotated_files_too() {
+    let scene = Scene::set().await;
+    scene.write(&json!({"kind": "start", "padding": "x".repeat(1_000)}));
+    std::fs::rename(&scene.audit, scene.audit.with_file_name("audit.jsonl.1")).expect("rotated");
+    scene.hit("r1").await;
+    scene.write(&issue());
+    scene.write(&used());
+    assert!(matches!(&scene.found()[..], [Violation::IssuedLate { .. }]), "{:?}", scene.found());
+}
+
+#[tokio::test]
+#[should_panic(expected = "unwatched")]
+async fn an_upstream_that_nobody_watched_cannot_be_watched_afterwards() {
+    let (scene, late) = (Scene::set().await, Upstream::plain().start().await);
+    Agent::new().get(late.addr(), HOST, "/", &[]).await;
+    scene.oracle.upstream("late", &late, &[]);
 }
 
 #[tokio::test]
@@ -273,6 +378,42 @@ async fn requests_without_an_answer_are_found_unless_excused_or_given_up() {
     assert!(matches!(&scene.found()[..], [Violation::Unanswered { why: Some(_), .. }]));
     ask(scene.upstream.addr()).await.abort();
     assert_eq!(scene.found().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_reset_or_cut_off_needs_an_excuse() {
+    let cut = Reply::new(200).body("begun").part(Part::Reset).chunked();
+    for reply in [Reply::reset(), cut.clone()] {
+        let scene = Scene::set().await;
+        scene.upstream.answer_with(move |_| reply.clone());
+        let mut h2 = scene.oracle.agent().h2(scene.upstream.addr()).await;
+        h2.request("GET", HOST, "/reset-h2", &[], b"").await.ok();
+        let mut raw = scene.oracle.agent().raw_h2(scene.upstream.addr()).await;
+        let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/reset-raw"), (":authority", HOST)];
+        let stream = raw.headers(&fields, true).await;
+        raw.response(stream, SOON).await.ok();
+        let found = scene.found();
+        let unanswered = |one: &Violation| matches!(one, Violation::Unanswered { why: Some(_), .. });
+        assert!(found.len() == 2 && found.iter().all(unanswered), "{found:?}");
+        scene.oracle.excuse("/reset-");
+        assert_eq!(scene.found(), []);
+    }
+    for whole in [true, false] {
+        let scene = Scene::set().await;
+        let reply = cut.clone();
+        scene.upstream.answer_with(move |_| reply.clone());
+        let mut h1 = scene.oracle.agent().h1(scene.upstream.addr()).await;
+        h1.send("GET /cut-h1 HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sent");
+        if whole {
+            assert!(!h1.response(SOON).await.expect("a head").complete);
+        } else {
+            h1.head(SOON).await.expect("a head");
+            while h1.piece(SOON).await.expect("in time").is_some() {}
+        }
+        let found = scene.found();
+        let [Violation::Unanswered { why: Some(why), .. }] = &found[..] else { panic!("{found:?}") };
+        assert!(why.contains("cut off"), "{why}");
+    }
 }
 
 #[tokio::test]

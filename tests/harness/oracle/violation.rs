@@ -7,8 +7,12 @@ use std::fmt;
 pub enum Violation {
     /// A secret stands where it must not: something an agent received, a log, a dump.
     Leak { place: String, secret: String, form: &'static str, offset: usize },
-    /// A credential arrived at an upstream it is not bound to.
-    Astray { hit: String, secret: String },
+    /// A credential arrived where it is not bound to.
+    Astray { hit: String, secret: String, how: &'static str },
+    /// A hit that no agent's request accounts for: what it showed is not what the record says.
+    Unasked { hit: String, why: &'static str },
+    /// A hit of a request that began after the end of its session was acknowledged.
+    Revoked { hit: String, session: String },
     /// A hit without `x-request-id`: nothing can account for it.
     Unidentified { hit: String },
     /// A hit with no use record.
@@ -19,6 +23,12 @@ pub enum Violation {
     Misrecorded { hit: String, field: &'static str, happened: String, recorded: String },
     /// A hit on a lease that was never issued to that session for that credential.
     Unissued { hit: String, lease: String },
+    /// An issue record that says something else than the use of its lease.
+    Misissued { hit: String, field: &'static str, issued: String, used: String },
+    /// A hit on a lease whose time was over, by so many milliseconds.
+    Expired { hit: String, lease: String, late_ms: u64 },
+    /// A hit on a lease whose issue record does not say how long it lives.
+    Endless { lease: String },
     /// A lease with more than one issue record.
     IssuedTwice { lease: String, records: usize },
     /// A hit that came before its lease's issue record was in the log.
@@ -45,7 +55,11 @@ impl fmt::Display for Violation {
             Self::Leak { place, secret, form, offset } => {
                 write!(f, "{place} holds the secret of {secret}, {form}, at byte {offset}")
             }
-            Self::Astray { hit, secret } => write!(f, "the secret of {secret} went where it is not bound: {hit}"),
+            Self::Astray { hit, secret, how } => {
+                write!(f, "the secret of {secret} went where it is not bound ({how}): {hit}")
+            }
+            Self::Unasked { hit, why } => write!(f, "{why}: {hit}"),
+            Self::Revoked { hit, session } => write!(f, "session {session} was over before it was asked for: {hit}"),
             Self::Unidentified { hit } => write!(f, "no x-request-id on {hit}"),
             Self::Unrecorded { hit } => write!(f, "no use record for {hit}"),
             Self::RecordedTwice { hit, records } => write!(f, "{records} use records for {hit}"),
@@ -53,6 +67,11 @@ impl fmt::Display for Violation {
                 write!(f, "the record's {field} is {recorded:?}, but it was {happened:?}: {hit}")
             }
             Self::Unissued { hit, lease } => write!(f, "no issue record of lease {lease:?} fits {hit}"),
+            Self::Misissued { hit, field, issued, used } => {
+                write!(f, "its lease was issued for the {field} {issued:?}, but used for {used:?}: {hit}")
+            }
+            Self::Expired { hit, lease, late_ms } => write!(f, "lease {lease:?} was over for {late_ms} ms: {hit}"),
+            Self::Endless { lease } => write!(f, "the issue record of lease {lease:?} has no ttl_ms"),
             Self::IssuedTwice { lease, records } => write!(f, "{records} issue records of lease {lease:?}"),
             Self::IssuedLate { hit, lease, how } => {
                 write!(f, "lease {lease:?} was on record only after it was used ({how}): {hit}")

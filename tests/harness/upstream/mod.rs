@@ -18,8 +18,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
+pub(crate) use records::Watch;
 pub use records::{Connection, Progress, Protocol, Recorded};
-pub use reply::{Asked, Part, Reply, magic};
+pub use reply::{Asked, Held, Part, Reply, magic};
+pub use serve::RECORDED_AS;
 
 use crate::ca::{Ca, Leaf};
 use crate::secrets::Secrets;
@@ -29,20 +31,21 @@ use records::Records;
 /// Decides the answer to a complete request.
 pub type Handler = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
 
-/// A running upstream; dropping it closes its port and its connections.
+/// A running upstream; dropping it closes its ports and its connections.
 pub struct Upstream {
-    addr: SocketAddr,
+    doors: Vec<(String, SocketAddr)>,
+    tls: bool,
     records: Arc<Records>,
     handler: Arc<RwLock<Handler>>,
-    accepting: AbortHandle,
+    accepting: Vec<AbortHandle>,
 }
 
 /// An upstream about to start.
 pub struct Builder {
     leaf: Option<Leaf>,
     alpn: Vec<&'static str>,
-    secrets: Secrets,
-    witness: Option<PathBuf>,
+    doors: Vec<String>,
+    watch: Watch,
     keep_body: usize,
     handler: Handler,
 }
@@ -60,23 +63,44 @@ impl Upstream {
         Builder {
             leaf: None,
             alpn: vec!["h2", "http/1.1"],
-            secrets: Secrets::default(),
-            witness: None,
+            doors: vec![String::new()],
+            watch: Watch::default(),
             keep_body: 100 << 20,
             handler: Arc::new(magic),
         }
     }
 
-    /// Where it listens: 127.0.0.1 and a random port.
+    /// Where it listens: 127.0.0.1 and a random port; with several doors, the first.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.doors[0].1
+    }
+
+    /// The door of this name.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn door(&self, name: &str) -> SocketAddr {
+        let own = self.doors.iter().find(|(own, _)| own == name);
+        own.unwrap_or_else(|| panic!("no door {name} among {:?}", self.doors)).1
+    }
+
+    /// The doors that have a name, each with its port.
+    pub(crate) fn named_doors(&self) -> Vec<(String, u16)> {
+        let named = self.doors.iter().filter(|(name, _)| !name.is_empty());
+        named.map(|(name, addr)| (name.clone(), addr.port())).collect()
+    }
+
+    /// Whether it speaks TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.tls
     }
 
     /// Where it listens, as JSON for an Envoy endpoint.
     #[must_use]
     pub fn endpoint(&self) -> serde_json::Value {
-        let (address, port) = (self.addr.ip().to_string(), self.addr.port());
+        let (address, port) = (self.addr().ip().to_string(), self.addr().port());
         serde_json::json!({"socket_address": {"address": address, "port_value": port}})
     }
 
@@ -96,11 +120,6 @@ impl Upstream {
     #[must_use]
     pub fn connections(&self) -> Vec<Connection> {
         self.records.connections()
-    }
-
-    /// Forgets all requests and connections.
-    pub fn clear(&self) {
-        self.records.clear();
     }
 
     /// Waits for `n` requests that have ended, and returns all records.
@@ -137,7 +156,7 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -145,14 +164,21 @@ impl Builder {
     /// The secrets to look for in every request.
     #[must_use]
     pub fn secrets(mut self, secrets: &Secrets) -> Self {
-        self.secrets = secrets.clone();
+        self.watch.secrets = secrets.clone();
         self
     }
 
     /// Notes the length of this file (the audit log) whenever a request arrives.
     #[must_use]
     pub fn witness(mut self, file: impl Into<PathBuf>) -> Self {
-        self.witness = Some(file.into());
+        self.watch.witness = Some(file.into());
+        self
+    }
+
+    /// Listens at one port for each of these names: where a request came in is then on record.
+    #[must_use]
+    pub fn doors<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.doors = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -184,15 +210,18 @@ impl Builder {
         self
     }
 
-    /// Binds a random port of 127.0.0.1 and serves.
+    /// Binds a random port of 127.0.0.1 for each door and serves.
     pub async fn start(self) -> Upstream {
-        let listener = TcpListener::bind(util::any_port()).await.expect("loopback accepts a bind");
-        let addr = listener.local_addr().expect("a bound socket has an address");
-        let records = Arc::new(Records::new(self.secrets, self.witness, self.keep_body));
+        let records = Arc::new(Records::new(self.watch, self.keep_body));
         let handler = Arc::new(RwLock::new(self.handler));
         let tls = self.leaf.map(|leaf| leaf.server_config(&self.alpn));
-        let serving = serve::run(listener, tls, Arc::clone(&records), Arc::clone(&handler));
-        let accepting = tokio::spawn(serving).abort_handle();
-        Upstream { addr, records, handler, accepting }
+        let (mut doors, mut accepting) = (Vec::new(), Vec::new());
+        for name in self.doors {
+            let listener = TcpListener::bind(util::any_port()).await.expect("loopback accepts a bind");
+            doors.push((name, listener.local_addr().expect("a bound socket has an address")));
+            let serving = serve::run(listener, tls.clone(), Arc::clone(&records), Arc::clone(&handler));
+            accepting.push(tokio::spawn(serving).abort_handle());
+        }
+        Upstream { doors, tls: tls.is_some(), records, handler, accepting }
     }
 }

@@ -19,6 +19,7 @@ use crate::wire::{Event, http1, http2};
 pub struct Recorder {
     records: Arc<Records>,
     connection: usize,
+    door: u16,
     sni: Option<String>,
     reader: Reader,
     open: BTreeSet<u32>,
@@ -31,8 +32,8 @@ enum Reader {
 }
 
 impl Recorder {
-    pub(super) fn new(records: Arc<Records>, connection: usize, sni: Option<String>) -> Self {
-        Self { records, connection, sni, reader: Reader::Undecided(Vec::new()), open: BTreeSet::new() }
+    pub(super) fn new(records: Arc<Records>, (connection, door): (usize, u16), sni: Option<String>) -> Self {
+        Self { records, connection, door, sni, reader: Reader::Undecided(Vec::new()), open: BTreeSet::new() }
     }
 
     fn note(&mut self, event: Event) {
@@ -41,7 +42,7 @@ impl Recorder {
             Event::Head { stream, fields } => self.head(stream, fields),
             Event::Data { stream, bytes } => records.append(connection, stream, &bytes),
             Event::Trailers { stream, fields } => records.change(connection, stream, |entry| {
-                entry.record.secrets.extend(carried(&records.secrets, &[], &fields));
+                entry.record.secrets.extend(carried(&records.secrets(), &[], &fields));
                 entry.record.trailers = fields;
             }),
             Event::End { stream } => self.ended(stream, Progress::Complete),
@@ -67,8 +68,9 @@ impl Recorder {
                 Reader::Http2(_) => Protocol::Http2,
                 _ => Protocol::Http1,
             },
+            door: self.door,
             sni: self.sni.clone(),
-            secrets: carried(&records.secrets, &[&method, &path, &authority], &fields),
+            secrets: carried(&records.secrets(), &[&method, &path, &authority], &fields),
             method,
             path,
             authority,

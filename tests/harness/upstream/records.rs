@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use crate::fields::Fields;
+use crate::rotated;
 use crate::secrets::{Scanner, Secrets};
 
 /// One request, complete or not.
@@ -24,6 +26,8 @@ pub struct Recorded {
     pub stream: u32,
     /// Spoken on the connection.
     pub protocol: Protocol,
+    /// The port it came in at.
+    pub door: u16,
     /// The name the TLS client asked for; `None` without TLS or without SNI.
     pub sni: Option<String>,
     pub method: Bytes,
@@ -41,7 +45,7 @@ pub struct Recorded {
     pub progress: Progress,
     /// Names of the secrets it carries: in path, headers, trailers or body, in any form.
     pub secrets: BTreeSet<String>,
-    /// Length of the witness file when the head arrived.
+    /// Length of the witness file, with what was rotated away, when the head arrived.
     pub witness_len: Option<u64>,
 }
 
@@ -99,9 +103,16 @@ pub struct Records {
     book: Mutex<Book>,
     /// Told whenever a record changes.
     pub changed: Notify,
-    pub(super) secrets: Secrets,
-    witness: Option<PathBuf>,
+    watch: RwLock<Watch>,
     keep_body: usize,
+    next_connection: AtomicUsize,
+}
+
+/// What is looked for, and noted, whenever a request arrives.
+#[derive(Clone, Default)]
+pub(crate) struct Watch {
+    pub(crate) secrets: Secrets,
+    pub(crate) witness: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -117,8 +128,32 @@ pub(super) struct Entry {
 }
 
 impl Records {
-    pub(super) fn new(secrets: Secrets, witness: Option<PathBuf>, keep_body: usize) -> Self {
-        Self { book: Mutex::default(), changed: Notify::new(), secrets, witness, keep_body }
+    pub(super) fn new(watch: Watch, keep_body: usize) -> Self {
+        let (book, changed, next_connection) = (Mutex::default(), Notify::new(), AtomicUsize::new(0));
+        Self { book, changed, watch: RwLock::new(watch), keep_body, next_connection }
+    }
+
+    /// Looks for these secrets, and notes the length of this file, from now on.
+    ///
+    /// # Panics
+    /// When requests have come already, which were not looked at.
+    pub(crate) fn watch(&self, watch: Watch) {
+        let mut own = self.watch.write().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.book().requests.len();
+        assert!(seen == 0 || own.witness == watch.witness, "{seen} requests have come unwatched");
+        *own = watch;
+    }
+
+    fn watching(&self) -> Watch {
+        self.watch.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn secrets(&self) -> Secrets {
+        self.watching().secrets
+    }
+
+    pub(super) fn next_connection(&self) -> usize {
+        self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -130,14 +165,13 @@ impl Records {
         self.book().requests.iter().map(finished).collect()
     }
 
-    pub(super) fn connections(&self) -> Vec<Connection> {
-        self.book().connections.clone()
+    /// The same without their bodies.
+    pub(crate) fn heads(&self) -> Vec<Recorded> {
+        self.book().requests.iter().map(|entry| entry.record.clone()).collect()
     }
 
-    pub(super) fn clear(&self) {
-        let mut book = self.book();
-        book.requests.clear();
-        book.connections.clear();
+    pub(super) fn connections(&self) -> Vec<Connection> {
+        self.book().connections.clone()
     }
 
     pub(super) fn connection(&self, id: usize, alpn: Option<String>, sni: Option<String>, error: Option<String>) {
@@ -148,7 +182,7 @@ impl Records {
 
     /// Enters a request whose head has arrived.
     pub(super) fn begin(&self, record: Recorded) {
-        let scanner = Scanner::new(&self.secrets);
+        let scanner = Scanner::new(&self.secrets());
         self.book().requests.push(Entry { record, body: BytesMut::new(), scanner });
         self.changed.notify_waiters();
     }
@@ -164,10 +198,9 @@ impl Records {
         });
     }
 
-    /// The present length of the witness file.
+    /// The present length of the witness file, with what was rotated away.
     pub(super) fn witness_len(&self) -> Option<u64> {
-        let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        self.witness.as_ref().map(length)
+        self.watching().witness.as_deref().map(rotated::len)
     }
 
     pub(super) fn change(&self, connection: usize, stream: u32, change: impl FnOnce(&mut Entry)) {

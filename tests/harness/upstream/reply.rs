@@ -1,8 +1,11 @@
 //! What an upstream answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::fields::Fields;
 
@@ -28,8 +31,41 @@ pub enum Part {
     Pause(Duration),
     /// Nothing more ever comes; the connection stays open.
     Hang,
+    /// What follows comes when it is let go.
+    Held(Arc<Held>),
     /// The connection (HTTP/1) or the stream (HTTP/2) breaks here.
     Reset,
+}
+
+/// Where answers wait half-way.
+#[derive(Debug)]
+pub struct Held {
+    pub(super) gate: Semaphore,
+    pub(super) waiting: AtomicUsize,
+    pub(super) left: AtomicUsize,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { gate: Semaphore::new(0), waiting: AtomicUsize::default(), left: AtomicUsize::default() }
+    }
+}
+
+impl Held {
+    /// Lets all go on, now and from now on.
+    pub fn go(&self) {
+        self.gate.close();
+    }
+
+    /// How many answers have come here.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many of them lost their reader here.
+    pub fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
 }
 
 /// An answer.
@@ -118,7 +154,7 @@ impl Reply {
             Part::Data(bytes) => Some(bytes.len() as u64),
             Part::Repeat(bytes, times) => Some(bytes.len() as u64 * times),
             Part::Pause(_) => Some(0),
-            Part::Hang | Part::Reset => None,
+            Part::Hang | Part::Held(_) | Part::Reset => None,
         };
         self.parts.iter().map(length).sum()
     }

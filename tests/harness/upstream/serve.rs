@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 
@@ -25,6 +26,10 @@ use super::reply::{Asked, Part, Reply};
 use crate::fields::Fields;
 use crate::wire::tap::Tap;
 
+/// The header of every answer that says under which `x-request-id` its request is on record: so an
+/// agent's request and the record of it are known to be the same.
+pub const RECORDED_AS: &str = "x-recorded-as";
+
 /// More than any header a test sends.
 const LARGEST_HEAD: usize = 4 << 20;
 
@@ -35,16 +40,18 @@ pub(super) async fn run(
     handler: Arc<RwLock<Handler>>,
 ) {
     let mut connections = JoinSet::new();
-    for id in 0.. {
+    let door = listener.local_addr().expect("a bound socket has an address").port();
+    loop {
         let Ok((tcp, _)) = listener.accept().await else { return };
+        let id = records.next_connection();
         let (tls, records, handler) = (tls.clone(), Arc::clone(&records), Arc::clone(&handler));
-        connections.spawn(connection(id, tcp, tls, records, handler));
+        connections.spawn(connection((id, door), tcp, tls, records, handler));
         while connections.try_join_next().is_some() {}
     }
 }
 
 async fn connection(
-    id: usize,
+    (id, door): (usize, u16),
     tcp: TcpStream,
     tls: Option<Arc<ServerConfig>>,
     records: Arc<Records>,
@@ -53,7 +60,7 @@ async fn connection(
     tcp.set_nodelay(true).ok();
     let Some(config) = tls else {
         records.connection(id, None, None, None);
-        return requests(Tap::new(tcp, Recorder::new(records, id, None)), handler).await;
+        return requests(Tap::new(tcp, Recorder::new(records, (id, door), None)), handler).await;
     };
     match TlsAcceptor::from(config).accept(tcp).await {
         Ok(stream) => {
@@ -61,7 +68,7 @@ async fn connection(
             let sni = session.server_name().map(str::to_owned);
             let alpn = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
             records.connection(id, alpn, sni.clone(), None);
-            requests(Tap::new(stream, Recorder::new(records, id, sni)), handler).await;
+            requests(Tap::new(stream, Recorder::new(records, (id, door), sni)), handler).await;
         }
         Err(error) => records.connection(id, None, None, Some(error.to_string())),
     }
@@ -81,7 +88,10 @@ async fn answer(mut request: Request<Incoming>, handler: Arc<RwLock<Handler>>) -
     let upgrade = hyper::upgrade::on(&mut request);
     let asked = asked(request).await?;
     let handler = Arc::clone(&handler.read().expect("handlers never panic while replaced"));
-    let reply = handler(&asked);
+    let mut reply = handler(&asked);
+    if let Some(id) = asked.fields.first("x-request-id") {
+        reply = reply.field(RECORDED_AS, id);
+    }
     match reply.before {
         Some(Part::Hang) => std::future::pending().await,
         Some(Part::Reset) => return Err(io::ErrorKind::ConnectionReset.into()),
@@ -164,6 +174,17 @@ async fn feed(parts: Vec<Part>, trailers: HeaderMap, to: mpsc::Sender<io::Result
             }
             Part::Pause(pause) => tokio::time::sleep(pause).await,
             Part::Hang => to.closed().await,
+            Part::Held(held) => {
+                held.waiting.fetch_add(1, Ordering::Relaxed);
+                tokio::select! {
+                    // Closed: that is the word to go on.
+                    _ = held.gate.acquire() => {}
+                    () = to.closed() => {
+                        held.left.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            }
             Part::Reset => {
                 to.send(Err(io::ErrorKind::ConnectionReset.into())).await.ok();
                 return;

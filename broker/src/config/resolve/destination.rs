@@ -1,6 +1,7 @@
 //! Destinations: those of the preset, changed or joined by those written beside it.
 
 use super::{Around, Problems};
+use crate::config::caps::narrower;
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{CredentialSpec, DestinationSpec, InjectSpec, UpstreamSpec};
@@ -28,12 +29,14 @@ pub(super) fn resolve_all(
         }
     }
     let common = written.inject.as_ref();
+    let cap = narrower(written.access_mode.unwrap_or_default(), preset.access_mode.unwrap_or_default());
     let first = preset.destinations.first().and_then(|destination| destination.inject.as_ref());
 
     let mut destinations: Vec<Destination> = Vec::new();
     for (spec, at) in &specs {
         let inject = spec.inject.as_ref().or(common).or(first);
-        let Some(destination) = resolve(spec, inject, at, path, around, problems) else { continue };
+        let Some(mut destination) = resolve(spec, inject, at, path, around, problems) else { continue };
+        destination.access_mode = narrower(cap, destination.access_mode);
         if destinations.iter().any(|other| other.host == destination.host && other.port == destination.port) {
             problems.add(at, Problem::Twice);
         }
@@ -88,6 +91,7 @@ fn merged(base: &DestinationSpec, over: &DestinationSpec) -> DestinationSpec {
         upstream: over.upstream.clone().or_else(|| base.upstream.clone()),
         inject: over.inject.clone().or_else(|| base.inject.clone()),
         access: over.access.clone().or_else(|| base.access.clone()),
+        access_mode: over.access_mode.or(base.access_mode),
         basic_challenge: over.basic_challenge.or(base.basic_challenge),
     }
 }
@@ -126,6 +130,7 @@ fn resolve(
         plaintext: spec.plaintext,
         injection: inject.0.clone(),
         access,
+        access_mode: spec.access_mode.unwrap_or_default(),
         upstream,
         spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),
         basic_challenge: spec.basic_challenge.unwrap_or_default(),

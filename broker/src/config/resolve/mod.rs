@@ -4,6 +4,7 @@
 mod agent_env;
 mod credential;
 mod destination;
+mod export;
 mod oidc;
 mod sessions;
 
@@ -12,7 +13,7 @@ use super::load::Overrides;
 use super::reader::is_below;
 use super::spec::{LimitsSpec, ListenSpec, Spec};
 use super::values::{DataPlane, Period};
-use super::{AuditConfig, Config, Endpoint, Limits, Listen, SourceKind, SourcesConfig};
+use super::{AuditConfig, Checkpoints, Config, Endpoint, Limits, Listen, SourceKind, SourcesConfig};
 use attache_core::names::Name;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +22,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3030);
-const DATA_PLANE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3031);
+/// In the instance's own directory, where nobody else can bind it while the broker is away.
+const DATA_PLANE: &str = "data-plane.sock";
 /// `sun_path` of unix(7) without its final NUL, in bytes.
 const LONGEST_SOCKET: usize = 107;
 const KIB: u64 = 1 << 10;
@@ -111,9 +113,9 @@ fn state_dir(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> PathB
 
 fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Listen {
     let data_plane = match &spec.data_plane {
-        None => Endpoint::Tcp(DATA_PLANE),
         Some(DataPlane(Ok(address))) => Endpoint::Tcp(*address),
         Some(DataPlane(Err(path))) => Endpoint::Unix(socket(path, state_dir, "listen.data_plane", problems)),
+        None => Endpoint::Unix(socket(Path::new(DATA_PLANE), state_dir, "listen.data_plane", problems)),
     };
     let control = spec.control.as_ref().map_or(Path::new("control.sock"), |socket| &socket.0);
     Listen {
@@ -136,7 +138,24 @@ fn audit(spec: &Spec, state_dir: &Path, problems: &mut Problems) -> AuditConfig 
     if !(64 * KIB..=1 << 40).contains(&rotate_bytes) {
         problems.add("audit.rotate", Problem::OutOfBounds("a size from 64KiB to 1TiB"));
     }
-    AuditConfig { path: state_dir.join(spec.audit.path.as_deref().unwrap_or("audit.jsonl")), rotate_bytes }
+    let records = spec.audit.checkpoints.records.unwrap_or(1000);
+    if !(1..=10_000).contains(&records) {
+        problems.add("audit.checkpoints.records", Problem::OutOfBounds("a number from 1 to 10000"));
+    }
+    let second = Duration::from_secs(1);
+    let every = period(
+        &spec.audit.checkpoints.every,
+        60 * second,
+        second..=3600 * second,
+        ("audit.checkpoints.every", "a length of time from 1s to 1h"),
+        problems,
+    );
+    AuditConfig {
+        path: state_dir.join(spec.audit.path.as_deref().unwrap_or("audit.jsonl")),
+        rotate_bytes,
+        checkpoints: Checkpoints { records: records.into(), every },
+        export: export::resolve_all(&spec.audit.export),
+    }
 }
 
 fn sources(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {

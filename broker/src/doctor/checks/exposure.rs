@@ -31,7 +31,7 @@ fn admin_reachable(scene: &Scene<'_>) -> Vec<Symptom> {
     let Some(admin) = scene.config.bootstrap.at("admin.address") else { return Vec::new() };
     let mut symptoms = Vec::new();
     for cluster in &scene.clusters {
-        let Some(address) = cluster.addresses.iter().find(|address| leads_to(address, &admin)) else { continue };
+        let Some(address) = cluster.addresses.iter().find(|address| is_same(address, &admin)) else { continue };
         let mut routes = scene
             .hcms
             .iter()
@@ -58,19 +58,20 @@ fn reads_stats_only(route: &Route<'_>) -> bool {
     !route.action.as_ref().is_some_and(rewritten) && narrow.is_some_and(|path| STATISTICS.contains(&path))
 }
 
-fn leads_to(address: &Node<'_>, admin: &Node<'_>) -> bool {
-    if let Some(pipe) = admin.text("pipe.path") {
-        return address.text("pipe.path") == Some(pipe);
+/// Whether two addresses lead to one socket: a path, or a port of one host in whatever words.
+fn is_same(one: &Node<'_>, other: &Node<'_>) -> bool {
+    if let Some(pipe) = other.text("pipe.path") {
+        return one.text("pipe.path") == Some(pipe);
     }
     let port = |node: &Node<'_>| node.number("socket_address.port_value").filter(|port| *port != 0);
-    if port(admin).is_none() || port(address) != port(admin) {
+    if port(other).is_none() || port(one) != port(other) {
         return false;
     }
-    let (Some(host), Some(admin_host)) = (address.text("socket_address.address"), admin.text("socket_address.address"))
+    let (Some(host), Some(other_host)) = (one.text("socket_address.address"), other.text("socket_address.address"))
     else {
         return false;
     };
-    host == admin_host || (is_local(host) && is_local(admin_host))
+    host == other_host || (is_local(host) && is_local(other_host))
 }
 
 fn is_local(host: &str) -> bool {
@@ -93,7 +94,7 @@ fn broker_reachable(scene: &Scene<'_>) -> Vec<Symptom> {
     let named: Vec<_> = scene.plugins().filter_map(|plugin| plugin.broker_cluster.as_deref()).collect();
     let addresses: Vec<_> =
         named.iter().filter_map(|name| scene.cluster(name)).flat_map(|cluster| &cluster.addresses).collect();
-    let same = |address: &Node<'_>| addresses.iter().any(|broker| broker.value() == address.value());
+    let same = |address: &Node<'_>| addresses.iter().any(|broker| is_same(address, broker));
     let is_broker =
         |name: &&str| named.contains(name) || scene.cluster(name).is_some_and(|it| it.addresses.iter().any(same));
     let mut symptoms = Vec::new();

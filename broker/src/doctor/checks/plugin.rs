@@ -3,14 +3,15 @@
 use serde_json::Value;
 
 use super::super::node::{Node, shown};
-use super::super::scene::{Plugin, Role, opened_settings};
+use super::super::scene::{Plugin, Role, Scene, opened_settings};
 use super::super::{Check, Symptom};
 use super::credentials::{is_placeholder, looks_secret, names_secret};
 
 pub(super) const FAILURE_POLICY: Check = Check {
     id: "failure-policy",
     purpose: "a trapped VM refuses, and comes back",
-    attack: "FAIL_OPEN: one bad byte traps the VM and the next requests skip the filter. FAIL_CLOSED: the VM stays dead for every agent",
+    attack: "FAIL_OPEN: what traps the VM once lets the next requests skip the filter. FAIL_CLOSED, also when left out: \
+             one trap refuses every agent, until Envoy is started again",
     fix: "failure_policy: FAIL_RELOAD with reload_config.backoff {base_interval: 0.2s, max_interval: 1s}",
     find: |scene| scene.plugins().filter_map(failure_policy).collect(),
 };
@@ -26,7 +27,8 @@ fn failure_policy(plugin: &Plugin<'_>) -> Option<Symptom> {
     match () {
         () if is("FAIL_RELOAD", 1) => None,
         () if policy.is_none() || is("UNSPECIFIED", 0) || is("FAIL_CLOSED", 2) => {
-            Some(Symptom::warn(path, format!("{}: fails closed, and stays dead", shown(policy.as_ref()))))
+            // No credential gets out, but whoever finds a trap has ended the service for all.
+            Some(Symptom::fail(path, format!("{}: fails closed, and stays dead", shown(policy.as_ref()))))
         }
         () => Some(Symptom::fail(path, shown(policy.as_ref()))),
     }
@@ -59,11 +61,31 @@ pub(super) const VM_ID: Check = Check {
     purpose: "each instance has its own VM",
     attack: "two tenants' plugins with the same code and VM configuration share one VM, and its memory",
     fix: "vm_config.vm_id: one for each instance",
-    find: |scene| {
-        let nameless = scene.plugins().filter(|plugin| plugin.node.text("vm_config.vm_id").is_none());
-        nameless.map(|plugin| Symptom::fail(plugin.node.would_be("vm_config.vm_id"), "absent")).collect()
-    },
+    find: vm_ids,
 };
+
+/// Without an id, or with the id of another instance.
+fn vm_ids(scene: &Scene<'_>) -> Vec<Symptom> {
+    const PLACE: &str = "vm_config.vm_id";
+    let mut symptoms = Vec::new();
+    let mut owners: Vec<(&str, &str)> = Vec::new();
+    for plugin in scene.plugins() {
+        let Some(id) = plugin.node.text(PLACE) else {
+            symptoms.push(Symptom::fail(plugin.node.would_be(PLACE), "absent"));
+            continue;
+        };
+        let Some(instance) = plugin.instance.as_deref() else { continue };
+        match owners.iter().find(|(known, _)| *known == id) {
+            Some((_, owner)) if *owner != instance => {
+                let found = format!("{id:?}, of instance {instance:?} here and of {owner:?} elsewhere");
+                symptoms.push(Symptom::fail(plugin.node.would_be(PLACE), found));
+            }
+            Some(_) => {}
+            None => owners.push((id, instance)),
+        }
+    }
+    symptoms
+}
 
 pub(super) const CODE_PINNED: Check = Check {
     id: "code-pinned",

@@ -21,6 +21,8 @@ pub(in super::super) enum Role {
 pub(in super::super) struct Plugin<'a> {
     pub node: Node<'a>,
     pub role: Role,
+    /// Whose requests it decides.
+    pub instance: Option<String>,
     /// It is told that routes match on its verdict, and so does not compare clusters itself.
     pub trusts_routes: bool,
     /// The cluster that leads to the broker.
@@ -41,8 +43,9 @@ impl<'a> Plugin<'a> {
             _ => return None,
         };
         let trusts_routes = setting("guarded").and_then(Value::as_bool).unwrap_or(false);
-        let broker_cluster = setting("broker_cluster").and_then(Value::as_str).map(str::to_owned);
-        Some(Self { node: plugin, role, trusts_routes, broker_cluster })
+        let text = |name| setting(name).and_then(Value::as_str).map(str::to_owned);
+        let (instance, broker_cluster) = (text("instance"), text("broker_cluster"));
+        Some(Self { node: plugin, role, instance, trusts_routes, broker_cluster })
     }
 }
 

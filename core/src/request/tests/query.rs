@@ -52,6 +52,22 @@ fn other_credentials_in_the_query_go() {
 }
 
 #[test]
+fn other_credentials_go_from_between_semicolons_too() {
+    for (written, sent) in [
+        (format!("a=1;access_token={OWN}"), "a=1&".to_owned()),
+        (format!("a=1;Access%5Ftoken={OWN};b=2"), "a=1;b=2&".to_owned()),
+        (format!("access_token;a=1;key={OWN}&c=3"), "a=1&c=3&".to_owned()),
+        // To a server that splits at `&` alone, all of it is the credential.
+        (format!("access_token={OWN};b=2&c=3"), "c=3&".to_owned()),
+        (format!("api_key;key={OWN}"), String::new()),
+        ("a;b=1;;c&d".to_owned(), "a;b=1;;c&d&".to_owned()),
+    ] {
+        let arrived = arrives("maps.example", &format!("/x?{written}"));
+        assert_eq!(arrived, format!("/x?{sent}key={SECRET}"), "{written}");
+    }
+}
+
+#[test]
 fn a_grant_may_set_several_parameters() {
     let policy = compiled(Unmatched::Deny);
     let mut answer = granted("maps", query("key", SECRET));

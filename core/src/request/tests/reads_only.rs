@@ -11,6 +11,7 @@ fn sends(request: Request, access_mode: AccessMode) -> Result<(), Reason> {
     let mut answer = granted("github", header("authorization", SECRET));
     answer.access_mode = access_mode;
     let grant = accepted(&policy, destination::GIT, answer);
+    let request = request.with("content-type", "application/x-git-upload-pack-request");
     request.bearer(PLACEHOLDER).upstream(&policy, &grant).map(|_| ())
 }
 
@@ -92,7 +93,10 @@ fn a_rule_that_names_a_write_goes_before_one_that_names_a_read() {
         reads: vec![operation("POST", "/search/**", None)],
         writes: vec![operation("POST", "/search/save", None)],
     });
-    let post = |path: &str| sends_to_api(&policy, request("POST", "api.github.com", path), Body::Unread);
+    let post = |path: &str| {
+        let request = request("POST", "api.github.com", path).with("content-type", "application/json");
+        sends_to_api(&policy, request, Body::Unread)
+    };
     assert_eq!(post("/search/code"), Ok(()));
     assert_eq!(post("/search/save"), Err(Reason::ReadOnly));
 }
@@ -115,7 +119,8 @@ fn a_rule_is_for_its_method_alone() {
         ("GET", "/d", false),
         ("GET", "/e", true),
     ] {
-        let verdict = sends_to_api(&policy, request(method, "api.github.com", path), Body::Unread);
+        let request = request(method, "api.github.com", path).with("content-type", "application/json");
+        let verdict = sends_to_api(&policy, request, Body::Unread);
         assert_eq!(verdict.is_ok(), allowed, "{method} {path}");
     }
 }
@@ -135,11 +140,31 @@ fn a_form_is_no_read_however_it_is_announced() {
         &[("content-type", json), ("content-type", form)],
         &[("content-type", form), ("content-encoding", "gzip")],
         &[("content-encoding", "gzip"), ("content-type", form)],
+        &[("content-type", "multipart/mixed; boundary=x")],
+        &[("content-type", "MultiPart/Related")],
+        &[("content-type", "")],
+        &[("content-type", " ; charset=utf-8")],
+        &[("content-type", ""), ("content-type", json)],
+        &[("content-type", json), ("content-type", "")],
+        &[],
+        &[("content-encoding", "identity")],
+        &[("content-length", "10")],
+        &[("content-length", "0"), ("content-length", "10")],
+        &[("content-length", "0"), ("transfer-encoding", "chunked")],
+        &[("content-length", "0"), ("content-type", form)],
     ] {
         let search = request("POST", "api.github.com", "/search");
         let search = lines.iter().fold(search, |request, (name, value)| request.with(name, value));
         assert_eq!(sends_to_api(&policy, search, Body::Unread), Err(Reason::ReadOnly), "{lines:?}");
     }
+}
+
+#[test]
+fn a_read_without_a_body_needs_no_type() {
+    let policy = api_with(AccessSpec { reads: vec![operation("POST", "/search", None)], writes: Vec::new() });
+    let search = || request("POST", "api.github.com", "/search").with("content-length", "0");
+    assert_eq!(sends_to_api(&policy, search(), Body::Unread), Ok(()));
+    assert_eq!(sends_to_api(&policy, search().with("content-type", "application/json"), Body::Unread), Ok(()));
 }
 
 #[test]
@@ -159,7 +184,7 @@ fn where_a_rule_asks_for_the_body_it_must_say_so() {
         &[("content-type", "application/octet-stream")],
         &[("content-type", "text/x+json")],
         &[("content-type", "application/json"), ("content-type", "application/json")],
-        &[],
+        &[("content-length", "0")],
         &[("content-type", "application/json"), ("content-encoding", "gzip")],
     ] {
         let unsure = announced.iter().fold(batch(), |request, (name, value)| request.with(name, value));

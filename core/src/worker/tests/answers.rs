@@ -282,3 +282,17 @@ fn a_callout_takes_as_long_as_a_decision_may() {
         desk.open.iter().filter(|(_, d)| d.path == "/v1/grants").map(|(_, d)| (d.method, d.timeout)).collect();
     assert_eq!(timeouts, [("POST", Millis(TIMEOUT))]);
 }
+
+#[test]
+fn an_answer_that_comes_when_nobody_waits_any_longer_is_none() {
+    for (late, learns) in [(500, Learnt::Granted), (501, Learnt::Refused(Reason::BrokerUnavailable))] {
+        let mut desk = Desk::ready();
+        desk.hold(1, &api());
+        let question = desk.question();
+        // The VM stood still: not even the tick came that would have given the question up.
+        desk.wait(TIMEOUT + late);
+        let granted = learns == Learnt::Granted;
+        assert_eq!(desk.grant(&question, usual()), [(1, learns)], "{late} ms late");
+        assert_eq!(desk.find(&api()).is_some(), granted, "{late} ms late");
+    }
+}

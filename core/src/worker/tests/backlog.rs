@@ -2,9 +2,9 @@
 
 use super::records::record;
 use super::{Desk, api, usual};
-use crate::fixture::{request, test};
+use crate::fixture::{get, request, test};
 use crate::refusal::Reason;
-use crate::wire::{AuditAnswer, UseKind, UseRecord};
+use crate::wire::{AuditAnswer, Granted, UseKind, UseRecord};
 use crate::worker::{Call, Outcome};
 use std::rc::Rc;
 
@@ -217,4 +217,22 @@ fn refusals_beyond_the_bound_are_counted_and_uses_are_always_kept() {
     assert!(!gap.auth_injected);
     record(&mut desk, &api(), &refused());
     assert_eq!(numbers(&desk.batch().unwrap().1), [MOST + 4], "and refusals are kept again");
+}
+
+#[test]
+fn requests_that_pass_never_count_against_a_grant() {
+    let mut desk = Desk::ready();
+    let grant = desk.have_granted(&api(), Granted { max_unacked_uses: 2, ..usual() });
+    record(&mut desk, &api(), &Outcome::Forwarded(Rc::clone(&grant)));
+    let long = get("open.example", format!("/{}", "p".repeat(4_000)));
+    // More than one batch holds.
+    (0..600).for_each(|_| record(&mut desk, &long, &Outcome::Passed));
+    record(&mut desk, &api(), &Outcome::Forwarded(Rc::clone(&grant)));
+    assert!(!desk.worker.admits(&grant), "two uses");
+    let (token, batch) = desk.batch().unwrap();
+    let sent = parsed(&batch).last().unwrap().seq;
+    assert!(sent < 602, "the second use is not in it");
+    assert!(!desk.worker.admits(&grant));
+    desk.answer(token, &AuditAnswer { acked: sent });
+    assert!(desk.worker.admits(&grant), "one of them is acknowledged");
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod backlog;
 mod changes;
+mod cuts;
 mod freshness;
 mod policy;
 mod records;
@@ -216,7 +217,7 @@ fn learnt(wakeups: Vec<Wakeup>) -> Vec<(u32, Learnt)> {
 
 /// A change to a session, to a credential, or to everything.
 fn change(cursor: u64, session_id: Option<&str>, credential: Option<&str>) -> Change {
-    Change { cursor, session_id: session_id.map(Into::into), credential: credential.map(name) }
+    Change { cursor, session_id: session_id.map(Into::into), credential: credential.map(name), left: None }
 }
 
 /// The policy of these tests under another version.

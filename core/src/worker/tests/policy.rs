@@ -118,15 +118,13 @@ fn a_policy_that_is_not_ours_or_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_fetch_that_fails_is_repeated_soon_and_the_old_policy_stands() {
+fn a_fetch_that_fails_is_repeated_soon() {
     let mut desk = Desk::ready();
     desk.have_granted(&api(), usual());
     announce(&mut desk, "v2");
     let token = desk.take(Call::Policy).expect("a new version is fetched").0;
     assert!(desk.take(Call::Policy).is_none(), "once");
     assert_eq!(desk.fail(token), []);
-    assert_eq!(desk.worker.policy().version(), "v1");
-    assert_eq!(desk.find(&api()), Some(Learnt::Granted));
     desk.wait(199);
     assert!(desk.take(Call::Policy).is_none());
     desk.wait(1);
@@ -138,6 +136,52 @@ fn a_fetch_that_fails_is_repeated_soon_and_the_old_policy_stands() {
     assert_eq!(desk.worker.policy().version(), "v2");
     desk.wait(1_000);
     assert!(desk.take(Call::Policy).is_none(), "and then it is quiet");
+}
+
+#[test]
+fn nothing_is_decided_by_a_policy_once_another_one_is_announced() {
+    let mut desk = Desk::ready();
+    desk.hold(1, &api());
+    let question = desk.question();
+    assert!(desk.worker.has_policy());
+    announce(&mut desk, "v2");
+    assert!(!desk.worker.has_policy());
+    assert_eq!(desk.grant(&question, usual()), [(1, Learnt::Again)], "a grant that was under way decides nothing");
+    desk.worker.hold_for_policy(1, desk.now());
+    let fetch = desk.take(Call::Policy).unwrap().0;
+    assert_eq!(desk.fail(fetch), []);
+    assert!(!desk.worker.has_policy(), "until it is here");
+    desk.wait(TIMEOUT);
+    assert_eq!(learnt(desk.worker.overdue(desk.now())), [(1, Learnt::Refused(Reason::PolicyMissing))]);
+    desk.worker.hold_for_policy(2, desk.now());
+    let fetch = desk.take(Call::Policy).unwrap().0;
+    assert_eq!(desk.answer(fetch, &spec_version("v2")), [(2, Learnt::Again)]);
+    assert!(desk.worker.has_policy());
+}
+
+#[test]
+fn a_policy_that_was_sent_before_another_was_announced_is_not_the_one() {
+    let mut desk = Desk::ready();
+    announce(&mut desk, "v2");
+    let fetch = desk.take(Call::Policy).unwrap().0;
+    announce(&mut desk, "v3");
+    desk.worker.hold_for_policy(1, desk.now());
+    assert_eq!(desk.answer(fetch, &spec_version("v2")), []);
+    assert!(!desk.worker.has_policy());
+    desk.wait(200);
+    let fetch = desk.take(Call::Policy).expect("the newest is fetched").0;
+    assert_eq!(desk.answer(fetch, &spec_version("v3")), [(1, Learnt::Again)]);
+}
+
+#[test]
+fn a_policy_that_is_announced_again_is_in_force_again() {
+    let mut desk = Desk::ready();
+    announce(&mut desk, "v2");
+    desk.worker.hold_for_policy(1, desk.now());
+    let poll = desk.take(Call::Changes).unwrap().0;
+    let back = Changes { epoch: "e1".into(), cursor: 0, policy: "v1".into(), changes: Vec::new() };
+    assert_eq!(desk.answer(poll, &back), [(1, Learnt::Again)]);
+    assert!(desk.worker.has_policy());
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! One record a request, whatever the request was and whatever became of it.
 
-use super::{Desk, Learnt, api, usual};
+use super::{Desk, Learnt, api, spec_version, usual};
 use crate::audit::chain;
 use crate::fixture::{self, Request, SECRET, get, request, test};
 use crate::names::Name;
 use crate::policy::AccessMode;
 use crate::refusal::Reason;
 use crate::request::{Asked, identify};
-use crate::wire::{UseKind, UseRecord};
-use crate::worker::{Outcome, Report, verdict};
+use crate::wire::{Changes, UseKind, UseRecord};
+use crate::worker::{Call, Outcome, Report, verdict};
 use serde_json::Value;
 use std::rc::Rc;
 
@@ -31,6 +31,7 @@ pub(super) fn record(desk: &mut Desk, request: &Request, outcome: &Outcome) {
         snapshot: &snapshot,
         asked: asked.as_ref(),
         outcome,
+        cut: None,
         at_ms: 1_700_000_000_000,
         duration_ms: 12,
         response_code: 200,
@@ -205,4 +206,31 @@ fn a_verdict_of_a_use_says_what_the_record_says() {
         assert_eq!(verdict[member], record[member], "{member}");
     }
     assert_eq!(desk.find(&api()), Some(Learnt::Granted));
+}
+
+#[test]
+fn a_record_names_the_destination_that_was_asked_for_whatever_the_policy_is_by_then() {
+    let mut desk = Desk::ready();
+    let policy = desk.worker.policy();
+    let request = get("open.example", "/stream");
+    let snapshot = request.read(&policy);
+    let asked = identify(&snapshot, &policy).unwrap();
+    // While it streams, another policy puts its destinations in another order.
+    let poll = desk.take(Call::Changes).unwrap().0;
+    desk.answer(poll, &Changes { epoch: "e1".into(), cursor: 0, policy: "v2".into(), changes: Vec::new() });
+    let fetch = desk.take(Call::Policy).unwrap().0;
+    let mut swapped = spec_version("v2");
+    swapped.destinations.reverse();
+    desk.answer(fetch, &swapped);
+    desk.worker.record(&Report {
+        snapshot: &snapshot,
+        asked: Some(&asked),
+        outcome: &Outcome::Passed,
+        cut: None,
+        at_ms: 0,
+        duration_ms: 0,
+        response_code: 200,
+    });
+    let record: UseRecord = serde_json::from_str(&desk.batch().unwrap().1).unwrap();
+    assert_eq!(record.destination.as_deref(), Some("open.example:443"));
 }

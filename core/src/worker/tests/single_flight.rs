@@ -1,10 +1,11 @@
 //! One question for each asker, however many requests wait for its answer.
 
-use super::{Answer, Desk, Learnt, TIMEOUT, api, grants, learnt, usual};
+use super::{Answer, Desk, Learnt, Question, TIMEOUT, api, grants, learnt, usual};
 use crate::digest::Digest;
 use crate::fixture::{ANOTHER, PLACEHOLDER, SESSION, get, test};
 use crate::refusal::Reason;
 use crate::time::Millis;
+use crate::wire::{Denied, GrantAnswer};
 use crate::worker::Call;
 
 #[test]
@@ -175,4 +176,52 @@ fn a_question_is_sent_at_the_next_tick() {
     let answer = Answer { status: None, is_json: false, body: b"" };
     assert_eq!(desk.worker.answered(question.token, &answer, desk.now()).len(), 1);
     assert_eq!(Desk::new().worker.next_tick(), Millis(50), "a broker that is away is not asked every millisecond");
+}
+
+/// Somebody who made a placeholder up.
+fn stranger(number: u32) -> crate::fixture::Request {
+    get("api.github.com", "/x").bearer(&format!("{PLACEHOLDER}{number}"))
+}
+
+fn denied(desk: &mut Desk, question: &Question) -> Vec<(u32, Learnt)> {
+    let denied = Some(Denied { reason: Reason::PlaceholderUnknown });
+    desk.answer(question.token, &GrantAnswer { nonce: question.asks.nonce.clone(), granted: None, denied })
+}
+
+#[test]
+fn a_flood_of_strangers_is_asked_about_in_turn_and_every_one_is_answered() {
+    let mut desk = Desk::ready();
+    (0..2_000).for_each(|context| desk.hold(context, &stranger(context)));
+    let mut open = desk.questions();
+    assert_eq!(open.len(), 256, "no more are in the air");
+    assert_eq!(desk.worker.next_tick(), Millis(50), "nothing can be sent before one has landed");
+    let mut answered = Vec::new();
+    while !open.is_empty() {
+        for question in std::mem::take(&mut open) {
+            answered.extend(denied(&mut desk, &question));
+            open.extend(desk.questions());
+        }
+    }
+    let expected: Vec<_> = (0..2_000).map(|context| (context, Learnt::Refused(Reason::PlaceholderUnknown))).collect();
+    assert_eq!(answered, expected, "first come, first served");
+}
+
+#[test]
+fn who_could_not_be_asked_about_in_time_is_told_to_wait() {
+    let mut desk = Desk::ready();
+    (0..300).for_each(|context| desk.hold(context, &stranger(context)));
+    desk.worker.leave(290);
+    let open = desk.questions();
+    desk.wait(TIMEOUT);
+    let mut refused = learnt(desk.worker.overdue(desk.now()));
+    refused.sort_by_key(|(context, _)| *context);
+    let reason = |context| if context < 256 { Reason::BrokerUnavailable } else { Reason::RateLimited };
+    let expected = (0..300).filter(|context| *context != 290);
+    assert_eq!(refused, expected.map(|context| (context, Learnt::Refused(reason(context)))).collect::<Vec<_>>());
+    // What nobody waits for any more is not asked, not even when there is room again.
+    open.iter().for_each(|question| drop(denied(&mut desk, question)));
+    assert_eq!(desk.questions().len(), 0);
+    assert_eq!(desk.worker.next_tick(), Millis(50));
+    desk.hold(1_000, &stranger(299));
+    assert_eq!(desk.questions().len(), 1, "who comes later is asked about");
 }

@@ -1,4 +1,4 @@
-//! Envoy with no filter but the router: what everything is measured against.
+//! The gateway's listener with no filter but the router: what everything is measured against.
 
 use super::{Claim, Part, Workbench};
 

@@ -4,7 +4,9 @@ mod attache;
 mod bare;
 mod credential_injector;
 mod ext_authz;
+mod gateway;
 mod lua;
+mod minimal;
 mod noop_wasm;
 
 use std::fmt;
@@ -30,6 +32,9 @@ pub struct Workbench {
     pub upstream_port: u16,
     /// The shared rule table.
     pub rules: Rules,
+    /// The listener of `attache envoy-config` without its filters and guards, which all variants
+    /// share: what they differ in is the filters alone.
+    pub gateway: Value,
 }
 
 /// A variant's place in the one Envoy, and how to talk to it.
@@ -100,13 +105,19 @@ impl Drop for Alive {
 }
 
 /// Every variant, `bare` first.
-pub fn all(bench: &Workbench) -> Result<Vec<Variant>> {
+pub fn all(mut bench: Workbench) -> Result<Vec<Variant>> {
+    let attache = attache::part(&bench);
+    if let Ok(part) = &attache {
+        bench.gateway = gateway::without_filters(&part.listener)?;
+    }
+    let bench = &bench;
     Ok(vec![
         (BARE, Ok(bare::part(bench))),
+        ("minimal", Ok(minimal::part(bench))),
         ("noop_wasm", noop_wasm::part(bench)?),
         ("credential_injector", Ok(credential_injector::part(bench)?)),
         ("lua", Ok(lua::part(bench)?)),
-        ("attache", attache::part(bench)),
+        ("attache", attache),
         ("ext_authz", Ok(ext_authz::part(bench)?)),
     ])
 }
@@ -129,7 +140,7 @@ impl Part {
     /// A part that is nothing but filters before the router.
     fn filters(bench: &Workbench, filters: Vec<Value>, claim: Claim) -> Self {
         Self {
-            listener: crate::envoy::listener(filters),
+            listener: gateway::with_filters(&bench.gateway, filters),
             clusters: Vec::new(),
             secrets: Vec::new(),
             bootstrap: Map::new(),

@@ -1,0 +1,96 @@
+//! How an agent gets its environment: exports for a shell, a private file, a Kubernetes Secret.
+//! Placeholders, a session token and URLs; never a secret.
+
+use crate::api::view::Variable;
+use crate::private_file::{PrivateError, replace_private};
+use std::path::Path;
+
+/// One line for a shell. Values are ours, and quoted all the same.
+pub fn export(variable: &Variable) -> String {
+    format!("export {}='{}'", variable.name, variable.value.replace('\'', r"'\''"))
+}
+
+/// `NAME=VALUE` lines, as `docker run --env-file`, systemd's `EnvironmentFile=` and shells read them
+/// alike: without quotes, which not all of them take off.
+pub fn env_file(path: &Path, variables: &[Variable]) -> Result<(), PrivateError> {
+    let lines: String = variables.iter().map(|v| format!("{}={}\n", v.name, v.value)).collect();
+    replace_private(path, lines.as_bytes())
+}
+
+/// The manifest of a Secret. Its texts are JSON's, which are YAML's, too.
+pub fn kubernetes_secret(name: &DnsName, namespace: Option<&DnsName>, variables: &[Variable]) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let mut out = format!("apiVersion: v1\nkind: Secret\nmetadata:\n  name: {}\n", quoted(&name.0));
+    if let Some(namespace) = namespace {
+        out.push_str(&format!("  namespace: {}\n", quoted(&namespace.0)));
+    }
+    out.push_str("  labels:\n    app.kubernetes.io/managed-by: attache\ntype: Opaque\nstringData:");
+    for Variable { name, value } in variables {
+        out.push_str(&format!("\n  {name}: {}", quoted(value)));
+    }
+    out
+}
+
+/// The name of a Kubernetes object: a DNS label (RFC 1123).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsName(String);
+
+impl DnsName {
+    /// Reads one.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let is_label =
+            (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-');
+        is_label.then(|| Self(text.to_owned())).ok_or("expected up to 63 lower-case letters, digits and inner '-'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(name: &str, value: &str) -> Variable {
+        Variable { name: name.into(), value: value.into() }
+    }
+
+    #[test]
+    fn a_shell_reads_back_what_was_exported() {
+        let value = "a'b $(c) \\ \"d\"";
+        let script = format!("{}\nprintf %s \"$X\"", export(&variable("X", value)));
+        let shown = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(shown.stdout).unwrap(), value);
+    }
+
+    #[test]
+    fn a_secrets_manifest_is_whole_yaml() {
+        let variables = [variable("GITHUB_TOKEN", "ghp_ATTACHE\"x"), variable("URL", "http://127.0.0.1:3030/a: b")];
+        let parse = |text: &str| DnsName::parse(text).unwrap();
+        let text = kubernetes_secret(&parse("agent"), Some(&parse("team-a")), &variables);
+        let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(
+            read,
+            serde_json::json!({
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "name": "agent",
+                    "namespace": "team-a",
+                    "labels": {"app.kubernetes.io/managed-by": "attache"},
+                },
+                "type": "Opaque",
+                "stringData": {"GITHUB_TOKEN": "ghp_ATTACHE\"x", "URL": "http://127.0.0.1:3030/a: b"},
+            })
+        );
+        assert!(!kubernetes_secret(&parse("agent"), None, &variables).contains("namespace"));
+    }
+
+    #[test]
+    fn kubernetes_names_are_labels() {
+        for good in ["a", "team-a", "0", &"a".repeat(63)] {
+            assert!(DnsName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "A", "-a", "a-", "a.b", "a_b", "a\nb", "a: b", &"a".repeat(64)] {
+            assert!(DnsName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Sessions, as rows.
+
+use super::{Store, StoreError, from_column, to_column};
+use crate::config::Bind;
+use attache_core::names::Name;
+use attache_core::policy::AccessMode;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+/// A session as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Unique for ever.
+    pub id: String,
+    /// Unique among the sessions that have not ended.
+    pub name: Name,
+    /// What it may use.
+    pub credentials: Vec<Name>,
+    /// What it may do while it is not elevated.
+    pub access_mode: AccessMode,
+    /// Until when it may read and write in spite of its mode, in Unix milliseconds.
+    pub elevated_until_ms: Option<u64>,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds; `None`: does not expire.
+    pub expires_ms: Option<u64>,
+    /// When it was revoked or replaced, in Unix milliseconds.
+    pub ended_ms: Option<u64>,
+    /// The digest of its declaration, if the config declares it.
+    pub declaration: Option<String>,
+}
+
+impl Store {
+    /// All sessions, oldest first.
+    pub async fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM sessions ORDER BY created_ms, id").fetch_all(&self.pool).await?;
+        rows.iter().map(parse).collect()
+    }
+
+    /// Stores a session, new or changed.
+    pub async fn save(&self, session: &SessionRow) -> Result<(), StoreError> {
+        let credentials: Vec<_> = session.credentials.iter().map(Name::as_str).collect();
+        // Texts alone; that serializes.
+        let bind = (!session.bind.is_empty()).then(|| serde_json::to_string(&session.bind).unwrap_or_default());
+        let query = sqlx::query(
+            "INSERT INTO sessions (id, name, credentials, access_mode, elevated_until_ms, created_ms, expires_ms,
+               ended_ms, declaration, bind)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET credentials = excluded.credentials, access_mode = excluded.access_mode,
+               elevated_until_ms = excluded.elevated_until_ms, expires_ms = excluded.expires_ms,
+               ended_ms = excluded.ended_ms, declaration = excluded.declaration, bind = excluded.bind",
+        );
+        let saved = query
+            .bind(&session.id)
+            .bind(session.name.as_str())
+            .bind(serde_json::to_string(&credentials).unwrap_or_default())
+            .bind(session.access_mode.as_str())
+            .bind(session.elevated_until_ms.map(to_column))
+            .bind(to_column(session.created_ms))
+            .bind(session.expires_ms.map(to_column))
+            .bind(session.ended_ms.map(to_column))
+            .bind(&session.declaration)
+            .bind(bind)
+            .execute(&self.pool)
+            .await;
+        match saved {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(StoreError::NameTaken),
+            saved => saved.map(drop).map_err(StoreError::Database),
+        }
+    }
+
+    /// Forgets sessions that were over before `before_ms` (Unix milliseconds).
+    pub async fn forget(&self, before_ms: u64) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM sessions WHERE declaration IS NULL AND coalesce(ended_ms, expires_ms) < ?")
+            .bind(to_column(before_ms))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+}
+
+fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
+    let name: String = row.try_get("name")?;
+    let credentials: String = row.try_get("credentials")?;
+    let mode: String = row.try_get("access_mode")?;
+    let bind: Option<String> = row.try_get("bind")?;
+    let millis = |column: &str| row.try_get::<Option<i64>, _>(column)?.map(from_column).transpose();
+    Ok(SessionRow {
+        id: row.try_get("id")?,
+        name: Name::parse(&name).map_err(|_| StoreError::Damaged)?,
+        credentials: serde_json::from_str(&credentials).map_err(|_| StoreError::Damaged)?,
+        access_mode: serde_json::from_value(mode.into()).map_err(|_| StoreError::Damaged)?,
+        elevated_until_ms: millis("elevated_until_ms")?,
+        bind: match bind {
+            Some(bind) => serde_json::from_str(&bind).map_err(|_| StoreError::Damaged)?,
+            None => Bind::default(),
+        },
+        created_ms: millis("created_ms")?.unwrap_or_default(),
+        expires_ms: millis("expires_ms")?,
+        ended_ms: millis("ended_ms")?,
+        declaration: row.try_get("declaration")?,
+    })
+}

@@ -1,0 +1,92 @@
+//! What is taken away ends streams that are open on it, and no others.
+
+use super::{Desk, api, change, usual};
+use crate::fixture::test;
+use crate::refusal::Reason;
+use crate::time::Millis;
+use crate::wire::{Change, Changes, Left};
+use crate::worker::{Call, Cut, Grant};
+use std::rc::Rc;
+
+fn taken(change: Change, left: Left) -> Change {
+    Change { left: Some(left), ..change }
+}
+
+/// A worker with a grant of session `s-1`, as of no change, that hears of these.
+fn told(changes: Vec<Change>) -> (Vec<Cut>, Rc<Grant>) {
+    let mut desk = Desk::ready();
+    let grant = desk.have_granted(&api(), usual());
+    desk.poll_answered(changes.len() as u64, changes);
+    (desk.worker.take_cuts(), grant)
+}
+
+/// What becomes of a stream that reads and of one that writes.
+fn ends(cuts: &[Cut], grant: &Grant) -> [Option<Reason>; 2] {
+    [true, false].map(|reads| cuts.iter().find_map(|cut| cut.ends(grant, || reads)))
+}
+
+#[test]
+fn a_session_that_is_over_keeps_nothing_and_one_that_may_read_keeps_its_reads() {
+    for (change, expected) in [
+        (taken(change(1, Some("s-1"), None), Left::Nothing), [Some(Reason::SessionExpired); 2]),
+        (taken(change(1, Some("s-1"), None), Left::Reads), [None, Some(Reason::ReadOnly)]),
+        (taken(change(1, None, None), Left::Nothing), [Some(Reason::SessionExpired); 2]),
+        (taken(change(1, Some("s-2"), None), Left::Nothing), [None; 2]),
+        (taken(change(1, Some("s-11"), None), Left::Nothing), [None; 2]),
+        // Another secret, or more rights: what is open goes on.
+        (change(1, None, Some("github")), [None; 2]),
+        (change(1, Some("s-1"), None), [None; 2]),
+        (change(1, None, None), [None; 2]),
+    ] {
+        let (cuts, grant) = told(vec![change.clone()]);
+        assert_eq!(ends(&cuts, &grant), expected, "{change:?}");
+    }
+}
+
+#[test]
+fn a_grant_that_knows_of_the_change_keeps_its_streams() {
+    let mut desk = Desk::ready();
+    let grant = desk.have_granted(&api(), crate::wire::Granted { as_of: 1, ..usual() });
+    desk.poll_answered(1, vec![taken(change(1, Some("s-1"), None), Left::Reads)]);
+    assert_eq!(ends(&desk.worker.take_cuts(), &grant), [None; 2]);
+    desk.poll_answered(2, vec![taken(change(2, Some("s-1"), None), Left::Reads)]);
+    assert_eq!(ends(&desk.worker.take_cuts(), &grant), [None, Some(Reason::ReadOnly)]);
+    assert!(desk.worker.take_cuts().is_empty(), "said once");
+}
+
+#[test]
+fn a_broker_that_has_begun_anew_cuts_by_what_it_says_whatever_its_cursors() {
+    let mut desk = Desk::ready();
+    let grant = desk.have_granted(&api(), crate::wire::Granted { as_of: 900, ..usual() });
+    let poll = desk.take(Call::Changes).unwrap().0;
+    let changes = vec![taken(change(2, Some("s-1"), None), Left::Nothing)];
+    desk.answer(poll, &Changes { epoch: "e2".into(), cursor: 3, policy: "v1".into(), changes });
+    assert_eq!(ends(&desk.worker.take_cuts(), &grant), [Some(Reason::SessionExpired); 2]);
+
+    // That it has begun anew is no reason by itself.
+    let poll = desk.take(Call::Changes).unwrap().0;
+    desk.answer(poll, &Changes { epoch: "e3".into(), cursor: 0, policy: "v1".into(), changes: Vec::new() });
+    assert!(desk.worker.take_cuts().is_empty());
+}
+
+#[test]
+fn out_of_touch_nothing_older_than_the_bound_stays_open() {
+    let mut desk = Desk::ready();
+    let answered = desk.now;
+    desk.wait(super::STALE_AFTER - 1);
+    assert_eq!(desk.worker.stale_since(desk.now()), None);
+    desk.wait(1);
+    assert_eq!(desk.worker.stale_since(desk.now()), Some(Millis(answered)));
+    // What a broker that answers questions, but no polls, lets through has the same time.
+    desk.wait(500);
+    assert_eq!(desk.worker.stale_since(desk.now()), Some(Millis(answered + 500)));
+    desk.poll_answered(0, Vec::new());
+    assert_eq!(desk.worker.stale_since(desk.now()), None);
+}
+
+#[test]
+fn a_worker_that_was_never_in_touch_keeps_nothing_for_longer() {
+    let desk = Desk::new();
+    assert_eq!(desk.worker.stale_since(Millis(super::STALE_AFTER - 1)), None, "nothing is that old");
+    assert_eq!(desk.worker.stale_since(Millis(super::STALE_AFTER)), Some(Millis(0)));
+}

@@ -1,0 +1,65 @@
+//! One request, from its head to its record.
+
+use crate::host;
+use attache_core::Millis;
+use attache_core::access::Body;
+use attache_core::policy::Policy;
+use attache_core::refusal::Reason;
+use attache_core::request::{Asked, Snapshot, is_read};
+use attache_core::worker::{Cut, Outcome};
+use std::rc::Rc;
+
+/// Filter state that the judge writes: a request's body, or that it is too large.
+pub const BODY: &str = "attache_body";
+/// Marks the two things the judge can say.
+pub const BODY_WHOLE: u8 = b'=';
+pub const BODY_TOO_LARGE: u8 = b'>';
+
+/// One request on its way.
+#[derive(Default)]
+pub struct Flow {
+    pub snapshot: Snapshot,
+    pub asked: Option<Asked>,
+    pub outcome: Outcome,
+    /// The policy it was let through by: `asked` means something by no other.
+    pub policy: Option<Rc<Policy>>,
+    /// Why it was ended before its end.
+    pub cut: Option<Reason>,
+    pub started: Millis,
+}
+
+impl Flow {
+    /// Whether the verdict let it go, and nothing has taken that back.
+    pub fn is_released(&self) -> bool {
+        matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed) && self.cut.is_none()
+    }
+
+    /// Why it may go on no longer, if so.
+    pub fn ends(&self, context: u32, cuts: &[Cut], stale_since: Option<Millis>) -> Option<Reason> {
+        let Outcome::Forwarded(grant) = &self.outcome else { return None };
+        if self.cut.is_some() {
+            return None;
+        }
+        let is_read = || {
+            let (Some(policy), Some(asked)) = (&self.policy, &self.asked) else { return false };
+            let mut body = Vec::new();
+            is_read(policy, &self.snapshot, asked, grant, || match host::act_for(context) {
+                Ok(()) => read_body(&mut body),
+                Err(_) => Body::Unread,
+            })
+        };
+        let stale = stale_since.is_some_and(|since| self.started <= since);
+        cuts.iter().find_map(|cut| cut.ends(grant, is_read)).or(stale.then_some(Reason::Stale))
+    }
+}
+
+/// What the judge said of the body of the request that is acted for.
+pub fn read_body(bytes: &mut Vec<u8>) -> Body<'_> {
+    let Ok(Some(said)) = host::property(BODY) else { return Body::Unread };
+    *bytes = said;
+    match bytes.split_first() {
+        Some((&BODY_WHOLE, body)) => Body::Whole(body),
+        Some((&BODY_TOO_LARGE, _)) => Body::TooLarge,
+        _ => Body::Unread,
+    }
+}

@@ -1,0 +1,114 @@
+//! Who asked for a hit: the agent's own request, and whether the session on record is its.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use sha2::{Digest as _, Sha256};
+
+use super::audit::{Audit, Record};
+use super::evidence::{self, Evidence, Known};
+use super::hits::{Hit, ROUNDING_MS};
+use super::violation::Violation;
+use crate::agent::{Exchange, Ledger};
+
+/// Every request of the watched agents, and what they have shown.
+pub(super) struct Askers {
+    known: Vec<Known>,
+    variables: BTreeMap<String, String>,
+    asked: Vec<Asked>,
+}
+
+/// One request of an agent.
+struct Asked {
+    at: Instant,
+    shown: Vec<String>,
+    recorded_as: Option<String>,
+}
+
+/// Where an agent has its session token, which stands for no credential.
+const TOKEN: &str = "ATTACHE_SESSION_TOKEN";
+
+/// The default `stale_after`, in milliseconds: longer serves nobody who is revoked, whether the
+/// test knows when the command returned or not.
+const STALE_AFTER_MS: u64 = 10_000;
+
+impl Askers {
+    /// `variables` says for which credential each variable holds a placeholder.
+    pub(super) fn new(evidence: &Evidence, variables: &BTreeMap<String, String>, ledger: &Ledger) -> Self {
+        let exchanges = ledger.transcripts().into_iter().flat_map(|transcript| transcript.exchanges());
+        let asked = exchanges.map(|Exchange { at, sent, recorded_as, .. }| Asked {
+            at,
+            shown: evidence::shown(&sent).into_iter().collect(),
+            recorded_as,
+        });
+        Self { known: evidence.known(), variables: variables.clone(), asked: asked.collect() }
+    }
+
+    /// The agent's request of this hit: the one whose answer bore the hit's name, or, when no answer
+    /// came through, any that was under way.
+    pub(super) fn judge(&self, hit: &Hit<'_>, used: &Record, audit: &Audit) -> Option<Violation> {
+        let id = hit.request.request_id();
+        let named = self.asked.iter().find(|asked| asked.recorded_as.is_some() && asked.recorded_as == id);
+        if let Some(asked) = named {
+            return self.fits(asked, hit, used, audit).err();
+        }
+        let mut nearest = None;
+        for asked in self.asked.iter().filter(|asked| asked.recorded_as.is_none() && asked.at <= hit.request.at) {
+            match self.fits(asked, hit, used, audit) {
+                Ok(()) => return None,
+                Err(why) => nearest = Some(why),
+            }
+        }
+        Some(nearest.unwrap_or_else(|| hit.unasked("no agent had asked for anything")))
+    }
+
+    fn fits(&self, asked: &Asked, hit: &Hit<'_>, used: &Record, audit: &Audit) -> Result<(), Violation> {
+        let lease = used.text("lease_id");
+        let issue = audit.of_kind("issue").find(|record| record.text("lease_id") == lease);
+        match issue.and_then(|issue| issue.json.get("asked")) {
+            Some(digests) => granted_for(asked, digests).map_err(|why| hit.unasked(why))?,
+            None => self.belongs(asked, hit, used)?,
+        }
+        let begun = hit.wall_ms_of(asked.at);
+        let end = issue.and_then(|issue| Some(issue.at_ms()? + issue.ttl_ms()?));
+        if let Some(end) = end.filter(|end| begun > end + ROUNDING_MS) {
+            return Err(hit.expired(lease, begun - end));
+        }
+        let ended = |record: &&Record| record.text("session_id") == used.text("session_id");
+        let ended = audit.of_kind("revoke").find(ended).and_then(Record::at_ms);
+        if ended.is_some_and(|ended| begun > ended + STALE_AFTER_MS) {
+            return Err(hit.revoked(used));
+        }
+        Ok(())
+    }
+
+    /// What was shown is known to the test, and belongs to the session and credential on record.
+    fn belongs(&self, asked: &Asked, hit: &Hit<'_>, used: &Record) -> Result<(), Violation> {
+        let known: Vec<&Known> = self.known.iter().filter(|known| asked.shown.contains(&known.text)).collect();
+        if known.is_empty() {
+            return Err(hit.unasked("the agent showed nothing that the test knows"));
+        }
+        for known in known {
+            if known.session != used.text("session") {
+                return Err(hit.unasked("what the agent showed is another session's"));
+            }
+            let credential = self.variables.get(&known.variable);
+            if known.variable != TOKEN && credential != Some(&used.text("credential")) {
+                return Err(hit.unasked("what the agent showed stands for another credential"));
+            }
+            if known.over.is_some_and(|over| over < asked.at) {
+                return Err(hit.revoked(used));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A broker that holds no session says for which evidence it granted.
+fn granted_for(asked: &Asked, digests: &serde_json::Value) -> Result<(), &'static str> {
+    let hex = |text: &String| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let shown: Vec<String> = asked.shown.iter().map(hex).collect();
+    let wanted = ["placeholder", "session_token"].map(|kind| digests[kind].as_str());
+    let all = wanted.into_iter().flatten().all(|digest| shown.iter().any(|own| own == digest));
+    if all && wanted != [None, None] { Ok(()) } else { Err("it was granted for something that the agent did not show") }
+}

@@ -1,0 +1,105 @@
+//! Each hit is the doing of an agent that showed what belongs to the session on record.
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::{HOST, SECRET, Scene, issue, scene, used, with};
+use crate::agent::Outcome;
+use crate::oracle::{Evidence, Violation};
+use crate::util;
+
+/// A scene whose one hit an agent asked for, showing this; what the broker wrote is still to come.
+async fn asked(shown: &str, at: &[Value]) -> Scene {
+    let scene = Scene::set().await;
+    let evidence = Evidence::default();
+    for (session, variable, text) in [
+        ("agent", "GITHUB_TOKEN", "ghp_ATTACHEmine"),
+        ("agent", "OTHER_KEY", "ATTACHEother"),
+        ("agent", "ATTACHE_SESSION_TOKEN", "ATTACHEtoken"),
+        ("stranger", "GITHUB_TOKEN", "ghp_ATTACHEtheirs"),
+        ("over", "GITHUB_TOKEN", "ghp_ATTACHEover"),
+    ] {
+        evidence.add(session, variable, text);
+    }
+    evidence.ended("over");
+    scene.oracle.evidence(&evidence);
+    scene.oracle.exports("github", "GITHUB_TOKEN");
+    scene.oracle.exports("other", "OTHER_KEY");
+    let transcript = scene.oracle.agent().ledger().open("an agent");
+    let open = transcript.begin("GET /user");
+    open.sent(format!("GET /user HTTP/1.1\r\nAuthorization: Bearer {shown}\r\n\r\n").as_bytes());
+    at.iter().for_each(|record| scene.write(record));
+    scene.hit("r1").await;
+    open.settle(Outcome::Aborted);
+    scene
+}
+
+#[tokio::test]
+async fn a_hit_of_another_session_than_the_agents_is_found() {
+    for (shown, expected) in [
+        ("ghp_ATTACHEmine", None),
+        ("ATTACHEtoken", None),
+        ("ghp_ATTACHEtheirs", Some("what the agent showed is another session's")),
+        ("ATTACHEother", Some("what the agent showed stands for another credential")),
+        ("ghp_ATTACHEmadeup", Some("the agent showed nothing that the test knows")),
+    ] {
+        let scene = asked(shown, &[issue()]).await;
+        scene.write(&used());
+        let found = scene.found();
+        match (&found[..], expected) {
+            ([], None) => {}
+            ([Violation::Unasked { why, .. }], Some(expected)) => assert_eq!(*why, expected),
+            _ => panic!("{shown}: {found:?}"),
+        }
+    }
+    let nobody = scene(&[issue()], &[used()]).await;
+    nobody.oracle.evidence(&Evidence::default());
+    assert!(matches!(&nobody.found()[..], [Violation::Unasked { .. }]), "{:?}", nobody.found());
+}
+
+/// Two agents ask at once, and the upstream's answer says whose request was whose.
+#[tokio::test]
+async fn an_answer_ties_a_hit_to_the_request_of_its_agent() {
+    let scene = asked("ghp_ATTACHEmine", &[issue()]).await;
+    let bearer = format!("Bearer {SECRET}");
+    let headers = [("authorization", bearer.as_str()), ("x-request-id", "r2"), ("x-shown", "ghp_ATTACHEtheirs")];
+    scene.oracle.agent().get(scene.upstream.addr(), HOST, "/user", &headers).await;
+    scene.write(&used());
+    scene.write(&with(used(), "request_id", "r2"));
+    let found = scene.found();
+    assert!(matches!(&found[..], [Violation::Unasked { hit, .. }] if hit.contains("r2")), "{found:?}");
+}
+
+/// A broker that holds no session says for which evidence it granted.
+#[tokio::test]
+async fn a_grant_for_other_evidence_than_the_agents_is_found() {
+    let digest = |text: &str| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for (granted, fits) in [("ghp_ATTACHEmine", true), ("ghp_ATTACHEtheirs", false)] {
+        let issue = with(issue(), "asked", json!({"placeholder": digest(granted)}));
+        let scene = asked("ghp_ATTACHEmine", &[issue]).await;
+        scene.write(&used());
+        let found = scene.found();
+        assert!(if fits { found.is_empty() } else { matches!(&found[..], [Violation::Unasked { .. }]) }, "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_begun_after_its_session_or_its_lease_was_over_is_found() {
+    let theirs = |record: Value| with(record, "session", "over");
+    let acknowledged = asked("ghp_ATTACHEover", &[theirs(issue())]).await;
+    acknowledged.write(&theirs(used()));
+    assert!(matches!(&acknowledged.found()[..], [Violation::Revoked { .. }]), "{:?}", acknowledged.found());
+
+    let revoke = |ago: u64| json!({"kind": "revoke", "timestamp": util::wall_ms() - ago, "session_id": "s1"});
+    for (ago, over) in [(9_000, false), (11_000, true)] {
+        let recorded = asked("ghp_ATTACHEmine", &[issue(), revoke(ago)]).await;
+        recorded.write(&used());
+        let found = recorded.found();
+        assert!(if over { matches!(&found[..], [Violation::Revoked { .. }]) } else { found.is_empty() }, "{found:?}");
+    }
+    // Within what Envoy may take to connect, the moment at which the agent asked decides.
+    let old = with(with(issue(), "timestamp", util::wall_ms() - 1_000), "ttl_ms", 500);
+    let expired = asked("ghp_ATTACHEmine", &[old]).await;
+    expired.write(&used());
+    assert!(matches!(&expired.found()[..], [Violation::Expired { .. }]), "{:?}", expired.found());
+}

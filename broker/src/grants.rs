@@ -25,34 +25,32 @@ const MOST_ATTEMPTS: usize = 4;
 
 /// Everything a grant is made from.
 pub struct Grants {
-    destinations: HashMap<String, DestinationSpec>,
-    caps: Caps,
-    max_unacked_uses: u32,
-    sessions: Arc<Sessions>,
-    identities: Arc<Identities>,
-    leases: Arc<Leases>,
-    feed: Arc<Feed>,
-    audit: Arc<AuditLog>,
-    outstanding: Arc<Outstanding>,
+    /// What may be granted where: the policy's destinations, by id.
+    pub destinations: HashMap<String, DestinationSpec>,
+    /// What credentials and destinations allow at most.
+    pub caps: Caps,
+    /// How many uses a worker may make before their records have arrived.
+    pub max_unacked_uses: u32,
+    /// Who may use what.
+    pub sessions: Arc<Sessions>,
+    /// Whom JWTs name.
+    pub identities: Arc<Identities>,
+    /// The secrets, rendered.
+    pub leases: Arc<Leases>,
+    /// What has changed.
+    pub feed: Arc<Feed>,
+    /// Where a grant is recorded before it leaves.
+    pub audit: Arc<AuditLog>,
+    /// What has left and may be in use.
+    pub outstanding: Arc<Outstanding>,
+}
+
+/// A policy's destinations, by id.
+pub fn by_id(policy: Spec) -> HashMap<String, DestinationSpec> {
+    policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect()
 }
 
 impl Grants {
-    /// Grants under this policy and within these bounds.
-    pub fn new(
-        policy: Spec,
-        caps: Caps,
-        max_unacked_uses: u32,
-        sessions: Arc<Sessions>,
-        identities: Arc<Identities>,
-        leases: Arc<Leases>,
-        feed: Arc<Feed>,
-        audit: Arc<AuditLog>,
-        outstanding: Arc<Outstanding>,
-    ) -> Self {
-        let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        Self { destinations, caps, max_unacked_uses, sessions, identities, leases, feed, audit, outstanding }
-    }
-
     /// Answers a request for a grant.
     pub async fn answer(&self, request: GrantRequest) -> GrantAnswer {
         let GrantRequest { nonce, worker, destination, evidence } = request;

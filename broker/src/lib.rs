@@ -163,17 +163,17 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let ledger = Arc::new(Ledger::new(store.clone(), feed.clone(), audit.clone(), &found));
 
     let health = || Health { audit: audit.clone(), leases: leases.clone(), feed: feed.clone() };
-    let grants = Grants::new(
-        policy.clone(),
-        config.caps(),
-        config.limits.max_unacked_uses,
-        sessions.clone(),
-        identities.clone(),
-        leases.clone(),
-        feed.clone(),
-        audit.clone(),
-        outstanding.clone(),
-    );
+    let grants = Grants {
+        destinations: grants::by_id(policy.clone()),
+        caps: config.caps(),
+        max_unacked_uses: config.limits.max_unacked_uses,
+        sessions: sessions.clone(),
+        identities: identities.clone(),
+        leases: leases.clone(),
+        feed: feed.clone(),
+        audit: audit.clone(),
+        outstanding: outstanding.clone(),
+    };
     let data_plane =
         DataPlane::new(state_dir.token().clone(), publication.clone(), grants, feed.clone(), audit.clone(), health());
     let operator = Arc::new(Operator {

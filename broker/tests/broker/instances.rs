@@ -1,9 +1,9 @@
 //! Two instances side by side share nothing.
 
 use crate::world::{NONCE, World, mode, send, until};
+use attache_broker::Running;
 use attache_broker::config::{Config, Overrides};
 use attache_broker::sources::Environment;
-use attache_broker::{Running, Workers};
 use attache_core::digest::Digest;
 use attache_core::names::Name;
 use serde_json::{Value, json};
@@ -123,7 +123,7 @@ async fn two_instances_side_by_side_share_no_file_no_session_and_no_worker() {
     // What ends in one goes on in the other.
     let log = |instance: &Instance| std::fs::read_to_string(&instance.config.audit.path).unwrap();
     assert!(log(&a).contains("\"instance\":\"a\"") && !log(&a).contains("\"instance\":\"b\""));
-    a.running.shutdown(Workers::MayLive).await;
+    a.running.shutdown(attache_broker::Workers::MayLive).await;
     assert!(b.grant(&of_b).await["granted"].is_object());
-    b.running.shutdown(Workers::MayLive).await;
+    b.running.shutdown(attache_broker::Workers::MayLive).await;
 }

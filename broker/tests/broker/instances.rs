@@ -123,7 +123,7 @@ async fn two_instances_side_by_side_share_no_file_no_session_and_no_worker() {
     // What ends in one goes on in the other.
     let log = |instance: &Instance| std::fs::read_to_string(&instance.config.audit.path).unwrap();
     assert!(log(&a).contains("\"instance\":\"a\"") && !log(&a).contains("\"instance\":\"b\""));
-    a.running.shutdown().await;
+    a.running.shutdown(attache_broker::Workers::MayLive).await;
     assert!(b.grant(&of_b).await["granted"].is_object());
-    b.running.shutdown().await;
+    b.running.shutdown(attache_broker::Workers::MayLive).await;
 }

@@ -4,7 +4,7 @@
 //! there afterwards; what was under way may be, wholly or not at all.
 
 use crate::world::{NONCE, WORKER, World, try_send};
-use attache_broker::audit::verify::verify;
+use attache_broker::audit::verify::{Against, verify};
 use attache_broker::private_file::PrivateDir;
 use attache_broker::state_dir::{Runtime, announced};
 use attache_broker::store::Store;
@@ -208,7 +208,7 @@ async fn nothing_that_was_answered_is_lost_in_two_hundred_kills() {
 
 /// What is on disk, against all that was ever answered.
 async fn look(world: &World, tolds: &[Told], leases: &HashSet<String>) {
-    let report = verify(&world.config.audit.path, None).unwrap();
+    let report = verify(&world.config.audit.path, &Against::default()).unwrap();
     assert!(report.broken.is_none(), "{report:?}");
     let records = world.records();
     let issued: HashSet<_> = records.iter().filter_map(|record| record["lease_id"].as_str()).collect();

@@ -58,6 +58,7 @@ async fn a_listener_admits_its_sessions_and_names_the_one_that_is_bound_to_it() 
         .edit(|bootstrap| add_listener(bootstrap, "inner", None));
     let stack = plan.start().await;
     let inner = stack.envoy.addr("inner").await;
+    stack.broker.evidence().connection("inside", &format!("to {inner}"));
     let bearer = format!("Bearer {}", stack.placeholder("inside", "github"));
     let agent = stack.agent();
     let ask = async |at, host: &str, headers: &[(&str, &str)]| said(&agent.get(at, host, "/v1/x", headers).await);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use attache_tests::agent::Wire;
 use attache_tests::ca::Leaf;
 use attache_tests::stack::{CUSTOM, Plan, SOON};
 use attache_tests::{Attache, Ca, Stack};
@@ -21,6 +22,9 @@ struct Scene {
     server: Ca,
     clients: Ca,
 }
+
+/// Who connects: what its transcripts call it, and the certificate it has.
+struct Peer(String, Arc<ClientConfig>);
 
 impl Scene {
     async fn start(plan: Plan) -> Self {
@@ -42,7 +46,9 @@ impl Scene {
             });
             add_listener(bootstrap, "resumes", tls(json!({}), resumes));
         });
-        Self { stack: plan.start().await, server, clients }
+        let stack = plan.start().await;
+        stack.broker.evidence().connection("bound", &format!("as {AGENT} at"));
+        Self { stack, server, clients }
     }
 
     async fn at(&self, listener: &str) -> SocketAddr {
@@ -50,20 +56,15 @@ impl Scene {
     }
 
     /// TLS as the holder of a certificate for this URI.
-    fn as_peer(&self, uri: &str) -> Arc<ClientConfig> {
-        self.server.client_as(&["http/1.1"], &self.clients.issue_client(uri))
+    fn as_peer(&self, uri: &str) -> Peer {
+        Peer(uri.to_owned(), self.server.client_as(&["http/1.1"], &self.clients.issue_client(uri)))
     }
 
     /// One GET with these headers; status and reason.
-    async fn ask(
-        &self,
-        listener: &str,
-        tls: &Arc<ClientConfig>,
-        host: &str,
-        headers: &[(&str, &str)],
-    ) -> (u16, String) {
+    async fn ask(&self, listener: &str, Peer(name, tls): &Peer, host: &str, headers: &[(&str, &str)]) -> (u16, String) {
         let at = self.at(listener).await;
-        let mut connection = self.stack.agent().h1_tls(at, NAME, Arc::clone(tls)).await;
+        let wire = Wire::plain(at).await.secured(NAME, Arc::clone(tls)).await.expect("a TLS handshake");
+        let mut connection = self.stack.agent().h1_over(wire, format!("HTTP/1 as {name} at {listener}"));
         let answer = connection.request("GET", host, "/v1/x", headers, b"").await;
         said(&answer.unwrap_or_else(|why| panic!("no answer: {why}")))
     }
@@ -86,7 +87,7 @@ async fn the_right_peer_passes_and_a_stolen_placeholder_is_worth_nothing() {
     assert_eq!(scene.ask("strict", &scene.as_peer(&format!("{AGENT}2")), HOST, &shown).await, conflict());
 
     // Without a certificate: at a listener that asks for one but does without, and at one without TLS.
-    let nobody = scene.server.client(&["http/1.1"]);
+    let nobody = Peer("nobody".into(), scene.server.client(&["http/1.1"]));
     assert_eq!(scene.ask("optional", &nobody, HOST, &shown).await, required());
     let agent = scene.stack.agent();
     let forged = format!("By=spiffe://test/gateway;URI={AGENT}");
@@ -112,7 +113,8 @@ async fn a_certificate_that_nobody_has_verified_names_nobody() {
     let impostor = scene.server.client_as(&["http/1.1"], &Ca::new().issue_client(AGENT));
     let alone = scene.server.client_as(&["http/1.1"], &Leaf::self_signed_client(AGENT));
     for tls in [&impostor, &alone] {
-        assert_eq!(scene.ask("lax", tls, HOST, &shown).await, required(), "presented, and not verified");
+        let impostor = Peer("an impostor".into(), Arc::clone(tls));
+        assert_eq!(scene.ask("lax", &impostor, HOST, &shown).await, required(), "presented, and not verified");
         let at = scene.at("strict").await;
         let mut connection = scene.stack.agent().h1_tls(at, NAME, Arc::clone(tls)).await;
         assert!(connection.request("GET", HOST, "/no-handshake", &[], b"").await.is_err(), "Envoy ends the handshake");

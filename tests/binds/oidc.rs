@@ -60,6 +60,7 @@ async fn a_jwt_names_its_session_and_stays_here() {
     let Some(mut provider) = Provider::start() else { return };
     let stack = start(&provider).await;
     let token = provider.token().await;
+    stack.broker.evidence().jwt("worker", &token);
     assert_eq!(ask(&stack, "api.custom.test", &[]).await, required());
     assert_eq!(ask(&stack, "api.custom.test", &[(HEADER, &token)]).await, served());
     let bearer = |session: &str| format!("Bearer {}", stack.placeholder(session, "github"));
@@ -68,6 +69,7 @@ async fn a_jwt_names_its_session_and_stays_here() {
     assert_eq!(ask(&stack, HOST, &[(HEADER, &token), ("authorization", &others)]).await, conflict());
     assert_eq!(ask(&stack, HOST, &[(HEADER, &token)]).await, required(), "github asks for its placeholder");
     let by_rsa = provider.sign(json!({"alg": "RS256"}), &claims(&provider, json!({})));
+    stack.broker.evidence().jwt("worker", &by_rsa);
     assert_eq!(ask(&stack, "api.custom.test", &[(HEADER, &by_rsa)]).await, served());
     let hits = stack.upstream().wait_for(3, SOON).await;
     assert_eq!(hits.len(), 3);
@@ -92,6 +94,7 @@ async fn a_wrong_jwt_is_worth_as_much_as_none() {
     let stack = start(&provider).await;
     let now = util::wall_ms() / 1000;
     let good = provider.token().await;
+    stack.broker.evidence().jwt("worker", &good);
     let mut signed = |header: Value, changes: Value| {
         let claims = claims(&provider, changes);
         provider.sign(header, &claims)
@@ -137,10 +140,12 @@ async fn keys_rotate_and_a_provider_that_is_gone_refuses() {
     let Some(mut provider) = Provider::start() else { return };
     let stack = start(&provider).await;
     let (old, unseen) = (provider.token().await, provider.token().await);
+    stack.broker.evidence().jwt("worker", &old);
     assert_eq!(ask(&stack, "api.custom.test", &[(HEADER, &old)]).await, served());
     provider.rotate();
     // Another key: looked for once, within seconds; no restart, no command.
     let new = provider.token().await;
+    stack.broker.evidence().jwt("worker", &new);
     comes_to(&stack, &new, &served()).await;
     // The old key is withdrawn: a token of it that nobody has seen yet is worth nothing.
     assert_eq!(ask(&stack, "api.custom.test", &[(HEADER, &unseen)]).await, required());
@@ -158,6 +163,7 @@ async fn no_grant_outlives_the_jwt_it_was_given_on() {
     let exp = util::wall_ms() / 1000 + 4;
     let claims = claims(&provider, json!({"exp": exp}));
     let token = provider.sign(json!({"alg": "ES256"}), &claims);
+    stack.broker.evidence().jwt("worker", &token);
     assert_eq!(ask(&stack, "api.custom.test", &[(HEADER, &token)]).await, served());
     let mut last_served = 0;
     loop {

@@ -24,7 +24,6 @@ const ACTIVE: &str = "http.attache.downstream_rq_active";
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_open_on_a_revoked_session_is_cut_and_nothing_else() {
     let stack = start(Plan::default()).await;
-    may_be_cut(&stack);
     let downloads = endless(&stack);
     let mut revoked = Crowd::open(&stack, "revoked", 4 * EACH, &downloads).await;
     let mut other = Crowd::open(&stack, "other", 8 * EACH, &downloads).await;
@@ -56,7 +55,6 @@ async fn what_is_open_on_a_revoked_session_is_cut_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_may_only_read_keeps_its_reads() {
     let stack = start(Plan::default()).await;
-    may_be_cut(&stack);
     let downloads = endless(&stack);
     let mut crowd = Crowd::open(&stack, "agent", 4 * EACH, &downloads).await;
     // Here the body says whether it reads.
@@ -87,7 +85,6 @@ async fn a_session_that_may_only_read_keeps_its_reads() {
 async fn two_hundred_open_streams_are_cut_at_once() {
     const STREAMS: usize = 200;
     let stack = start(Plan::default()).await;
-    stack.site.oracle.excuse("GET http://api.github.com/");
     let downloads = endless(&stack);
     let bearer = format!("Bearer {}", session(&stack, "agent", &[]));
     let mut connections = Vec::new();
@@ -124,7 +121,6 @@ async fn two_hundred_open_streams_are_cut_at_once() {
 async fn a_session_whose_time_comes_is_cut_too() {
     const TTL: Duration = Duration::from_millis(1_500);
     let stack = start(Plan::default()).await;
-    may_be_cut(&stack);
     let downloads = endless(&stack);
     let asked = Instant::now();
     let placeholder = session(&stack, "brief", &["--ttl", "1500ms"]);
@@ -158,7 +154,6 @@ async fn a_rotated_secret_cuts_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_away_while_nobody_could_tell_is_cut_after_a_restart() {
     let stack = start(Plan::default().session("{name: guest, credentials: [github]}")).await;
-    may_be_cut(&stack);
     let downloads = endless(&stack);
     let (ends, stays) = (stack.placeholder("guest", "github"), session(&stack, "other", &[]));
     let mut cut = Download::over_h2(&stack, &ends).await;
@@ -182,7 +177,6 @@ async fn what_was_taken_away_while_nobody_could_tell_is_cut_after_a_restart() {
 async fn nothing_stays_open_at_a_worker_that_is_out_of_touch() {
     const STALE_AFTER: Duration = Duration::from_secs(2);
     let stack = start(Plan::default().limit("stale_after: 2s")).await;
-    may_be_cut(&stack);
     let downloads = endless(&stack);
     let mut stream = Download::over_h2(&stack, &session(&stack, "agent", &[])).await;
     eventually(SOON, || downloads.waiting() == 1).await;
@@ -223,11 +217,6 @@ async fn batch(stack: &Stack<Attache>, placeholder: &str, operation: &str) -> H1
 /// How many requests the upstream has seen end before their end.
 fn aborted(stack: &Stack<Attache>) -> usize {
     stack.upstream().requests().iter().filter(|request| request.progress == Progress::Aborted).count()
-}
-
-/// Which streams are cut, and that no other is, these tests look at themselves.
-fn may_be_cut(stack: &Stack<Attache>) {
-    ["/down", "/objects/batch"].iter().for_each(|line| stack.site.oracle.excuse(line));
 }
 
 fn is_cut(answer: Result<Response, Unanswered>) {

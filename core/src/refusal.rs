@@ -39,7 +39,7 @@ macro_rules! reasons {
 #[rustfmt::skip]
 reasons! {
     AuthorityMalformed    "authority_malformed"    400 "Send one plain host name (and port) as Host or :authority."
-    PathMalformed         "path_malformed"         400 "Send a path without dot segments, backslashes, empty segments or escaped slashes."
+    PathMalformed         "path_malformed"         400 "Send a path that reads in one way: no escapes of escapes, of control bytes or of overlong characters, no segments of dots, no x-original-url or x-rewrite-url."
     HeadersMalformed      "headers_malformed"      400 "Send printable header names and values."
     HostNotAllowed        "host_not_allowed"       403 "No credential names this destination. Ask the operator to add it to the config."
     CredentialNotGranted  "credential_not_granted" 403 "This session may not use a credential here. Ask the operator to grant it."

@@ -101,7 +101,7 @@ fn summary(config: &Config) -> String {
     }
     if config.credentials.is_empty() {
         let presets = crate::config::presets::NAMES.join(", ");
-        let _ = writeln!(out, "\nno credential: name some in a config, or set the variable of a preset ({presets})");
+        let _ = writeln!(out, "\nno credential: name some under `credentials`, e.g. `github: {{preset: github}}` ({presets})");
     }
     if let Some(caution) = config.listen.caution() {
         let _ = writeln!(out, "\nwarning: {caution}");

@@ -78,7 +78,7 @@ impl Media {
 const OURS: &[u8] = b"x-attache-";
 
 /// A request's headers, read once. Envoy forgets them at the verdict; this does not.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Snapshot {
     bytes: Vec<u8>,
     method: Span,

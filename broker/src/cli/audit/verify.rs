@@ -17,8 +17,8 @@ pub struct VerifyArgs {
     /// What `attache audit head` printed, or the hash of any record: nothing up to there is missing
     #[arg(long, value_name = "ANCHOR")]
     head: Option<String>,
-    /// A public key that may have signed, in PEM; may be repeated [default: audit.pub in the state
-    /// directory, or beside the log]
+    /// A public key that may have signed, in PEM; may be repeated [default: audit.pub beside the log,
+    /// else in the state directory]
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
 }

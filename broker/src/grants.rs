@@ -133,7 +133,10 @@ impl Grants {
         };
         // Before it can be used: what is outstanding is never fewer leases than there are.
         self.outstanding.issued(&issued, Duration::from_millis(lease.ttl_ms));
-        self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
+        if self.audit.append(issued).await.is_err() {
+            self.outstanding.withdrawn(&lease.id);
+            return Err(Reason::BrokerUnavailable);
+        }
         // Writing took its time. What was taken from the session meanwhile does not leave.
         let now = Now::read();
         let still = self.sessions.identify(evidence, by_jwt, now)?.session;

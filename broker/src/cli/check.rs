@@ -101,7 +101,10 @@ fn summary(config: &Config) -> String {
     }
     if config.credentials.is_empty() {
         let presets = crate::config::presets::NAMES.join(", ");
-        let _ = writeln!(out, "\nno credential: name some under `credentials`, e.g. `github: {{preset: github}}` ({presets})");
+        let _ = writeln!(
+            out,
+            "\nno credential: name some under `credentials`, e.g. `github: {{preset: github}}` ({presets})"
+        );
     }
     if let Some(caution) = config.listen.caution() {
         let _ = writeln!(out, "\nwarning: {caution}");

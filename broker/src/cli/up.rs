@@ -254,7 +254,7 @@ fn hint_at_presets() -> String {
     } else {
         ""
     };
-    format!("Write a config (`attache schema` has its fields), or set one of {}.{here}", variables.join(", "))
+    format!("Write a config (`attache check` explains it), or set one of {}.{here}", variables.join(", "))
 }
 
 fn progress(text: std::fmt::Arguments<'_>) {

@@ -219,6 +219,13 @@ impl Sessions {
         all
     }
 
+    /// The live sessions whose elevation ended between these two moments.
+    pub fn reverted_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
+        let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
+        all.retain(|session| session.is_live(now) && session.mode(before) != session.mode(now));
+        all
+    }
+
     /// The placeholder of a session for one of its credentials.
     pub fn placeholder(&self, session: &Session, credential: &Name) -> Option<String> {
         let shape = self.shapes.get(credential).filter(|_| session.credentials.contains(credential))?;

@@ -28,7 +28,6 @@ const MOST_WORKERS: usize = 4096;
 /// The feed of one life of the broker.
 pub struct Feed {
     epoch: String,
-    policy: String,
     stale_after: Duration,
     /// Until then workers that only the life before has heard of may believe what it granted them.
     strangers: Option<Instant>,
@@ -40,8 +39,8 @@ pub struct Feed {
     applied_in: Seconds,
 }
 
-#[derive(Default)]
 struct State {
+    policy: String,
     kept: VecDeque<wire::Change>,
     /// When each of those was published.
     published: VecDeque<(u64, Instant)>,
@@ -118,10 +117,15 @@ impl Feed {
     pub fn new(policy: String, stale_after: Duration) -> Result<Self, NoRandomness> {
         Ok(Self {
             epoch: random::id()?,
-            policy,
             stale_after,
             strangers: None,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                policy,
+                kept: VecDeque::new(),
+                published: VecDeque::new(),
+                workers: HashMap::new(),
+                unwritten: VecDeque::new(),
+            }),
             published: watch::Sender::default(),
             acknowledged: watch::Sender::default(),
             written: watch::Sender::default(),
@@ -142,14 +146,25 @@ impl Feed {
 
     /// Publishes a change, *after* the state has changed. Answers with its cursor.
     pub fn publish(&self, scope: Scope<'_>) -> u64 {
-        let mut state = self.state();
-        let cursor = self.cursor() + 1;
         let (session_id, credential, left) = match scope {
             Scope::Widened(id) => (Some(id.to_owned()), None, None),
             Scope::Narrowed(id) => (Some(id.to_owned()), None, Some(Left::Reads)),
             Scope::Ended(id) => (Some(id.to_owned()), None, Some(Left::Nothing)),
             Scope::Credential(name) => (None, Some(name.clone()), None),
         };
+        self.push(&mut self.state(), session_id, credential, left)
+    }
+
+    /// Tells of another policy, under which nothing that was granted before holds. Streams go on: they
+    /// were decided when they began, and no session has less than before.
+    pub fn publish_policy(&self, version: &str) -> u64 {
+        let mut state = self.state();
+        version.clone_into(&mut state.policy);
+        self.push(&mut state, None, None, None)
+    }
+
+    fn push(&self, state: &mut State, session_id: Option<String>, credential: Option<Name>, left: Option<Left>) -> u64 {
+        let cursor = self.cursor() + 1;
         let change = wire::Change { cursor, session_id, credential, left };
         state.tell(change.clone());
         state.kept.push_back(change);
@@ -182,7 +197,7 @@ impl Feed {
             // It forgets all grants by itself. Its streams may be older than this life.
             changes.retain(|change| change.left.is_some());
         }
-        Ok(wire::Changes { epoch: self.epoch.clone(), cursor, policy: self.policy.clone(), changes })
+        Ok(wire::Changes { epoch: self.epoch.clone(), cursor, policy: state.policy.clone(), changes })
     }
 
     /// Waits until all workers that are alive now have acknowledged `cursor` or are stale, but no

@@ -4,7 +4,7 @@
 
 use crate::changes::{Feed, Scope};
 use crate::clock::{Now, millis};
-use crate::sessions::Sessions;
+use crate::sessions::{Session, Sessions};
 use attache_core::policy::AccessMode;
 use std::time::Duration;
 
@@ -29,7 +29,15 @@ pub fn tell_again(sessions: &Sessions, feed: &Feed, now: Now) {
     }
 }
 
-/// Tells of every session whose time comes, from `since` on, over and over.
+/// Tells of sessions whose declaration has changed since the life before: what is open with what they
+/// were goes on no longer.
+pub fn tell_changed(changed: &[Session], feed: &Feed) {
+    for session in changed.iter().filter(|session| session.ended_ms.is_none()) {
+        feed.publish(Scope::Ended(&session.id));
+    }
+}
+
+/// Tells of every session whose time comes, and of every elevation's end, from `since` on, over and over.
 pub async fn watch(sessions: &Sessions, feed: &Feed, since: Now) {
     let mut tick = tokio::time::interval(TICK);
     let mut before = since;
@@ -40,6 +48,43 @@ pub async fn watch(sessions: &Sessions, feed: &Feed, since: Now) {
             tracing::info!(session = %session.name, "the session's time is over");
             feed.publish(Scope::Ended(&session.id));
         }
+        // At once, whatever log and database are doing: `Operator::revert` waits for them.
+        for session in sessions.reverted_between(before, now) {
+            feed.publish(Scope::Narrowed(&session.id));
+        }
         before = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changes::Poll;
+    use attache_core::names::Name;
+    use attache_core::wire::Left;
+
+    fn session(id: &str, ended_ms: Option<u64>) -> Session {
+        Session {
+            id: id.into(),
+            name: Name::parse(id).unwrap(),
+            credentials: Vec::new(),
+            access_mode: AccessMode::ReadWrite,
+            elevated_until: None,
+            created_ms: 0,
+            expires: None,
+            ended_ms,
+            declaration: None,
+            bind: Default::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_open_with_a_declaration_of_before_is_cut() {
+        let feed = Feed::new("v1".into(), Duration::from_secs(10)).unwrap();
+        tell_changed(&[session("changed", None), session("ended", Some(1))], &feed);
+        let poll = Poll { worker: "0123abcd", epoch: "", after: 0, wait: Duration::ZERO };
+        let told = feed.poll(poll).await.unwrap().changes;
+        let told: Vec<_> = told.iter().map(|change| (change.session_id.as_deref(), change.left)).collect();
+        assert_eq!(told, [(Some("changed"), Some(Left::Nothing))], "what has ended is told of as that");
     }
 }

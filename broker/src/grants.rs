@@ -9,6 +9,7 @@ use crate::clock::Now;
 use crate::config::Caps;
 use crate::leases::{Issued, Leases};
 use crate::meters::GrantMeters;
+use crate::oidc::{Identities, Named};
 use crate::outstanding::Outstanding;
 use crate::sessions::{Identified, Session, Sessions};
 use attache_core::names::Name;
@@ -25,39 +26,34 @@ const MOST_ATTEMPTS: usize = 4;
 
 /// Everything a grant is made from.
 pub struct Grants {
-    destinations: HashMap<String, DestinationSpec>,
-    caps: Caps,
-    max_unacked_uses: u32,
-    sessions: Arc<Sessions>,
-    leases: Arc<Leases>,
-    feed: Arc<Feed>,
-    audit: Arc<AuditLog>,
-    outstanding: Arc<Outstanding>,
-    meters: GrantMeters,
+    /// What may be granted where: the policy's destinations, by id.
+    pub destinations: HashMap<String, DestinationSpec>,
+    /// What credentials and destinations allow at most.
+    pub caps: Caps,
+    /// How many uses a worker may make before their records have arrived.
+    pub max_unacked_uses: u32,
+    /// Who may use what.
+    pub sessions: Arc<Sessions>,
+    /// Whom JWTs name.
+    pub identities: Arc<Identities>,
+    /// The secrets, rendered.
+    pub leases: Arc<Leases>,
+    /// What has changed.
+    pub feed: Arc<Feed>,
+    /// Where a grant is recorded before it leaves.
+    pub audit: Arc<AuditLog>,
+    /// What has left and may be in use.
+    pub outstanding: Arc<Outstanding>,
+    /// What is counted here.
+    pub meters: GrantMeters,
+}
+
+/// A policy's destinations, by id.
+pub fn by_id(policy: Spec) -> HashMap<String, DestinationSpec> {
+    policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect()
 }
 
 impl Grants {
-    /// Grants under this policy and within these bounds.
-    pub fn new(
-        policy: Spec,
-        caps: Caps,
-        max_unacked_uses: u32,
-        sessions: Arc<Sessions>,
-        leases: Arc<Leases>,
-        feed: Arc<Feed>,
-        audit: Arc<AuditLog>,
-        outstanding: Arc<Outstanding>,
-    ) -> Self {
-        let destinations = policy.destinations.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        let meters = GrantMeters::default();
-        Self { destinations, caps, max_unacked_uses, sessions, leases, feed, audit, outstanding, meters }
-    }
-
-    /// What is counted here.
-    pub fn meters(&self) -> &GrantMeters {
-        &self.meters
-    }
-
     /// Answers a request for a grant.
     pub async fn answer(&self, request: GrantRequest) -> GrantAnswer {
         let GrantRequest { nonce, worker, destination, evidence } = request;
@@ -75,8 +71,12 @@ impl Grants {
 
     /// A grant for the session as it is when the answer leaves.
     async fn settled(&self, worker: &str, destination: &str, evidence: &EvidenceDigests) -> Result<Granted, Reason> {
+        let named = match &evidence.jwt {
+            Some(jwt) => Some(self.identities.identify(jwt, Now::read()).await?),
+            None => None,
+        };
         for _ in 0..MOST_ATTEMPTS {
-            match self.grant(worker, destination, evidence).await {
+            match self.grant(worker, destination, evidence, named.as_ref()).await {
                 Ok(Some(granted)) => return Ok(granted),
                 Ok(None) => {}
                 Err(Reason::PlaceholderUnknown) => return Err(self.sessions.unknown(evidence).await),
@@ -92,6 +92,7 @@ impl Grants {
         worker: &str,
         destination: &str,
         evidence: &EvidenceDigests,
+        named: Option<&Named>,
     ) -> Result<Option<Granted>, Reason> {
         let spec = self.destinations.get(destination).ok_or(Reason::HostNotAllowed)?;
         for binding in &spec.bindings {
@@ -100,19 +101,26 @@ impl Grants {
         // From here to the lease there is no await: what changes meanwhile has a later cursor.
         let as_of = self.feed.cursor();
         let now = Now::read();
-        let Identified { session, credential } = self.sessions.identify(evidence, now)?;
+        let by_jwt = named.map(|named| &named.session);
+        let Identified { session, credential } = self.sessions.identify(evidence, by_jwt, now)?;
         let credential = match credential {
             Some(shown) => bound(spec, &session, shown)?,
+            // Nobody is known by less than what a session demands or a provider signs.
+            None if session.bind.is_empty() && named.is_none() => return Err(Reason::IdentityRequired),
             None => injected_unasked(spec, &session)?,
         };
         let mode = session.mode(now);
         let access_mode = self.caps.narrow(mode, &credential, destination);
-        // No lease outlives what the session may do now.
-        let Issued { lease, injections } =
-            self.leases.issue(&credential, destination, session.steady(now)).map_err(|error| {
-                tracing::warn!(%credential, %error, "no lease");
-                Reason::SourceUnavailable
-            })?;
+        // No lease outlives what the session may do now, nor the JWT that it was given on.
+        let steady = session.steady(now);
+        let steady = named.map_or(steady, |jwt| steady.min(now.until(jwt.expires)));
+        if steady.is_zero() {
+            return Err(Reason::IdentityRequired);
+        }
+        let Issued { lease, injections } = self.leases.issue(&credential, destination, steady).map_err(|error| {
+            tracing::warn!(%credential, %error, "no lease");
+            Reason::SourceUnavailable
+        })?;
 
         let issued = Record {
             session_id: Some(session.id.clone()),
@@ -123,7 +131,7 @@ impl Grants {
             credential: Some(credential.clone()),
             lease_id: Some(lease.id.clone()),
             fingerprint: Some(lease.fingerprint.clone()),
-            evidence: Some(evidence.word().into()),
+            evidence: Some(evidence.word()),
             issued_to: Some(worker.to_owned()),
             ttl_ms: Some(lease.ttl_ms),
             count: Some(self.max_unacked_uses.into()),
@@ -131,10 +139,13 @@ impl Grants {
         };
         // Before it can be used: what is outstanding is never fewer leases than there are.
         self.outstanding.issued(&issued, Duration::from_millis(lease.ttl_ms));
-        self.audit.append(issued).await.map_err(|_| Reason::BrokerUnavailable)?;
+        if self.audit.append(issued).await.is_err() {
+            self.outstanding.withdrawn(&lease.id);
+            return Err(Reason::BrokerUnavailable);
+        }
         // Writing took its time. What was taken from the session meanwhile does not leave.
         let now = Now::read();
-        let still = self.sessions.identify(evidence, now)?.session;
+        let still = self.sessions.identify(evidence, by_jwt, now)?.session;
         if !Arc::ptr_eq(&still, &session) || still.mode(now) != mode {
             return Ok(None);
         }

@@ -20,9 +20,11 @@ pub mod hygiene;
 pub mod leases;
 pub mod ledger;
 pub mod meters;
+pub mod oidc;
 pub mod operator;
 pub mod outstanding;
 pub mod private_file;
+pub mod publication;
 pub mod random;
 pub mod sessions;
 pub mod sources;
@@ -43,10 +45,12 @@ use config::{Config, Endpoint};
 use grants::Grants;
 use leases::Leases;
 use ledger::Ledger;
-use meters::Door;
+use meters::{Door, GrantMeters};
+use oidc::Identities;
 use operator::Operator;
 use outstanding::Outstanding;
 use prometheus_client::metrics::family::Family;
+use publication::Publication;
 use sessions::Sessions;
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
@@ -93,6 +97,9 @@ pub enum StartError {
     /// A socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The keys of identity providers can never be fetched.
+    #[error(transparent)]
+    Oidc(#[from] oidc::ClientError),
     /// No epoch.
     #[error(transparent)]
     NoRandomness(#[from] random::NoRandomness),
@@ -142,10 +149,15 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         Outstanding::rebuild(&config.audit.path, now, config.limits.stale_after, feed.clone(), audit.clone());
     let outstanding = Arc::new(outstanding.map_err(StartError::AuditPast)?);
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
+    let identities = Arc::new(Identities::new(&config.oidc)?);
     let (sessions, changed) = Sessions::load(&config, state_dir.key(), store.clone(), now).await?;
     let sessions = Arc::new(sessions);
+    let publication = Arc::new(Publication::new(policy.clone(), feed.clone()));
+    // Those that operators have made since the config was written.
+    sessions.all().iter().filter(|session| session.is_live(now)).for_each(|session| publication.demand(&session.bind));
     if state_dir.has_lived() {
         endings::tell_again(&sessions, &feed, now);
+        endings::tell_changed(&changed, &feed);
     }
     for session in &changed {
         let (kind, decision) = if session.ended_ms.is_some() { (Kind::Revoke, "end") } else { (Kind::Mode, "declare") };
@@ -162,23 +174,25 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         state_dir: state_dir.clone(),
         began: now,
     };
-    let grants = Grants::new(
-        policy.clone(),
-        config.caps(),
-        config.limits.max_unacked_uses,
-        sessions.clone(),
-        leases.clone(),
-        feed.clone(),
-        audit.clone(),
-        outstanding.clone(),
-    );
+    let grants = Grants {
+        destinations: grants::by_id(policy.clone()),
+        caps: config.caps(),
+        max_unacked_uses: config.limits.max_unacked_uses,
+        sessions: sessions.clone(),
+        identities: identities.clone(),
+        leases: leases.clone(),
+        feed: feed.clone(),
+        audit: audit.clone(),
+        outstanding: outstanding.clone(),
+        meters: GrantMeters::default(),
+    };
     let connections = Family::default();
     let metrics =
-        Metrics::new(grants.meters(), sessions.clone(), leases.clone(), feed.clone(), audit.clone(), &connections);
+        Metrics::new(&grants.meters, sessions.clone(), leases.clone(), feed.clone(), audit.clone(), &connections);
     let metrics = Arc::new(metrics);
     let data_plane = DataPlane::new(
         state_dir.token().clone(),
-        &policy,
+        publication.clone(),
         grants,
         feed.clone(),
         audit.clone(),
@@ -189,6 +203,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         sessions: sessions.clone(),
         leases: leases.clone(),
         feed: feed.clone(),
+        policy: publication,
         audit: audit.clone(),
         stale_after: config.limits.stale_after,
     });
@@ -232,6 +247,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     doors.spawn(operators.serve(control.router(), stopped, door("control")));
     let mut chores = JoinSet::new();
     chores.spawn(async move { leases.watch().await });
+    chores.spawn(async move { identities.watch().await });
     chores.spawn(async move { operator.revert().await });
     let kept = ledger.clone();
     chores.spawn(async move { kept.keep().await });

@@ -7,6 +7,7 @@ use crate::audit::{AuditLog, Kind, Record, Unavailable};
 use crate::changes::{Applied, Feed, Scope};
 use crate::clock::{Now, rfc3339};
 use crate::leases::{Leases, Standing};
+use crate::publication::Publication;
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -49,6 +50,8 @@ pub struct Operator {
     pub leases: Arc<Leases>,
     /// Tells the workers.
     pub feed: Arc<Feed>,
+    /// What filters read, which a new session may add to.
+    pub policy: Arc<Publication>,
     /// The record.
     pub audit: Arc<AuditLog>,
     /// After this long a worker that does not answer injects nothing.
@@ -62,6 +65,7 @@ impl Operator {
         let session = self.sessions.draft(new, now)?;
         // Nobody is held still meanwhile: a revocation never waits for a new session's record.
         self.audit.append(record(Kind::Mode, "create", &session, now)).await?;
+        self.policy.demand(&session.bind);
         Ok(self.sessions.change().await.begin(session, now).await?)
     }
 

@@ -88,6 +88,11 @@ impl Outstanding {
         self.issues().push_back(Issue { facts, since, until, ours: true, told: false });
     }
 
+    /// A lease did not leave the broker after all.
+    pub fn withdrawn(&self, lease_id: &str) {
+        self.issues().retain(|issue| issue.facts.lease_id.as_deref() != Some(lease_id));
+    }
+
     /// Looks for workers that are gone, over and over.
     pub async fn watch(&self) {
         let mut tick = tokio::time::interval(TICK);

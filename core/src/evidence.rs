@@ -1,16 +1,18 @@
 //! What a request shows about who asks.
 
 use crate::digest::Digest;
-use crate::headers::Span;
+use crate::headers::{Line, Span};
 use crate::matching::query;
+use crate::names::Name;
 use crate::placeholder;
 use crate::policy::{Carrier, Destination};
 use crate::refusal::Reason;
 use crate::request::Snapshot;
-use crate::wire::{EvidenceDigests, evidence_word};
+use crate::wire::{EvidenceDigests, ShownJwt, evidence_word};
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{alphabet, engine::DecodePaddingMode};
+use core::net::IpAddr;
 
 /// Headers that carry a credential at some service. On a managed destination all of them are
 /// taken out before one is set; a placeholder may stand in each of them.
@@ -49,6 +51,9 @@ pub const AUTH_PARAMETERS: &[&[u8]] = &[
 /// The header in which a session token names a session without a credential.
 pub const SESSION_HEADER: &[u8] = b"x-attache-session";
 
+/// Longest JWT that is looked at, in bytes.
+pub const MOST_JWT: usize = 8 << 10;
+
 /// Clients pad or do not; whatever a server would accept must be looked into.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
@@ -64,6 +69,8 @@ pub struct Evidence {
     pub placeholder: Option<Token>,
     /// The session token.
     pub session_token: Option<Token>,
+    /// The line that holds a JWT. What it says is the broker's to find out.
+    pub jwt: Option<Line>,
 }
 
 /// A token found in a request.
@@ -95,6 +102,9 @@ impl Evidence {
         let mut evidence = Self::default();
         for mark in snapshot.marks()? {
             let token = snapshot.token_around(*mark);
+            if snapshot.jwt_lines().iter().any(|line| line.value.contains(*mark)) {
+                return Err(Reason::PlaceholderMisplaced);
+            }
             if snapshot.stands_in_session_header(*mark) {
                 evidence.show_session(Token::Plain(token), snapshot)?;
             } else if snapshot.stands_in_auth_header(*mark) || in_carrier_parameter(snapshot, *mark, destination) {
@@ -110,6 +120,7 @@ impl Evidence {
                 }
             }
         }
+        evidence.jwt = the_jwt(snapshot)?;
         Ok(evidence)
     }
 
@@ -121,20 +132,73 @@ impl Evidence {
         show_in(&mut self.session_token, token, snapshot)
     }
 
-    /// Whether nothing was shown.
+    /// Whether the request itself shows nothing; its connection may.
     pub fn is_empty(&self) -> bool {
-        self.placeholder.is_none() && self.session_token.is_none()
+        self.placeholder.is_none() && self.session_token.is_none() && self.jwt.is_none()
     }
 
-    /// What goes over the wire in its stead.
+    /// What goes over the wire.
     pub fn digests(&self, snapshot: &Snapshot) -> EvidenceDigests {
         let digest = |token: &Option<Token>| token.as_ref().map(|t| Digest::of(t.of(snapshot)));
-        EvidenceDigests { placeholder: digest(&self.placeholder), session_token: digest(&self.session_token) }
+        let text = |span: Span| String::from_utf8_lossy(span.of(snapshot.bytes())).into_owned();
+        let connection = snapshot.connection();
+        EvidenceDigests {
+            placeholder: digest(&self.placeholder),
+            session_token: digest(&self.session_token),
+            jwt: self.jwt.map(|line| ShownJwt { header: text(line.name), token: text(line.value) }),
+            peer: connection.peer().map(str::to_owned),
+            source: connection.source(),
+            listener: connection.listener().cloned(),
+        }
+    }
+
+    /// Hands over every part of it, absent ones as nothing, always in this order: with each one's
+    /// length before it, no two askers read alike.
+    pub fn for_each_part(&self, snapshot: &Snapshot, mut each: impl FnMut(&[u8])) {
+        for token in [&self.placeholder, &self.session_token] {
+            each(token.as_ref().map(|token| token.of(snapshot)).unwrap_or_default());
+        }
+        let jwt = self.jwt.unwrap_or_default();
+        each(jwt.name.of(snapshot.bytes()));
+        each(jwt.value.of(snapshot.bytes()));
+        let connection = snapshot.connection();
+        each(connection.peer().unwrap_or_default().as_bytes());
+        match connection.source() {
+            None => each(b""),
+            Some(IpAddr::V4(address)) => each(&address.octets()),
+            Some(IpAddr::V6(address)) => each(&address.octets()),
+        }
+        each(connection.listener().map(Name::as_str).unwrap_or_default().as_bytes());
     }
 
     /// The word for audit records.
-    pub fn word(&self) -> &'static str {
-        evidence_word(self.placeholder.is_some(), self.session_token.is_some())
+    pub fn word(&self, snapshot: &Snapshot) -> String {
+        let connection = snapshot.connection();
+        evidence_word([
+            self.placeholder.is_some(),
+            self.session_token.is_some(),
+            self.jwt.is_some(),
+            connection.peer().is_some(),
+            connection.source().is_some(),
+            connection.listener().is_some(),
+        ])
+    }
+}
+
+/// The one line with a JWT, if there is one and it has the form of one (RFC 7515, 3.1).
+fn the_jwt(snapshot: &Snapshot) -> Result<Option<Line>, Reason> {
+    let line = match snapshot.jwt_lines() {
+        [] => return Ok(None),
+        [line] => line,
+        _ => return Err(Reason::EvidenceConflict),
+    };
+    let value = line.value.of(snapshot.bytes());
+    let plain = value.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b));
+    // What is no token is treated as a wrong one: what a caller learns is the same.
+    if plain && value.len() <= MOST_JWT && value.split(|b| *b == b'.').filter(|part| !part.is_empty()).count() == 3 {
+        Ok(Some(*line))
+    } else {
+        Err(Reason::IdentityRequired)
     }
 }
 

@@ -9,7 +9,9 @@ use crate::names::Name;
 use crate::policy::AccessMode;
 use crate::refusal::Reason;
 use crate::secret::{Secret, onto_the_wire};
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// `GET /v1/policy` → [`crate::policy::Spec`], with an `ETag`.
 pub const POLICY_PATH: &str = "/v1/policy";
@@ -44,6 +46,10 @@ pub struct Plugin {
     /// that was decided on (`docs/decisions/0002`). Where they do not, the gate compares the
     /// cluster of the route that stands before it injects.
     pub guarded: bool,
+    /// The listener's name, for sessions that are bound to one. Each listener's gate has its own
+    /// configuration, and so its own root context and cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Name>,
 }
 
 /// An entry of the filter chain.
@@ -73,7 +79,7 @@ pub struct GrantRequest {
     pub evidence: EvidenceDigests,
 }
 
-/// Everything a request shows about who asks, as digests.
+/// Everything a request shows about who asks: tokens that we gave out as digests, the rest as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -84,23 +90,59 @@ pub struct EvidenceDigests {
     /// SHA-256 of the session token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_token: Option<Digest>,
+    /// The JWT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<ShownJwt>,
+    /// The URI in the certificate of the connection's peer, which Envoy has verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Where the connection comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub source: Option<IpAddr>,
+    /// The listener it came in by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Name>,
+}
+
+/// A JWT as a request shows it. Whoever holds it is whom it names until it expires, so no `Debug`
+/// prints it.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ShownJwt {
+    /// The header it stands in, lower-case.
+    pub header: String,
+    /// The token, as it stands there.
+    pub token: String,
+}
+
+impl fmt::Debug for ShownJwt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShownJwt").field("header", &self.header).finish_non_exhaustive()
+    }
 }
 
 impl EvidenceDigests {
     /// Which evidence was shown, as records say it.
-    pub fn word(&self) -> &'static str {
-        evidence_word(self.placeholder.is_some(), self.session_token.is_some())
+    pub fn word(&self) -> String {
+        let Self { placeholder, session_token, jwt, peer, source, listener } = self;
+        evidence_word([
+            placeholder.is_some(),
+            session_token.is_some(),
+            jwt.is_some(),
+            peer.is_some(),
+            source.is_some(),
+            listener.is_some(),
+        ])
     }
 }
 
-/// Which evidence was shown, as records say it.
-pub(crate) fn evidence_word(placeholder: bool, session_token: bool) -> &'static str {
-    match (placeholder, session_token) {
-        (true, true) => "placeholder+session_token",
-        (true, false) => "placeholder",
-        (false, true) => "session_token",
-        (false, false) => "none",
-    }
+/// Which evidence was shown, as records say it: `placeholder+peer`, or `none`.
+pub(crate) fn evidence_word(shown: [bool; 6]) -> String {
+    const KINDS: [&str; 6] = ["placeholder", "session_token", "jwt", "peer", "source", "listener"];
+    let kinds: Vec<_> = KINDS.into_iter().zip(shown).filter(|(_, shown)| *shown).map(|(kind, _)| kind).collect();
+    if kinds.is_empty() { "none".into() } else { kinds.join("+") }
 }
 
 /// The broker's answer: exactly one of `granted` and `denied`.
@@ -270,7 +312,7 @@ pub struct UseRecord {
     pub response_code: u16,
     /// Whether a credential went upstream.
     pub auth_injected: bool,
-    /// Which evidence was shown: `placeholder`, `session_token`, `placeholder+session_token`, `none`.
+    /// Which evidence was shown: [`EvidenceDigests::word`].
     pub evidence: String,
     /// The destination's id, where one was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]

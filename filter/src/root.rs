@@ -73,7 +73,8 @@ impl Root {
                     callout_timeout: timeout,
                 };
                 let id = random_hex().chars().take(8).collect();
-                let shared = Rc::new(Shared::new(Worker::new(settings, id), timeout, plugin.guarded));
+                let worker = Worker::new(settings, id);
+                let shared = Rc::new(Shared::new(worker, timeout, plugin.guarded, plugin.listener));
                 Entry::Gate { shared, cluster: plugin.broker_cluster, instance: plugin.instance }
             }
         });

@@ -4,7 +4,9 @@ use crate::flow::{Flow, read_body};
 use crate::host::{self, Map};
 use crate::metrics::Metrics;
 use attache_core::Millis;
+use attache_core::connection::Connection;
 use attache_core::evidence::SESSION_HEADER;
+use attache_core::names::Name;
 use attache_core::refusal::Reason;
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
 use attache_core::worker::{Entry, Grant, Outcome, Report, Worker, verdict};
@@ -26,6 +28,7 @@ pub struct Shared {
     flows: RefCell<HashMap<u32, Flow>>,
     timeout: Millis,
     guarded: bool,
+    listener: Option<Name>,
     origin: Instant,
     unix_origin: Cell<u64>,
     tick: Cell<u32>,
@@ -49,13 +52,14 @@ enum Considered {
 }
 
 impl Shared {
-    pub fn new(worker: Worker, timeout: Millis, guarded: bool) -> Self {
+    pub fn new(worker: Worker, timeout: Millis, guarded: bool, listener: Option<Name>) -> Self {
         Self {
             worker: RefCell::new(worker),
             metrics: RefCell::default(),
             flows: RefCell::default(),
             timeout,
             guarded,
+            listener,
             origin: Instant::now(),
             unix_origin: Cell::new(unix_millis()),
             tick: Cell::new(0),
@@ -92,7 +96,7 @@ impl Shared {
         let mut flow = Flow { started: now, ..Flow::default() };
         let step = match headers {
             Ok(headers) => {
-                flow.snapshot = Snapshot::read(headers, &self.worker.borrow().policy());
+                flow.snapshot = self.read(headers);
                 self.advance(context, &mut flow, now)
             }
             Err(_) => self.refuse(&mut flow, Reason::Internal, None),
@@ -143,8 +147,21 @@ impl Shared {
     /// Begins again under whatever policy is in force now.
     pub fn again(&self, context: u32, flow: &mut Flow) -> Step {
         let bytes = std::mem::take(&mut flow.snapshot).into_bytes();
-        flow.snapshot = Snapshot::read(bytes, &self.worker.borrow().policy());
+        flow.snapshot = self.read(bytes);
         self.advance(context, flow, self.now())
+    }
+
+    /// A request's head under the policy in force, and of its connection what that policy needs.
+    fn read(&self, headers: Vec<u8>) -> Snapshot {
+        let policy = self.worker.borrow().policy();
+        let mut connection = Connection::of(self.listener.clone().filter(|_| policy.needs_listener()));
+        for property in policy.properties() {
+            // What Envoy does not say stays unknown: a session that is bound to it is refused.
+            if let Ok(Some(said)) = host::property(property.path()) {
+                connection.learn(*property, &said);
+            }
+        }
+        Snapshot::read(headers, &policy).on(connection)
     }
 
     fn advance(&self, context: u32, flow: &mut Flow, now: Millis) -> Step {
@@ -241,7 +258,9 @@ impl Shared {
         flow.asked = Some(asked);
         // Removing a header, present or not, makes Envoy select the route again, under its guard.
         let done = host::set_property(VERDICT, verdict(&Outcome::Passed, cluster).as_bytes())
-            .and_then(|()| host::remove_header(SESSION_HEADER));
+            .and_then(|()| host::remove_header(SESSION_HEADER))
+            // A JWT is for us: whoever else gets it could show it to us.
+            .and_then(|()| policy.identity_headers().try_for_each(host::remove_header));
         match done {
             Ok(()) => {
                 self.metrics.borrow_mut().passed += 1;

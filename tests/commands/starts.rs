@@ -150,7 +150,7 @@ async fn an_unsafe_bootstrap_is_not_run() {
         "host: lab.test, upstream: {address: '127.0.0.1:9'}",
         &format!("host: lab.test, plaintext: true, upstream: {dial}"),
     );
-    let to_broker = to_port.replace("data_plane: '127.0.0.1:0'", &format!("data_plane: '127.0.0.1:{port}'"));
+    let to_broker = to_port.replace("listen: {", &format!("listen: {{data_plane: '127.0.0.1:{port}', "));
     let admin = format!("127.0.0.1:{port}");
     for (yaml, args, check) in [
         (&to_broker, &["--json"][..], "broker-reachable"),

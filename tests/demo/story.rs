@@ -197,7 +197,17 @@ impl Teller {
         let bearer = format!("Bearer {placeholder}");
         self.screen.shows("the agent sent", format_args!("{method} {url}"));
         self.screen.shows("", format_args!("authorization: {bearer}"));
-        Ok(self.agent.request(proxy, method, host, target, &[("authorization", &bearer)], body.as_bytes()).await)
+        Ok(self
+            .agent
+            .request(
+                proxy,
+                method,
+                host,
+                target,
+                &[("authorization", &bearer), ("content-type", "application/json")],
+                body.as_bytes(),
+            )
+            .await)
     }
 
     async fn json(&self, args: &[&str]) -> Result<Value, Failed> {

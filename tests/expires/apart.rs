@@ -75,6 +75,7 @@ async fn no_two_askers_share_a_grant() {
                 let shown = EvidenceDigests {
                     placeholder: Some(digest(placeholder)),
                     session_token: token.as_ref().map(digest),
+                    ..EvidenceDigests::default()
                 };
                 let shown = serde_json::to_value(shown).expect("JSON");
                 expected.insert(path, session(&shown, &format!("{host}:443").into()));

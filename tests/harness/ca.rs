@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    SanType, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -81,6 +81,25 @@ impl Ca {
         Leaf::new(&certificate, &key)
     }
 
+    /// A client certificate whose one name is this URI, such as a SPIFFE ID.
+    #[must_use]
+    pub fn issue_client(&self, uri: &str) -> Leaf {
+        self.issue_with(&[], |params| as_client(params, uri))
+    }
+
+    /// A TLS client that trusts this authority alone and shows this certificate.
+    #[must_use]
+    pub fn client_as(&self, alpn: &[&str], leaf: &Leaf) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("our own certificate is acceptable");
+        let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let builder = versions.expect("ring speaks TLS 1.2 and 1.3").with_root_certificates(roots);
+        let shown = builder.with_client_auth_cert(leaf.chain.clone(), leaf.key.clone_key());
+        let mut config = shown.expect("certificate and key belong together");
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
     /// A TLS client that trusts this authority alone and offers these protocols.
     #[must_use]
     pub fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
@@ -103,6 +122,14 @@ impl Leaf {
         let key = KeyPair::generate().expect("a key pair");
         let certificate = server_params(names).self_signed(&key).expect("a certificate");
         Self::new(&certificate, &key)
+    }
+
+    /// A client certificate for this URI that no authority signed.
+    #[must_use]
+    pub fn self_signed_client(uri: &str) -> Self {
+        let (mut params, key) = (server_params(&[]), KeyPair::generate().expect("a key pair"));
+        as_client(&mut params, uri);
+        Self::new(&params.self_signed(&key).expect("a certificate"), &key)
     }
 
     fn new(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
@@ -155,6 +182,11 @@ fn client_config(roots: RootCertStore, alpn: &[&str]) -> Arc<ClientConfig> {
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn as_client(params: &mut CertificateParams, uri: &str) {
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().expect("an ASCII URI"))];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
 }
 
 fn server_params(names: &[&str]) -> CertificateParams {

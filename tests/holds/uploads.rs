@@ -60,9 +60,10 @@ async fn the_flag_on_the_gate_would_answer_a_cold_upload_with_413() {
         latch.release();
     }
     assert!(stack.upstream().requests().is_empty());
-    // Small bodies hold, and warm uploads pass: it fails where nobody would look.
-    for (n, size) in [(2, 512 << 10), (0, 8 << 20)] {
-        let answer = stack.send("PUT", HOST, "/upload", &placeholder(n), &body()[..size]).await;
+    // Small bodies hold, and warm uploads pass: it fails where nobody would look. Nobody asks for the
+    // grant of an upload that is gone, so the small one is what warms.
+    for size in [512 << 10, 8 << 20] {
+        let answer = stack.send("PUT", HOST, "/upload", &placeholder(2), &body()[..size]).await;
         assert_eq!(answer.status, 200, "{size} bytes: {}", answer.text());
     }
     stack.reconcile().await;

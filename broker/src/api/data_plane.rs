@@ -6,8 +6,8 @@ use super::{Health, Metrics};
 use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
+use crate::publication::Publication;
 use attache_core::Secret;
-use attache_core::policy::Spec;
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, MOST_AUDIT_BYTES, UseRecord};
 use axum::Router;
 use axum::body::Bytes;
@@ -31,8 +31,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// What the filters' door leads to.
 pub struct DataPlane {
     token: Secret,
-    policy: Bytes,
-    etag: HeaderValue,
+    policy: Arc<Publication>,
     grants: Grants,
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
@@ -44,18 +43,14 @@ impl DataPlane {
     /// The door to one instance.
     pub fn new(
         token: Secret,
-        policy: &Spec,
+        policy: Arc<Publication>,
         grants: Grants,
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
         health: Health,
         metrics: Arc<Metrics>,
     ) -> Self {
-        // A policy is texts, numbers and lists, and its version hex digits: neither can fail.
-        let etag = HeaderValue::from_str(&format!("\"{}\"", policy.version));
-        let policy = serde_json::to_vec(policy).unwrap_or_default().into();
-        let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
-        Self { token, policy, etag, grants, feed, audit, health, metrics }
+        Self { token, policy, grants, feed, audit, health, metrics }
     }
 
     /// All routes.
@@ -124,12 +119,17 @@ pub(super) async fn metrics(State(door): State<Arc<DataPlane>>) -> Result<Respon
     (status = 200, body = Object, headers(("etag" = String))), (status = 304), (status = 401, body = Failure),
 ))]
 pub(super) async fn policy(State(door): State<Arc<DataPlane>>, headers: HeaderMap) -> Response {
-    let etag = [(header::ETAG, door.etag.clone())];
-    if headers.get(header::IF_NONE_MATCH) == Some(&door.etag) {
+    let published = door.policy.current();
+    // A version is hex digits: this cannot fail.
+    let etag = HeaderValue::from_str(&format!("\"{}\"", published.version()));
+    let etag = etag.unwrap_or(HeaderValue::from_static("\"\""));
+    let known = headers.get(header::IF_NONE_MATCH) == Some(&etag);
+    let etag = [(header::ETAG, etag)];
+    if known {
         return (StatusCode::NOT_MODIFIED, etag).into_response();
     }
     let json = [(header::CONTENT_TYPE, HeaderValue::from_static(wire::JSON))];
-    (etag, json, door.policy.clone()).into_response()
+    (etag, json, published.body).into_response()
 }
 
 /// A grant, or why there is none; after the record of it is on disk.

@@ -2,6 +2,7 @@
 
 use crate::changes::Applied;
 use crate::clock::{Now, millis};
+use crate::config::Bind;
 use crate::leases::Standing;
 use crate::sessions::Session;
 use attache_core::names::Name;
@@ -25,6 +26,9 @@ pub struct SessionView {
     pub elevated_ms: Option<u64>,
     /// What it may use.
     pub credentials: Vec<Name>,
+    /// What it demands besides its placeholder.
+    #[serde(default)]
+    pub bind: Bind,
     /// Whether the config declares it.
     pub declared: bool,
     /// When it was made, in Unix milliseconds.
@@ -45,6 +49,7 @@ impl SessionView {
             access_mode: session.mode(now),
             elevated_ms: Some(millis(session.elevation(now))).filter(|left| *left > 0),
             credentials: session.credentials.clone(),
+            bind: session.bind.clone(),
             declared: session.declaration.is_some(),
             created_ms: session.created_ms,
             expires_ms: session.expires.map(|expires| expires.wall_ms),
@@ -68,6 +73,9 @@ pub struct CreateSession {
     /// How long it lives, in milliseconds; `null`: until it is revoked.
     #[serde(default)]
     pub ttl_ms: Option<u64>,
+    /// What it demands besides its placeholder.
+    #[serde(default)]
+    pub bind: Bind,
 }
 
 /// Asks for another access mode.

@@ -4,8 +4,13 @@ use super::numbering::Numbering;
 use attache_core::audit::chain::{self, Verifier};
 use serde::Deserialize;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a log is looked for that is just being rotated, and how long in between.
+const TRIES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Where a log goes on.
 #[derive(Debug, Default)]
@@ -127,6 +132,7 @@ pub fn rotated(path: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
 /// All files of a log, opened, oldest first: a file that is rotated meanwhile is neither missing nor
 /// there twice.
 pub fn open_all(path: &Path) -> std::io::Result<Vec<(PathBuf, File)>> {
+    let mut tries = TRIES;
     loop {
         let before = rotated(path)?;
         let mut files = Vec::new();
@@ -135,8 +141,17 @@ pub fn open_all(path: &Path) -> std::io::Result<Vec<(PathBuf, File)>> {
         }
         let current = File::open(path);
         if rotated(path)? == before {
-            files.push((path.to_owned(), current?));
-            return Ok(files);
+            match current {
+                // Moved aside, and the next one is not there yet.
+                Err(error) if error.kind() == ErrorKind::NotFound && !before.is_empty() && tries > 0 => {
+                    tries -= 1;
+                    std::thread::sleep(PAUSE);
+                }
+                current => {
+                    files.push((path.to_owned(), current?));
+                    return Ok(files);
+                }
+            }
         }
     }
 }

@@ -34,6 +34,22 @@ async fn another_epoch_is_answered_at_once_with_the_cursor_and_what_was_taken_aw
     }
 }
 
+#[tokio::test]
+async fn another_policy_is_told_like_any_change_and_ends_no_stream() {
+    let feed = feed();
+    let epoch = feed.epoch.clone();
+    let held = feed.poll(Poll { worker: "w", epoch: &epoch, after: 0, wait: LONG });
+    let (answer, cursor) = tokio::join!(held, async { feed.publish_policy("p2") });
+    let answer = answer.unwrap();
+    let all = wire::Change { cursor, session_id: None, credential: None, left: None };
+    assert_eq!((answer.policy.as_str(), answer.cursor), ("p2", cursor));
+    let told: Vec<_> = feed.unwritten(LONG).await.into_iter().map(|told| told.change).collect();
+    assert_eq!((answer.changes, told), (vec![all.clone()], vec![all]));
+    // Whoever comes later has it from the start, and nothing to cut.
+    let first = feed.poll(Poll { worker: "v", epoch: "", after: 0, wait: LONG }).await.unwrap();
+    assert_eq!((first.policy.as_str(), first.changes.len()), ("p2", 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_poll_is_held_at_most_a_third_of_the_staleness_limit() {
     let feed = feed();
@@ -137,7 +153,8 @@ async fn a_closed_feed_holds_nobody() {
 
 #[tokio::test]
 async fn one_worker_too_many_is_turned_away() {
-    let feed = feed();
+    // The first must still be alive when the last has polled, however slow the machine is.
+    let feed = Feed::new("p1".into(), Duration::from_secs(3600)).unwrap();
     for n in 0..MOST_WORKERS {
         poll(&feed, &format!("w{n}"), 0, Duration::ZERO).await;
     }

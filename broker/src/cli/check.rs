@@ -51,6 +51,7 @@ fn describe(config: &Config) -> Value {
             "credentials": session.credentials,
             "access_mode": session.access_mode,
             "ttl_s": session.ttl.map(|ttl| ttl.as_secs()),
+            "bind": session.bind,
         })
     });
     json!({
@@ -89,10 +90,21 @@ fn summary(config: &Config) -> String {
         let names: Vec<_> = session.credentials.iter().map(|name| name.as_str()).collect();
         let _ =
             writeln!(out, "\nsession {}: {}{ttl}: {}", session.name, session.access_mode.as_str(), names.join(", "));
+        if !session.bind.is_empty() {
+            let _ = writeln!(out, "  demands {}", session.bind);
+        }
+        for provider in &config.oidc {
+            if provider.rules.iter().any(|rule| rule.session == session.name) {
+                let _ = writeln!(out, "  named   by JWTs of {} in {}", provider.issuer, provider.header);
+            }
+        }
     }
     if config.credentials.is_empty() {
         let presets = crate::config::presets::NAMES.join(", ");
-        let _ = writeln!(out, "\nno credential: name some in a config, or set the variable of a preset ({presets})");
+        let _ = writeln!(
+            out,
+            "\nno credential: name some under `credentials`, e.g. `github: {{preset: github}}` ({presets})"
+        );
     }
     if let Some(caution) = config.listen.caution() {
         let _ = writeln!(out, "\nwarning: {caution}");

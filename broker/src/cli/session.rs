@@ -8,6 +8,7 @@ use super::client::{Client, ClientError, failed};
 use super::common::{Common, FAILED, USAGE, complain, say};
 use super::table::table;
 use crate::api::view::{Changed, CreateSession, SessionView, SetAccessMode, Variable};
+use crate::config::{Bind, Network, PeerId, Required};
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use deliver::DnsName;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 /// Sessions: who may use what, until when
@@ -41,6 +43,8 @@ enum SessionCommand {
         /// How long it lives, e.g. 15m or 8h [default: until it is revoked]
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         ttl: Option<Duration>,
+        #[command(flatten)]
+        bind: BindArgs,
     },
     /// List sessions
     List {
@@ -92,6 +96,34 @@ enum SessionCommand {
     },
 }
 
+/// What a session demands besides its placeholder.
+#[derive(Debug, clap::Args)]
+struct BindArgs {
+    /// The SPIFFE ID in the client certificate that each request must come with
+    #[arg(long, value_name = "SPIFFE-ID", value_parser = PeerId::from_str)]
+    bind_peer: Option<PeerId>,
+    /// The network that each request must come from, e.g. 10.1.0.0/16
+    #[arg(long, value_name = "CIDR", value_parser = Network::from_str)]
+    bind_source: Option<Network>,
+    /// The Envoy listener that each request must come in by
+    #[arg(long, value_name = "NAME", value_parser = Name::parse)]
+    bind_listener: Option<Name>,
+    /// Each request must show the session token, too
+    #[arg(long)]
+    require_session_token: bool,
+}
+
+impl From<BindArgs> for Bind {
+    fn from(args: BindArgs) -> Self {
+        Self {
+            peer: args.bind_peer,
+            source: args.bind_source,
+            listener: args.bind_listener,
+            session_token: args.require_session_token.then_some(Required::Required),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     Sh,
@@ -114,9 +146,9 @@ pub async fn run(args: SessionArgs, common: &Common) -> ExitCode {
 
 async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<ExitCode, ClientError> {
     match command {
-        SessionCommand::Create { name, credentials, access_mode, ttl } => {
+        SessionCommand::Create { name, credentials, access_mode, ttl, bind } => {
             let ttl_ms = ttl.map(crate::clock::millis);
-            let wish = CreateSession { name, credentials, access_mode, ttl_ms };
+            let wish = CreateSession { name, credentials, access_mode, ttl_ms, bind: bind.into() };
             let session: SessionView = client.change(Method::POST, "/v1/sessions", &wish).await?;
             let name = &session.name;
             answer(json, &session, || format!("{name} is live; give its agent: attache session env {name}"));
@@ -133,9 +165,11 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
         }
         SessionCommand::Show { name } => {
             let session: SessionView = client.read(&path(&name, "")).await?;
+            let demands = session.bind.to_string();
             answer(json, &session, || {
                 let head = ["name", "state", "access", "credentials", "expires", "id"];
-                let lines = head.iter().zip(row(&session)).map(|(head, cell)| format!("{head:12}{cell}"));
+                let cells = head.into_iter().zip(row(&session)).chain([("demands", demands)]);
+                let lines = cells.map(|(head, cell)| format!("{head:12}{cell}"));
                 lines.collect::<Vec<_>>().join("\n")
             });
         }

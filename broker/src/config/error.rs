@@ -85,8 +85,9 @@ pub enum Problem {
     Access(#[from] AccessError),
     /// Injection for anyone who reaches the port.
     #[error(
-        "`inject` needs other evidence that a session requires, and this version knows none; \
-         use `deny`, or `pass` to forward such requests without a credential"
+        "`inject` needs other evidence that a session requires, and no session that may use this credential \
+         requires any: give one `bind: {{peer: …}}`, `bind: {{listener: …}}` or `bind: {{session_token: required}}`, \
+         or name one in a rule of `oidc`; else use `deny`, or `pass` to forward such requests without a credential"
     )]
     InjectWithoutEvidence,
     /// TLS settings where there is no TLS.
@@ -107,6 +108,26 @@ pub enum Problem {
     /// A session with a credential that does not exist.
     #[error("no credential has this name; add it under `credentials`")]
     UnknownCredential,
+    /// Keys that somebody on the way could swap.
+    #[error(
+        "expected a file, or an https:// URL without user and fragment; http:// only to loopback, with `plaintext: true`"
+    )]
+    UnsafeKeys,
+    /// A rule for a session that does not exist.
+    #[error("no session has this name; add it under `sessions`")]
+    UnknownSession,
+    /// A rule that any token would satisfy.
+    #[error("which tokens? Name at least one claim, e.g. `claims: {{sub: \"…\"}}`")]
+    NoClaims,
+    /// A provider whose tokens name nobody.
+    #[error("whom do its tokens name? Add `rules: [{{claims: {{sub: …}}, session: NAME}}]`")]
+    NoRules,
+    /// A provider that accepts no signature.
+    #[error("name at least one algorithm, e.g. [ES256]")]
+    NoAlgorithms,
+    /// Two providers that one token could belong to.
+    #[error("another provider has this issuer and header; make them one provider, or one of them another header")]
+    ProviderTwice,
     /// A policy that no filter would take, and so one under which nothing would pass.
     #[error("no filter can run the policy of this config: {0}")]
     Policy(#[from] PolicyError),

@@ -2,7 +2,7 @@
 
 use super::error::{ConfigError, ConfigErrors, Problem};
 use super::spec::{CredentialSpec, SessionSpec, Spec};
-use super::{Config, presets, reader, resolve, tree};
+use super::{Bind, Config, presets, reader, resolve, tree};
 use attache_core::names::Name;
 use attache_core::policy::{AccessMode, Policy};
 use std::collections::BTreeSet;
@@ -128,7 +128,13 @@ fn embedded(overrides: &Overrides, env: &dyn Fn(&str) -> Option<String>) -> Resu
     }
     if let Ok(name) = Name::parse("default") {
         let credentials = spec.credentials.keys().cloned().collect();
-        spec.sessions.push(SessionSpec { name, credentials, access_mode: AccessMode::default(), ttl: None });
+        spec.sessions.push(SessionSpec {
+            name,
+            credentials,
+            access_mode: AccessMode::default(),
+            ttl: None,
+            bind: Bind::default(),
+        });
     }
     resolved(&spec)
 }

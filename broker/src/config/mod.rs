@@ -3,9 +3,11 @@
 //! What was written is [`spec`]; [`Config::load`] turns one into the other and reports all errors
 //! at once. No secret is ever part of a config: it names where secrets are, and nothing else.
 
+mod bind;
 mod caps;
 pub mod error;
 mod load;
+pub mod oidc;
 mod policy;
 pub mod presets;
 mod reader;
@@ -14,10 +16,11 @@ pub mod spec;
 mod tree;
 pub mod values;
 
+pub use bind::{Bind, Network, PeerId, Required};
 pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
-pub(crate) use policy::id as destination_id;
+pub(crate) use policy::{id as destination_id, named};
 pub use tree::Place;
 
 use attache_core::injection::Injection;
@@ -49,6 +52,8 @@ pub struct Config {
     pub unmatched: Unmatched,
     /// The sessions that the config declares.
     pub sessions: Vec<DeclaredSession>,
+    /// Whose JWTs name a session.
+    pub oidc: Vec<oidc::Provider>,
     /// Bounds of time and space.
     pub limits: Limits,
 }
@@ -269,6 +274,8 @@ pub struct DeclaredSession {
     pub access_mode: AccessMode,
     /// How long it lives, from its creation; `None` for as long as the config names it.
     pub ttl: Option<Duration>,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
 }
 
 /// Bounds of time and space.

@@ -5,8 +5,8 @@
 use super::{Config, Credential, Destination};
 use attache_core::digest::Digest;
 use attache_core::matching::host::Host;
-use attache_core::policy::{BindingSpec, DestinationSpec, Spec};
-use std::collections::BTreeMap;
+use attache_core::policy::{BindingSpec, DestinationSpec, EvidenceSpec, Spec};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Hex digits of a policy's version: enough that two never meet by chance.
 const VERSION_DIGITS: usize = 16;
@@ -27,14 +27,24 @@ impl Config {
             version: String::new(),
             instance: self.instance.clone(),
             unmatched: self.unmatched,
+            evidence: EvidenceSpec::default(),
             destinations: destinations.into_values().collect(),
         };
-        // A policy is texts, numbers and lists; that serializes.
-        let written = serde_json::to_vec(&spec).unwrap_or_default();
-        spec.version = Digest::of(&written).to_hex();
-        spec.version.truncate(VERSION_DIGITS);
-        spec
+        let headers: BTreeSet<_> = self.oidc.iter().map(|provider| provider.header.clone()).collect();
+        spec.evidence.identity_headers = headers.into_iter().collect();
+        self.sessions.iter().for_each(|session| session.bind.demand(&mut spec.evidence));
+        named(spec)
     }
+}
+
+/// A policy whose version is the digest of everything else in it.
+pub(crate) fn named(mut spec: Spec) -> Spec {
+    spec.version.clear();
+    // A policy is texts, numbers and lists; that serializes.
+    let written = serde_json::to_vec(&spec).unwrap_or_default();
+    spec.version = Digest::of(&written).to_hex();
+    spec.version.truncate(VERSION_DIGITS);
+    spec
 }
 
 fn unbound(destination: &Destination, routes: &Routes) -> DestinationSpec {
@@ -125,7 +135,7 @@ mod tests {
         Config::load(Some(&file), &overrides, &|_| None).unwrap().policy()
     }
 
-    fn named(spec: &Spec, id: &str) -> (Vec<String>, Option<String>) {
+    fn names_of(spec: &Spec, id: &str) -> (Vec<String>, Option<String>) {
         let destination = spec.destinations.iter().find(|destination| destination.id == id).unwrap();
         (destination.authorities.clone(), destination.route_prefix.clone())
     }
@@ -140,14 +150,14 @@ mod tests {
             (authorities.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>(), Some(prefix.to_owned()))
         };
         assert_eq!(
-            named(&spec, "api.github.com:443"),
+            names_of(&spec, "api.github.com:443"),
             names(&["api.github.com:443", "api.github.com"], "/api.github.com")
         );
-        assert_eq!(named(&spec, "a:8443"), names(&["a:8443", "a"], "/a:8443"));
-        assert_eq!(named(&spec, "b:443"), names(&["b:443", "b"], "/b"));
-        assert_eq!(named(&spec, "b:80"), names(&["b:80"], "/b:80"));
-        assert_eq!(named(&spec, "c:1"), names(&["c:1"], "/c:1"));
-        assert_eq!(named(&spec, "[::1]:80"), names(&["[::1]:80", "[::1]"], "/[::1]"));
+        assert_eq!(names_of(&spec, "a:8443"), names(&["a:8443", "a"], "/a:8443"));
+        assert_eq!(names_of(&spec, "b:443"), names(&["b:443", "b"], "/b"));
+        assert_eq!(names_of(&spec, "b:80"), names(&["b:80"], "/b:80"));
+        assert_eq!(names_of(&spec, "c:1"), names(&["c:1"], "/c:1"));
+        assert_eq!(names_of(&spec, "[::1]:80"), names(&["[::1]:80", "[::1]"], "/[::1]"));
         let compiled = Policy::compile(spec).unwrap();
         assert!(compiled.by_authority(b"c").is_none());
     }

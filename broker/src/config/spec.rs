@@ -3,11 +3,12 @@
 //! The JSON schema is generated from these types, and a preset is written in them too: a preset
 //! can be copied into a config and changed.
 
-use super::SourceKind;
+use super::oidc::ProviderSpec;
 use super::values::{
     DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, SyslogTo, Url,
     Variable,
 };
+use super::{Bind, SourceKind};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
@@ -43,6 +44,8 @@ pub struct Spec {
     pub unmatched: Unmatched,
     /// Sessions that exist as long as this file names them.
     pub sessions: Vec<SessionSpec>,
+    /// Providers of identities (OpenID Connect) whose JWTs name a session.
+    pub oidc: Vec<ProviderSpec>,
     /// Bounds of time and space.
     pub limits: LimitsSpec,
 }
@@ -257,6 +260,9 @@ pub struct SessionSpec {
     pub access_mode: AccessMode,
     /// How long it lives, from its creation (default: as long as this file names it).
     pub ttl: Option<Period>,
+    /// What it demands besides its placeholder (default: nothing).
+    #[serde(default)]
+    pub bind: Bind,
 }
 
 /// Bounds of time and space.

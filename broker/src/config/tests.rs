@@ -101,7 +101,6 @@ limits: {stale_after: 1h}
             "10:27 credentials.b.destinations[0].host",
             "10:43 credentials.b.destinations[0].prot",
             "11:5 credentials.b.placeholder",
-            "12:26 credentials.b.missing_placeholder",
             "16:41 credentials.c.destinations[0].plaintext",
             "16:107 credentials.c.destinations[1]",
             "18:29 sessions[0].credentials[0]",
@@ -113,6 +112,89 @@ limits: {stale_after: 1h}
             "21:23 limits.stale_after",
         ]
     );
+}
+
+#[test]
+fn injection_without_a_placeholder_needs_a_session_that_other_evidence_names() {
+    let text = |session: &str, more: &str| {
+        format!(
+            "credentials:\n  a:\n    source: {{env: A}}\n    inject: bearer\n    missing_placeholder: inject\n    \
+             destinations: [{{host: h}}]\nsessions:\n  - {{name: other}}\n{session}{more}"
+        )
+    };
+    let session = |bind: &str| format!("  - {{name: s, credentials: [a], bind: {bind}}}\n");
+    for bind in ["{}", "{source: 10.0.0.0/8}"] {
+        assert_eq!(places(&text(&session(bind), "")), ["5:26 credentials.a.missing_placeholder"], "{bind}");
+    }
+    assert_eq!(places(&text("", "")), ["5:26 credentials.a.missing_placeholder"], "nobody may use it");
+    let other = text("  - {name: x, bind: {listener: inner}}\n", "");
+    assert_eq!(places(&other), ["5:26 credentials.a.missing_placeholder"], "whoever requires it may not use it");
+    for bind in ["{peer: 'spiffe://a/b'}", "{listener: inner}", "{session_token: required}"] {
+        assert!(load(&text(&session(bind), "")).is_ok(), "{bind}");
+    }
+    let rule = "oidc: [{name: p, issuer: i, audience: a, jwks: f, algorithms: [ES256], \
+                rules: [{claims: {sub: x}, session: s}]}]\n";
+    let config = load(&text(&session("{}"), rule)).unwrap();
+    assert_eq!(config.policy().evidence.identity_headers, ["x-attache-identity"]);
+    let why = load(&text(&session("{}"), "")).unwrap_err().to_string();
+    assert!(why.contains("`inject` needs other evidence that a session requires"), "{why}");
+    // A session that could not be read may have been the one.
+    assert_eq!(places(&text(&session("{pear: x}"), "")), ["9:40 sessions[1].bind.pear"]);
+}
+
+#[test]
+fn a_provider_is_believed_only_as_far_as_its_keys_are_safe_and_its_rules_say_something() {
+    let provider = |changes: &str| {
+        format!(
+            "sessions: [{{name: s}}]\noidc:\n  - {{name: p, issuer: 'https://i', audience: a, algorithms: [ES256], \
+             rules: [{{claims: {{sub: x}}, session: s}}], jwks: 'https://i/keys'}}\n  - {{name: q, {changes}}}\n"
+        )
+    };
+    let rules = "rules: [{claims: {sub: x}, session: s}]";
+    let whole = format!("issuer: 'https://j', audience: a, algorithms: [ES256, RS256], {rules}");
+    for good in [
+        "jwks: 'https://j/keys'",
+        "jwks: keys.json",
+        "jwks: 'http://127.0.0.1:1/k', plaintext: true",
+        "jwks: 'http://[::1]:1/k', plaintext: true",
+        "jwks: k, header: x-my-identity",
+    ] {
+        let config = load(&provider(&format!("{whole}, {good}"))).unwrap_or_else(|errors| panic!("{good}: {errors}"));
+        assert_eq!(config.oidc.len(), 2);
+    }
+    for bad in [
+        "http://127.0.0.1:1/k",
+        "http://j/k",
+        "ftp://j/k",
+        "https://u:p@j/k",
+        "https://j/k#x",
+        "http://127.0.0.1.evil.test/k",
+    ] {
+        assert_eq!(
+            places(&provider(&format!("{whole}, jwks: '{bad}'"))).concat().split(' ').next_back(),
+            Some("oidc[1].jwks"),
+            "{bad}"
+        );
+    }
+    let at = |changes: &str| {
+        places(&provider(&format!("jwks: k, {changes}")))
+            .iter()
+            .map(|place| place.split(' ').next_back().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let with = |text: &str, other: &str| whole.replace(text, other);
+    assert_eq!(at(&with("https://j", "https://i")), ["oidc[1].issuer"], "whose tokens are they?");
+    assert_eq!(at(&with("RS256", "HS256")), ["oidc[1].algorithms[1]"]);
+    assert_eq!(at(&with("RS256", "none")), ["oidc[1].algorithms[1]"]);
+    assert_eq!(at(&with("[ES256, RS256]", "[]")), ["oidc[1].algorithms"]);
+    assert_eq!(at(&with(rules, "rules: []")), ["oidc[1].rules"]);
+    assert_eq!(at(&with("{sub: x}", "{}")), ["oidc[1].rules[0].claims"]);
+    assert_eq!(at(&with("{sub: x}", "{sub: '*'}")), ["oidc[1].rules[0].claims.sub"]);
+    assert_eq!(at(&with("session: s", "session: t")), ["oidc[1].rules[0].session"]);
+    for header in ["authorization", "cookie", "X-Identity", "x-api-key", "x-attache-session", "host", "x-forwarded-for"]
+    {
+        assert_eq!(at(&format!("{whole}, header: {header}")), ["oidc[1].header"], "{header}");
+    }
 }
 
 #[test]

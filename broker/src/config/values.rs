@@ -1,6 +1,7 @@
 //! The words of a config file: each is parsed into a value that cannot be wrong, or refused.
 
 use super::SyslogAddress;
+use attache_core::evidence::AUTH_HEADERS;
 use attache_core::matching::host;
 use attache_core::matching::path::check_path;
 use base64::Engine as _;
@@ -55,6 +56,23 @@ pub enum ValueError {
     /// Not the digest of a key.
     #[error("expected 32 bytes in base64: openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64")]
     Pin,
+    /// Not a SPIFFE ID.
+    #[error("expected one SPIFFE ID, e.g. spiffe://example.org/ns/agents/sa/reviewer")]
+    PeerId,
+    /// Not a network.
+    #[error("expected a network in CIDR notation without host bits, e.g. 10.1.0.0/16 or 127.0.0.1/32")]
+    Network,
+    /// Not an issuer.
+    #[error("expected the issuer as its tokens name it: printable ASCII, at most 512 characters")]
+    Issuer,
+    /// Not a header for JWTs.
+    #[error(
+        "expected a lower-case header name of its own, e.g. x-attache-identity; never authorization, cookie or the like"
+    )]
+    IdentityHeader,
+    /// Not a pattern for a claim.
+    #[error("expected text of at most 512 characters that is not `*` alone")]
+    ClaimPattern,
     /// Empty, or with characters that no log line should hold.
     #[error("expected printable ASCII, at most 64 characters")]
     Label,
@@ -108,6 +126,12 @@ written_as_text! {
     Pin(String) = pin;
     /// A word for audit records.
     Label(String) = label;
+    /// The `iss` of a provider's tokens, exactly.
+    Issuer(String) = issuer;
+    /// The header in which agents show a JWT.
+    IdentityHeader(String) = identity_header;
+    /// What a claim must say; `*` stands for any run of characters.
+    ClaimPattern(String) = claim_pattern;
 }
 
 fn canonical_host(text: &str) -> Result<host::Host, ValueError> {
@@ -183,6 +207,31 @@ fn pin(text: &str) -> Result<String, ValueError> {
 fn label(text: &str) -> Result<String, ValueError> {
     let plain = (1..=64).contains(&text.len()) && text.bytes().all(|b| (0x21..0x7f).contains(&b));
     if plain { Ok(text.to_owned()) } else { Err(ValueError::Label) }
+}
+
+fn issuer(text: &str) -> Result<String, ValueError> {
+    let plain = (1..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if plain { Ok(text.to_owned()) } else { Err(ValueError::Issuer) }
+}
+
+impl Default for IdentityHeader {
+    fn default() -> Self {
+        Self("x-attache-identity".to_owned())
+    }
+}
+
+fn identity_header(text: &str) -> Result<String, ValueError> {
+    let plain = (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    // Headers that carry credentials, ours or a destination's, and those that Envoy or HTTP live by.
+    let own = text.starts_with("x-") && !text.starts_with("x-envoy-") && !text.starts_with("x-forwarded-");
+    let taken = AUTH_HEADERS.contains(&text.as_bytes()) || text == "x-request-id";
+    if plain && own && !taken { Ok(text.to_owned()) } else { Err(ValueError::IdentityHeader) }
+}
+
+fn claim_pattern(text: &str) -> Result<String, ValueError> {
+    let says_something = text.bytes().any(|b| b != b'*');
+    if says_something && text.len() <= 512 { Ok(text.to_owned()) } else { Err(ValueError::ClaimPattern) }
 }
 
 #[cfg(test)]

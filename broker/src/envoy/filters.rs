@@ -4,8 +4,9 @@
 //! decides nothing, so it is off but for routes where a rule needs a body; the gate is on for
 //! every route that leads anywhere.
 
-use super::{BROKER_CLUSTER, Machine, assertion, health, judged_paths, set, type_url};
+use super::{BROKER_CLUSTER, LISTENER, Machine, assertion, health, judged_paths, set, type_url};
 use crate::config::Config;
+use attache_core::names::Name;
 use attache_core::policy::Spec;
 use attache_core::wire::{Plugin, Role};
 use serde_json::{Value, json};
@@ -98,6 +99,7 @@ fn settings(role: Role, config: &Config) -> String {
         callout_timeout_ms: millis(config.limits.callout_timeout),
         body_limit: config.limits.body_limit,
         guarded: true,
+        listener: Name::parse(LISTENER).ok().filter(|_| role == Role::Gate),
     };
     // Texts and numbers; that serializes.
     serde_json::to_string(&plugin).unwrap_or_default()

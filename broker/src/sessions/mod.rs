@@ -7,13 +7,15 @@
 
 mod declared;
 mod elevation;
+mod identify;
 mod index;
 mod session;
 
+pub use identify::Identified;
 pub use session::Session;
 
 use crate::clock::Now;
-use crate::config::Config;
+use crate::config::{Bind, Config};
 use crate::random::NoRandomness;
 use crate::state_dir::InstanceKey;
 use crate::store::{SessionRow, Store, StoreError};
@@ -83,15 +85,6 @@ pub enum SessionError {
     NoRandomness(#[from] NoRandomness),
 }
 
-/// Who asks, as the evidence shows.
-#[derive(Debug)]
-pub struct Identified {
-    /// The session, alive.
-    pub session: Arc<Session>,
-    /// The credential whose placeholder was shown.
-    pub credential: Option<Name>,
-}
-
 /// What an operator asks for.
 #[derive(Clone, Debug)]
 pub struct NewSession {
@@ -103,6 +96,8 @@ pub struct NewSession {
     pub access_mode: AccessMode,
     /// How long it lives; `None`: until it is revoked.
     pub ttl: Option<Duration>,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
 }
 
 /// All sessions of an instance.
@@ -149,26 +144,6 @@ impl Sessions {
         Ok((sessions, changed.into_iter().map(|row| Session::of_row(row, now)).collect()))
     }
 
-    /// Whose placeholder and token these are. All evidence must name one live session.
-    pub fn identify(&self, evidence: &EvidenceDigests, now: Now) -> Result<Identified, Reason> {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let known = |digest| index.holder(digest).ok_or(Reason::PlaceholderUnknown);
-        let placeholder = evidence.placeholder.as_ref().map(known).transpose()?;
-        let token = evidence.session_token.as_ref().map(known).transpose()?;
-        let (session, credential) = match (placeholder, token) {
-            // A placeholder in a token's place, or the other way round.
-            (Some((_, None)), _) | (_, Some((_, Some(_)))) => return Err(Reason::PlaceholderMisplaced),
-            (Some((one, _)), Some((other, _))) if one.id != other.id => return Err(Reason::EvidenceConflict),
-            (Some((session, credential)), _) => (session, credential),
-            (None, Some((session, _))) => (session, None),
-            (None, None) => return Err(Reason::IdentityRequired),
-        };
-        if !session.is_live(now) {
-            return Err(Reason::SessionExpired);
-        }
-        Ok(Identified { session, credential })
-    }
-
     /// A session as asked for: nobody knows it and it may do nothing before it [begins](Change::begin).
     pub fn draft(&self, new: NewSession, now: Now) -> Result<Session, SessionError> {
         if self.declared.contains(&new.name) {
@@ -191,6 +166,7 @@ impl Sessions {
             credentials: credentials.into_iter().collect(),
             access_mode: new.access_mode,
             elevated_until: None,
+            bind: new.bind,
             created_ms: now.wall_ms,
             expires: new.ttl.map(|ttl| now.plus(ttl)),
             ended_ms: None,
@@ -240,6 +216,13 @@ impl Sessions {
     pub fn expired_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
         let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
         all.retain(|session| session.is_live(before) && !session.is_live(now));
+        all
+    }
+
+    /// The live sessions whose elevation ended between these two moments.
+    pub fn reverted_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
+        let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
+        all.retain(|session| session.is_live(now) && session.mode(before) != session.mode(now));
         all
     }
 

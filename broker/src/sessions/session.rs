@@ -1,6 +1,7 @@
 //! One session.
 
 use crate::clock::Now;
+use crate::config::Bind;
 use crate::random::{self, NoRandomness};
 use crate::store::SessionRow;
 use attache_core::names::Name;
@@ -20,6 +21,8 @@ pub struct Session {
     pub access_mode: AccessMode,
     /// Until when, on both clocks, it may read and write in spite of its mode.
     pub elevated_until: Option<Now>,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
     /// Unix milliseconds.
     pub created_ms: u64,
     /// When it expires, on both clocks; `None`: it does not.
@@ -51,6 +54,7 @@ impl Session {
             credentials: row.credentials,
             access_mode: row.access_mode,
             elevated_until: row.elevated_until_ms.map(on_both_clocks),
+            bind: row.bind,
             created_ms: row.created_ms,
             expires: row.expires_ms.map(on_both_clocks),
             ended_ms: row.ended_ms,
@@ -66,6 +70,7 @@ impl Session {
             credentials: self.credentials.clone(),
             access_mode: self.access_mode,
             elevated_until_ms: self.elevated_until.map(|until| until.wall_ms),
+            bind: self.bind.clone(),
             created_ms: self.created_ms,
             expires_ms: self.expires.map(|expires| expires.wall_ms),
             ended_ms: self.ended_ms,

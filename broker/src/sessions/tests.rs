@@ -1,9 +1,11 @@
 //! Sessions over a real store.
 
 use super::*;
-use crate::config::{DeclaredSession, Overrides};
+use crate::config::{DeclaredSession, Overrides, Required};
 use crate::private_file::PrivateDir;
 use attache_core::digest::Digest;
+use attache_core::refusal::Reason;
+use attache_core::wire::EvidenceDigests;
 
 struct World {
     temp: tempfile::TempDir,
@@ -36,11 +38,23 @@ fn name(text: &str) -> Name {
 }
 
 fn declared(called: &str, ttl: Option<Duration>) -> DeclaredSession {
-    DeclaredSession { name: name(called), credentials: vec![name("github")], access_mode: AccessMode::ReadWrite, ttl }
+    DeclaredSession {
+        name: name(called),
+        credentials: vec![name("github")],
+        access_mode: AccessMode::ReadWrite,
+        ttl,
+        bind: Bind::default(),
+    }
 }
 
 fn new(called: &str) -> NewSession {
-    NewSession { name: name(called), credentials: vec![name("github")], access_mode: AccessMode::ReadOnly, ttl: None }
+    NewSession {
+        name: name(called),
+        credentials: vec![name("github")],
+        access_mode: AccessMode::ReadOnly,
+        ttl: None,
+        bind: Bind::default(),
+    }
 }
 
 async fn create(sessions: &Sessions, new: NewSession, now: Now) -> Result<Arc<Session>, SessionError> {
@@ -49,7 +63,11 @@ async fn create(sessions: &Sessions, new: NewSession, now: Now) -> Result<Arc<Se
 
 fn shows(placeholder: Option<&str>, token: Option<&str>) -> EvidenceDigests {
     let digest = |text: &str| Digest::of(text.as_bytes());
-    EvidenceDigests { placeholder: placeholder.map(digest), session_token: token.map(digest) }
+    EvidenceDigests {
+        placeholder: placeholder.map(digest),
+        session_token: token.map(digest),
+        ..EvidenceDigests::default()
+    }
 }
 
 #[tokio::test]
@@ -63,7 +81,7 @@ async fn all_evidence_must_name_one_live_session() {
     let (token, other_token) = (sessions.token(&one), sessions.token(&other));
     assert!(placeholder.starts_with("ghp_ATTACHE") && token.starts_with("attache-session_ATTACHE"));
 
-    let identify = |placeholder, token| sessions.identify(&shows(placeholder, token), now);
+    let identify = |placeholder, token| sessions.identify(&shows(placeholder, token), None, now);
     let found = identify(Some(&placeholder), Some(&token)).unwrap();
     assert_eq!((&found.session.id, found.credential), (&one.id, Some(name("github"))));
     assert_eq!(identify(None, Some(&token)).unwrap().credential, None);
@@ -81,6 +99,104 @@ async fn all_evidence_must_name_one_live_session() {
 }
 
 #[tokio::test]
+async fn every_demand_of_a_session_must_be_met() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let now = Now::read();
+    let bind = Bind {
+        peer: Some("spiffe://test/agent".parse().unwrap()),
+        source: Some("10.1.0.0/16".parse().unwrap()),
+        listener: Some(name("inner")),
+        session_token: Some(Required::Required),
+    };
+    let bound = create(&sessions, NewSession { bind, ..new("bound") }, now).await.unwrap();
+    let shown = EvidenceDigests {
+        peer: Some("spiffe://test/agent".into()),
+        source: Some("10.1.2.3".parse().unwrap()),
+        listener: Some(name("inner")),
+        ..shows(sessions.placeholder(&bound, &name("github")).as_deref(), Some(&sessions.token(&bound)))
+    };
+    let reason = |shown: EvidenceDigests| sessions.identify(&shown, None, now).err();
+    assert_eq!(reason(shown.clone()), None);
+    let (missing, conflict) = (Some(Reason::IdentityRequired), Some(Reason::EvidenceConflict));
+    assert_eq!(reason(EvidenceDigests { peer: None, ..shown.clone() }), missing);
+    assert_eq!(reason(EvidenceDigests { source: None, ..shown.clone() }), missing);
+    assert_eq!(reason(EvidenceDigests { listener: None, ..shown.clone() }), missing);
+    assert_eq!(reason(EvidenceDigests { session_token: None, ..shown.clone() }), missing);
+    assert_eq!(reason(EvidenceDigests { peer: Some("spiffe://test/agent2".into()), ..shown.clone() }), conflict);
+    assert_eq!(reason(EvidenceDigests { source: "10.2.0.1".parse().ok(), ..shown.clone() }), conflict);
+    assert_eq!(reason(EvidenceDigests { source: "::a01:203".parse().ok(), ..shown.clone() }), conflict);
+    assert_eq!(reason(EvidenceDigests { listener: Some(name("outer")), ..shown.clone() }), conflict);
+    // What is shown otherwise outweighs what is missing.
+    let both = EvidenceDigests { peer: None, listener: Some(name("outer")), ..shown.clone() };
+    assert_eq!(reason(both), conflict);
+    // A session that demands nothing takes no offence at what a connection shows.
+    let reviewer = sessions.live(&name("reviewer"), now).unwrap();
+    let free = EvidenceDigests { session_token: None, ..shown };
+    let free = EvidenceDigests {
+        placeholder: shows(sessions.placeholder(&reviewer, &name("github")).as_deref(), None).placeholder,
+        ..free
+    };
+    assert_eq!(reason(free), None);
+    // Demands outlive a restart.
+    sessions.close().await;
+    let again = world.load().await;
+    assert_eq!(again.live(&name("bound"), now).unwrap().bind, bound.bind);
+}
+
+#[tokio::test]
+async fn a_connection_names_the_one_live_session_that_is_bound_to_it() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let now = Now::read();
+    let peer = |id: &str| Bind { peer: Some(id.parse().unwrap()), ..Bind::default() };
+    let listener = Bind { listener: Some(name("inner")), ..Bind::default() };
+    let source = Bind { source: Some("10.0.0.0/8".parse().unwrap()), ..Bind::default() };
+    create(&sessions, NewSession { bind: peer("spiffe://test/one"), ..new("one") }, now).await.unwrap();
+    create(&sessions, NewSession { bind: listener, ..new("by-listener") }, now).await.unwrap();
+    create(&sessions, NewSession { bind: source, ..new("by-source") }, now).await.unwrap();
+    let twofold = Bind { session_token: Some(Required::Required), ..peer("spiffe://test/two") };
+    create(&sessions, NewSession { bind: twofold, ..new("twofold") }, now).await.unwrap();
+    let named = |peer: Option<&str>, listener: Option<&str>| {
+        let shown = EvidenceDigests {
+            peer: peer.map(Into::into),
+            listener: listener.map(name),
+            source: "10.0.0.1".parse().ok(),
+            ..EvidenceDigests::default()
+        };
+        sessions.identify(&shown, None, now).map(|found| found.session.name.as_str().to_owned())
+    };
+    assert_eq!(named(Some("spiffe://test/one"), None).as_deref(), Ok("one"));
+    assert_eq!(named(None, Some("inner")).as_deref(), Ok("by-listener"));
+    assert_eq!(named(Some("spiffe://test/one"), Some("outer")).as_deref(), Ok("one"));
+    assert_eq!(named(Some("spiffe://test/one"), Some("inner")), Err(Reason::EvidenceConflict), "two sessions");
+    assert_eq!(named(Some("spiffe://test/two"), None), Err(Reason::IdentityRequired), "its token is demanded, too");
+    assert_eq!(named(None, None), Err(Reason::IdentityRequired), "an address names nobody");
+    revoke(&sessions, "one", now).await;
+    assert_eq!(named(Some("spiffe://test/one"), None), Err(Reason::IdentityRequired));
+}
+
+#[tokio::test]
+async fn a_jwt_agrees_with_what_else_is_shown() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let now = Now::read();
+    let other = create(&sessions, new("other"), now).await.unwrap();
+    let placeholder = sessions.placeholder(&other, &name("github"));
+    let named = |placeholder: Option<&str>, by_jwt: &str| {
+        let found = sessions.identify(&shows(placeholder, None), Some(&name(by_jwt)), now);
+        found.map(|found| (found.session.name.as_str().to_owned(), found.credential))
+    };
+    assert_eq!(named(None, "other"), Ok(("other".into(), None)));
+    assert_eq!(named(placeholder.as_deref(), "other"), Ok(("other".into(), Some(name("github")))));
+    assert_eq!(named(placeholder.as_deref(), "reviewer"), Err(Reason::EvidenceConflict));
+    assert_eq!(named(Some("ghp_ATTACHEforged"), "other"), Err(Reason::PlaceholderUnknown));
+    assert_eq!(named(None, "nobody"), Err(Reason::SessionExpired));
+    revoke(&sessions, "other", now).await;
+    assert_eq!(named(None, "other"), Err(Reason::SessionExpired));
+}
+
+#[tokio::test]
 async fn a_draft_is_known_to_nobody_until_it_begins() {
     let world = World::new();
     let sessions = world.load().await;
@@ -88,7 +204,7 @@ async fn a_draft_is_known_to_nobody_until_it_begins() {
     let draft = sessions.draft(new("made"), now).unwrap();
     let namesake = sessions.draft(new("made"), now).unwrap();
     let evidence = shows(sessions.placeholder(&draft, &name("github")).as_deref(), None);
-    let reason = || sessions.identify(&evidence, now).err();
+    let reason = || sessions.identify(&evidence, None, now).err();
     assert_eq!((reason(), sessions.all().len()), (Some(Reason::PlaceholderUnknown), 1));
     sessions.change().await.begin(draft, now).await.unwrap();
     assert_eq!((reason(), sessions.all().len()), (None, 2));
@@ -104,7 +220,7 @@ async fn a_session_ends_when_either_clock_says_so() {
     let minute = Duration::from_secs(60);
     let session = create(&sessions, NewSession { ttl: Some(minute), ..new("short") }, now).await.unwrap();
     let evidence = shows(sessions.placeholder(&session, &name("github")).as_deref(), None);
-    let ended = |at: Now| sessions.identify(&evidence, at).err();
+    let ended = |at: Now| sessions.identify(&evidence, None, at).err();
     assert_eq!(ended(now.plus(minute - Duration::from_millis(1))), None);
     assert_eq!(ended(now.plus(minute)), Some(Reason::SessionExpired));
     assert_eq!(ended(Now { wall_ms: now.wall_ms + 60_000, ..now }), Some(Reason::SessionExpired));
@@ -131,7 +247,7 @@ async fn modes_revocations_and_placeholders_outlive_a_restart() {
     assert_eq!((again.access_mode, sessions.placeholder(&again, &name("github"))), (AccessMode::ReadOnly, placeholder));
     assert!(matches!(sessions.live(&name("made"), now), Err(SessionError::Unknown(_))));
     let evidence = shows(None, Some(&sessions.token(&made)));
-    assert_eq!(sessions.identify(&evidence, now).err(), Some(Reason::SessionExpired));
+    assert_eq!(sessions.identify(&evidence, None, now).err(), Some(Reason::SessionExpired));
 }
 
 #[tokio::test]
@@ -210,7 +326,7 @@ async fn what_has_been_over_for_long_is_forgotten() {
     let now = Now::read();
     let made = create(&sessions, NewSession { ttl: Some(Duration::from_secs(1)), ..new("short") }, now).await.unwrap();
     let evidence = shows(None, Some(&sessions.token(&made)));
-    let reason = |at: Now| sessions.identify(&evidence, at).err();
+    let reason = |at: Now| sessions.identify(&evidence, None, at).err();
     let later = now.plus(REMEMBERED);
     sessions.forget(later).await.unwrap();
     assert_eq!(reason(later), Some(Reason::SessionExpired));

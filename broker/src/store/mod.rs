@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "elevation", include_str!("../../migrations/0002_elevation.sql")),
     (3, "history", include_str!("../../migrations/0003_history.sql")),
+    (4, "bindings", include_str!("../../migrations/0004_bindings.sql")),
 ];
 
 /// Why the store cannot be used.

@@ -1,6 +1,7 @@
 //! Sessions, as rows.
 
 use super::{Store, StoreError, from_column, to_column};
+use crate::config::Bind;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use sqlx::Row as _;
@@ -19,6 +20,8 @@ pub struct SessionRow {
     pub access_mode: AccessMode,
     /// Until when it may read and write in spite of its mode, in Unix milliseconds.
     pub elevated_until_ms: Option<u64>,
+    /// What it demands besides its placeholder.
+    pub bind: Bind,
     /// Unix milliseconds.
     pub created_ms: u64,
     /// Unix milliseconds; `None`: does not expire.
@@ -39,13 +42,15 @@ impl Store {
     /// Stores a session, new or changed.
     pub async fn save(&self, session: &SessionRow) -> Result<(), StoreError> {
         let credentials: Vec<_> = session.credentials.iter().map(Name::as_str).collect();
+        // Texts alone; that serializes.
+        let bind = (!session.bind.is_empty()).then(|| serde_json::to_string(&session.bind).unwrap_or_default());
         let query = sqlx::query(
             "INSERT INTO sessions (id, name, credentials, access_mode, elevated_until_ms, created_ms, expires_ms,
-               ended_ms, declaration)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+               ended_ms, declaration, bind)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (id) DO UPDATE SET credentials = excluded.credentials, access_mode = excluded.access_mode,
                elevated_until_ms = excluded.elevated_until_ms, expires_ms = excluded.expires_ms,
-               ended_ms = excluded.ended_ms, declaration = excluded.declaration",
+               ended_ms = excluded.ended_ms, declaration = excluded.declaration, bind = excluded.bind",
         );
         let saved = query
             .bind(&session.id)
@@ -57,6 +62,7 @@ impl Store {
             .bind(session.expires_ms.map(to_column))
             .bind(session.ended_ms.map(to_column))
             .bind(&session.declaration)
+            .bind(bind)
             .execute(&self.pool)
             .await;
         match saved {
@@ -79,6 +85,7 @@ fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
     let name: String = row.try_get("name")?;
     let credentials: String = row.try_get("credentials")?;
     let mode: String = row.try_get("access_mode")?;
+    let bind: Option<String> = row.try_get("bind")?;
     let millis = |column: &str| row.try_get::<Option<i64>, _>(column)?.map(from_column).transpose();
     Ok(SessionRow {
         id: row.try_get("id")?,
@@ -86,6 +93,10 @@ fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
         credentials: serde_json::from_str(&credentials).map_err(|_| StoreError::Damaged)?,
         access_mode: serde_json::from_value(mode.into()).map_err(|_| StoreError::Damaged)?,
         elevated_until_ms: millis("elevated_until_ms")?,
+        bind: match bind {
+            Some(bind) => serde_json::from_str(&bind).map_err(|_| StoreError::Damaged)?,
+            None => Bind::default(),
+        },
         created_ms: millis("created_ms")?.unwrap_or_default(),
         expires_ms: millis("expires_ms")?,
         ended_ms: millis("ended_ms")?,

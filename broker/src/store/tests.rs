@@ -1,6 +1,7 @@
 //! The store on a real file.
 
 use super::*;
+use crate::config::Bind;
 use attache_core::digest::Digest;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -22,6 +23,7 @@ fn session(id: &str, name: &str) -> SessionRow {
         id: id.into(),
         name: Name::parse(name).unwrap(),
         credentials: vec![Name::parse("github").unwrap()],
+        bind: Bind::default(),
         access_mode: AccessMode::ReadOnly,
         elevated_until_ms: None,
         created_ms: 1,

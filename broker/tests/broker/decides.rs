@@ -13,7 +13,18 @@ fn inject_without_placeholder(config: &mut Config, credential: &str) {
 }
 
 async fn create(world: &World, name: &str, credentials: &[&str]) {
-    let body = json!({"name": name, "credentials": credentials, "access_mode": "read-only", "ttl_ms": 60_000});
+    create_bound(world, name, credentials, json!({})).await;
+}
+
+/// A session whose token must be shown, and then names it alone.
+async fn create_by_token(world: &World, name: &str, credentials: &[&str]) {
+    create_bound(world, name, credentials, json!({"session_token": "required"})).await;
+}
+
+async fn create_bound(world: &World, name: &str, credentials: &[&str], bind: Value) {
+    let body = json!({
+        "name": name, "credentials": credentials, "access_mode": "read-only", "ttl_ms": 60_000, "bind": bind,
+    });
     let answer = world.operate("POST", "/v1/sessions", body).await;
     assert_eq!(answer.status, 201, "{:?}", answer.body);
 }
@@ -61,10 +72,15 @@ async fn placeholder_of(world: &World, session: &str, credential: &str) -> Strin
 async fn everything_else_is_refused_with_its_reason() {
     let world = World::with(|config| inject_without_placeholder(config, "other")).await;
     create(&world, "one", &["github"]).await;
-    create(&world, "two", &["github", "other"]).await;
+    create_by_token(&world, "two", &["github", "other"]).await;
+    create(&world, "free", &["github", "other"]).await;
+    create_by_token(&world, "less", &["github"]).await;
     let github = world.env("one", "GITHUB_TOKEN").await;
     let one = world.env("one", "ATTACHE_SESSION_TOKEN").await;
     let two = world.env("two", "ATTACHE_SESSION_TOKEN").await;
+    let twos = world.env("two", "GITHUB_TOKEN").await;
+    let free = world.env("free", "ATTACHE_SESSION_TOKEN").await;
+    let less = world.env("less", "ATTACHE_SESSION_TOKEN").await;
     create(&world, "gone", &["github"]).await;
     let gone = world.env("gone", "GITHUB_TOKEN").await;
     assert_eq!(world.operate("POST", "/v1/sessions/gone/revoke", Value::Null).await.status, 200);
@@ -79,7 +95,10 @@ async fn everything_else_is_refused_with_its_reason() {
         ("api.a.test:443", Some(&*one), None, "placeholder_misplaced"),
         ("api.a.test:443", Some(&*gone), None, "session_expired"),
         ("b.test:8443", Some(&*github), None, "placeholder_misplaced"),
-        ("b.test:8443", None, Some(&*one), "credential_not_granted"),
+        ("b.test:8443", None, Some(&*less), "credential_not_granted"),
+        // It may use what is injected there, but nobody is known by a token that need not be shown.
+        ("b.test:8443", None, Some(&*free), "identity_required"),
+        ("api.a.test:443", Some(&*twos), None, "identity_required"),
         ("b.test:443", Some(&*github), None, "host_not_allowed"),
         ("api.a.test", Some(&*github), None, "host_not_allowed"),
     ] {
@@ -108,8 +127,8 @@ async fn two_credentials_without_a_placeholder_are_one_too_many() {
         inject_without_placeholder(config, "other");
     })
     .await;
-    create(&world, "both", &["github", "other"]).await;
-    create(&world, "one", &["other"]).await;
+    create_by_token(&world, "both", &["github", "other"]).await;
+    create_by_token(&world, "one", &["other"]).await;
     let both = world.env("both", "ATTACHE_SESSION_TOKEN").await;
     let one = world.env("one", "ATTACHE_SESSION_TOKEN").await;
     assert_eq!(reason(&world.grant("both.test:443", None, Some(&both)).await), "identity_required");

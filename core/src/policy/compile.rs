@@ -1,7 +1,10 @@
 //! The policy that runs: parsed once, looked up without allocating.
 
-use super::spec::{AccessMode, BindingSpec, Carrier, DestinationSpec, MissingPlaceholder, Spec, Unmatched};
+use super::spec::{
+    AccessMode, BindingSpec, Carrier, DestinationSpec, EvidenceSpec, MissingPlaceholder, Spec, Unmatched,
+};
 use crate::access::{Access, AccessError};
+use crate::connection::Property;
 use crate::evidence::AUTH_HEADERS;
 use crate::matching::host::{Authority, HostError};
 use crate::matching::path::{Ambiguous, check_path, is_under};
@@ -21,6 +24,8 @@ pub struct Policy {
     by_authority: HashMap<Vec<u8>, usize>,
     by_prefix: HashMap<Vec<u8>, usize>,
     carriers: Vec<Vec<u8>>,
+    properties: Vec<Property>,
+    evidence: EvidenceSpec,
     marker: Finder<'static>,
 }
 
@@ -90,7 +95,13 @@ pub enum PolicyError {
 impl Policy {
     /// Compiles a policy, or names the first thing wrong with it.
     pub fn compile(spec: Spec) -> Result<Self, PolicyError> {
-        let mut policy = Self { version: spec.version, unmatched: spec.unmatched, ..Self::empty(spec.instance) };
+        let mut policy = Self {
+            version: spec.version,
+            unmatched: spec.unmatched,
+            properties: Property::needed(&spec.evidence),
+            evidence: spec.evidence,
+            ..Self::empty(spec.instance)
+        };
         for destination in spec.destinations {
             policy.add(destination)?;
         }
@@ -142,6 +153,8 @@ impl Policy {
             by_authority: HashMap::new(),
             by_prefix: HashMap::new(),
             carriers: Vec::new(),
+            properties: Vec::new(),
+            evidence: EvidenceSpec::default(),
             marker: Finder::new(MARKER).into_owned(),
         }
     }
@@ -164,6 +177,21 @@ impl Policy {
     /// What happens to hosts that no destination names.
     pub fn unmatched(&self) -> Unmatched {
         self.unmatched
+    }
+
+    /// What of a connection somebody needs: each is a host call, and none is made besides.
+    pub fn properties(&self) -> &[Property] {
+        &self.properties
+    }
+
+    /// Whether somebody needs to know the listener.
+    pub fn needs_listener(&self) -> bool {
+        self.evidence.listener
+    }
+
+    /// Headers that carry a JWT.
+    pub fn identity_headers(&self) -> impl Iterator<Item = &[u8]> {
+        self.evidence.identity_headers.iter().map(String::as_bytes)
     }
 
     /// A destination by its index.

@@ -14,8 +14,33 @@ pub struct Spec {
     pub instance: Name,
     /// What happens to hosts that no destination names.
     pub unmatched: Unmatched,
+    /// What else counts as evidence, because some session or rule demands it.
+    #[serde(default, skip_serializing_if = "EvidenceSpec::is_empty")]
+    pub evidence: EvidenceSpec,
     /// All destinations, each reachable under its own authorities and route prefix.
     pub destinations: Vec<DestinationSpec>,
+}
+
+/// What a filter reads about who asks, besides placeholders and session tokens. Reading costs a host
+/// call or two a request, so it reads only what somebody needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvidenceSpec {
+    /// The URI in the verified certificate of the connection's peer.
+    pub peer: bool,
+    /// The address that the connection comes from.
+    pub source: bool,
+    /// The listener's name.
+    pub listener: bool,
+    /// Headers that carry a JWT, by their lower-case names.
+    pub identity_headers: Vec<String>,
+}
+
+impl EvidenceSpec {
+    /// Whether placeholders and session tokens are all there is.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What happens to a host that no destination names.

@@ -37,7 +37,7 @@ proptest! {
         let snapshot = Snapshot::read(bytes, &policy);
         if let Ok(asked) = identify(&snapshot, &policy) {
             prop_assert!(is_whole(snapshot.bytes()));
-            let _ = (asked.evidence.digests(&snapshot), asked.evidence.word(), snapshot.holds_placeholder());
+            let _ = (asked.evidence.digests(&snapshot), asked.evidence.word(&snapshot), snapshot.holds_placeholder());
         }
     }
 }

@@ -60,11 +60,14 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     let destination = policy.destination(index).ok_or(Reason::Internal)?;
     let evidence = Evidence::collect(snapshot, destination)?;
     let id = Some(Rc::clone(&destination.id));
-    if !evidence.is_empty() {
+    let bindings = destination.bindings();
+    // What the connection shows may name a session, for a credential that needs no placeholder.
+    let may_inject = snapshot.connection().may_name_a_session()
+        && bindings.iter().any(|b| b.missing_placeholder == MissingPlaceholder::Inject);
+    if !evidence.is_empty() || may_inject {
         return Ok(asked(Way::Managed(index), id, evidence));
     }
     // One credential that demands a placeholder is enough, and no credential is no permission.
-    let bindings = destination.bindings();
     let may_pass = bindings.iter().all(|b| b.missing_placeholder == MissingPlaceholder::Pass);
     if may_pass && !bindings.is_empty() {
         Ok(asked(Way::Unclaimed(index), id, evidence))

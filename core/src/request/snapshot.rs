@@ -1,5 +1,6 @@
 //! What is kept of a request's headers: the buffer they came in, and where the telling parts stand.
 
+use crate::connection::Connection;
 use crate::evidence::{AUTH_HEADERS, SESSION_HEADER};
 use crate::headers::{self, Line, Span};
 use crate::matching::query;
@@ -77,7 +78,7 @@ impl Media {
 const OURS: &[u8] = b"x-attache-";
 
 /// A request's headers, read once. Envoy forgets them at the verdict; this does not.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Snapshot {
     bytes: Vec<u8>,
     method: Span,
@@ -85,6 +86,8 @@ pub struct Snapshot {
     target: Span,
     request_id: Span,
     auth: ArrayVec<Line, MOST>,
+    jwts: ArrayVec<Line, 2>,
+    connection: Connection,
     marks: ArrayVec<usize, MOST>,
     hidden: bool,
     disguised: bool,
@@ -119,6 +122,10 @@ impl Snapshot {
                 b"transfer-encoding" => snapshot.bodiless = Some(false),
                 name if METHOD_HEADERS.contains(&name) || UPGRADES.contains(&name) => snapshot.disguised = true,
                 name if REROUTES.contains(&name) => snapshot.rerouted = true,
+                name if policy.identity_headers().any(|header| header == name) => {
+                    snapshot.overflow |= snapshot.jwts.try_push(line).is_err();
+                    snapshot.overflow |= snapshot.auth.try_push(line).is_err();
+                }
                 name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) || name.starts_with(OURS) => {
                     snapshot.overflow |= snapshot.auth.try_push(line).is_err();
                 }
@@ -128,6 +135,21 @@ impl Snapshot {
         snapshot.hidden = hides_placeholder(snapshot.target.of(&bytes), policy.marker());
         snapshot.bytes = bytes;
         snapshot
+    }
+
+    /// The same request, with what is known of the connection it came by.
+    pub fn on(self, connection: Connection) -> Self {
+        Self { connection, ..self }
+    }
+
+    /// What is known of its connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The lines that carry a JWT: more than one is one too many.
+    pub fn jwt_lines(&self) -> &[Line] {
+        &self.jwts
     }
 
     /// The buffer that every [`Span`] of this request points into.

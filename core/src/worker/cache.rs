@@ -1,7 +1,7 @@
 //! Grants and refusals this worker knows of.
 //!
-//! Keys are exact: length-prefixed (destination, placeholder, session token), the evidence itself
-//! rather than a hash of it, so no two askers can ever share an entry. Policy version and instance
+//! Keys are exact: length-prefixed (destination, every kind of evidence), the evidence itself rather
+//! than a hash of it, so no two askers can ever share an entry. Policy version and instance
 //! need no place in the key: a worker serves one instance, and a new policy empties the cache.
 
 use super::Grant;

@@ -173,12 +173,17 @@ impl Worker {
             self.policy_retry_at = now + POLICY_RETRY;
             return Vec::new();
         };
+        let is_newest = self.announced.as_deref().is_none_or(|newest| newest == policy.version());
+        if !is_newest && self.standing == Standing::InForce {
+            // An answer that was overtaken by the newest policy's.
+            return Vec::new();
+        }
         // Destinations are known by their index: nothing that was asked under the old policy holds.
         self.cache.clear();
         let held = self.flights.take_all();
         self.policy = Rc::new(policy);
         let mut wakeups = wake(held, Wake::Again);
-        if self.announced.as_deref().is_none_or(|newest| newest == self.policy.version()) {
+        if is_newest {
             wakeups.extend(self.open());
         } else {
             // It was sent before the feed named another one.
@@ -240,7 +245,7 @@ impl Worker {
                 if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential) {
                     return wake(contexts, Wake::Again);
                 }
-                self.accept(flight.destination, flight.evidence_word, granted, sent).filter(|g| now < g.expires)
+                self.accept(flight.destination, &flight.evidence_word, granted, sent).filter(|g| now < g.expires)
             }
             Some((None, Some(denied))) => {
                 self.cache.refuse(key.to_vec(), denied.reason, now);

@@ -22,7 +22,7 @@ pub(super) struct Flight {
     /// Who asks.
     pub evidence: EvidenceDigests,
     /// The evidence's word for records.
-    pub evidence_word: &'static str,
+    pub evidence_word: String,
     /// Set when it is under way and must be asked again.
     pub void: bool,
     /// The nonce and the send time of the callout that is under way.
@@ -76,7 +76,7 @@ pub(super) struct Flights {
 }
 
 impl Flight {
-    pub fn new(destination: usize, evidence: EvidenceDigests, evidence_word: &'static str) -> Self {
+    pub fn new(destination: usize, evidence: EvidenceDigests, evidence_word: String) -> Self {
         let (sent, waiters) = (None, Vec::new());
         Self { destination, evidence, evidence_word, void: false, sent, waiters, waiting: 0, ahead: false }
     }

@@ -184,17 +184,16 @@ impl Worker {
         let index = if let Way::Managed(index) = asked.way { index as u32 } else { u32::MAX };
         self.key.clear();
         self.key.extend_from_slice(&index.to_le_bytes());
-        for token in [&asked.evidence.placeholder, &asked.evidence.session_token] {
-            let bytes = token.as_ref().map(|t| t.of(snapshot)).unwrap_or_default();
+        asked.evidence.for_each_part(snapshot, |bytes| {
             self.key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
             self.key.extend_from_slice(bytes);
-        }
+        });
     }
 }
 
 fn begin(snapshot: &Snapshot, asked: &Asked) -> Flight {
     let destination = if let Way::Managed(index) = asked.way { index } else { usize::MAX };
-    Flight::new(destination, asked.evidence.digests(snapshot), asked.evidence.word())
+    Flight::new(destination, asked.evidence.digests(snapshot), asked.evidence.word(snapshot))
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ impl Worker {
             match report.outcome {
                 Outcome::Forwarded(grant) | Outcome::Refused(_, Some(grant)) => out.push_str(&grant.record_members),
                 _ => {
-                    grant::member(out, "evidence", report.asked.map_or("none", |a| a.evidence.word()));
+                    let evidence = report.asked.map_or_else(|| "none".into(), |a| a.evidence.word(report.snapshot));
+                    grant::member(out, "evidence", &evidence);
                     if let Some(destination) = report.asked.and_then(|asked| asked.destination.as_deref()) {
                         grant::member(out, "destination", destination);
                     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use sha2::{Digest as _, Sha256};
 
 use super::audit::{Audit, Record};
-use super::evidence::{self, Evidence, Known};
+use super::evidence::{self, Evidence, Kind, Known};
 use super::hits::{Hit, ROUNDING_MS};
 use super::violation::Violation;
 use crate::agent::{Exchange, Ledger};
@@ -22,6 +22,8 @@ pub(super) struct Askers {
 struct Asked {
     at: Instant,
     shown: Vec<String>,
+    /// The label of its connection.
+    connection: String,
     recorded_as: Option<String>,
 }
 
@@ -35,13 +37,19 @@ const STALE_AFTER_MS: u64 = 10_000;
 impl Askers {
     /// `variables` says for which credential each variable holds a placeholder.
     pub(super) fn new(evidence: &Evidence, variables: &BTreeMap<String, String>, ledger: &Ledger) -> Self {
-        let exchanges = ledger.transcripts().into_iter().flat_map(|transcript| transcript.exchanges());
-        let asked = exchanges.map(|Exchange { at, sent, recorded_as, .. }| Asked {
-            at,
-            shown: evidence::shown(&sent).into_iter().collect(),
-            recorded_as,
-        });
-        Self { known: evidence.known(), variables: variables.clone(), asked: asked.collect() }
+        let known = evidence.known();
+        let jwts: Vec<&String> =
+            known.iter().filter(|known| known.kind == Kind::Jwt).map(|known| &known.text).collect();
+        let asked = |label: &str, Exchange { at, sent, recorded_as, .. }| {
+            let jwts = jwts.iter().filter(|jwt| memchr::memmem::find(&sent, jwt.as_bytes()).is_some());
+            let shown = evidence::shown(&sent).into_iter().chain(jwts.map(|jwt| (*jwt).clone()));
+            Asked { at, shown: shown.collect(), connection: label.to_owned(), recorded_as }
+        };
+        let mut all = Vec::new();
+        for transcript in ledger.transcripts() {
+            all.extend(transcript.exchanges().into_iter().map(|exchange| asked(transcript.label(), exchange)));
+        }
+        Self { variables: variables.clone(), asked: all, known }
     }
 
     /// The agent's request of this hit: the one whose answer bore the hit's name, or, when no answer
@@ -84,7 +92,12 @@ impl Askers {
 
     /// What was shown is known to the test, and belongs to the session and credential on record.
     fn belongs(&self, asked: &Asked, hit: &Hit<'_>, used: &Record) -> Result<(), Violation> {
-        let known: Vec<&Known> = self.known.iter().filter(|known| asked.shown.contains(&known.text)).collect();
+        let mut known: Vec<&Known> = self.known.iter().filter(|known| asked.shown.contains(&known.text)).collect();
+        if asked.shown.is_empty() {
+            // Nothing in the request: then the connection may speak for it.
+            let speaks = |known: &&Known| known.kind == Kind::Connection && asked.connection.contains(&known.text);
+            known.extend(self.known.iter().filter(speaks));
+        }
         if known.is_empty() {
             return Err(hit.unasked("the agent showed nothing that the test knows"));
         }
@@ -92,8 +105,10 @@ impl Askers {
             if known.session != used.text("session") {
                 return Err(hit.unasked("what the agent showed is another session's"));
             }
-            let credential = self.variables.get(&known.variable);
-            if known.variable != TOKEN && credential != Some(&used.text("credential")) {
+            if let Kind::Given(variable) = &known.kind
+                && variable != TOKEN
+                && self.variables.get(variable) != Some(&used.text("credential"))
+            {
                 return Err(hit.unasked("what the agent showed stands for another credential"));
             }
             if known.over.is_some_and(|over| over < asked.at) {

@@ -1,5 +1,6 @@
 //! Who is who: which session each placeholder and session token belongs to, as the operator's
-//! commands told the test; and which of them a request showed.
+//! commands told the test, and which the JWTs and connections that the test itself has made; and which
+//! of them a request showed.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,29 +12,54 @@ use base64::engine::general_purpose::STANDARD;
 /// In every placeholder and every session token.
 const MARKER: &[u8] = b"ATTACHE";
 
-/// Everything that the test was told about placeholders and session tokens.
+/// Everything that the test knows about who is who.
 #[derive(Clone, Default)]
 pub struct Evidence(Arc<Mutex<Vec<Known>>>);
 
-/// One placeholder or session token.
+/// Something that names a session.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) text: String,
+    pub(super) kind: Kind,
     /// The session's name.
     pub(super) session: String,
-    /// The variable under which its agent has it: says which credential it stands for.
-    pub(super) variable: String,
     /// When the command that ended the session had returned.
     pub(super) over: Option<Instant>,
+}
+
+/// What the text of a [`Known`] is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A placeholder or session token, under this variable: says which credential it stands for.
+    Given(String),
+    /// A JWT. It stands for no credential.
+    Jwt,
+    /// Part of the label of connections whose peer or listener names the session, where a request
+    /// shows nothing by itself.
+    Connection,
 }
 
 impl Evidence {
     /// This session's agent has this, in this variable.
     pub fn add(&self, session: &str, variable: &str, text: &str) {
+        self.know(session, Kind::Given(variable.to_owned()), text);
+    }
+
+    /// This JWT names this session.
+    pub fn jwt(&self, session: &str, token: &str) {
+        self.know(session, Kind::Jwt, token);
+    }
+
+    /// Connections whose label has this part are of this session's agent.
+    pub fn connection(&self, session: &str, label: &str) {
+        self.know(session, Kind::Connection, label);
+    }
+
+    fn know(&self, session: &str, kind: Kind, text: &str) {
         let mut all = self.all();
         if !all.iter().any(|known| known.text == text) {
-            let [text, session, variable] = [text, session, variable].map(str::to_owned);
-            all.push(Known { text, session, variable, over: None });
+            let [text, session] = [text, session].map(str::to_owned);
+            all.push(Known { text, kind, session, over: None });
         }
     }
 

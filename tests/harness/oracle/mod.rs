@@ -140,7 +140,7 @@ impl Oracle {
         let askers = |evidence| Askers::new(evidence, &watched.variables, &self.ledger);
         let askers = watched.evidence.as_ref().map(askers);
         violations.extend(hits::reconcile(&watched.upstreams, &audit, askers.as_ref()));
-        violations.extend(self.unanswered(&watched.excused));
+        violations.extend(self.unanswered(&watched.excused, &audit));
         for transcript in self.ledger.transcripts() {
             violations.extend(leaks::in_transcript(&self.secrets, &transcript));
         }
@@ -155,7 +155,12 @@ impl Oracle {
         violations
     }
 
-    fn unanswered(&self, excused: &[String]) -> Vec<Violation> {
+    /// Requests without a whole answer, but for those that were cut off on purpose: then the record of
+    /// their use says why.
+    fn unanswered(&self, excused: &[String], audit: &Audit) -> Vec<Violation> {
+        let cut_on_purpose = |id: &String| {
+            audit.of_kind("use").any(|used| used.text("request_id") == *id && !used.text("reason").is_empty())
+        };
         let mut violations = Vec::new();
         for transcript in self.ledger.transcripts() {
             for exchange in transcript.exchanges() {
@@ -163,6 +168,7 @@ impl Oracle {
                 let excused = excused.iter().any(|part| exchange.what.contains(part));
                 match exchange.outcome {
                     _ if excused => {}
+                    Outcome::Cut(_) if exchange.recorded_as.as_ref().is_some_and(cut_on_purpose) => {}
                     Outcome::Pending => violations.push(Violation::Unanswered { what, why: None }),
                     Outcome::Lost(why) => violations.push(Violation::Unanswered { what, why: Some(why) }),
                     Outcome::Refused(why) => violations.push(Violation::Unanswered { what, why: Some(why) }),

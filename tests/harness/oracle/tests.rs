@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::{Oracle, Violation};
 use crate::ca::client_trusting;
 use crate::secrets::Secrets;
-use crate::upstream::{Part, Reply, Upstream};
+use crate::upstream::{Part, RECORDED_AS, Reply, Upstream};
 use crate::{Agent, Ca, util};
 
 const SECRET: &str = "ghp_the-real-one-0123456789";
@@ -378,6 +378,27 @@ async fn requests_without_an_answer_are_found_unless_excused_or_given_up() {
     assert!(matches!(&scene.found()[..], [Violation::Unanswered { why: Some(_), .. }]));
     ask(scene.upstream.addr()).await.abort();
     assert_eq!(scene.found().len(), 1);
+}
+
+/// The filter ends a stream and says in the record of its use why; nothing else may break one off.
+#[tokio::test]
+async fn an_answer_that_was_cut_off_on_purpose_is_explained_by_its_record() {
+    let own = with(used(), "reason", "session_expired");
+    for (record, explained) in [
+        (own.clone(), true),
+        (used(), false),
+        (with(own.clone(), "reason", ""), false),
+        (with(own.clone(), "request_id", "r2"), false),
+        (with(own, "kind", "deny"), false),
+    ] {
+        let scene = Scene::set().await;
+        let cut = Reply::new(200).field(RECORDED_AS, "r1").body("begun").part(Part::Reset).chunked();
+        scene.upstream.answer_with(move |_| cut.clone());
+        scene.oracle.agent().h1(scene.upstream.addr()).await.request("GET", HOST, "/cut", &[], b"").await.ok();
+        scene.write(&record);
+        let cut_off = |one: &Violation| matches!(one, Violation::Unanswered { .. });
+        assert_eq!(scene.found().iter().any(cut_off), !explained, "{record}: {:?}", scene.found());
+    }
 }
 
 #[tokio::test]

@@ -49,9 +49,21 @@ impl Otlp {
             | StatusCode::GATEWAY_TIMEOUT => Err(SinkError::Busy(status.as_u16())),
             // OTLP: anything else than these and success is not to be tried again.
             status if !status.is_success() => Ok(lines.len() as u64),
-            _ => Ok(rejected(&answer.bytes().await.unwrap_or_default())),
+            _ => Ok(rejected(&beginning(answer).await)),
         }
     }
+}
+
+/// The answer, as far as it is read: a collector's takes some bytes.
+async fn beginning(mut answer: reqwest::Response) -> Vec<u8> {
+    let mut read = Vec::new();
+    while let Ok(Some(chunk)) = answer.chunk().await {
+        read.extend_from_slice(&chunk);
+        if read.len() > LONGEST_ANSWER {
+            return Vec::new();
+        }
+    }
+    read
 }
 
 fn client() -> Result<reqwest::Client, SinkError> {

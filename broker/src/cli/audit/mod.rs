@@ -38,7 +38,7 @@ enum AuditCommand {
     },
     /// Print the records that all these hold for, oldest first
     Query(query::QueryArgs),
-    /// Check that no record was changed, dropped, inserted, swapped or cut off
+    /// Check that no record was changed, dropped, inserted or swapped; with --head, that none was cut off
     Verify(verify::VerifyArgs),
     /// Print how far the log reaches, signed: an anchor to keep elsewhere, for `verify --head`
     Head {
@@ -63,5 +63,14 @@ pub async fn run(args: AuditArgs, common: &Common) -> ExitCode {
         AuditCommand::Verify(args) => verify::check(&path, args, common),
         AuditCommand::Head { after } => head::head(&path, after, common),
     };
-    done.unwrap_or_else(|error| complain(FAILED, format_args!("{}: {error}", path.display())))
+    done.unwrap_or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => complain(
+            FAILED,
+            format_args!(
+                "no audit log at {}: no broker of this instance has run; --instance-id, --config or --path names another",
+                path.display()
+            ),
+        ),
+        _ => complain(FAILED, format_args!("{}: {error}", path.display())),
+    })
 }

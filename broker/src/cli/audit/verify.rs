@@ -18,7 +18,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "ANCHOR")]
     head: Option<String>,
     /// A public key that may have signed, in PEM; may be repeated [default: audit.pub in the state
-    /// directory, or beside the log]
+    /// directory, else the one beside the log]
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
 }
@@ -69,9 +69,9 @@ fn keys(path: &Path, named: &[PathBuf], common: &Common) -> Result<Vec<PublicKey
         return named.iter().map(read).collect();
     }
     let of_instance = config::try_load(common).ok().map(|config| config.state_dir.join(PUBLIC));
-    let found = [Some(path.with_file_name(PUBLIC)), of_instance];
+    let found = [of_instance, Some(path.with_file_name(PUBLIC))];
     let mut found: Vec<_> = found.into_iter().flatten().filter(|file| file.exists()).collect();
-    // The one beside the log is the log's own.
+    // Who can put a log there can put a key beside it: that one counts only where there is no other.
     found.truncate(1);
     found.iter().map(read).collect()
 }

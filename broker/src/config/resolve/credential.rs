@@ -23,7 +23,7 @@ pub(super) fn resolve_all(
     let mut credentials = Vec::new();
     for (name, written) in &spec.credentials {
         let path = join("credentials", name.as_str());
-        credentials.extend(resolve(name, written, &path, sources, around, problems));
+        credentials.extend(resolve((name, written, &path), spec, sources, around, problems));
     }
     destination::check_together(&credentials, problems);
     agent_env::resolve_all(spec, &mut credentials, problems);
@@ -31,9 +31,8 @@ pub(super) fn resolve_all(
 }
 
 fn resolve(
-    name: &Name,
-    written: &CredentialSpec,
-    path: &str,
+    (name, written, path): (&Name, &CredentialSpec, &str),
+    spec: &Spec,
     sources: &SourcesConfig,
     around: &Around<'_>,
     problems: &mut Problems,
@@ -55,7 +54,7 @@ fn resolve(
         problems.add(join(path, "placeholder"), why.into());
     }
     let missing_placeholder = written.missing_placeholder.or(preset.missing_placeholder).unwrap_or_default();
-    if missing_placeholder == MissingPlaceholder::Inject {
+    if missing_placeholder == MissingPlaceholder::Inject && !is_named_otherwise(name, spec, around) {
         problems.add(join(path, "missing_placeholder"), Problem::InjectWithoutEvidence);
     }
     let service = written.service.as_ref().or(preset.service.as_ref());
@@ -68,6 +67,17 @@ fn resolve(
         missing_placeholder,
         agent_env: Vec::new(),
     })
+}
+
+/// Whether some session that may use the credential requires evidence by which it is known without a
+/// placeholder. A session that does not, needs its placeholder as everywhere.
+fn is_named_otherwise(credential: &Name, spec: &Spec, around: &Around<'_>) -> bool {
+    let by_rule = |name: &Name| spec.oidc.iter().flat_map(|provider| &provider.rules).any(|rule| rule.session == *name);
+    let may_use = spec.sessions.iter().filter(|session| session.credentials.contains(credential));
+    // What could not be read is reported already, and may have been the one.
+    around.is_incomplete("sessions")
+        || around.is_incomplete("oidc")
+        || may_use.into_iter().any(|session| session.bind.identifies() || by_rule(&session.name))
 }
 
 /// The places to look for a secret, in the order the config gives to kinds of sources.

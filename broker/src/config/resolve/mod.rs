@@ -5,6 +5,7 @@ mod agent_env;
 mod credential;
 mod destination;
 mod export;
+mod oidc;
 mod sessions;
 
 use super::error::Problem;
@@ -59,6 +60,7 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
         audit: audit(spec, &state_dir, &mut problems),
         unmatched: spec.unmatched,
         sessions: sessions::resolve_all(spec, &credentials, around, &mut problems),
+        oidc: oidc::resolve_all(spec, around, &mut problems),
         limits: limits(&spec.limits, &mut problems),
         instance,
         state_dir,

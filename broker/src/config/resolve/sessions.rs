@@ -34,6 +34,7 @@ pub(super) fn resolve_all(
             credentials: written.credentials.clone(),
             access_mode: written.access_mode,
             ttl,
+            bind: written.bind.clone(),
         });
     }
     sessions

@@ -9,6 +9,7 @@ mod credentials;
 mod doors;
 mod exposure;
 mod logs;
+mod peers;
 mod plugin;
 mod private;
 mod request;
@@ -49,6 +50,7 @@ pub const CHECKS: &[Check] = &[
     doors::ORIGINAL_DST_USE,
     doors::PRIVATE_ADDRESSES,
     doors::CONNECT,
+    peers::CLIENT_CERTIFICATES,
     request::USE_REMOTE_ADDRESS,
     request::INTERNAL_ADDRESSES,
     request::NORMALIZE_PATH,

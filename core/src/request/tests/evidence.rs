@@ -1,24 +1,28 @@
 //! Who asks: a placeholder is recognised wherever it belongs, and refused wherever it does not.
 
+use crate::connection::{Connection, Property};
 use crate::digest::Digest;
-use crate::fixture::{ANOTHER, PLACEHOLDER, Request, SESSION, bind, compiled, destination, get, spec, test};
-use crate::policy::{BindingSpec, Carrier, Policy, Unmatched};
+use crate::fixture::{
+    ANOTHER, PLACEHOLDER, Request, SESSION, accepted, bind, compiled, destination, get, granted, header, spec, test,
+};
+use crate::policy::{BindingSpec, Carrier, EvidenceSpec, MissingPlaceholder, Policy, Spec, Unmatched};
 use crate::refusal::Reason;
+use crate::request::{Way, identify};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 /// The evidence, as it goes over the wire: (placeholder, session token), and its word.
-fn shows(request: &Request) -> Result<(Option<Digest>, Option<Digest>, &'static str), Reason> {
+fn shows(request: &Request) -> Result<(Option<Digest>, Option<Digest>, String), Reason> {
     let policy = compiled(Unmatched::Deny);
     let snapshot = request.read(&policy);
     let asked = crate::request::identify(&snapshot, &policy)?;
     let digests = asked.evidence.digests(&snapshot);
-    assert_eq!(digests.word(), asked.evidence.word(), "the broker's records say the same");
-    Ok((digests.placeholder, digests.session_token, asked.evidence.word()))
+    assert_eq!(digests.word(), asked.evidence.word(&snapshot), "the broker's records say the same");
+    Ok((digests.placeholder, digests.session_token, digests.word()))
 }
 
-fn placeholder(token: &str) -> Result<(Option<Digest>, Option<Digest>, &'static str), Reason> {
-    Ok((Some(Digest::of(token.as_bytes())), None, "placeholder"))
+fn placeholder(token: &str) -> Result<(Option<Digest>, Option<Digest>, String), Reason> {
+    Ok((Some(Digest::of(token.as_bytes())), None, "placeholder".into()))
 }
 
 fn api() -> Request {
@@ -91,9 +95,10 @@ fn a_parameter_carries_if_any_credential_of_the_destination_stands_there() {
     let long = BindingSpec { carrier: Carrier::Query("subscription-key".into()), ..bind("long", "") };
     spec.destinations[destination::MAPS].bindings.extend([bind("other", "x-other"), long]);
     let policy = Policy::compile(spec).unwrap();
-    let word = |target: &str| get("maps.example", target).identify(&policy).map(|asked| asked.evidence.word());
-    assert_eq!(word(&format!("/x?key={PLACEHOLDER}")), Ok("placeholder"));
-    assert_eq!(word(&format!("/x?subscription-key={PLACEHOLDER}")), Ok("placeholder"));
+    let word =
+        |target: &str| get("maps.example", target).identify(&policy).map(|asked| asked.evidence.placeholder.is_some());
+    assert_eq!(word(&format!("/x?key={PLACEHOLDER}")), Ok(true));
+    assert_eq!(word(&format!("/x?subscription-key={PLACEHOLDER}")), Ok(true));
     // The shortest thing that looks like a placeholder, right before and within the name.
     assert_eq!(word("/x?a=ATTACHE&subscription-key=1"), Err(Reason::PlaceholderMisplaced));
     assert_eq!(word("/x?subscription-key=1&ATTACHE"), Err(Reason::PlaceholderMisplaced));
@@ -180,12 +185,12 @@ fn the_same_placeholder_twice_is_one() {
 fn a_session_token_is_evidence_of_its_own() {
     let session = Some(Digest::of(SESSION.as_bytes()));
     let alone = api().with("x-attache-session", SESSION);
-    assert_eq!(shows(&alone), Ok((None, session, "session_token")));
+    assert_eq!(shows(&alone), Ok((None, session, "session_token".into())));
     let both = alone.clone().bearer(PLACEHOLDER);
     let shown = Some(Digest::of(PLACEHOLDER.as_bytes()));
-    assert_eq!(shows(&both), Ok((shown, session, "placeholder+session_token")));
+    assert_eq!(shows(&both), Ok((shown, session, "placeholder+session_token".into())));
     assert_eq!(shows(&both.bearer(ANOTHER)), Err(Reason::EvidenceConflict));
-    assert_eq!(shows(&alone.with("x-attache-session", SESSION)), Ok((None, session, "session_token")), "twice");
+    assert_eq!(shows(&alone.with("x-attache-session", SESSION)), Ok((None, session, "session_token".into())), "twice");
 }
 
 #[test]
@@ -212,4 +217,121 @@ fn without_evidence_there_is_no_identity() {
     ] {
         assert_eq!(shows(&request), Err(Reason::IdentityRequired), "{what}");
     }
+}
+
+/// Like a JWT; what it says is the broker's to find out.
+const JWT: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-_";
+
+/// The policy of these tests, whose sessions demand all there is.
+fn demanding() -> Policy {
+    let identity_headers = vec!["x-attache-identity".into(), "x-my-identity".into()];
+    let evidence = EvidenceSpec { peer: true, source: true, listener: true, identity_headers };
+    let mut spec = Spec { evidence, ..spec() };
+    spec.destinations[destination::API].bindings[0].missing_placeholder = MissingPlaceholder::Inject;
+    Policy::compile(spec).unwrap()
+}
+
+fn connection(peer: &[u8], source: &[u8], listener: Option<&str>) -> Connection {
+    let mut connection = Connection::of(listener.map(crate::fixture::name));
+    connection.learn(Property::PeerVerified, &[1]);
+    connection.learn(Property::Peer, peer);
+    connection.learn(Property::Source, source);
+    connection
+}
+
+#[test]
+fn nothing_is_asked_for_that_no_session_demands() {
+    assert_eq!(compiled(Unmatched::Deny).properties(), []);
+    assert!(!compiled(Unmatched::Deny).needs_listener());
+    assert_eq!(demanding().properties(), [Property::PeerVerified, Property::Peer, Property::Source]);
+}
+
+#[test]
+fn a_jwt_is_one_line_of_its_own_header_and_nothing_else() {
+    let policy = demanding();
+    let word = |request: &Request| {
+        let snapshot = request.read(&policy);
+        identify(&snapshot, &policy).map(|asked| asked.evidence.word(&snapshot))
+    };
+    let name = "x-attache-identity";
+    assert_eq!(word(&api().with(name, JWT)), Ok("jwt".into()));
+    assert_eq!(word(&api().with("x-my-identity", JWT).bearer(PLACEHOLDER)), Ok("placeholder+jwt".into()));
+    let longest = format!("{JWT}{}", "x".repeat(crate::evidence::MOST_JWT - JWT.len()));
+    assert_eq!(word(&api().with(name, &longest)), Ok("jwt".into()));
+    let bearer = format!("Bearer {JWT}");
+    for wrong in
+        ["", "a.b", "a.b.c.d", "..", "a..c", &bearer, "a.b.c=", &format!("{JWT},{JWT}"), &format!("{longest}x")]
+    {
+        assert_eq!(word(&api().with(name, wrong)), Err(Reason::IdentityRequired), "{wrong:.40}");
+        assert_eq!(word(&api().with(name, wrong).bearer(PLACEHOLDER)), Err(Reason::IdentityRequired), "{wrong:.40}");
+    }
+    for second in [name, "x-my-identity"] {
+        assert_eq!(word(&api().with(name, JWT).with(second, JWT)), Err(Reason::EvidenceConflict));
+    }
+    assert_eq!(word(&api().with(name, PLACEHOLDER)), Err(Reason::PlaceholderMisplaced));
+    assert_eq!(word(&api().with("authorization", &bearer)), Err(Reason::IdentityRequired), "never in Authorization");
+    // Where no provider is named, the header says nothing.
+    assert_eq!(shows(&api().with(name, JWT)), Err(Reason::IdentityRequired));
+}
+
+#[test]
+fn a_jwt_is_taken_out_of_what_goes_upstream() {
+    let policy = demanding();
+    let grant = accepted(&policy, destination::API, granted("github", header("authorization", "Bearer x")));
+    let sent = api().with("x-my-identity", JWT).upstream(&policy, &grant).unwrap();
+    assert!(sent.holds("Bearer x") && !sent.holds("eyJ") && sent.all("x-my-identity").is_empty());
+}
+
+#[test]
+fn a_connection_that_may_name_a_session_is_asked_about_where_no_placeholder_is_needed() {
+    let policy = demanding();
+    let way =
+        |request: Request, connection| identify(&request.read(&policy).on(connection), &policy).map(|asked| asked.way);
+    let (peer, source) = (b"spiffe://test/a".as_slice(), b"127.0.0.1:1".as_slice());
+    let managed = Ok(Way::Managed(destination::API));
+    assert_eq!(way(api(), connection(peer, b"", None)), managed);
+    assert_eq!(way(api(), connection(b"", b"", Some("inner"))), managed);
+    assert_eq!(way(api(), connection(b"", source, None)), Err(Reason::IdentityRequired), "an address names nobody");
+    let git = get("github.com", "/x");
+    assert_eq!(
+        way(git, connection(peer, source, Some("inner"))),
+        Err(Reason::IdentityRequired),
+        "a placeholder is needed"
+    );
+    let open = get("open.example", "/x");
+    assert_eq!(way(open, connection(peer, source, None)), Ok(Way::Unclaimed(destination::OPEN)));
+}
+
+#[test]
+fn every_kind_of_evidence_has_its_place_in_what_is_remembered() {
+    let policy = demanding();
+    let parts = |request: &Request, connection: Connection| {
+        let snapshot = request.read(&policy).on(connection);
+        let asked = identify(&snapshot, &policy).unwrap();
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        asked.evidence.for_each_part(&snapshot, |part| parts.push(part.to_vec()));
+        parts
+    };
+    let all = api().bearer(PLACEHOLDER).with("x-attache-session", SESSION).with("x-attache-identity", JWT);
+    let (peer, source) = (b"spiffe://test/a".as_slice(), b"10.0.0.1:1".as_slice());
+    let one = parts(&all, connection(peer, source, Some("inner")));
+    for (what, other) in [
+        ("peer", connection(b"spiffe://test/b", source, Some("inner"))),
+        ("no peer", connection(b"", source, Some("inner"))),
+        ("source", connection(peer, b"10.0.0.2:1", Some("inner"))),
+        ("the same bytes of another family", connection(peer, b"[a00:1::]:1", Some("inner"))),
+        ("no source", connection(peer, b"", Some("inner"))),
+        ("listener", connection(peer, source, Some("outer"))),
+        ("no listener", connection(peer, source, None)),
+    ] {
+        assert_ne!(parts(&all, other), one, "{what}");
+    }
+    assert_eq!(parts(&all, connection(peer, b"10.0.0.1:2", Some("inner"))), one, "the port is another every time");
+    let other_header = api().bearer(PLACEHOLDER).with("x-attache-session", SESSION).with("x-my-identity", JWT);
+    assert_ne!(parts(&other_header, connection(peer, source, Some("inner"))), one);
+    let shown = all.read(&policy).on(connection(peer, source, Some("inner")));
+    let digests = identify(&shown, &policy).unwrap().evidence.digests(&shown);
+    assert_eq!(digests.word(), "placeholder+session_token+jwt+peer+source+listener");
+    let printed = format!("{digests:?}");
+    assert!(printed.contains("x-attache-identity") && !printed.contains("eyJ"), "{printed}");
 }

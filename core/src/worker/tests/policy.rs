@@ -192,6 +192,18 @@ fn the_same_version_is_not_fetched_again() {
 }
 
 #[test]
+fn an_answer_that_was_overtaken_by_the_newest_policy_puts_none_before_it_in_force() {
+    let mut desk = Desk::ready();
+    announce(&mut desk, "v2");
+    let older = desk.take(Call::Policy).unwrap().0;
+    announce(&mut desk, "v3");
+    let newest = desk.take(Call::Policy).unwrap().0;
+    desk.answer(newest, &spec_version("v3"));
+    desk.answer(older, &spec_version("v2"));
+    assert_eq!((desk.worker.policy().version(), desk.worker.has_policy()), ("v3", true));
+}
+
+#[test]
 fn a_swap_empties_the_cache_and_makes_holders_begin_again() {
     let mut desk = Desk::ready();
     let git = get("github.com", "/").bearer(PLACEHOLDER);

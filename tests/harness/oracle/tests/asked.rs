@@ -57,6 +57,41 @@ async fn a_hit_of_another_session_than_the_agents_is_found() {
     assert!(matches!(&nobody.found()[..], [Violation::Unasked { .. }]), "{:?}", nobody.found());
 }
 
+#[tokio::test]
+async fn a_jwt_and_a_connection_name_the_sessions_that_the_test_says() {
+    let request = |extra: &str| format!("GET /user HTTP/1.1\r\n{extra}\r\n\r\n");
+    let (own, other) = ("X-Attache-Identity: e30.own.sig", "X-Attache-Identity: e30.other.sig");
+    let placeholder = "Authorization: Bearer ghp_ATTACHEtheirs";
+    for (label, shown, fits) in [
+        ("as agent at inner", "Accept: */*", true),
+        ("as stranger at inner", "Accept: */*", false),
+        ("nobody", own, true),
+        ("nobody", other, false),
+        ("nobody", "Accept: */*", false),
+        // What a request shows by itself outweighs its connection.
+        ("as agent at inner", other, false),
+        ("as agent at inner", placeholder, false),
+        ("as stranger at inner", own, true),
+    ] {
+        let scene = Scene::set().await;
+        let evidence = Evidence::default();
+        evidence.add("stranger", "GITHUB_TOKEN", "ghp_ATTACHEtheirs");
+        evidence.jwt("agent", "e30.own.sig");
+        evidence.jwt("stranger", "e30.other.sig");
+        evidence.connection("agent", "as agent at");
+        evidence.connection("stranger", "as stranger at");
+        scene.oracle.evidence(&evidence);
+        let open = scene.oracle.agent().ledger().open(label).begin("GET /user");
+        open.sent(request(shown).as_bytes());
+        scene.write(&issue());
+        scene.hit("r1").await;
+        open.settle(Outcome::Aborted);
+        scene.write(&used());
+        let found = scene.found();
+        assert_eq!(found.is_empty(), fits, "{label}, {shown}: {found:?}");
+    }
+}
+
 /// Two agents ask at once, and the upstream's answer says whose request was whose.
 #[tokio::test]
 async fn an_answer_ties_a_hit_to_the_request_of_its_agent() {

@@ -146,13 +146,14 @@ async fn the_bootstrap_holds_the_flag_on_the_judge_alone_and_no_secret() {
 
     let filters =
         bootstrap.pointer("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters");
-    let [judge, gate, assertion, router] = &filters.and_then(Value::as_array).expect("a chain")[..] else {
+    let [judge, gate, health, assertion, router] = &filters.and_then(Value::as_array).expect("a chain")[..] else {
         panic!("{filters:#?}")
     };
     let (judge, gate) = (entry(judge), entry(gate));
     assert_eq!((judge.plugin.role, judge.flag), (Role::Judge, Value::Bool(true)));
     assert_eq!((gate.plugin.role, gate.flag), (Role::Gate, Value::Null), "the flag turns back-pressure into a 413");
-    // Between gate and router stands what asserts the cluster, and nothing else.
+    // Between gate and router stands what asserts the cluster, and what is off but for `/health`.
+    assert_eq!((&health["name"], &health["disabled"]), (&"attache.health".into(), &true.into()));
     assert_eq!(assertion["name"], "attache.assertion");
     assert_eq!(router["name"], "envoy.filters.http.router");
     assert_eq!(judge.vm, gate.vm, "one VM holds both");

@@ -1,4 +1,4 @@
-//! One request, phase by phase: [`Snapshot::read`] ▸ [`identify`] ▸ (grant) ▸ [`authorise`].
+//! One request, phase by phase: [`Snapshot::read`] ▸ [`identify()`] ▸ (grant) ▸ [`authorise()`].
 //!
 //! A phase hands its findings to the next; there is no way to [`Forward`] without having passed
 //! through all of them, and nothing here can release a request by doing nothing.

@@ -107,7 +107,7 @@ impl std::fmt::Display for Applied {
     }
 }
 
-/// A feed with [`MOST_WORKERS`] workers takes no other.
+/// A feed with `MOST_WORKERS` workers takes no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many workers poll this instance")]
 pub struct TooManyWorkers;

@@ -114,6 +114,7 @@ fn no_file_names_what_is_not_the_products_business() {
         ("\"/wo", "rk/"),
         (" /wo", "rk/"),
         ("`/wo", "rk/"),
+        ("/tmp/", "target"),
     ];
     let banned: Vec<_> = banned.iter().map(|(one, two)| format!("{one}{two}")).collect();
     let mut complaints = Vec::new();

@@ -1,6 +1,6 @@
 //! May this session do this? Read-only is an allowlist of proven reads.
 //!
-//! One file per protocol: [`http`] judges by method, path and query; [`json`] reads a body's one
+//! One file per protocol: `http` judges by method, path and query; `json` reads a body's one
 //! telling member. A protocol that needs more of a body gets a file here and a [`BodyRule`].
 
 mod http;

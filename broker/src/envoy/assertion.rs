@@ -3,57 +3,43 @@
 //! A changed header makes Envoy select the route again, after the gate. A route's own guard says
 //! that this route is right; it says nothing of a route that stands above it and looks at what was
 //! injected. So Envoy's RBAC filter stands between gate and router: it has the route selected, and
-//! lets pass only what goes to the cluster that the verdict names. Nothing behind it changes a head.
+//! asks that route's own rule for the verdict. A route that has no rule is not ours, and lets
+//! nothing pass. Nothing behind it changes a head.
 
 use super::routes::{self, VERDICT};
 use super::type_url;
 use attache_core::refusal::Reason;
 use serde_json::{Value, json};
 
-/// The filter's name, for routes that switch it off.
+/// The filter's name, for the rules on routes.
 pub(super) const NAME: &str = "attache.assertion";
 /// How the details of its refusals begin. The gate looks for them, too.
 const DENIED: &str = "rbac_access_denied";
 
-/// The filter: two policies, however many destinations there are. What fits neither is refused: a
-/// request without a verdict, too.
+/// The filter: without a rule on the route, nothing passes.
 pub(super) fn filter() -> Value {
+    let nothing = json!({"action": "ALLOW", "policies": {}});
     json!({
         "name": NAME,
-        "typed_config": {
-            "@type": type_url("envoy.extensions.filters.http.rbac.v3.RBAC"),
-            "rules": {"action": "ALLOW", "policies": {
-                "decided": {
-                    "permissions": [{"any": true}],
-                    "principals": [{"any": true}],
-                    "condition": names_the_selected_cluster(),
-                    // Of the verdict, which the gate writes, and of a cluster's name: both are short.
-                    "cel_config": {"enable_string_conversion": true, "enable_string_concat": true},
-                },
-                // Let pass as it came, to a destination that nobody names: nothing was injected, and
-                // the routes have an answer of their own for it.
-                "nowhere": {
-                    "permissions": [{"any": true}],
-                    "principals": [
-                        {"filter_state": {"key": VERDICT, "string_match": {"prefix": routes::verdict_for("")}}},
-                    ],
-                },
-            }},
-        },
+        "typed_config": {"@type": type_url("envoy.extensions.filters.http.rbac.v3.RBAC"), "rules": nothing},
     })
 }
 
-/// `string(filter_state["wasm.attache"]).startsWith("{\"cluster\":\"" + xds.cluster_name + "\"")`, as a
-/// parsed expression (CEL): the route's cluster, as it is now. An error, as where no cluster is
-/// selected, is no match.
-fn names_the_selected_cluster() -> Value {
-    let call = |function: &str, args: Value| json!({"call_expr": {"function": function, "args": args}});
-    let text = |text: &str| json!({"const_expr": {"string_value": text}});
-    let name = |name: &str| json!({"ident_expr": {"name": name}});
-    let verdict = call("string", json!([call("_[_]", json!([name("filter_state"), text(VERDICT)]))]));
-    let selected = json!({"select_expr": {"operand": name("xds"), "field": "cluster_name"}});
-    let begin = call("_+_", json!([call("_+_", json!([text(routes::VERDICT_BEGINS), selected])), text("\"")]));
-    json!({"call_expr": {"target": verdict, "function": "startsWith", "args": [begin]}})
+/// The rule of a route to a cluster: the verdict names it. A comparison of bytes: an expression that
+/// compares with whatever cluster is selected (CEL) costs more than the gate.
+pub(super) fn rule(cluster: &str) -> Value {
+    let verdict = json!({"key": VERDICT, "string_match": {"prefix": routes::verdict_for(cluster)}});
+    let decided = json!({"permissions": [{"any": true}], "principals": [{"filter_state": verdict}]});
+    json!({"@type": per_route(), "rbac": {"rules": {"action": "ALLOW", "policies": {"decided": decided}}}})
+}
+
+/// The rule of a route that answers by itself: it leads nowhere.
+pub(super) fn no_rule() -> Value {
+    json!({"@type": per_route()})
+}
+
+fn per_route() -> String {
+    type_url("envoy.extensions.filters.http.rbac.v3.RBACPerRoute")
 }
 
 /// The filter's refusal is a bare 403: this makes it the answer of a closed route.

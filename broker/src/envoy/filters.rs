@@ -39,15 +39,17 @@ pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Va
     chain
 }
 
-/// Per-route settings that switch the judge on.
-pub(super) fn with_judge() -> Value {
-    json!({JUDGE: {"@type": type_url(PER_ROUTE), "config": {}}})
+/// Switches the judge on in the settings of a route.
+pub(super) fn with_judge(settings: &mut Value) {
+    set(settings, JUDGE, json!({"@type": type_url(PER_ROUTE), "config": {}}));
 }
 
 /// Per-route settings for an answer that is Envoy's own: there is nothing to decide.
 pub(super) fn without_gate() -> Value {
-    let off = json!({"@type": type_url(PER_ROUTE), "disabled": true});
-    json!({GATE: off, assertion::NAME: off})
+    json!({
+        GATE: {"@type": type_url(PER_ROUTE), "disabled": true},
+        assertion::NAME: assertion::no_rule(),
+    })
 }
 
 fn entry(name: &str, role: Role, config: &Config, machine: &Machine) -> Value {

@@ -6,7 +6,7 @@
 //! answers 421. So a request that no filter decided on, or decided on for elsewhere, goes nowhere,
 //! whatever the reason.
 
-use super::{filters, health, judged_paths, listener, set};
+use super::{assertion, filters, health, judged_paths, listener, set};
 use attache_core::policy::{DestinationSpec, Spec};
 use attache_core::refusal::Reason;
 use serde_json::{Value, json};
@@ -73,13 +73,14 @@ fn guarded(destination: &DestinationSpec, prefix: &str, judged: Option<&str>) ->
             "forwarded", "x-real-ip", "x-envoy-external-address",
         ],
     });
+    set(&mut open, "typed_per_filter_config", json!({assertion::NAME: assertion::rule(&destination.cluster)}));
     let mut closed = refusal(&format!("undecided:{}", destination.id), prefix, Reason::DestinationMismatch);
     if let Some(pattern) = judged {
         let path = json!([{"name": ":path", "string_match": {"safe_regex": {"regex": regex(prefix, pattern)}}}]);
         // Envoy builds the chain by the route before the verdict, and asks again by the one after.
         for route in [&mut open, &mut closed] {
             set(&mut route["match"], "headers", path.clone());
-            set(route, "typed_per_filter_config", filters::with_judge());
+            filters::with_judge(&mut route["typed_per_filter_config"]);
         }
     }
     [open, closed]
@@ -125,6 +126,7 @@ fn refusal(name: &str, prefix: &str, reason: Reason) -> Value {
             header("content-type", "application/json"),
             header("x-attache-reason", reason.as_str()),
         ],
+        "typed_per_filter_config": {assertion::NAME: assertion::no_rule()},
     })
 }
 

@@ -89,11 +89,13 @@ fn it_prints_what_agents_need_and_ends_in_order() {
 fn what_no_filter_decided_on_goes_nowhere() {
     let place = Place::new(CONFIG);
     let up = Up::start(&place);
-    for path in ["/api.github.com/user", "/lab.lan/x?key=1", "/api.openai.com/", "/evil.example/"] {
+    for path in ["/api.github.com/user", "/lab.lan/x?key=1", "/api.openai.com/"] {
         let answer = up.get(path);
         assert!(answer.starts_with("HTTP/1.1 421"), "{path}: {answer}");
         assert!(answer.contains("x-attache-reason: destination_mismatch"), "{path}: {answer}");
     }
+    let answer = up.get("/evil.example/");
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("host_not_allowed"), "{answer}");
 }
 
 #[test]

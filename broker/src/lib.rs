@@ -137,9 +137,11 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let (path, instance) = (config.audit.path.clone(), &config.instance);
     let exports = Exports::new(&config.audit.export, path, instance, &audit, &state_dir);
     let found = ledger::compare(&store, &config.audit.path, &audit).await?;
-    if let Some(missing) = &found.missing {
-        tracing::error!("{missing}");
-        audit.append(Record { reason: Some(missing.clone()), ..Record::new(Kind::Gap, now.wall_ms) }).await?;
+    // Before anything of this life is signed: what a signature then covers is told of.
+    if let Some(ledger::Mismatch { reason, unnoted }) = &found.told {
+        tracing::error!("{reason}");
+        let reason = Some(reason.clone());
+        audit.append(Record { reason, count: *unnoted, ..Record::new(Kind::Gap, now.wall_ms) }).await?;
     }
     audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
 
@@ -310,8 +312,12 @@ impl Running {
         if let Err(error) = audit.append(stop).await {
             tracing::error!(%error, "the end is not on record");
         }
+        // Signed before its head is noted: so the last checkpoint, too, would be missed.
+        if let Err(error) = audit.sign().await {
+            tracing::error!(%error, "the end of the audit log is not signed");
+        }
         ledger.finish().await;
-        // Nobody else has the log now: closed, it is signed, and exports come to its end.
+        // Nobody else has the log now: closed, it is where exports end.
         drop((outstanding, audit, ledger));
         let _ = tokio::time::timeout(LAST_EXPORTS, exports.join_all()).await;
         sessions.close().await;

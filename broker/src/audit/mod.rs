@@ -7,6 +7,7 @@
 mod ascii;
 pub mod export;
 mod file;
+mod files;
 pub mod head;
 pub mod key;
 mod numbering;
@@ -17,9 +18,9 @@ pub mod verify;
 mod writer;
 
 pub use file::{Durable, FileError};
+pub use files::{Files, open_current};
 pub use reach::{Reach, count, count_after};
 pub use record::{Kind, Record};
-pub use scan::open_all;
 
 use crate::config::AuditConfig;
 use crate::meters::AuditMeters;
@@ -61,15 +62,17 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Opens the log, cuts off a torn end (and records that it did), and continues the chain.
+    /// Opens the log, cuts off a torn end (and records that it did, and which lines are damaged), and
+    /// continues the chain.
     /// `key` signs it.
     pub fn open(config: &AuditConfig, instance: &Name, key: AuditKey) -> Result<Self, FileError> {
         let (file, mut found) = LogFile::open(&config.path, config.rotate_bytes)?;
-        let (torn, fault, head) = (found.torn.take(), Fault::default(), Arc::default());
+        let gaps: Vec<_> = found.torn.take().into_iter().chain(std::mem::take(&mut found.damaged)).collect();
+        let (fault, head) = (Fault::default(), Arc::default());
         let mut writer =
             Writer::new(file, found, instance.clone(), (fault.clone(), Arc::clone(&head)), key, config.checkpoints);
-        if let Some(torn) = torn {
-            writer.record_gap(&torn)?;
+        for gap in &gaps {
+            writer.record_gap(gap)?;
         }
         let (durable, uses, meters) = (writer.durable(), writer.uses(), writer.meters());
         let (jobs, queue) = sync_channel(QUEUE);
@@ -100,6 +103,13 @@ impl AuditLog {
             });
         }
         done
+    }
+
+    /// Signs what is not signed yet, and waits until that is durable.
+    pub async fn sign(&self) -> Result<(), Unavailable> {
+        let (done, answer) = oneshot::channel();
+        self.submit(Job::Sign { done })?;
+        durable(answer).await
     }
 
     /// How many requests with a credential are on record, of this life of the broker.

@@ -35,6 +35,11 @@ pub enum Job {
         /// Told when it is durable.
         done: oneshot::Sender<Result<(), Unavailable>>,
     },
+    /// A checkpoint, unless everything is signed.
+    Sign {
+        /// Told when it is durable.
+        done: oneshot::Sender<Result<(), Unavailable>>,
+    },
     /// A worker's records.
     Uses {
         /// The worker.
@@ -59,7 +64,8 @@ pub struct Writer {
     unsigned: u64,
     /// When the first of them was written.
     unsigned_since: Option<Instant>,
-    /// Whether nothing was signed yet in this life: its first records are, at once.
+    /// Whether nothing was signed yet in this life: its first records are, at once. Not before there
+    /// is one: what the life before left unsigned is not signed without a word of this one after it.
     begins: bool,
     durable: watch::Sender<Durable>,
     /// How many requests with a credential were recorded in this life.
@@ -166,13 +172,13 @@ impl Writer {
 
     /// When what is not signed yet has to be; `None` if everything is.
     fn sign_at(&self) -> Option<Instant> {
-        let since = self.unsigned_since?;
-        Some(if self.begins { since } else { since + self.pace.every })
+        let since = self.unsigned_since.filter(|_| !self.begins)?;
+        Some(since + self.pace.every)
     }
 
     /// Signs what is not signed yet: the log of a broker that ends in order ends in a checkpoint.
     fn end(mut self, broken: bool) {
-        if broken || self.unsigned == 0 {
+        if broken || self.begins || self.unsigned == 0 {
             return;
         }
         if let Err(error) = self.sign() {
@@ -180,6 +186,7 @@ impl Writer {
         }
     }
 
+    /// Signs all there is, at once.
     fn sign(&mut self) -> Result<(), FileError> {
         let mut batch = self.batch();
         self.add_checkpoint(&mut batch);
@@ -198,8 +205,13 @@ impl Writer {
     fn commit(&mut self, batch: Vec<Job>) -> Result<(), FileError> {
         let mut into = self.batch();
         let mut answers = Vec::with_capacity(batch.len());
+        let mut due = self.begins;
         for job in batch {
             match job {
+                Job::Sign { done } => {
+                    due = true;
+                    answers.push(Answer::Append(done));
+                }
                 Job::Append { record, done } => {
                     self.add_own(*record, &mut into);
                     answers.push(Answer::Append(done));
@@ -210,7 +222,7 @@ impl Writer {
                 }
             }
         }
-        let due = self.begins || self.sign_at().is_some_and(|at| at <= Instant::now());
+        due |= self.sign_at().is_some_and(|at| at <= Instant::now());
         if due && into.unsigned > 0 {
             self.add_checkpoint(&mut into);
         }
@@ -329,7 +341,7 @@ impl Answer {
 
 fn refuse(job: Job) {
     match job {
-        Job::Append { done, .. } => Answer::Append(done).give(false),
+        Job::Append { done, .. } | Job::Sign { done } => Answer::Append(done).give(false),
         Job::Uses { done, .. } => Answer::Uses(0, done).give(false),
     }
 }

@@ -66,8 +66,8 @@ impl Life {
 }
 
 fn written(temp: &Path) -> Vec<String> {
-    let files = crate::audit::open_all(&temp.join("i/audit.jsonl")).unwrap();
-    let text = files.into_iter().map(|(_, file)| std::io::read_to_string(file).unwrap()).collect::<String>();
+    let files = crate::audit::Files::of(&temp.join("i/audit.jsonl")).unwrap();
+    let text = files.map(|opened| std::io::read_to_string(opened.unwrap().1).unwrap()).collect::<String>();
     text.lines().map(str::to_owned).collect()
 }
 

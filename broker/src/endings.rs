@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How often it is looked whether a session's time has come.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How long a database that takes no end of a session is left alone.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// No stream is older than this: the bootstrap's `max_stream_duration`.
 const OLDEST_STREAM: Duration = Duration::from_secs(3600);
 
@@ -53,6 +56,20 @@ pub async fn watch(sessions: &Sessions, feed: &Feed, since: Now) {
             feed.publish(Scope::Narrowed(&session.id));
         }
         before = now;
+    }
+}
+
+/// Stores the end of every session whose time has come, over and over: on another way than [`watch`],
+/// for a database that hangs must keep no worker from hearing of it.
+pub async fn store(sessions: &Sessions) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(error) = sessions.end_expired(Now::read()).await {
+            tracing::warn!(%error, "the end of a session is not stored");
+            tokio::time::sleep(RETRY).await;
+        }
     }
 }
 

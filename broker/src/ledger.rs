@@ -1,5 +1,5 @@
-//! Writes down what outlives the process besides sessions: what the feed told, who followed it, and
-//! how far the audit log reached. Off the path of every request: a poll touches memory only.
+//! Writes down what outlives the process besides sessions: what the feed told, who followed it, until
+//! when sessions were alive, and how far the audit log reached. Off the path of every request: a poll touches memory only.
 
 use crate::audit::{self, AuditLog, FileError};
 use crate::changes::{Feed, Told};
@@ -154,6 +154,7 @@ impl Ledger {
         };
         let moved = head.appended > noted;
         let written = async {
+            self.store.note_seen(now.wall_ms).await?;
             if !workers.is_empty() {
                 self.store.note_workers(&workers).await?;
             }

@@ -257,6 +257,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     chores.spawn(async move { tidied.tidy().await });
     let (ending, told) = (sessions.clone(), feed.clone());
     chores.spawn(async move { endings::watch(&ending, &told, now).await });
+    let ended = sessions.clone();
+    chores.spawn(async move { endings::store(&ended).await });
     let exports = exports.spawn();
     let watched = outstanding.clone();
     chores.spawn(async move { watched.watch().await });

@@ -91,10 +91,10 @@ fn body_of(message: &str) -> &str {
     let mut parts = message.splitn(8, ' ');
     let mut part = || parts.next().unwrap();
     let priority = part();
-    assert!(["<108>1", "<110>1"].contains(&priority), "facility 13, warning or info: {message}");
+    assert!(["<84>1", "<86>1"].contains(&priority), "facility 10, warning or info: {message}");
     assert!(part().ends_with('Z') && part() == "-" && part() == "attache", "{message}");
     assert_eq!(part(), std::process::id().to_string());
-    assert_eq!(part() == "checkpoint", priority == "<110>1", "{message}");
+    assert_eq!(part() == "checkpoint", priority == "<86>1", "{message}");
     assert_eq!(part(), "-");
     part()
 }

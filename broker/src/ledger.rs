@@ -173,7 +173,10 @@ impl Ledger {
 fn row(epoch: &str, told: Told) -> ChangeRow {
     let (kind, scope) = match (told.change.session_id, told.change.credential) {
         (Some(id), _) => ("session", id),
-        (None, Some(credential)) => ("credential", credential.to_string()),
+        (None, Some(credential)) => match told.change.destination {
+            Some(destination) => ("credential", format!("{credential} at {destination}")),
+            None => ("credential", credential.to_string()),
+        },
         (None, None) => ("all", String::new()),
     };
     ChangeRow { epoch: epoch.to_owned(), cursor: told.change.cursor, kind: kind.into(), scope, told_ms: told.told_ms }

@@ -159,7 +159,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     sessions.all().iter().filter(|session| session.is_live(now)).for_each(|session| publication.demand(&session.bind));
     if state_dir.has_lived() {
         endings::tell_again(&sessions, &feed, now);
-        endings::tell_changed(&changed, &feed);
+        endings::tell_changed(&changed, &sessions.all(), &feed);
+        endings::tell_caps(&config.caps(), &feed);
     }
     for session in &changed {
         let (kind, decision) = if session.ended_ms.is_some() { (Kind::Revoke, "end") } else { (Kind::Mode, "declare") };

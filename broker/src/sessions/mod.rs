@@ -213,10 +213,11 @@ impl Sessions {
         all
     }
 
-    /// The sessions whose time came between these two moments; nobody has ended them.
+    /// The sessions whose time came between these two moments, stored as over already or not; nobody
+    /// has ended them.
     pub fn expired_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
         let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
-        all.retain(|session| session.is_live(before) && !session.is_live(now));
+        all.retain(|session| !session.is_revoked() && !session.is_due(before) && session.is_due(now));
         all
     }
 

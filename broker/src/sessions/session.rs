@@ -6,6 +6,7 @@ use crate::random::{self, NoRandomness};
 use crate::store::SessionRow;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One agent's permission.
@@ -131,6 +132,17 @@ impl Session {
         !self.remaining(now).is_zero()
     }
 
+    /// Whether either clock says that its time is over.
+    pub fn is_due(&self, now: Now) -> bool {
+        self.expires.is_some_and(|expires| now.until(expires).is_zero())
+    }
+
+    /// Whether it was ended before its time.
+    pub fn is_revoked(&self) -> bool {
+        let expired = |ended| self.expires.is_some_and(|expires| expires.wall_ms <= ended);
+        self.ended_ms.is_some_and(|ended| !expired(ended))
+    }
+
     /// As it is once somebody has seen that its time is over.
     pub fn expired(&self, now: Now) -> Self {
         let expires_ms = self.expires.map_or(0, |expires| expires.wall_ms);
@@ -138,13 +150,23 @@ impl Session {
         Self { ended_ms: Some(now.wall_ms.max(expires_ms)), ..self.clone() }
     }
 
+    /// The live sessions that a connection can name as well as this one: whoever shows nothing else is
+    /// in conflict as soon as both are there.
+    pub fn rivals<'a>(&self, all: &'a [Arc<Session>], now: Now) -> impl Iterator<Item = &'a Arc<Session>> {
+        let (id, bind) = (self.id.clone(), self.bind.clone());
+        let named = |bind: &Bind| bind.session_token.is_none() && (bind.peer.is_some() || bind.listener.is_some());
+        // Networks are not compared: what is told once too often harms nobody.
+        all.iter().filter(move |other| {
+            named(&bind) && named(&other.bind) && other.id != id && other.is_live(now) && bind.may_meet(&other.bind)
+        })
+    }
+
     /// `live`, `expired` or `revoked`, for people.
     pub fn state(&self, now: Now) -> &'static str {
-        match self.ended_ms {
-            Some(ended) if self.expires.is_some_and(|expires| expires.wall_ms <= ended) => "expired",
-            Some(_) => "revoked",
-            None if self.is_live(now) => "live",
-            None => "expired",
+        match self.is_revoked() {
+            true => "revoked",
+            false if self.is_live(now) => "live",
+            false => "expired",
         }
     }
 }

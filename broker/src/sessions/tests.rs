@@ -338,6 +338,12 @@ async fn the_end_of_a_session_is_stored_when_its_time_is_over() {
     // The wall clock has gone back: the other one says that it is over.
     sessions.end_expired(Now { wall_ms: now.wall_ms - 1_000, ..over }).await.unwrap();
     assert_eq!(stored().await.ended_ms, stored().await.expires_ms);
+    let told = sessions.expired_between(now, over);
+    assert_eq!(
+        told.iter().map(|session| &session.id).collect::<Vec<_>>(),
+        [&made.id],
+        "stored first, told all the same"
+    );
     assert_eq!(sessions.all().iter().find(|session| session.id == made.id).unwrap().state(now), "expired");
     create(&sessions, new("short"), now).await.unwrap();
 }

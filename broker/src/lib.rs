@@ -297,6 +297,11 @@ impl Running {
         self.audit.uses()
     }
 
+    /// How many requests that were forwarded, with a credential or without.
+    pub fn forwarded(&self) -> u64 {
+        self.audit.forwarded()
+    }
+
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
     pub async fn shutdown(self, workers: Workers) {
         let Running { state_dir, audit, feed, outstanding, sessions, ledger, exports, mut chores, doors, stop, .. } =

@@ -47,6 +47,15 @@ const QUEUE: usize = 4096;
 /// How long an append waits for the disk. A record that gets there later stands there all the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many requests that were forwarded are on record, of one life of the broker.
+#[derive(Debug, Default)]
+struct Uses {
+    /// Those with a credential.
+    injected: AtomicU64,
+    /// All of them.
+    all: AtomicU64,
+}
+
 /// What is wrong with the log, while something is.
 type Fault = Arc<Mutex<Option<String>>>;
 
@@ -57,7 +66,7 @@ pub struct AuditLog {
     fault: Fault,
     head: Arc<Mutex<Reach>>,
     durable: watch::Receiver<Durable>,
-    uses: Arc<AtomicU64>,
+    uses: Arc<Uses>,
     meters: AuditMeters,
 }
 
@@ -114,7 +123,12 @@ impl AuditLog {
 
     /// How many requests with a credential are on record, of this life of the broker.
     pub fn uses(&self) -> u64 {
-        self.uses.load(Ordering::Relaxed)
+        self.uses.injected.load(Ordering::Relaxed)
+    }
+
+    /// How many requests that were forwarded, with a credential or without.
+    pub fn forwarded(&self) -> u64 {
+        self.uses.all.load(Ordering::Relaxed)
     }
 
     /// Appends a worker's records and waits until they are durable. Answers with the number of its

@@ -8,13 +8,13 @@ use super::key::AuditKey;
 use super::numbering::{Numbering, Verdict};
 use super::record::{BROKER, Kind, Record};
 use super::scan::Found;
-use super::{Fault, Reach, Unavailable};
+use super::{Fault, Reach, Unavailable, Uses};
 use crate::clock::{Now, rfc3339};
 use crate::config::Checkpoints;
 use crate::meters::AuditMeters;
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -68,8 +68,8 @@ pub struct Writer {
     /// is one: what the life before left unsigned is not signed without a word of this one after it.
     begins: bool,
     durable: watch::Sender<Durable>,
-    /// How many requests with a credential were recorded in this life.
-    uses: Arc<AtomicU64>,
+    /// How many requests that were forwarded were recorded in this life.
+    uses: Arc<Uses>,
     meters: AuditMeters,
 }
 
@@ -117,8 +117,8 @@ impl Writer {
         self.durable.subscribe()
     }
 
-    /// Counts the requests with a credential that are durable.
-    pub fn uses(&self) -> Arc<AtomicU64> {
+    /// Counts the requests that were forwarded and are durable.
+    pub fn uses(&self) -> Arc<Uses> {
         self.uses.clone()
     }
 
@@ -251,8 +251,9 @@ impl Writer {
         if self.unsigned > 0 {
             self.unsigned_since.get_or_insert_with(Instant::now);
         }
-        let used = batch.records.iter().filter(|record| record.auth_injected).count();
-        self.uses.fetch_add(used as u64, Ordering::Relaxed);
+        let count = |is: fn(&Record) -> bool| batch.records.iter().filter(|record| is(record)).count() as u64;
+        self.uses.injected.fetch_add(count(|record| record.auth_injected), Ordering::Relaxed);
+        self.uses.all.fetch_add(count(|record| record.kind == Kind::Use), Ordering::Relaxed);
         self.reached(batch.records.len());
         self.durable.send_replace(self.file.durable());
         Ok(())

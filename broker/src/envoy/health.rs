@@ -12,7 +12,7 @@ pub(super) const NAME: &str = "attache.health";
 /// Where it answers.
 pub(super) const PATH: &str = "/health";
 /// Leads where the broker's cluster does, and is only ever checked.
-const CLUSTER: &str = "attache_broker_health";
+pub(super) const CLUSTER: &str = "attache_broker_health";
 /// How often it is checked; after two that fail it counts as gone.
 const PERIOD: &str = "1s";
 

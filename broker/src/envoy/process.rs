@@ -3,8 +3,8 @@
 //! It runs in a process group of its own, so that Ctrl-C reaches attache alone and attache ends it
 //! in order; and it ends when attache dies in any other way ([`become_envoy`]).
 
-use super::LISTENER;
 use super::admin::AdminUrl;
+use super::{LISTENER, health};
 use crate::private_file::{PrivateDir, PrivateError};
 use rustix::fs::OFlags;
 use serde_json::Value;
@@ -209,7 +209,7 @@ impl Process {
             if let Some(status) = self.child.try_wait().map_err(ProcessError::Wait)? {
                 return Err(self.told(status));
             }
-            if self.admin.get("/ready").await.is_ok_and(|state| state.starts_with(b"LIVE")) {
+            if self.serves().await {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -218,6 +218,15 @@ impl Process {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Whether it takes requests and has found the broker: `GET /health` says yes from now on.
+    async fn serves(&self) -> bool {
+        let gauge = format!("cluster.{}.membership_healthy", health::CLUSTER);
+        let is_live = self.admin.get("/ready").await.is_ok_and(|state| state.starts_with(b"LIVE"));
+        let stats = self.admin.get(&format!("/stats?format=json&filter=^{gauge}$")).await.unwrap_or_default();
+        let stats: Value = serde_json::from_slice(&stats).unwrap_or_default();
+        is_live && stats.pointer("/stats/0/value") == Some(&Value::from(1))
     }
 
     fn told(&self, status: ExitStatus) -> ProcessError {

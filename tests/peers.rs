@@ -1,0 +1,14 @@
+//! Real clients in gateway shape, each set up as `docs/clients.md` says, against real servers where
+//! there are any: what reads passes, what writes passes where it may, and a refusal is shown to whoever
+//! runs the client.
+//!
+//! `scripts/peers` gets them. A test whose client is not there says so and passes.
+
+#[path = "peers/curl.rs"]
+mod curl;
+#[path = "peers/forge.rs"]
+mod forge;
+#[path = "peers/git.rs"]
+mod git;
+#[path = "peers/scene.rs"]
+mod scene;

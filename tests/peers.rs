@@ -4,11 +4,17 @@
 //!
 //! `scripts/peers` gets them. A test whose client is not there says so and passes.
 
+#[path = "peers/anthropic.rs"]
+mod anthropic;
 #[path = "peers/curl.rs"]
 mod curl;
 #[path = "peers/forge.rs"]
 mod forge;
 #[path = "peers/git.rs"]
 mod git;
+#[path = "peers/openai.rs"]
+mod openai;
+#[path = "peers/recorded.rs"]
+mod recorded;
 #[path = "peers/scene.rs"]
 mod scene;

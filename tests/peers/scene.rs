@@ -9,6 +9,7 @@ use std::time::Duration;
 use attache_core::refusal::Reason;
 use attache_tests::agent::Port;
 use attache_tests::stack::Plan;
+use attache_tests::upstream::Held;
 use attache_tests::{Attache, Stack, util};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -67,6 +68,16 @@ impl Scene {
         said
     }
 
+    /// The same, where an answer waits half-way until the client has written this file.
+    pub async fn while_held(&self, session: &str, script: &str, file: &str, rest: &Held) -> Said {
+        let written = util::eventually(PATIENCE, || self.path(file).exists());
+        let (said, ()) = tokio::join!(self.shell(session, script), async {
+            written.await;
+            rest.go();
+        });
+        said
+    }
+
     /// What the session's agent has in its environment. Envoy took another port than the config's 0,
     /// which the broker cannot know.
     fn env(&self, session: &str) -> BTreeMap<String, String> {
@@ -115,6 +126,19 @@ pub fn shown(info: &str) -> String {
     let fence = format!("```{info}\n");
     let (_, rest) = page.split_once(&fence).unwrap_or_else(|| panic!("no block {fence:?} in docs/clients.md"));
     rest.split("```").next().unwrap_or_default().to_owned()
+}
+
+/// Whether `scripts/peers` has installed what begins with this name; else says that the test is skipped.
+pub fn is_installed(name: &str) -> bool {
+    let entries = std::fs::read_dir(util::workspace_root().join(".tools")).into_iter().flatten().flatten();
+    let found = entries.into_iter().any(|entry| {
+        // The stamp: the last thing that an installation writes.
+        entry.path().is_file() && entry.file_name().to_string_lossy().starts_with(name)
+    });
+    if !found {
+        eprintln!("SKIPPED: {name} is not in .tools; scripts/peers installs it");
+    }
+    found
 }
 
 /// Whether all of these are there; else says that the test is skipped, and why.

@@ -15,6 +15,8 @@ const WHO: &str = "request refused by attache: ";
 pub enum Form {
     /// An object, for all but those below.
     Json,
+    /// The same, but with an object as its `error`, for clients that look for a message in there.
+    Nested,
     /// One line of text, for clients that show no other body.
     Text,
 }
@@ -26,14 +28,19 @@ impl Form {
         let agent = agent.map_or(&b""[..], |line| line.value.of(headers));
         // git and libgit2 (git's http.c, `show_http_message`); kubectl, helm and all others of client-go
         // (`DefaultKubernetesUserAgent`, `isTextResponse`).
-        let shows_text_alone = agent.starts_with(b"git/") || memchr::memmem::find(agent, b") kubernetes/").is_some();
-        if shows_text_alone { Form::Text } else { Form::Json }
+        let holds = |word: &[u8]| memchr::memmem::find(agent, word).is_some();
+        match agent {
+            _ if agent.starts_with(b"git/") || holds(b") kubernetes/") => Form::Text,
+            // OpenAI's SDKs (Python's `_make_status_error_from_response`).
+            _ if holds(b"OpenAI/") => Form::Nested,
+            _ => Form::Json,
+        }
     }
 
     /// Its media type.
     pub fn content_type(self) -> &'static str {
         match self {
-            Form::Json => "application/json",
+            Form::Json | Form::Nested => "application/json",
             Form::Text => "text/plain; charset=utf-8",
         }
     }
@@ -44,24 +51,34 @@ impl Reason {
     pub fn body_in(self, form: Form, request_id: &[u8]) -> String {
         match form {
             Form::Json => self.body(request_id),
+            Form::Nested => {
+                let mut error = String::from("{\"error\":{");
+                member(&mut error, "message", WHO, self.hint().as_bytes());
+                error.push(',');
+                member(&mut error, "code", "", self.as_str().as_bytes());
+                error.push_str("},");
+                self.rest(error, request_id)
+            }
             Form::Text => self.line(request_id),
         }
     }
 
     /// The JSON body of a refusal. `error` and `message` say the same to clients that show one of them.
     pub fn body(self, request_id: &[u8]) -> String {
-        let mut body = String::from("{");
-        for (name, begins, text) in [
-            ("error", WHO, self.hint().as_bytes()),
-            ("reason", "", self.as_str().as_bytes()),
-            ("request_id", "", request_id),
-            ("hint", "", self.hint().as_bytes()),
-            ("message", WHO, self.hint().as_bytes()),
-        ] {
-            body.extend([if body.len() > 1 { ",\"" } else { "\"" }, name, "\":\"", begins]);
-            escape_into(&mut body, text);
-            body.push('"');
-        }
+        let mut error = String::from("{");
+        member(&mut error, "error", WHO, self.hint().as_bytes());
+        error.push(',');
+        self.rest(error, request_id)
+    }
+
+    fn rest(self, mut body: String, request_id: &[u8]) -> String {
+        member(&mut body, "reason", "", self.as_str().as_bytes());
+        body.push(',');
+        member(&mut body, "request_id", "", request_id);
+        body.push(',');
+        member(&mut body, "hint", "", self.hint().as_bytes());
+        body.push(',');
+        member(&mut body, "message", WHO, self.hint().as_bytes());
         body.push_str("}\n");
         body
     }
@@ -78,6 +95,12 @@ impl Reason {
     }
 }
 
+fn member(body: &mut String, name: &str, begins: &str, text: &[u8]) {
+    body.extend(["\"", name, "\":\"", begins]);
+    escape_into(body, text);
+    body.push('"');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,17 +111,20 @@ mod tests {
     #[test]
     fn a_refusal_is_json_whatever_the_request_id_holds() {
         for reason in Reason::ALL {
-            let body = reason.body_in(Form::Json, HOSTILE);
-            let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
             let said = format!("request refused by attache: {}", reason.hint());
-            let expected = serde_json::json!({
-                "error": said,
-                "reason": reason.as_str(),
-                "request_id": "a\"\\\n\u{ff}",
-                "hint": reason.hint(),
-                "message": said,
-            });
-            assert_eq!(parsed, expected);
+            let nested = serde_json::json!({"message": said, "code": reason.as_str()});
+            for (form, error) in [(Form::Json, said.clone().into()), (Form::Nested, nested)] {
+                let body = reason.body_in(form, HOSTILE);
+                let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let expected = serde_json::json!({
+                    "error": error,
+                    "reason": reason.as_str(),
+                    "request_id": "a\"\\\n\u{ff}",
+                    "hint": reason.hint(),
+                    "message": said,
+                });
+                assert_eq!(parsed, expected);
+            }
         }
     }
 
@@ -114,11 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn text_is_for_clients_that_show_nothing_else() {
+    fn a_client_gets_the_form_that_it_shows() {
         for (agent, form) in [
             ("git/2.47.3", Form::Text),
             ("git/2.0 (libgit2 1.7.2)", Form::Text),
             ("kubectl/v1.20.2 (linux/amd64) kubernetes/faecb19", Form::Text),
+            ("OpenAI/Python 3.57.0", Form::Nested),
+            ("AsyncOpenAI/Python 3.57.0", Form::Nested),
             ("git-lfs/3.3.0 (GitHub; linux amd64; go 1.19.8)", Form::Json),
             ("GitHub CLI 2.23.0", Form::Json),
             ("npm/10.8.2 node/v20.20.2 linux x64 workspaces/false", Form::Json),

@@ -6,6 +6,8 @@
 
 #[path = "peers/anthropic.rs"]
 mod anthropic;
+#[path = "peers/codex.rs"]
+mod codex;
 #[path = "peers/curl.rs"]
 mod curl;
 #[path = "peers/forge.rs"]

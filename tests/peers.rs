@@ -14,9 +14,13 @@ mod curl;
 mod forge;
 #[path = "peers/git.rs"]
 mod git;
+#[path = "peers/npm.rs"]
+mod npm;
 #[path = "peers/openai.rs"]
 mod openai;
 #[path = "peers/recorded.rs"]
 mod recorded;
+#[path = "peers/registry.rs"]
+mod registry;
 #[path = "peers/scene.rs"]
 mod scene;

@@ -60,7 +60,7 @@ impl Scene {
         command.current_dir(self.home.path()).kill_on_drop(true).stdin(Stdio::null()).env_clear();
         command.env("PATH", path()).env("HOME", self.home.path()).env("LANG", "C.UTF-8");
         // Whatever else a client would like to reach, it reaches nobody.
-        command.env("HTTPS_PROXY", "http://127.0.0.1:9").envs(self.env(session));
+        command.env("HTTPS_PROXY", "http://127.0.0.1:9").env("NO_PROXY", "127.0.0.1").envs(self.env(session));
         let output = tokio::time::timeout(PATIENCE, command.output()).await;
         let output = output.unwrap_or_else(|_| panic!("longer than {PATIENCE:?}: {script}")).expect("bash runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -12,6 +12,8 @@ mod codex;
 mod curl;
 #[path = "peers/forge.rs"]
 mod forge;
+#[path = "peers/gh.rs"]
+mod gh;
 #[path = "peers/git.rs"]
 mod git;
 #[path = "peers/npm.rs"]

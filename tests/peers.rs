@@ -16,6 +16,8 @@ mod forge;
 mod gh;
 #[path = "peers/git.rs"]
 mod git;
+#[path = "peers/kubectl.rs"]
+mod kubectl;
 #[path = "peers/npm.rs"]
 mod npm;
 #[path = "peers/openai.rs"]

@@ -17,6 +17,8 @@ pub enum Form {
     Json,
     /// The same, but with an object as its `error`, for clients that look for a message in there.
     Nested,
+    /// The same, and a `Status` of Kubernetes' API by its other members.
+    Status,
     /// One line of text, for clients that show no other body.
     Text,
 }
@@ -26,11 +28,12 @@ impl Form {
     pub fn of(headers: &[u8]) -> Self {
         let agent = headers::lines(headers).find(|line| line.name.of(headers) == b"user-agent");
         let agent = agent.map_or(&b""[..], |line| line.value.of(headers));
-        // git and libgit2 (git's http.c, `show_http_message`); kubectl, helm and all others of client-go
-        // (`DefaultKubernetesUserAgent`, `isTextResponse`).
         let holds = |word: &[u8]| memchr::memmem::find(agent, word).is_some();
         match agent {
-            _ if agent.starts_with(b"git/") || holds(b") kubernetes/") => Form::Text,
+            // git and libgit2 (git's http.c, `show_http_message`).
+            _ if agent.starts_with(b"git/") => Form::Text,
+            // kubectl, helm and whatever else is made with client-go (`DefaultKubernetesUserAgent`).
+            _ if holds(b") kubernetes/") => Form::Status,
             // OpenAI's SDKs (Python's `_make_status_error_from_response`).
             _ if holds(b"OpenAI/") => Form::Nested,
             _ => Form::Json,
@@ -40,7 +43,7 @@ impl Form {
     /// Its media type.
     pub fn content_type(self) -> &'static str {
         match self {
-            Form::Json | Form::Nested => "application/json",
+            Form::Json | Form::Nested | Form::Status => "application/json",
             Form::Text => "text/plain; charset=utf-8",
         }
     }
@@ -51,6 +54,10 @@ impl Reason {
     pub fn body_in(self, form: Form, request_id: &[u8]) -> String {
         match form {
             Form::Json => self.body(request_id),
+            Form::Status => {
+                let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":"#;
+                self.flat(format!("{status}{},", self.status()), request_id)
+            }
             Form::Nested => {
                 let mut error = String::from("{\"error\":{");
                 member(&mut error, "message", WHO, self.hint().as_bytes());
@@ -65,10 +72,13 @@ impl Reason {
 
     /// The JSON body of a refusal. `error` and `message` say the same to clients that show one of them.
     pub fn body(self, request_id: &[u8]) -> String {
-        let mut error = String::from("{");
-        member(&mut error, "error", WHO, self.hint().as_bytes());
-        error.push(',');
-        self.rest(error, request_id)
+        self.flat(String::from("{"), request_id)
+    }
+
+    fn flat(self, mut body: String, request_id: &[u8]) -> String {
+        member(&mut body, "error", WHO, self.hint().as_bytes());
+        body.push(',');
+        self.rest(body, request_id)
     }
 
     fn rest(self, mut body: String, request_id: &[u8]) -> String {
@@ -129,6 +139,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_a_status_of_kubernetes() {
+        for reason in Reason::ALL {
+            let body = reason.body_in(Form::Status, HOSTILE);
+            let mut status: serde_json::Value = serde_json::from_str(&body).unwrap();
+            for (name, value) in [("kind", "Status"), ("apiVersion", "v1"), ("status", "Failure")] {
+                assert_eq!(status.as_object_mut().unwrap().remove(name), Some(value.into()));
+            }
+            assert_eq!(status.as_object_mut().unwrap().remove("code"), Some(reason.status().into()));
+            let rest: serde_json::Value = serde_json::from_str(&reason.body(HOSTILE)).unwrap();
+            assert_eq!(status, rest);
+        }
+    }
+
+    #[test]
     fn a_refusal_is_one_line_whatever_the_request_id_holds() {
         for reason in Reason::ALL {
             let line = reason.body_in(Form::Text, HOSTILE);
@@ -144,7 +168,7 @@ mod tests {
         for (agent, form) in [
             ("git/2.47.3", Form::Text),
             ("git/2.0 (libgit2 1.7.2)", Form::Text),
-            ("kubectl/v1.20.2 (linux/amd64) kubernetes/faecb19", Form::Text),
+            ("kubectl/v1.20.2 (linux/amd64) kubernetes/faecb19", Form::Status),
             ("OpenAI/Python 3.57.0", Form::Nested),
             ("AsyncOpenAI/Python 3.57.0", Form::Nested),
             ("git-lfs/3.3.0 (GitHub; linux amd64; go 1.19.8)", Form::Json),

@@ -18,6 +18,8 @@ mod gh;
 mod git;
 #[path = "peers/kubectl.rs"]
 mod kubectl;
+#[path = "peers/lfs.rs"]
+mod lfs;
 #[path = "peers/npm.rs"]
 mod npm;
 #[path = "peers/openai.rs"]

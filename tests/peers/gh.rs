@@ -3,7 +3,7 @@
 //! It speaks `https://` to every host but `github.localhost`, and plain HTTP on a UNIX socket.
 
 use attache_core::refusal::Reason;
-use attache_tests::agent::Port;
+use attache_tests::agent::Relay;
 use attache_tests::stack::{GITHUB, Plan};
 use serde_json::json;
 
@@ -16,14 +16,15 @@ const ENTERPRISE: &str = "{source: {file: ghe}, inject: bearer, placeholder: {pr
      agent_env: {GH_ENTERPRISE_TOKEN: placeholder}, destinations: [{host: ghe.example.com, upstream: DIAL}]}";
 const QUIETLY: &str = "export GH_NO_UPDATE_NOTIFIER=1 GH_PROMPT_DISABLED=1\n";
 
-async fn start() -> Option<(Scene, Port)> {
+async fn start() -> Option<(Scene, Relay)> {
     if !has(&["gh"]) {
         return None;
     }
-    let plan = Plan::default().credential("ghe", TOKEN, ENTERPRISE);
+    let plan = Plan::default().proxy_socket().credential("ghe", TOKEN, ENTERPRISE);
     let plan = plan.session("{name: member, credentials: [ghe, github]}");
     let scene = Scene::of(plan.session("{name: guest, credentials: [ghe, github], access_mode: read-only}")).await;
-    let socket = scene.stack.agent().socket(&scene.path("gateway.sock"), scene.stack.proxy);
+    let socket = scene.stack.config.listen.proxy_socket.as_ref().expect("a socket");
+    let socket = scene.stack.agent().socket(&scene.path("gateway.sock"), socket);
     answer(&scene.stack, |asked| match (asked.method.as_str(), asked.path.trim_start_matches("/api/v3")) {
         ("GET", "/user") => Some(whole(&json!({"login": "octocat"}))),
         ("POST", "/repos/o/r/issues") => Some(whole(&json!({"number": 7}))),
@@ -35,7 +36,8 @@ async fn start() -> Option<(Scene, Port)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_document_shows_works() {
     let Some((scene, _socket)) = start().await else { return };
-    let settings = format!("{QUIETLY}{}", shown("sh gh"));
+    let settings = shown("sh gh").replace("/run/attache/gateway.sock", "$HOME/gateway.sock");
+    let settings = format!("{QUIETLY}{settings}");
     for (host, path, token) in [("github.com", "/user", GITHUB), (HOST, "/api/v3/user", TOKEN)] {
         let before = scene.stack.upstream().requests().len();
         let script = |rest: &str| format!("{settings}export GH_HOST={host}\n{rest}");

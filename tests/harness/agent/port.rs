@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::transcript::{Open, Outcome, Transcript};
-use super::{Agent, Ledger, Response};
+use super::{Agent, Response};
 use crate::fields::Fields;
 use crate::util;
 use crate::wire::answers::Answers;
@@ -20,15 +20,18 @@ use crate::wire::http2::Http2;
 use crate::wire::tap::{Onlooker, Tap};
 use crate::wire::{Event, frames};
 
-/// A port, or a socket, that leads to the proxy while it lives.
+/// A port of 127.0.0.1 that leads to the proxy while it lives.
 pub struct Port {
-    /// Where it listens; of a socket, where it leads.
+    /// Where it listens.
     pub addr: SocketAddr,
-    accepting: AbortHandle,
+    _relay: Relay,
 }
 
+/// Hands connections on while it lives.
+pub struct Relay(AbortHandle);
+
 impl Agent {
-    /// A port of 127.0.0.1 that leads to this address.
+    /// A port that leads to this address.
     pub async fn port(&self, to: SocketAddr) -> Port {
         let listener = TcpListener::bind(util::any_port()).await.expect("loopback accepts a bind");
         let addr = listener.local_addr().expect("a bound socket has an address");
@@ -36,40 +39,51 @@ impl Agent {
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                client.set_nodelay(true).ok();
-                connections.spawn(relay(client, to, ledger.clone()));
+                let transcript = ledger.open(format!("a client's connection to {to}"));
+                connections.spawn(async move {
+                    let Ok(proxy) = TcpStream::connect(to).await else { return };
+                    client.set_nodelay(true).ok();
+                    proxy.set_nodelay(true).ok();
+                    relay(client, proxy, transcript).await;
+                });
             }
         });
-        Port { addr, accepting: accepting.abort_handle() }
+        Port { addr, _relay: Relay(accepting.abort_handle()) }
     }
 
-    /// A UNIX socket that leads to this address.
-    pub fn socket(&self, path: &Path, to: SocketAddr) -> Port {
+    /// A UNIX socket that leads to another one.
+    pub fn socket(&self, path: &Path, to: &Path) -> Relay {
         let listener = UnixListener::bind(path).expect("a socket");
-        let ledger = self.ledger().clone();
+        let (ledger, to) = (self.ledger().clone(), to.to_owned());
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(relay(client, to, ledger.clone()));
+                let (transcript, to) = (ledger.open("a client's connection to a socket"), to.clone());
+                connections.spawn(async move {
+                    let Ok(proxy) = UnixStream::connect(to).await else { return };
+                    relay(client, proxy, transcript).await;
+                });
             }
         });
-        Port { addr: to, accepting: accepting.abort_handle() }
+        Relay(accepting.abort_handle())
     }
 }
 
-impl Drop for Port {
+impl Drop for Relay {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.0.abort();
     }
 }
 
-async fn relay(client: impl AsyncRead + AsyncWrite + Unpin, to: SocketAddr, ledger: Ledger) {
-    let Ok(proxy) = TcpStream::connect(to).await else { return };
-    proxy.set_nodelay(true).ok();
+async fn relay<C, P>(client: C, proxy: P, transcript: Arc<Transcript>)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    P: AsyncRead + AsyncWrite,
+{
     let first = Arc::new(OnceLock::new());
-    let watch = Watch::new(ledger.open(format!("a client's connection to {to}")), Arc::clone(&first));
+    let watch = Watch::new(transcript, Arc::clone(&first));
     let (mut from_client, mut to_client) = tokio::io::split(Tap::new(client, watch));
-    let (mut from_proxy, mut to_proxy) = proxy.into_split();
+    let (mut from_proxy, mut to_proxy) = tokio::io::split(proxy);
     let up = async {
         tokio::io::copy(&mut from_client, &mut to_proxy).await.ok();
         first.get_or_init(|| Side::Client);

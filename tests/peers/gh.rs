@@ -50,7 +50,8 @@ async fn what_the_document_shows_works() {
 
         let create = script("gh api -X POST repos/o/r/issues -f title=x");
         let said = scene.shell("guest", &create).await.refused(Reason::ReadOnly);
-        assert!(said.err.starts_with("gh: request refused by attache: "), "{}", said.err);
+        let line = format!("gh: request refused by attache: {}", Reason::ReadOnly.hint());
+        assert!(said.err.starts_with(&line), "{}", said.err);
         assert_eq!(scene.stack.upstream().requests().len(), before + 1, "{host}: a write of a guest arrived");
         scene.shell("member", &create).await.ok();
         assert_eq!(scene.stack.upstream().requests().len(), before + 2, "{host}");

@@ -33,6 +33,8 @@ impl Forge {
         let at = forge.dir.path();
         let mut wrap = Command::new(program("fcgiwrap"));
         wrap.args(["-c", "2", "-s"]).arg(format!("unix:{}", at.join("cgi.sock").display()));
+        // Of the one that `scripts/peers` has unpacked.
+        wrap.env("LD_LIBRARY_PATH", libraries());
         let mut nginx = Command::new(program("nginx"));
         nginx.arg("-p").arg(at).arg("-c").arg(at.join("nginx.conf")).args(["-e", "error.log"]);
         for command in [&mut wrap, &mut nginx] {
@@ -96,6 +98,13 @@ fn seed(dir: &Path) {
         run(&work, &["commit", "-q", "-m", name]);
     }
     run(&work, &["push", "-q", &bare.display().to_string(), "main"]);
+}
+
+/// Directories of unpacked libraries; there are none where the server was installed.
+fn libraries() -> std::ffi::OsString {
+    let lib = util::workspace_root().join(".tools/debian/usr/lib");
+    let dirs = std::fs::read_dir(lib).into_iter().flatten().flatten().map(|entry| entry.path());
+    std::env::join_paths(dirs).expect("directories without a colon")
 }
 
 /// What git prints, where it succeeds.

@@ -156,7 +156,8 @@ pub fn has(wanted: &[&str]) -> bool {
 /// Where programs are: what `scripts/peers` installed first, then where this test looks.
 fn path() -> std::ffi::OsString {
     let tools = util::workspace_root().join(".tools");
-    let ours = ["python/bin", "codex/node_modules/.bin", "verdaccio/node_modules/.bin"].map(|dir| tools.join(dir));
+    let ours = ["python/bin", "codex/node_modules/.bin", "verdaccio/node_modules/.bin", "debian/usr/sbin"];
+    let ours = ours.map(|dir| tools.join(dir));
     let given = std::env::var_os("PATH").unwrap_or_default();
     // Debian keeps servers where only root looks.
     let dirs = ours.into_iter().chain(std::env::split_paths(&given)).chain(["/usr/sbin"].map(PathBuf::from));

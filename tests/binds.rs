@@ -11,3 +11,5 @@ mod oidc;
 mod provider;
 #[path = "binds/scene.rs"]
 mod scene;
+#[path = "binds/socket.rs"]
+mod socket;

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use attache_tests::agent::{H1, Outcome, PATIENCE, RawH2, head};
+use attache_tests::ca::client_trusting;
 use attache_tests::envoy::Options;
 use attache_tests::upstream::{Progress, Protocol, Recorded};
-use attache_tests::{Agent, Ca, Envoy, Reply, Secrets, Unanswered, Upstream};
+use attache_tests::{Agent, Ca, Envoy, Reply, Secrets, Unanswered, Upstream, util};
 use serde_json::{Value, json};
 
 const HOST: &str = "upstream.test";
@@ -317,4 +318,62 @@ async fn an_upstream_with_a_certificate_for_another_name_gets_no_request() {
     let agent = Agent::new();
     assert_eq!(agent.get(envoy.addr("in").await, HOST, "/", &[]).await.status, 503);
     assert!(upstream.requests().is_empty());
+}
+
+/// Clients that are not ours are as watched as agents: by a port, over both protocols.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_shows_what_clients_ask_and_get() {
+    let upstream = Upstream::plain().start().await;
+    let (watching, client) = (Agent::new(), Agent::new());
+    let port = watching.port(upstream.addr()).await;
+    for target in ["/bytes/100000", "/status/403", "/chunked"] {
+        client.get(port.addr, HOST, target, &[("x-request-id", "r-1")]).await;
+        let answer = client.h2(port.addr).await.request("HEAD", HOST, target, &[("x-request-id", "r-2")], b"").await;
+        answer.expect("an answer");
+    }
+    let mut hanging = client.h1(port.addr).await;
+    hanging.send("GET /hang HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("the port reads");
+    upstream.wait_for(6, SOON).await;
+    util::eventually(SOON, || upstream.requests().len() == 7).await;
+    hanging.abort();
+    client.h1(port.addr).await.request("GET", HOST, "/truncated", &[], b"").await.ok();
+    client.h1(port.addr).await.request("GET", HOST, "/reset", &[], b"").await.ok();
+
+    let exchanges = || {
+        let transcripts = watching.ledger().transcripts();
+        transcripts.iter().flat_map(|transcript| transcript.exchanges()).collect::<Vec<_>>()
+    };
+    util::eventually(SOON, || exchanges().iter().all(|one| one.outcome != Outcome::Pending)).await;
+    let told = exchanges().into_iter().map(|one| (one.what, one.outcome, one.recorded_as));
+    let [first, second] = ["r-1", "r-2"].map(|id| Some(id.to_owned()));
+    let lost = Outcome::Lost("the proxy closed the connection".to_owned());
+    let expected = [
+        ("GET /bytes/100000", Outcome::Answered(200), first.clone()),
+        ("HEAD /bytes/100000", Outcome::Answered(200), second.clone()),
+        ("GET /status/403", Outcome::Answered(403), first.clone()),
+        ("HEAD /status/403", Outcome::Answered(403), second.clone()),
+        ("GET /chunked", Outcome::Answered(200), first),
+        ("HEAD /chunked", Outcome::Answered(200), second),
+        ("GET /hang", Outcome::Aborted, None),
+        ("GET /truncated", Outcome::Cut(200), None),
+        ("GET /reset", lost, None),
+    ];
+    let expected = expected.map(|(what, outcome, recorded)| (what.to_owned(), outcome, recorded));
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    let bodies = watching.ledger().transcripts().iter().flat_map(|transcript| transcript.decoded()).collect::<Vec<_>>();
+    assert!(bodies.iter().any(|answer| answer.body.len() == 100_000), "a body is not whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_leads_to_a_real_server_and_keeps_its_records() {
+    let ca = Ca::new();
+    let server = Upstream::plain().handler(|_| Reply::new(200).body("of the server")).start().await;
+    let upstream = Upstream::tls(&ca, &[HOST]).start().await;
+    upstream.lead("", server.addr());
+    let tls = client_trusting(&ca.pem_path(), &["h2", "http/1.1"]);
+    let answer = Agent::new().h1_tls(upstream.addr(), HOST, tls).await.request("POST", HOST, "/x", &[], b"asked").await;
+    assert_eq!(answer.expect("an answer").text(), "of the server");
+    let recorded = &upstream.wait_for(1, SOON).await[0];
+    assert_eq!((&recorded.body[..], recorded.sni.as_deref()), (&b"asked"[..], Some(HOST)));
+    assert_eq!(server.requests().len(), 1);
 }

@@ -1,5 +1,9 @@
 //! Every reason for which a request is refused: one word, one status, one hint.
 
+mod form;
+
+pub use form::Form;
+
 use serde::{Deserialize, Serialize};
 
 /// Defines [`Reason`] from one visible table: variant, word, status, hint.
@@ -63,33 +67,14 @@ reasons! {
     Internal              "internal"               503 "Envoy refused a call that the filter needs. The operator sees it in Envoy's log."
 }
 
-impl Reason {
-    /// The JSON body of a refusal. `request_id` is the only outside text in it.
-    pub fn body(self, request_id: &[u8]) -> String {
-        let mut body = String::from(r#"{"error":"request refused by attache","reason":""#);
-        body.push_str(self.as_str());
-        body.push_str(r#"","request_id":""#);
-        crate::audit::escape_into(&mut body, request_id);
-        body.push_str(r#"","hint":""#);
-        crate::audit::escape_into(&mut body, self.hint().as_bytes());
-        body.push_str("\"}\n");
-        body
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture::test;
 
     #[test]
-    fn a_refusal_is_json_whatever_the_request_id_holds() {
+    fn a_reason_has_one_word_and_a_status_of_a_refusal() {
         for reason in Reason::ALL {
-            let body = reason.body(b"a\"\\\n\xff");
-            let parsed: serde_json::Value = serde_json::from_str(&body).unwrap();
-            assert_eq!(parsed["reason"], reason.as_str());
-            assert_eq!(parsed["request_id"], "a\"\\\n\u{ff}");
-            assert_eq!(parsed["hint"], reason.hint());
             assert!((400..=599).contains(&reason.status()));
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }

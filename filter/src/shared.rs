@@ -7,7 +7,7 @@ use attache_core::Millis;
 use attache_core::connection::Connection;
 use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
-use attache_core::refusal::Reason;
+use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
 use attache_core::worker::{Entry, Grant, Outcome, Report, Worker, verdict};
 use std::cell::{Cell, RefCell};
@@ -381,10 +381,11 @@ fn end(context: u32, flow: &Flow, reason: Reason) -> host::Result<()> {
 
 /// Answers in the upstream's stead.
 fn answer(flow: &Flow, reason: Reason, more: Option<(&str, &[u8])>) -> host::Result<()> {
+    let form = Form::of(flow.snapshot.bytes());
     let mut lines: Vec<(&str, &[u8])> =
-        vec![("content-type", b"application/json"), ("x-attache-reason", reason.as_str().as_bytes())];
+        vec![("content-type", form.content_type().as_bytes()), ("x-attache-reason", reason.as_str().as_bytes())];
     lines.extend(more);
-    let body = reason.body(flow.snapshot.request_id());
+    let body = reason.body_in(form, flow.snapshot.request_id());
     host::respond(reason.status(), reason.as_str(), &lines, body.as_bytes())
 }
 

@@ -33,10 +33,12 @@ pub fn check(answer: &Response, reason: Reason) -> Result<String, String> {
     let Some(Value::String(request_id)) = body.as_object_mut().and_then(|members| members.remove("request_id")) else {
         return Err(format!("no request id: {}", shown()));
     };
+    let said = format!("request refused by attache: {}", reason.hint());
     let rest = serde_json::json!({
-        "error": "request refused by attache",
+        "error": said,
         "reason": reason.as_str(),
         "hint": reason.hint(),
+        "message": said,
     });
     if body == rest && !request_id.is_empty() { Ok(request_id) } else { Err(shown()) }
 }

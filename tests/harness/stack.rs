@@ -57,6 +57,7 @@ pub struct Plan {
     /// Envoy's worker threads.
     pub concurrency: u32,
     data_plane: Option<SocketAddr>,
+    proxy_socket: bool,
     /// The filter's module.
     pub filter: PathBuf,
     edit: Box<dyn FnOnce(&mut Value) + Send>,
@@ -107,6 +108,7 @@ impl Default for Plan {
             disk: None,
             concurrency: 1,
             data_plane: None,
+            proxy_socket: false,
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
         }
@@ -183,6 +185,12 @@ impl Plan {
         self
     }
 
+    /// A socket for agents beside the port: the config's `listen.proxy_socket`.
+    pub fn proxy_socket(mut self) -> Self {
+        self.proxy_socket = true;
+        self
+    }
+
     /// The build of the filter that a request can make trap.
     pub fn with_traps(mut self) -> Self {
         self.filter = util::filter_trap_wasm();
@@ -238,11 +246,15 @@ impl Plan {
         });
         let more: String = more.collect();
         let [api, uploads, git, custom, query] = BOUND.map(|(_, host)| dial(host));
-        let data_plane = data_plane.map(|at| format!(", data_plane: '{at}'")).unwrap_or_default();
+        let mut more_ways = data_plane.map(|at| format!(", data_plane: '{at}'")).unwrap_or_default();
+        if self.proxy_socket {
+            let path = site.dir.path().join("proxy.sock");
+            more_ways += &format!(", proxy_socket: 'unix:{}'", path.display());
+        }
         let limits = if limits.is_empty() { String::new() } else { format!("limits:\n{limits}") };
         let yaml = format!(
             "state_dir: state\n\
-             listen: {{proxy: '127.0.0.1:0'{data_plane}}}\n\
+             listen: {{proxy: '127.0.0.1:0'{more_ways}}}\n\
              credentials:\n\
              \x20 github:\n    preset: github\n    destinations:\n\
              \x20     - {{host: api.github.com, upstream: {api}}}\n\

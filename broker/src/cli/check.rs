@@ -59,6 +59,7 @@ fn describe(config: &Config) -> Value {
         "instance": config.instance,
         "state_dir": config.state_dir,
         "proxy": config.listen.proxy,
+        "proxy_socket": config.listen.proxy_socket,
         "data_plane": config.listen.data_plane.to_string(),
         "policy": config.policy().version,
         "unmatched": config.unmatched,

@@ -53,6 +53,9 @@ pub enum Problem {
     /// A socket that the system cannot name.
     #[error("the socket's path is longer than the 107 bytes a UNIX socket can have; choose a shorter state_dir")]
     SocketTooLong,
+    /// A socket that Envoy would take from the broker.
+    #[error("the broker listens there itself; choose another path")]
+    SocketTaken,
     /// Outside what makes sense.
     #[error("expected {0}")]
     OutOfBounds(&'static str),

@@ -63,6 +63,8 @@ pub struct Config {
 pub struct Listen {
     /// Envoy's listener, where agents call.
     pub proxy: SocketAddr,
+    /// A UNIX socket of that listener, absolute.
+    pub proxy_socket: Option<PathBuf>,
     /// The broker's listener for filters.
     pub data_plane: Endpoint,
     /// The operator's UNIX socket, absolute.

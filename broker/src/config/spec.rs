@@ -56,6 +56,8 @@ pub struct Spec {
 pub struct ListenSpec {
     /// Envoy's listener, where agents call (default `127.0.0.1:3030`).
     pub proxy: Option<ListenAddress>,
+    /// A UNIX socket beside it, for clients that speak plain HTTP on a socket alone: `unix:PATH` (default: none).
+    pub proxy_socket: Option<Socket>,
     /// The broker's listener for filters: `unix:PATH` or loopback (default `unix:data-plane.sock`).
     pub data_plane: Option<DataPlane>,
     /// The operator's socket (default `unix:control.sock`, in the instance's directory).

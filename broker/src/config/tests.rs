@@ -56,6 +56,17 @@ fn the_documented_config_is_read() {
 }
 
 #[test]
+fn agents_never_get_a_socket_of_the_brokers() {
+    let socket = |path: &str| load(&format!("listen: {{proxy_socket: 'unix:{path}'}}\n"));
+    assert_eq!(socket("/run/a.sock").unwrap().listen.proxy_socket.as_deref(), Some(Path::new("/run/a.sock")));
+    assert_eq!(load("").unwrap().listen.proxy_socket, None);
+    for path in ["control.sock", "./control.sock", "data-plane.sock", "/home/op/.attache/default/data-plane.sock"] {
+        let errors = socket(path).unwrap_err();
+        assert!(errors.to_string().contains("the broker listens there itself"), "{path}: {errors}");
+    }
+}
+
+#[test]
 fn a_socket_whose_path_is_too_long_is_an_error() {
     // Two bytes too long for `data-plane.sock`, short enough for `control.sock`.
     let dir = format!("/{}", "s".repeat(109 - "//default/data-plane.sock".len()));

@@ -1,6 +1,6 @@
 //! The listener: what Envoy does to a request before and after our filter.
 
-use super::{BUFFER_BYTES, LISTENER, Machine, assertion, filters, log, routes, socket_address, type_url};
+use super::{BUFFER_BYTES, LISTENER, Machine, assertion, filters, log, routes, set, socket_address, type_url};
 use crate::config::Config;
 use attache_core::policy::Spec;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ pub(super) const STREAM_MOST: &str = "3600s";
 /// The listener of the gateway.
 pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     let address = config.listen.proxy;
-    json!({
+    let mut listener = json!({
         "name": LISTENER,
         "address": socket_address(&address.ip().to_string(), address.port()),
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
@@ -24,7 +24,13 @@ pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Valu
                 "typed_config": connection_manager(config, policy, machine),
             }],
         }],
-    })
+    });
+    if let Some(path) = &config.listen.proxy_socket {
+        // Like the port it is open to whoever reaches it: its directory says who that is.
+        let pipe = json!({"path": path, "mode": 0o666});
+        set(&mut listener, "additional_addresses", json!([{"address": {"pipe": pipe}}]));
+    }
+    listener
 }
 
 fn connection_manager(config: &Config, policy: &Spec, machine: &Machine) -> Value {

@@ -225,13 +225,8 @@ impl H1 {
     }
 
     fn framing(&self, status: u16, fields: &Fields) -> Framing {
-        let tunnel = status == 101 || (self.begun.starts_with(b"CONNECT ") && (200..300).contains(&status));
-        match status {
-            _ if tunnel => Framing::UntilClose,
-            204 | 304 => Framing::Length(0),
-            _ if self.begun.starts_with(b"HEAD ") => Framing::Length(0),
-            _ => Framing::of(fields, Framing::UntilClose),
-        }
+        let method = self.begun.split(|byte| *byte == b' ').next().unwrap_or_default();
+        Framing::of_answer(method, status, fields)
     }
 
     async fn piece_until(&mut self, end: Instant, deadline: Duration) -> Result<Option<Bytes>, Unanswered> {

@@ -4,6 +4,7 @@
 
 mod h1;
 mod h2;
+mod port;
 mod raw_h2;
 mod transcript;
 mod wire;
@@ -17,6 +18,7 @@ use rustls::ClientConfig;
 
 pub use h1::H1;
 pub use h2::{H2, H2Exchange, head};
+pub use port::{Port, Relay};
 pub use raw_h2::RawH2;
 pub use transcript::{Decoded, Exchange, Ledger, Outcome, Transcript};
 pub use wire::Wire;

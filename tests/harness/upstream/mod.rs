@@ -34,6 +34,8 @@ pub type Handler = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
 /// A running upstream; dropping it closes its ports and its connections.
 pub struct Upstream {
     doors: Vec<(String, SocketAddr)>,
+    /// The real server behind each door, if there is one.
+    behind: Vec<Arc<RwLock<Option<SocketAddr>>>>,
     tls: bool,
     records: Arc<Records>,
     handler: Arc<RwLock<Handler>>,
@@ -148,6 +150,17 @@ impl Upstream {
         *self.handler.write().expect("handlers never panic while replaced") = Arc::new(handler);
     }
 
+    /// Hands what comes in at this door from now on to a real server that speaks plain HTTP/1 on
+    /// loopback, and its answers back. Requests are on record as before.
+    ///
+    /// # Panics
+    /// When there is no such door.
+    pub fn lead(&self, door: &str, server: SocketAddr) {
+        let at = self.doors.iter().position(|(own, _)| own == door);
+        let at = at.unwrap_or_else(|| panic!("no door {door} among {:?}", self.doors));
+        *self.behind[at].write().expect("no panic while it is set") = Some(server);
+    }
+
     /// The records themselves, for the oracle: they outlive the upstream.
     pub(crate) fn records(&self) -> Arc<Records> {
         Arc::clone(&self.records)
@@ -215,13 +228,15 @@ impl Builder {
         let records = Arc::new(Records::new(self.watch, self.keep_body));
         let handler = Arc::new(RwLock::new(self.handler));
         let tls = self.leaf.map(|leaf| leaf.server_config(&self.alpn));
-        let (mut doors, mut accepting) = (Vec::new(), Vec::new());
+        let (mut doors, mut behind, mut accepting) = (Vec::new(), Vec::new(), Vec::new());
         for name in self.doors {
             let listener = TcpListener::bind(util::any_port()).await.expect("loopback accepts a bind");
             doors.push((name, listener.local_addr().expect("a bound socket has an address")));
-            let serving = serve::run(listener, tls.clone(), Arc::clone(&records), Arc::clone(&handler));
+            let server = Arc::new(RwLock::new(None));
+            behind.push(Arc::clone(&server));
+            let serving = serve::run(listener, tls.clone(), Arc::clone(&records), Arc::clone(&handler), server);
             accepting.push(tokio::spawn(serving).abort_handle());
         }
-        Upstream { doors, tls: tls.is_some(), records, handler, accepting }
+        Upstream { doors, behind, tls: tls.is_some(), records, handler, accepting }
     }
 }

@@ -1,6 +1,7 @@
 //! Accepts connections and answers requests; recording happens beside it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
@@ -38,6 +39,7 @@ pub(super) async fn run(
     tls: Option<Arc<ServerConfig>>,
     records: Arc<Records>,
     handler: Arc<RwLock<Handler>>,
+    behind: Arc<RwLock<Option<SocketAddr>>>,
 ) {
     let mut connections = JoinSet::new();
     let door = listener.local_addr().expect("a bound socket has an address").port();
@@ -45,7 +47,8 @@ pub(super) async fn run(
         let Ok((tcp, _)) = listener.accept().await else { return };
         let id = records.next_connection();
         let (tls, records, handler) = (tls.clone(), Arc::clone(&records), Arc::clone(&handler));
-        connections.spawn(connection((id, door), tcp, tls, records, handler));
+        let behind = *behind.read().expect("no panic while it is set");
+        connections.spawn(connection((id, door), tcp, tls, records, handler, behind));
         while connections.try_join_next().is_some() {}
     }
 }
@@ -56,25 +59,43 @@ async fn connection(
     tls: Option<Arc<ServerConfig>>,
     records: Arc<Records>,
     handler: Arc<RwLock<Handler>>,
+    behind: Option<SocketAddr>,
 ) {
     tcp.set_nodelay(true).ok();
     let Some(config) = tls else {
         records.connection(id, None, None, None);
-        return requests(Tap::new(tcp, Recorder::new(records, (id, door), None)), handler).await;
+        return requests(Tap::new(tcp, Recorder::new(records, (id, door), None)), handler, behind).await;
     };
+    let config = if behind.is_some() { speaking_http1(&config) } else { config };
     match TlsAcceptor::from(config).accept(tcp).await {
         Ok(stream) => {
             let (_, session) = stream.get_ref();
             let sni = session.server_name().map(str::to_owned);
             let alpn = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
             records.connection(id, alpn, sni.clone(), None);
-            requests(Tap::new(stream, Recorder::new(records, (id, door), sni)), handler).await;
+            requests(Tap::new(stream, Recorder::new(records, (id, door), sni)), handler, behind).await;
         }
         Err(error) => records.connection(id, None, None, Some(error.to_string())),
     }
 }
 
-async fn requests<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S, handler: Arc<RwLock<Handler>>) {
+/// A real server behind us speaks HTTP/1.
+fn speaking_http1(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+async fn requests<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    mut stream: S,
+    handler: Arc<RwLock<Handler>>,
+    behind: Option<SocketAddr>,
+) {
+    if let Some(server) = behind {
+        let Ok(mut server) = TcpStream::connect(server).await else { return };
+        tokio::io::copy_bidirectional(&mut stream, &mut server).await.ok();
+        return;
+    }
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_buf_size(LARGEST_HEAD).max_headers(10_000);
     let largest = u32::try_from(LARGEST_HEAD).expect("fits");

@@ -76,6 +76,18 @@ impl Framing {
         let length = fields.text("content-length").and_then(|text| text.parse().ok());
         length.map_or(otherwise, Self::Length)
     }
+
+    /// Of an answer to a request with this method (RFC 9112, 6.3).
+    #[must_use]
+    pub fn of_answer(method: &[u8], status: u16, fields: &Fields) -> Self {
+        let tunnel = status == 101 || (method == b"CONNECT" && (200..300).contains(&status));
+        match status {
+            _ if tunnel => Self::UntilClose,
+            204 | 304 => Self::Length(0),
+            _ if method == b"HEAD" => Self::Length(0),
+            _ => Self::of(fields, Self::UntilClose),
+        }
+    }
 }
 
 /// Removes the framing from a body that arrives in pieces.

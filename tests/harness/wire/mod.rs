@@ -3,6 +3,7 @@
 //! The readers only watch. They accept what a library would reject, because what a library
 //! rejects is exactly what a test of a proxy must not lose sight of.
 
+pub mod answers;
 pub mod frames;
 pub mod http1;
 pub mod http2;

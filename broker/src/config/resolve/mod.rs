@@ -118,11 +118,15 @@ fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Liste
         None => Endpoint::Unix(socket(Path::new(DATA_PLANE), state_dir, "listen.data_plane", problems)),
     };
     let control = spec.control.as_ref().map_or(Path::new("control.sock"), |socket| &socket.0);
-    Listen {
-        proxy: spec.proxy.as_ref().map_or(PROXY, |address| address.0),
-        data_plane,
-        control: socket(control, state_dir, "listen.control", problems),
+    let control = socket(control, state_dir, "listen.control", problems);
+    let proxy_socket = spec.proxy_socket.as_ref();
+    let proxy_socket = proxy_socket.map(|path| socket(&path.0, state_dir, "listen.proxy_socket", problems));
+    // Envoy removes what lies where it is to listen.
+    let is_brokers = |path: &PathBuf| *path == control || data_plane == Endpoint::Unix(path.clone());
+    if proxy_socket.as_ref().is_some_and(is_brokers) {
+        problems.add("listen.proxy_socket", Problem::SocketTaken);
     }
+    Listen { proxy: spec.proxy.as_ref().map_or(PROXY, |address| address.0), proxy_socket, data_plane, control }
 }
 
 fn socket(path: &Path, state_dir: &Path, at: &str, problems: &mut Problems) -> PathBuf {

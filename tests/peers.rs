@@ -1,0 +1,32 @@
+//! Real clients in gateway shape, each set up as `docs/clients.md` says, against real servers where
+//! there are any: what reads passes, what writes passes where it may, and a refusal is shown to whoever
+//! runs the client.
+//!
+//! `scripts/peers` gets them. A test whose client is not there says so and passes.
+
+#[path = "peers/anthropic.rs"]
+mod anthropic;
+#[path = "peers/codex.rs"]
+mod codex;
+#[path = "peers/curl.rs"]
+mod curl;
+#[path = "peers/forge.rs"]
+mod forge;
+#[path = "peers/gh.rs"]
+mod gh;
+#[path = "peers/git.rs"]
+mod git;
+#[path = "peers/kubectl.rs"]
+mod kubectl;
+#[path = "peers/lfs.rs"]
+mod lfs;
+#[path = "peers/npm.rs"]
+mod npm;
+#[path = "peers/openai.rs"]
+mod openai;
+#[path = "peers/recorded.rs"]
+mod recorded;
+#[path = "peers/registry.rs"]
+mod registry;
+#[path = "peers/scene.rs"]
+mod scene;

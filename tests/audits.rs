@@ -7,6 +7,8 @@ mod backlog;
 mod chain;
 #[path = "audits/durable.rs"]
 mod durable;
+#[path = "audits/reconciles.rs"]
+mod reconciles;
 #[path = "audits/records.rs"]
 mod records;
 #[path = "audits/survives.rs"]

@@ -31,6 +31,7 @@ pub mod sources;
 pub mod state_dir;
 pub mod store;
 pub mod telemetry;
+pub mod witness;
 
 use api::control::Control;
 use api::data_plane::DataPlane;
@@ -60,6 +61,7 @@ use std::time::Duration;
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use witness::Witness;
 
 /// How long exports may take to deliver the end of the log.
 const LAST_EXPORTS: Duration = Duration::from_secs(1);
@@ -169,8 +171,11 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
 
     let ledger = Arc::new(Ledger::new(store.clone(), feed.clone(), audit.clone(), &found));
 
+    let witness = Arc::new(Witness::new(audit.clone(), now));
+
     let health = || Health {
         audit: audit.clone(),
+        witness: witness.clone(),
         leases: leases.clone(),
         feed: feed.clone(),
         store: store.clone(),
@@ -190,8 +195,15 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         meters: GrantMeters::default(),
     };
     let connections = Family::default();
-    let metrics =
-        Metrics::new(&grants.meters, sessions.clone(), leases.clone(), feed.clone(), audit.clone(), &connections);
+    let metrics = Metrics::new(
+        &grants.meters,
+        sessions.clone(),
+        leases.clone(),
+        feed.clone(),
+        audit.clone(),
+        &witness,
+        &connections,
+    );
     let metrics = Arc::new(metrics);
     let data_plane = DataPlane::new(
         state_dir.token().clone(),
@@ -261,6 +273,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let ended = sessions.clone();
     chores.spawn(async move { endings::store(&ended).await });
     let exports = exports.spawn();
+    chores.spawn(async move { witness.watch().await });
     let watched = outstanding.clone();
     chores.spawn(async move { watched.watch().await });
     Ok(Running {

@@ -89,6 +89,19 @@ pub struct LeaseMeters {
     pub errors: Family<OfCredential, Counter>,
 }
 
+/// Envoy's access log, held against the records.
+#[derive(Clone, Debug, Default)]
+pub struct WitnessMeters {
+    /// Lines that a record explains.
+    pub explained: Counter,
+    /// Lines, and records, that wait for each other.
+    pub waiting: Gauge,
+    /// What was found and is recorded.
+    pub found: Counter,
+    /// Lines that are missing, and findings that were not kept.
+    pub lost: Counter,
+}
+
 /// The audit log.
 #[derive(Clone, Debug, Default)]
 pub struct AuditMeters {

@@ -337,7 +337,11 @@ impl Shared {
     pub fn finish(&self, context: u32, flow: &Flow) {
         let mut worker = self.worker.borrow_mut();
         match flow.outcome {
-            Outcome::Undecided => worker.leave(context),
+            Outcome::Undecided => {
+                worker.leave(context);
+                // For Envoy's access log: the filter knew of it, and a record follows.
+                let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
+            }
             // Whatever became of it upstream, or at the route guard: it is under way no more.
             Outcome::Forwarded(_) => worker.end_use(),
             _ => {}

@@ -111,6 +111,8 @@ pub fn full() -> Record {
         lease_id: text("l-ac452ec074517bcf"),
         fingerprint: text("02fe76d3e39997f6"),
         evidence: text("placeholder"),
+        upstream: text("127.0.0.1:9443"),
+        details: text("low_version"),
         issued_to: text("eacd475a"),
         ttl_ms: Some(300_000),
         count: Some(8192),

@@ -186,13 +186,21 @@ fn answered(answer: &Result<Response, Unanswered>, promise: Promise) -> Result<S
     }
 }
 
-/// Each refusal has one `deny` record with its reason, and nothing else was denied.
+/// Each refusal has one `deny` record with its reason, what Envoy answered by itself has one of the
+/// witness, and nothing else was denied.
 async fn audited(stack: &Stack<Attache>, kept: &[Kept]) {
     let path = stack.dir().join("state/default/audit.jsonl");
     let refused = |kept: &&Kept| matches!(kept.promise, Promise::Refused(_));
     let refused: Vec<&Kept> = kept.iter().filter(refused).collect();
-    let denied = || Audit::read(Some(&path)).0.of_kind("deny").cloned().collect::<Vec<_>>();
-    let denied = util::eventually_some(SOON, || Some(denied()).filter(|denied| denied.len() >= refused.len())).await;
+    let by_envoy = kept.iter().filter(|kept| matches!(kept.promise, Promise::Envoy(..))).count();
+    let seen_by_envoy = |record: &Record| record.text("reason") == "not_decided";
+    let denied = || Audit::read(Some(&path)).0.of_kind("deny").cloned().partition::<Vec<_>, _>(seen_by_envoy);
+    let all_there = |(witnessed, denied): &(Vec<Record>, Vec<Record>)| {
+        witnessed.len() >= by_envoy && denied.iter().filter(|record| !is_aborted(record)).count() >= refused.len()
+    };
+    let (witnessed, mut denied) = util::eventually_some(SOON, || Some(denied()).filter(all_there)).await;
+    assert_eq!(witnessed.len(), by_envoy, "Envoy answered more by itself than it should");
+    denied.retain(|record| !is_aborted(record));
     for Kept { row, promise, request_id, .. } in &refused {
         let Promise::Refused(reason) = promise else { continue };
         if request_id.is_empty() {
@@ -207,6 +215,11 @@ async fn audited(stack: &Stack<Attache>, kept: &[Kept]) {
         assert_eq!(said, [reason.as_str(), "refuse", "false", &reason.status().to_string()], "{row}");
     }
     assert_eq!(denied.len(), refused.len(), "more was denied than refused");
+}
+
+/// Of a request that Envoy ended without an answer.
+fn is_aborted(record: &Record) -> bool {
+    record.text("reason") == "aborted"
 }
 
 impl Kept {

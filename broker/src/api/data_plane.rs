@@ -7,6 +7,7 @@ use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
 use crate::publication::Publication;
+use crate::witness::{self, Witness};
 use attache_core::Secret;
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, MOST_AUDIT_BYTES, UseRecord};
 use axum::Router;
@@ -35,6 +36,7 @@ pub struct DataPlane {
     grants: Grants,
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
+    witness: Arc<Witness>,
     health: Health,
     metrics: Arc<Metrics>,
 }
@@ -50,7 +52,8 @@ impl DataPlane {
         health: Health,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { token, policy, grants, feed, audit, health, metrics }
+        let witness = health.witness.clone();
+        Self { token, policy, grants, feed, audit, witness, health, metrics }
     }
 
     /// All routes.
@@ -60,6 +63,7 @@ impl DataPlane {
         let bodies = Router::new()
             .route(wire::GRANTS_PATH, post(grants).layer(DefaultBodyLimit::max(GRANT_BODY)))
             .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(MOST_AUDIT_BYTES)))
+            .route(witness::ACCESS_LOG_PATH, post(access_log).layer(DefaultBodyLimit::max(witness::MOST_BYTES)))
             .layer(timeout);
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))
@@ -205,8 +209,26 @@ pub(super) async fn audit(
     let Query(AuditQuery { worker }) = query?;
     check_worker(&worker)?;
     let records = use_records(&body?)?;
-    let acked = door.audit.append_uses(worker, records).await?;
+    let noted = door.witness.note(&records);
+    let acked = door.audit.append_uses(worker.clone(), records).await?;
+    door.witness.recorded(&worker, &noted, acked);
     Ok(json_with(StatusCode::OK, &AuditAnswer { acked }))
+}
+
+/// A batch of Envoy's access log. It is held against the records, and what only Envoy saw is recorded.
+#[utoipa::path(post, path = witness::ACCESS_LOG_PATH, security(("token" = [])),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "OTLP: ExportLogsServiceRequest"), responses(
+    (status = 200, body = Vec<u8>, content_type = "application/x-protobuf"), (status = 400, body = Failure),
+    (status = 401, body = Failure), (status = 413, body = Failure), (status = 503),
+))]
+pub(super) async fn access_log(
+    State(door): State<Arc<DataPlane>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    door.witness.saw(&body?).ok_or(ApiError::Field("body"))?;
+    // An ExportLogsServiceResponse in which nothing is rejected has no bytes.
+    Ok([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))].into_response())
 }
 
 /// One record a line; the first bad line is named.

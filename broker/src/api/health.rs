@@ -7,6 +7,7 @@ use crate::clock::Now;
 use crate::leases::{Leases, Standing};
 use crate::state_dir::StateDir;
 use crate::store::Store;
+use crate::witness::{self, Witness};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ const CLOCK_MS: u64 = 5_000;
 pub struct Health {
     /// Without it nothing is granted.
     pub audit: Arc<AuditLog>,
+    /// What Envoy saw and no filter did.
+    pub witness: Arc<Witness>,
     /// A credential that cannot be used is told, and is no reason to stop the others.
     pub leases: Arc<Leases>,
     /// Who listens.
@@ -52,7 +55,7 @@ pub struct Readiness {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dependency {
-    /// `audit`, `credentials`, `state_dir`, `database`, `workers`, `clock`, or `credential NAME`.
+    /// `audit`, `credentials`, `state_dir`, `database`, `workers`, `witness`, `clock`, or `credential NAME`.
     pub name: String,
     /// How it is.
     pub state: Condition,
@@ -103,6 +106,7 @@ impl Health {
             self.state_dir(),
             self.database().await,
             following(workers),
+            witness(self.witness.standing()),
             clock(self.began, Now::read()),
         ]);
         dependencies.extend(standings.into_iter().map(credential));
@@ -173,6 +177,25 @@ fn following(workers: usize) -> Dependency {
         fix: Some("start Envoy with the bootstrap that `attache envoy-config` prints, or run `attache doctor`".into()),
         ..Dependency::ok("workers", false)
     }
+}
+
+/// A request that went by the filter is told until the broker ends: somebody has to look.
+fn witness(standing: witness::Standing) -> Dependency {
+    let (state, reason, fix) = match standing {
+        witness::Standing::Well => return Dependency::ok("witness", false),
+        witness::Standing::Silent => (
+            Condition::Waiting,
+            "requests are recorded, and no Envoy sends its access log".to_owned(),
+            "take the access_log of the bootstrap that `attache envoy-config` prints",
+        ),
+        witness::Standing::Bypassed(reason) => (
+            Condition::Failed,
+            reason,
+            "run `attache doctor` on that Envoy, mend the route, look at the `unaccounted` records in the audit log, \
+             and restart the broker",
+        ),
+    };
+    Dependency { state, reason: Some(reason), fix: Some(fix.into()), ..Dependency::ok("witness", false) }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::clock::Now;
 use crate::leases::Leases;
 use crate::meters::{Door, GrantMeters, OfCredential};
 use crate::sessions::Sessions;
+use crate::witness::Witness;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text::encode;
@@ -48,6 +49,7 @@ impl Metrics {
         leases: Arc<Leases>,
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
+        witness: &Witness,
         connections: &Family<Door, Gauge>,
     ) -> Self {
         let (gauges, of_leases, of_audit) = (Gauges::default(), leases.meters(), audit.meters());
@@ -68,6 +70,17 @@ impl Metrics {
         all.register("audit_queue", "Appends that wait for the disk", of_audit.queued.clone());
         all.register("audit_faults", "How often the audit log has become unwritable", of_audit.faults.clone());
         all.register("audit_writable", "Whether it can be written (1) or not (0)", gauges.writable.clone());
+        let of_witness = witness.meters();
+        let explained = "Lines of Envoy's access log that a record explains";
+        all.register("witness_explained", explained, of_witness.explained.clone());
+        let waiting = "Lines and records that wait for each other";
+        all.register("witness_waiting", waiting, of_witness.waiting.clone());
+        all.register("witness_found", "Requests that only Envoy saw", of_witness.found.clone());
+        all.register(
+            "witness_lost",
+            "Lines that are missing, and requests too many to record",
+            of_witness.lost.clone(),
+        );
         all.register("connections", "Connections to a door that are open", connections.clone());
         Self { registry: all, sessions, leases, feed, audit, gauges }
     }

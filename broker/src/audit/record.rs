@@ -94,6 +94,12 @@ pub struct Record {
     /// Which evidence was shown: `placeholder`, `session_token`, both with `+`, `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
+    /// The upstream's address, where Envoy alone tells of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Envoy's word for what became of a request, where Envoy alone tells of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
     /// The worker that a lease was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_to: Option<String>,
@@ -143,6 +149,8 @@ impl Record {
             lease_id: None,
             fingerprint: None,
             evidence: None,
+            upstream: None,
+            details: None,
             issued_to: None,
             ttl_ms: None,
             count: None,

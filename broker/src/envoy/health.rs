@@ -5,6 +5,7 @@
 //! that what they find never keeps a filter's call from a broker that has just come back.
 
 use super::{BROKER_CLUSTER, filters, set, type_url};
+use crate::witness::HEALTH_ROUTE;
 use serde_json::{Value, json};
 
 /// The filter's name, for the one route that switches it on.
@@ -35,7 +36,7 @@ pub(super) fn route() -> Value {
     let mut overrides = filters::without_gate();
     set(&mut overrides, NAME, json!({"@type": type_url(filters::PER_ROUTE), "config": {}}));
     json!({
-        "name": "health",
+        "name": HEALTH_ROUTE,
         "match": {"path": PATH},
         "direct_response": {"status": 503},
         "typed_per_filter_config": overrides,

@@ -60,7 +60,7 @@ fn connection_manager(config: &Config, policy: &Spec, machine: &Machine) -> Valu
         // An upstream is told the scheme it is reached by, not the one the agent used.
         "scheme_header_transformation": {"match_upstream": true},
         "server_header_transformation": "PASS_THROUGH",
-        "access_log": [log::stdout()],
+        "access_log": [log::stdout(), log::to_broker()],
         "local_reply_config": {"mappers": [assertion::reply(), upgrade_required()]},
         "http_filters": filters::chain(config, policy, machine),
         "route_config": routes::gateway(policy),

@@ -1,37 +1,74 @@
-//! Envoy's own access log: the witness of requests that never reached the filter.
+//! Envoy's own access log: the witness of every request, those that never reached the filter included.
 //!
-//! No header of the request but two that carry nothing, and no query: a credential may stand in either.
+//! It goes to standard output, and to the broker, which holds it against what the filters recorded
+//! (`docs/decisions/0010`). No header of the request but two that carry nothing, and no query: a
+//! credential may stand in either.
 
-use super::type_url;
-use serde_json::{Value, json};
+use super::{BROKER_CLUSTER, type_url};
+use crate::witness;
+use serde_json::{Map, Value, json};
+
+/// How long entries wait for one another.
+const FLUSH: &str = "0.5s";
+/// So many bytes of them travel at once; a batch of the broker's may be far larger.
+const BATCH_BYTES: u32 = 128 << 10;
+
+/// What an entry says, and how Envoy writes it. No text is longer than one in a record.
+const FIELDS: [(&str, &str); 16] = [
+    ("request_id", "%REQ(X-REQUEST-ID):4096%"),
+    ("method", "%REQ(:METHOD):4096%"),
+    ("authority", "%REQ(:AUTHORITY):4096%"),
+    ("path", "%PATH(NQ):4096%"),
+    ("protocol", "%PROTOCOL%"),
+    ("response_code", "%RESPONSE_CODE%"),
+    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
+    ("response_flags", "%RESPONSE_FLAGS%"),
+    ("duration_ms", "%DURATION%"),
+    ("bytes_received", "%BYTES_RECEIVED%"),
+    ("bytes_sent", "%BYTES_SENT%"),
+    ("route", "%ROUTE_NAME%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+    ("upstream_host", "%UPSTREAM_HOST%"),
+    ("upstream_failure", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    ("attache", "%FILTER_STATE(wasm.attache:PLAIN)%"),
+];
 
 /// One JSON object a request, on standard output.
 pub(super) fn stdout() -> Value {
+    let start = [("start_time", "%START_TIME%")];
+    let format: Map<String, Value> =
+        start.into_iter().chain(FIELDS).map(|(name, format)| (name.to_owned(), format.into())).collect();
     json!({
         "name": "envoy.access_loggers.stdout",
         "typed_config": {
             "@type": type_url("envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"),
-            "log_format": {
-                "json_format": {
-                    "start_time": "%START_TIME%",
-                    "request_id": "%REQ(X-REQUEST-ID)%",
-                    "method": "%REQ(:METHOD)%",
-                    "authority": "%REQ(:AUTHORITY)%",
-                    "path": "%PATH(NQ)%",
-                    "protocol": "%PROTOCOL%",
-                    "response_code": "%RESPONSE_CODE%",
-                    "response_code_details": "%RESPONSE_CODE_DETAILS%",
-                    "response_flags": "%RESPONSE_FLAGS%",
-                    "duration_ms": "%DURATION%",
-                    "bytes_received": "%BYTES_RECEIVED%",
-                    "bytes_sent": "%BYTES_SENT%",
-                    "route": "%ROUTE_NAME%",
-                    "upstream_cluster": "%UPSTREAM_CLUSTER%",
-                    "upstream_host": "%UPSTREAM_HOST%",
-                    "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-                    "attache": "%FILTER_STATE(wasm.attache:PLAIN)%",
+            "log_format": {"json_format": format},
+        },
+    })
+}
+
+/// The same to the broker, by OTLP over HTTP: through its cluster, which adds the token. When a request
+/// began stands in a field of the protocol's own.
+pub(super) fn to_broker() -> Value {
+    let read = FIELDS.into_iter().filter(|(name, _)| witness::FIELDS.contains(name));
+    let attributes = read.map(|(name, format)| json!({"key": name, "value": {"string_value": format}}));
+    json!({
+        "name": "envoy.access_loggers.open_telemetry",
+        "typed_config": {
+            "@type": type_url("envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig"),
+            "log_name": "attache",
+            "stat_prefix": "attache.",
+            "http_service": {
+                "http_uri": {
+                    "uri": format!("http://{BROKER_CLUSTER}{}", witness::ACCESS_LOG_PATH),
+                    "cluster": BROKER_CLUSTER,
+                    "timeout": "2s",
                 },
             },
+            "disable_builtin_labels": true,
+            "buffer_flush_interval": FLUSH,
+            "buffer_size_bytes": BATCH_BYTES,
+            "attributes": {"values": attributes.collect::<Vec<_>>()},
         },
     })
 }

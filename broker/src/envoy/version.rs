@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// The version that the tests run on.
 pub const TESTED_VERSION: &str = "1.40.0";
 /// The oldest whose loader accepts the bootstrap.
-const OLDEST: Version = Version { major: 1, minor: 36 };
+const OLDEST: Version = Version { major: 1, minor: 37 };
 
 /// An Envoy release, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub enum VersionError {
     #[error("expected a version, e.g. {TESTED_VERSION}")]
     Malformed,
     /// Lacks what the bootstrap needs.
-    #[error("Envoy {OLDEST} is the oldest that can match routes on the filter's verdict")]
+    #[error("Envoy {OLDEST} is the oldest that can send its access log to the broker over HTTP")]
     TooOld,
 }
 

@@ -52,11 +52,11 @@ fn every_route_is_documented() {
         Door::Control => include_str!("../../src/api/control.rs"),
         Door::DataPlane => include_str!("../../src/api/data_plane.rs"),
     };
-    let route = Regex::new(r#"\.route\((?:"([^"]+)"|wire::(\w+)_PATH)"#).unwrap();
+    let route = Regex::new(r#"\.route\((?:"([^"]+)"|(?:wire|witness)::(\w+)_PATH)"#).unwrap();
     for door in [Door::Control, Door::DataPlane] {
         let routes = route.captures_iter(source(door)).map(|found| match (found.get(1), found.get(2)) {
             (Some(path), _) => path.as_str().to_owned(),
-            (_, wire) => format!("/v1/{}", wire.unwrap().as_str().to_lowercase()),
+            (_, wire) => format!("/v1/{}", wire.unwrap().as_str().to_lowercase().replace('_', "-")),
         });
         let documented = operations(door).into_iter().map(|(_, path, _)| path);
         assert_eq!(documented.collect::<BTreeSet<_>>(), routes.collect::<BTreeSet<_>>(), "{door:?}");

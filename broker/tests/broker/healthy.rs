@@ -29,7 +29,17 @@ async fn both_doors_say_of_everything_how_it_is() {
     let all: Vec<_> = answer["dependencies"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
     assert_eq!(
         all,
-        ["audit", "credentials", "state_dir", "database", "workers", "clock", "credential github", "credential other"]
+        [
+            "audit",
+            "credentials",
+            "state_dir",
+            "database",
+            "workers",
+            "witness",
+            "clock",
+            "credential github",
+            "credential other"
+        ]
     );
     for one in answer["dependencies"].as_array().unwrap() {
         assert_eq!((&one["state"], &one["reason"], &one["fix"]), (&"ok".into(), &Value::Null, &Value::Null), "{one}");

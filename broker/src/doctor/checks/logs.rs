@@ -84,14 +84,24 @@ pub(super) const ACCESS_LOG: Check = Check {
     id: "access-log",
     purpose: "Envoy's own log witnesses every request",
     attack: "requests that never reach the filter (400, 426, a VM that is down) leave no trace anywhere",
-    fix: "an access_log on each connection manager, sent to the broker",
-    find: |scene| {
-        let silent = scene
-            .guarded()
-            .filter(|hcm| hcm.node.list("access_log").is_empty() && hcm.listener.list("access_log").is_empty());
-        silent.map(|hcm| Symptom::warn(hcm.node.would_be("access_log"), "absent")).collect()
-    },
+    fix: "the access_log that `attache envoy-config` writes, which is sent to the broker",
+    find: |scene| scene.guarded().filter_map(unwitnessed).collect(),
 };
+
+fn unwitnessed(hcm: &Hcm<'_>) -> Option<Symptom> {
+    let mut logs = hcm.node.list("access_log");
+    logs.extend(hcm.listener.list("access_log"));
+    if logs.is_empty() {
+        return Some(Symptom::warn(hcm.node.would_be("access_log"), "absent"));
+    }
+    let cluster = |log: &Node<'_>| {
+        let logger = log.message("typed_config")?;
+        let is_otlp = logger.kind == "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig";
+        is_otlp.then(|| logger.node.text("http_service.http_uri.cluster").map(str::to_owned)).flatten()
+    };
+    let told = logs.iter().filter_map(cluster).any(|cluster| cluster.starts_with("attache"));
+    (!told).then(|| Symptom::warn(hcm.node.would_be("access_log"), "none is sent to the broker"))
+}
 
 /// The loggers of a connection manager, its listener and its router.
 fn access_logs<'a>(hcm: &Hcm<'a>) -> Vec<Node<'a>> {

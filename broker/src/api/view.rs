@@ -5,6 +5,7 @@ use crate::clock::{Now, millis};
 use crate::config::Bind;
 use crate::leases::Standing;
 use crate::sessions::Session;
+use crate::store::ChangeRow;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,29 @@ pub struct WorkerView {
     pub last_seen_ms: u64,
     /// How many changes it has not applied yet; `null`: it is gone.
     pub behind: Option<u64>,
+}
+
+/// Something that the change feed has told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeView {
+    /// The life of the broker that told it.
+    pub epoch: String,
+    /// Its number in that life.
+    pub cursor: u64,
+    /// `session`, `credential` or `all`.
+    pub kind: String,
+    /// The session's id or the credential's name.
+    pub scope: String,
+    /// Unix milliseconds.
+    pub told_ms: u64,
+}
+
+impl From<ChangeRow> for ChangeView {
+    fn from(row: ChangeRow) -> Self {
+        let ChangeRow { epoch, cursor, kind, scope, told_ms } = row;
+        Self { epoch, cursor, kind, scope, told_ms }
+    }
 }
 
 /// One variable for an agent's environment.

@@ -5,6 +5,7 @@
 //! never holds a secret, a placeholder or a query value.
 
 mod ascii;
+mod decision;
 pub mod export;
 mod file;
 pub mod head;
@@ -16,6 +17,7 @@ mod scan;
 pub mod verify;
 mod writer;
 
+pub use decision::Decision;
 pub use file::{Durable, FileError};
 pub use reach::{Reach, count, count_after};
 pub use record::{Kind, Record};

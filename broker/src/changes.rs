@@ -15,7 +15,7 @@ use attache_core::names::Name;
 use attache_core::wire::{self, Left};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -133,6 +133,21 @@ impl std::fmt::Display for Applied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "applied on {}/{} workers in {} ms", self.applied, self.total, self.took_ms)?;
         if self.waiting.is_empty() { Ok(()) } else { write!(f, "\nnot heard from: {}", self.waiting.join(", ")) }
+    }
+}
+
+/// How far a change has got by now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Spread {
+    /// How many live workers have acknowledged it.
+    pub applied: usize,
+    /// How many workers are alive.
+    pub total: usize,
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.applied, self.total)
     }
 }
 
@@ -261,6 +276,28 @@ impl Feed {
             // Whichever comes first: somebody acknowledges, or somebody becomes stale.
             let _ = tokio::time::timeout_at(deadline.into(), acknowledged.changed()).await;
         }
+    }
+
+    /// How far `cursor` has got by now. Waits for nobody.
+    pub fn spread(&self, cursor: u64) -> Spread {
+        let mut state = self.state();
+        self.bury(&mut state);
+        let applied = state.workers.values().filter(|worker| worker.acked >= cursor).count();
+        Spread { applied, total: state.workers.len() }
+    }
+
+    /// Says in the log when `cursor` is in force everywhere, or where it is not: for a change that no
+    /// command waits for.
+    pub fn follow(self: &Arc<Self>, cursor: u64, what: String) {
+        let feed = self.clone();
+        tokio::spawn(async move {
+            let Applied { applied, total, took_ms, waiting } = feed.applied(cursor, feed.stale_after).await;
+            if waiting.is_empty() {
+                tracing::info!(applied, total, took_ms, "{what}");
+            } else {
+                tracing::warn!(applied, total, took_ms, ?waiting, "{what}");
+            }
+        });
     }
 
     /// Answers all polls, now and from now on, at once: the broker ends.

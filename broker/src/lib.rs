@@ -39,7 +39,7 @@ use api::server::{BindError, Socket};
 use api::{Health, Metrics};
 use audit::export::Exports;
 use audit::key::AuditKey;
-use audit::{AuditLog, Kind, Record};
+use audit::{AuditLog, Decision, Kind, Record};
 use changes::Feed;
 use clock::Now;
 use config::{Config, Endpoint};
@@ -163,9 +163,13 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         endings::tell_again(&sessions, &feed, now);
         endings::tell_changed(&changed, &sessions.all(), &feed);
         endings::tell_caps(&config.caps(), &feed);
+        if !changed.is_empty() {
+            feed.follow(feed.cursor(), "what the config has changed of sessions, on every worker".into());
+        }
     }
     for session in &changed {
-        let (kind, decision) = if session.ended_ms.is_some() { (Kind::Revoke, "end") } else { (Kind::Mode, "declare") };
+        let (kind, decision) =
+            if session.ended_ms.is_some() { (Kind::Revoke, Decision::End) } else { (Kind::Mode, Decision::Declare) };
         audit.append(operator::record(kind, decision, session, now)).await?;
     }
 

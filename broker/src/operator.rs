@@ -3,7 +3,7 @@
 //! More rights are given only after the record of it is durable. Rights are taken away whatever the
 //! disk says: first in memory and at the workers, then on record.
 
-use crate::audit::{AuditLog, Kind, Record, Unavailable};
+use crate::audit::{AuditLog, Decision, Kind, Record, Unavailable};
 use crate::changes::{Applied, Feed, Scope};
 use crate::clock::{Now, rfc3339};
 use crate::leases::{Leases, Standing};
@@ -64,7 +64,7 @@ impl Operator {
         let now = Now::read();
         let session = self.sessions.draft(new, now)?;
         // Nobody is held still meanwhile: a revocation never waits for a new session's record.
-        self.audit.append(record(Kind::Mode, "create", &session, now)).await?;
+        self.audit.append(record(Kind::Mode, Decision::Create, &session, now)).await?;
         self.policy.demand(&session.bind);
         let session = self.sessions.change().await.begin(session, now).await?;
         self.told_rivals(&session).await;
@@ -94,13 +94,13 @@ impl Operator {
             AccessMode::ReadOnly => {
                 let session = self.sessions.narrow(name, now, set)?;
                 let scope = Scope::Narrowed(&session.id);
-                self.taken_away(&session, scope, record(Kind::Mode, "set", &session, now)).await
+                self.taken_away(&session, scope, record(Kind::Mode, Decision::Set, &session, now)).await
             }
             AccessMode::ReadWrite => {
                 let change = self.sessions.change().await;
                 let before = self.sessions.live(name, now)?;
                 let wider = set(&before);
-                self.audit.append(record(Kind::Mode, "set", &wider, now)).await?;
+                self.audit.append(record(Kind::Mode, Decision::Set, &wider, now)).await?;
                 let session = change.widen(&before, wider).await?;
                 drop(change);
                 Ok(self.given(session).await)
@@ -121,7 +121,7 @@ impl Operator {
         let change = self.sessions.change().await;
         let before = self.sessions.live(name, now)?;
         let elevated = Sessions::elevated(&before, length, now)?;
-        self.audit.append(elevation("elevate", &elevated, now)).await?;
+        self.audit.append(elevation(Decision::Elevate, &elevated, now)).await?;
         let session = change.elevate(&before, elevated).await?;
         drop(change);
         Ok(self.given(session).await)
@@ -138,7 +138,7 @@ impl Operator {
                 let Applied { applied, total, took_ms, .. } = applied;
                 tracing::info!(session = %session.name, applied, total, took_ms, "an elevation is over");
                 // On record first: who dies in between does it once more, and never leaves it out.
-                while self.audit.append(elevation("revert", &session, Now::read())).await.is_err() {
+                while self.audit.append(elevation(Decision::Revert, &session, Now::read())).await.is_err() {
                     tokio::time::sleep(RETRY).await;
                 }
                 while let Err(error) = self.sessions.change().await.settle(&session).await {
@@ -154,7 +154,7 @@ impl Operator {
         let now = Now::read();
         let ended = |session: &Session| Session { ended_ms: Some(now.wall_ms), ..session.clone() };
         let session = self.sessions.narrow(name, now, ended)?;
-        self.taken_away(&session, Scope::Ended(&session.id), record(Kind::Revoke, "end", &session, now)).await
+        self.taken_away(&session, Scope::Ended(&session.id), record(Kind::Revoke, Decision::End, &session, now)).await
     }
 
     /// Tells the workers of more rights.
@@ -184,18 +184,18 @@ impl Operator {
 }
 
 /// The record of what was done to a session.
-pub fn record(kind: Kind, decision: &str, session: &Session, now: Now) -> Record {
+pub fn record(kind: Kind, decision: Decision, session: &Session, now: Now) -> Record {
     Record {
         session_id: Some(session.id.clone()),
         session: Some(session.name.clone()),
-        decision: Some(decision.into()),
+        decision: Some(decision.as_str().into()),
         access_mode: Some(session.mode(now)),
         ..Record::new(kind, now.wall_ms)
     }
 }
 
 /// The record of an elevation, or of its end.
-fn elevation(decision: &str, session: &Session, now: Now) -> Record {
+fn elevation(decision: Decision, session: &Session, now: Now) -> Record {
     let until = session.elevated_until.map(|until| format!("until {}", rfc3339(until.wall_ms)));
     Record { reason: until, ..record(Kind::Mode, decision, session, now) }
 }

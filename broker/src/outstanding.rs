@@ -5,7 +5,7 @@
 //! says, once for each lease that the worker may have used last. Issues stand in the log, so the
 //! broker's own death makes it forget none.
 
-use crate::audit::{AuditLog, Files, Kind, Record};
+use crate::audit::{AuditLog, Decision, Files, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
 use attache_core::names::Name;
@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// How many records wait for the disk together.
 const TOGETHER: usize = 256;
 /// The `decision` of a `stop` before which every worker had delivered all its records.
-pub const DELIVERED: &str = "delivered";
+pub const DELIVERED: &str = Decision::Delivered.as_str();
 
 /// The leases of one instance that somebody may still tell of.
 pub struct Outstanding {

@@ -17,6 +17,7 @@ pub mod headers;
 pub mod injection;
 pub mod matching;
 pub mod names;
+pub mod object;
 pub mod placeholder;
 pub mod policy;
 #[cfg(test)]

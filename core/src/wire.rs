@@ -6,6 +6,7 @@
 
 use crate::digest::Digest;
 use crate::names::Name;
+use crate::object::{object, object_or_null};
 use crate::policy::AccessMode;
 use crate::refusal::Reason;
 use crate::secret::{Secret, onto_the_wire};
@@ -76,6 +77,7 @@ pub struct GrantRequest {
     /// [`crate::policy::DestinationSpec::id`].
     pub destination: String,
     /// Who asks.
+    #[serde(deserialize_with = "object")]
     pub evidence: EvidenceDigests,
 }
 
@@ -91,18 +93,27 @@ pub struct EvidenceDigests {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_token: Option<Digest>,
     /// The JWT.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object_or_null")]
     pub jwt: Option<ShownJwt>,
     /// The URI in the certificate of the connection's peer, which Envoy has verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// Where the connection comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(schema_with = address))]
     pub source: Option<IpAddr>,
     /// The listener it came in by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<Name>,
+}
+
+/// An IP address or `null`, as OpenAPI says it.
+#[cfg(feature = "openapi")]
+fn address() -> utoipa::openapi::schema::Schema {
+    use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, OneOfBuilder, SchemaFormat, Type};
+    let text = |format| ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(format)));
+    let kinds = OneOfBuilder::new().item(text(KnownFormat::Ipv4)).item(text(KnownFormat::Ipv6));
+    kinds.item(ObjectBuilder::new().schema_type(Type::Null)).build().into()
 }
 
 /// A JWT as a request shows it. Whoever holds it is whom it names until it expires, so no `Debug`
@@ -328,6 +339,7 @@ pub struct UseRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The status the agent got; 0 if it left before there was one.
+    #[cfg_attr(feature = "openapi", schema(maximum = 65_535))]
     pub response_code: u16,
     /// Whether a credential went upstream.
     pub auth_injected: bool,

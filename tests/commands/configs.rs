@@ -139,3 +139,24 @@ fn a_port_that_others_could_bind_is_warned_of() {
     assert_eq!(json["data_plane"], "127.0.0.1:3031");
     assert!(json["warnings"][0].as_str().is_some_and(|warning| warning.contains(words)), "{json:#}");
 }
+
+#[test]
+fn a_proxy_that_other_machines_reach_is_warned_of() {
+    let words = "other machines reach it";
+    let open = GOOD.replace("127.0.0.1:0", "0.0.0.0:0");
+    let bound = open.replace("access_mode: read-only", "access_mode: read-only, bind: {source: 10.0.0.0/8}");
+    for (yaml, warns) in [(GOOD, false), (&open, true), (&bound, false)] {
+        let (dir, path) = config(yaml);
+        // Nothing is started on a filter that is not there.
+        let mut up = up::attache(&["up"], &path);
+        up.env("LAB_KEY", "a-secret").env("ATTACHE_FILTER", dir.path().join("none.wasm"));
+        let said = [run(&path, &["check"]), run(&path, &["doctor"]), said(&mut up)];
+        let codes = said.each_ref().map(|said| said.code);
+        assert_eq!(codes, [0, 0, 1], "it may be so: {}", said[2].err);
+        for said in said {
+            let text = said.out + &said.err;
+            let line = text.lines().find(|line| line.contains(words)).unwrap_or_default();
+            assert_eq!(line.contains("is 0.0.0.0:") && line.contains("a placeholder of one"), warns, "{text}");
+        }
+    }
+}

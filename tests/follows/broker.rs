@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use attache_broker::envoy::LISTENER;
-use attache_tests::Envoy;
 use attache_tests::envoy::Options;
 use attache_tests::stack::{Plan, SOON};
+use attache_tests::{Envoy, util};
 use serde_json::Value;
 
 use super::{HOST, Spread, VMS, all_in_touch, applied_everywhere, issued_to, session, start};
@@ -29,6 +29,28 @@ async fn a_broker_that_was_killed_is_followed_again() {
     assert_eq!(again.len(), 2, "each worker has asked again");
     applied_everywhere(&stack.broker.json(&["session", "revoke", "agent"]));
     spread.all("GET", "session_expired").await;
+    stack.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_that_changed_is_said_to_be_in_force_on_every_worker() {
+    let stack = start(Plan::default().limit("stale_after: 3s")).await;
+    let mut spread = Spread::open(&stack, &stack.placeholder("writer", "github")).await;
+    spread.all("POST", "200").await;
+    let written = std::fs::read_to_string(stack.site.config_path()).expect("the config");
+    let name = "{name: writer, ";
+    let narrowed = written.replace(name, "{name: writer, access_mode: read-only, ");
+    assert_ne!(narrowed, written);
+    std::fs::write(stack.site.config_path(), narrowed).expect("the config");
+    stack.broker.restart().await;
+    let told = || {
+        let log = std::fs::read_to_string(stack.broker.log_path()).expect("the broker's log");
+        log.lines().find(|line| line.contains("what the config has changed of sessions")).map(str::to_owned)
+    };
+    let told = util::eventually_some(SOON, told).await;
+    assert!(told.contains("INFO") && told.contains("applied=3 total=3 took_ms="), "{told}");
+    spread.all("POST", "read_only").await;
+    spread.all("GET", "200").await;
     stack.reconcile().await;
 }
 

@@ -1,12 +1,14 @@
 //! A secret's file changes: no restart, no old value after the change is known everywhere.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use attache_tests::oracle::Audit;
 use attache_tests::stack::{GITHUB, Plan, SOON};
-use attache_tests::{Attache, Recorded, Stack};
+use attache_tests::{Attache, Recorded, Stack, util};
+use serde_json::{Value, json};
 
-use super::{Spread, VMS, applied_everywhere, start};
+use super::{Spread, VMS, start};
 
 const SECOND: &str = "ghp_TheSecondTokenOfTheUser9876543210wxyz";
 
@@ -29,30 +31,71 @@ async fn when_a_reload_returns_no_worker_uses_the_old_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_a_worker_has_not_heard_of_is_not_shown_as_in_force() {
+    let stack = start(Plan::default().limit("stale_after: 20s")).await;
+    stack.site.secrets.add("github", SECOND);
+    let before = listed(&stack)["fingerprint"].clone();
+    // Envoy stands still: all workers are alive, and none hears of anything.
+    signal(&stack, "STOP");
+    stack.site.keep("github_token", SECOND);
+    let begun = Instant::now();
+    let shown = loop {
+        let github = listed(&stack);
+        if github["fingerprint"] != before {
+            break github;
+        }
+        assert!(begun.elapsed() < SOON, "never noticed");
+    };
+    signal(&stack, "CONT");
+    assert_eq!(shown["workers"], json!({"applied": 0, "total": VMS}));
+    util::eventually(SOON, || listed(&stack)["workers"] == json!({"applied": VMS, "total": VMS})).await;
+    stack.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_secret_replaces_the_old_one_everywhere() {
     let stack = start(Plan::default()).await;
     stack.site.secrets.add("github", SECOND);
     let mut spread = Spread::open(&stack, &stack.placeholder("writer", "github")).await;
     for secret in [SECOND, GITHUB, SECOND] {
-        let before = fingerprint(&stack);
+        let before = listed(&stack)["fingerprint"].clone();
         spread.all("GET", "200").await;
         stack.site.keep("github_token", secret);
         let changed = Instant::now();
-        // Nobody asks for a grant: the broker looks by itself.
-        while fingerprint(&stack) == before {
-            assert!(changed.elapsed() < SOON, "never noticed");
-        }
-        let noticed = changed.elapsed();
-        // The feed is acknowledged in order: with this change, the one before it is, too.
-        applied_everywhere(&stack.broker.json(&["session", "set-access-mode", "reader", "read-only"]));
-        let known = Instant::now();
+        // Nobody asks for a grant: the broker looks by itself, and shows how far the new one has got.
+        let everywhere = json!({"applied": VMS, "total": VMS});
+        let mut noticed = None;
+        let known = loop {
+            let github = listed(&stack);
+            if github["fingerprint"] != before {
+                noticed.get_or_insert(changed.elapsed());
+                if github["workers"] == everywhere {
+                    break Instant::now();
+                }
+            }
+            assert!(changed.elapsed() < SOON, "never in force: {github:#}");
+        };
         let before = stack.upstream().requests().len();
         spread.all("GET", "200").await;
         let hits = stack.upstream().requests().split_off(before);
         let new = format!("Bearer {secret}");
         assert!(!hits.is_empty());
         assert!(hits.iter().all(|hit| hit.header("authorization").as_ref() == Some(&new)), "{hits:#?}");
-        println!("a changed file was noticed after {noticed:?}, known everywhere after {:?}", known - changed);
+        println!(
+            "a changed file was noticed after {:?}, known everywhere after {:?}",
+            noticed.unwrap_or_default(),
+            known - changed
+        );
+    }
+    // What nobody has asked for stands in the log.
+    let told = || {
+        let log = std::fs::read_to_string(stack.broker.log_path()).expect("the broker's log");
+        let told = log.lines().filter(|line| line.contains("credential github has changed, on every worker"));
+        told.map(str::to_owned).collect::<Vec<_>>()
+    };
+    util::eventually(SOON, || told().len() == 3).await;
+    for line in told() {
+        assert!(line.contains("INFO") && line.contains("applied=3 total=3 took_ms="), "{line}");
     }
     let (audit, _) = Audit::read(Some(&stack.dir().join("state/default/audit.jsonl")));
     let mut fingerprints: Vec<_> = audit.of_kind("issue").map(|record| record.text("fingerprint")).collect();
@@ -86,9 +129,14 @@ async fn traffic_goes_over_to_a_changed_secret_within_a_second_and_never_back() 
     stack.reconcile().await;
 }
 
-/// The fingerprint of the GitHub credential, as operators see it.
-fn fingerprint(stack: &Stack<Attache>) -> String {
+fn signal(stack: &Stack<Attache>, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), stack.envoy.pid().to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
+}
+
+/// The GitHub credential, as operators see it.
+fn listed(stack: &Stack<Attache>) -> Value {
     let all = stack.broker.json(&["credential", "list"]);
     let github = all.as_array().and_then(|all| all.iter().find(|one| one["name"] == "github"));
-    github.expect("the credential")["fingerprint"].as_str().expect("a fingerprint").to_owned()
+    github.expect("the credential").clone()
 }

@@ -120,6 +120,37 @@ async fn another_process_of_the_same_user_cannot_look_inside() {
     assert!(log.contains("serving") && !log.contains(SECRET), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "becoming another user needs root: `make test` as root runs it"]
+async fn a_broker_of_another_user_is_not_believed_whatever_its_path() {
+    assert!(is_root(), "becoming another user needs root");
+    let dir = util::temp_dir();
+    let home = dir.path();
+    set_permissions(home, Permissions::from_mode(0o777)).expect("ours");
+    let config = home.join("attache.yaml");
+    std::fs::write(&config, "state_dir: state\n").expect("a config");
+    let attache = home.join("attache");
+    std::fs::copy(util::broker_bin(), &attache).expect("a copy that anybody may run");
+    let log = std::fs::File::create(home.join("log")).expect("a log");
+    let serve = as_nobody(&attache).args(["serve", "--config"]).arg(&config).stderr(log).spawn();
+    let _broker = Killed(serve.expect("attache runs"));
+    let socket = home.join("state/default/control.sock");
+    util::eventually(SOON, || home.join("state/default/runtime.json").exists()).await;
+
+    let list = |way: &[&str]| {
+        let mut command = Command::new(&attache);
+        command.args(["session", "list"]).args(way).env_remove("ATTACHE_RUNTIME_URL");
+        let output = command.output().expect("attache runs");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), text)
+    };
+    let (code, text) = list(&["--runtime", &format!("unix:{}", socket.display())]);
+    let said = format!("user {NOBODY} listens at {}, which is neither you (0) nor root", socket.display());
+    assert!(code == Some(1) && text.contains(&said), "{text}");
+    let (code, text) = list(&["--config", &config.display().to_string()]);
+    assert!(code == Some(0) && text.starts_with("NAME"), "root operates whom its config names: {text}");
+}
+
 /// A child, killed when dropped.
 struct Killed(Child);
 

@@ -5,6 +5,7 @@ use crate::changes::TooManyWorkers;
 use crate::operator::OperatorError;
 use crate::sessions::SessionError;
 use attache_core::names::Name;
+use attache_core::object::object;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -73,11 +74,12 @@ impl ApiError {
             ApiError::Session(error) => match error {
                 SessionError::Unknown(_) => StatusCode::NOT_FOUND,
                 SessionError::Declared(_)
+                // Well said; the config knows none of that name.
+                | SessionError::NoSuchCredential(_)
                 | SessionError::NameTaken(_)
                 | SessionError::NothingToElevate(_)
                 | SessionError::ChangedMeanwhile(_) => StatusCode::CONFLICT,
-                SessionError::NoSuchCredential(_)
-                | SessionError::NoCredential
+                SessionError::NoCredential
                 | SessionError::NoTime
                 | SessionError::NoElevation => StatusCode::BAD_REQUEST,
                 SessionError::Store(_) | SessionError::NoRandomness(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -107,10 +109,15 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Reads a JSON body: unknown and duplicate fields, depth and trailing text are refused.
+/// Reads a JSON object: unknown and duplicate fields, lists of members, depth and trailing text are refused.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     // The error's own text may quote the body.
-    serde_json::from_slice(body).map_err(|error| ApiError::Body { line: error.line(), column: error.column() })
+    let read = || {
+        let mut input = serde_json::Deserializer::from_slice(body);
+        let value = object(&mut input)?;
+        input.end().map(|()| value)
+    };
+    read().map_err(|error: serde_json::Error| ApiError::Body { line: error.line(), column: error.column() })
 }
 
 /// 200, in JSON.

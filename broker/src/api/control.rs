@@ -25,9 +25,13 @@ use axum::routing::{get, post, put};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// Longest request, in bytes.
 const BODY: usize = 64 * 1024;
+
+/// How long a request's next bytes may take. Answers take what they take: some wait for workers.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The variable that names a session without a credential.
 pub const SESSION_TOKEN_ENV: &str = "ATTACHE_SESSION_TOKEN";
@@ -76,6 +80,7 @@ impl Control {
             .route("/metrics", get(metrics))
             .fallback(async || ApiError::NotFound)
             .layer(DefaultBodyLimit::max(BODY))
+            .layer(RequestBodyTimeoutLayer::new(BODY_TIME))
             .with_state(Arc::new(self))
     }
 

@@ -2,10 +2,10 @@
 
 use super::answer::{ApiError, json};
 use super::control::Control;
-use super::view::WorkerView;
+use super::view::{ChangeView, WorkerView};
 use crate::clock::Now;
 use crate::sessions::SessionError;
-use crate::store::{ChangeRow, WorkerRow};
+use crate::store::WorkerRow;
 use axum::extract::State;
 use axum::response::Response;
 use std::collections::BTreeMap;
@@ -44,7 +44,8 @@ pub async fn workers(State(door): State<Arc<Control>>) -> Result<Response, ApiEr
 }
 
 /// The last changes, newest first.
-#[utoipa::path(get, path = "/v1/changes", responses((status = 200, body = Vec<ChangeRow>)))]
+#[utoipa::path(get, path = "/v1/changes", responses((status = 200, body = Vec<ChangeView>)))]
 pub async fn changes(State(door): State<Arc<Control>>) -> Result<Response, ApiError> {
-    Ok(json(&door.store.changes(MOST).await.map_err(SessionError::Store)?))
+    let rows = door.store.changes(MOST).await.map_err(SessionError::Store)?;
+    Ok(json(&rows.into_iter().map(ChangeView::from).collect::<Vec<_>>()))
 }

@@ -1,10 +1,14 @@
 //! What both doors say and hear, as OpenAPI 3.1: made from the handlers and their types.
 
+mod numbers;
+
 use super::answer::Failure;
 use super::{control, data_plane, feed, health};
 use axum::http::StatusCode;
+use numbers::Numbers;
 use std::str::FromStr as _;
 use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::Required;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
@@ -52,7 +56,7 @@ impl Door {
         control::metrics,
     ),
     components(schemas(Failure)),
-    modifiers(&Described)
+    modifiers(&Numbers, &Described)
 )]
 struct Control;
 
@@ -69,7 +73,7 @@ struct Control;
         data_plane::readyz, data_plane::metrics,
     ),
     components(schemas(Failure)),
-    modifiers(&Token, &Described)
+    modifiers(&Token, &Empty, &Numbers, &Described)
 )]
 struct DataPlane;
 
@@ -80,6 +84,18 @@ impl Modify for Token {
     fn modify(&self, document: &mut Document) {
         let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
         document.components.get_or_insert_default().add_security_scheme("token", scheme);
+    }
+}
+
+/// Whoever has no record to deliver may ask how far the log is.
+struct Empty;
+
+impl Modify for Empty {
+    fn modify(&self, document: &mut Document) {
+        let audit = document.paths.paths.get_mut(attache_core::wire::AUDIT_PATH).and_then(|path| path.post.as_mut());
+        if let Some(RefOr::T(body)) = audit.and_then(|audit| audit.request_body.as_mut()) {
+            body.required = Some(Required::False);
+        }
     }
 }
 

@@ -4,12 +4,16 @@ use crate::changes::Applied;
 use crate::clock::{Now, millis};
 use crate::config::Bind;
 use crate::leases::Standing;
-use crate::sessions::Session;
+use crate::sessions::{ELEVATION, Session};
+use crate::store::ChangeRow;
 use attache_core::names::Name;
+use attache_core::object::object;
 use attache_core::policy::AccessMode;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// A session, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -73,14 +77,15 @@ pub struct CreateSession {
     pub access_mode: AccessMode,
     /// How long it lives, in milliseconds; `null`: until it is revoked.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub ttl_ms: Option<u64>,
     /// What it demands besides its placeholder.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub bind: Bind,
 }
 
 /// Asks for another access mode.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetAccessMode {
     /// The new one.
@@ -89,6 +94,28 @@ pub struct SetAccessMode {
     #[serde(default)]
     pub for_ms: Option<u64>,
 }
+
+/// Not what a derive says: there is a time to read and write, and none to read only.
+impl PartialSchema for SetAccessMode {
+    fn schema() -> RefOr<Schema> {
+        let text = |word: AccessMode| ObjectBuilder::new().schema_type(Type::String).enum_values(Some([word.as_str()]));
+        let time = [Type::Integer, Type::Null].into_iter().collect::<SchemaType>();
+        let time = ObjectBuilder::new().schema_type(time).minimum(Some(1)).maximum(Some(millis(ELEVATION)));
+        let null = ObjectBuilder::new().schema_type(Type::Null);
+        let wish = |mode, for_ms: ObjectBuilder, words: &str| {
+            let for_ms = for_ms.description(Some(words));
+            let members = ObjectBuilder::new().property("access_mode", text(mode)).property("for_ms", for_ms);
+            members.required("access_mode").additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        };
+        let raised = "For how long, in milliseconds: then it is what it was before; `null`: until it is set anew.";
+        let lowered = "What is taken away stays away until it is set anew.";
+        let kinds = OneOfBuilder::new().description(Some("Asks for another access mode."));
+        let kinds = kinds.item(wish(AccessMode::ReadOnly, null, lowered));
+        kinds.item(wish(AccessMode::ReadWrite, time, raised)).into()
+    }
+}
+
+impl ToSchema for SetAccessMode {}
 
 /// What a change has come to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -126,6 +153,29 @@ pub struct WorkerView {
     pub last_seen_ms: u64,
     /// How many changes it has not applied yet; `null`: it is gone.
     pub behind: Option<u64>,
+}
+
+/// Something that the change feed has told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeView {
+    /// The life of the broker that told it.
+    pub epoch: String,
+    /// Its number in that life.
+    pub cursor: u64,
+    /// `session`, `credential` or `all`.
+    pub kind: String,
+    /// The session's id or the credential's name.
+    pub scope: String,
+    /// Unix milliseconds.
+    pub told_ms: u64,
+}
+
+impl From<ChangeRow> for ChangeView {
+    fn from(row: ChangeRow) -> Self {
+        let ChangeRow { epoch, cursor, kind, scope, told_ms } = row;
+        Self { epoch, cursor, kind, scope, told_ms }
+    }
 }
 
 /// One variable for an agent's environment.

@@ -5,6 +5,7 @@
 //! never holds a secret, a placeholder or a query value.
 
 mod ascii;
+mod decision;
 pub mod export;
 mod file;
 mod files;
@@ -17,6 +18,7 @@ mod scan;
 pub mod verify;
 mod writer;
 
+pub use decision::Decision;
 pub use file::{Durable, FileError};
 pub use files::{Files, open_current};
 pub use reach::{Reach, count, count_after};

@@ -7,8 +7,9 @@ use attache_core::wire::{UseKind, UseRecord};
 use serde::{Serialize, Serializer};
 
 /// What a record records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
 pub enum Kind {
     /// A request that was forwarded.
     Use,

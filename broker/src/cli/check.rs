@@ -65,7 +65,7 @@ fn describe(config: &Config) -> Value {
         "unmatched": config.unmatched,
         "credentials": credentials.collect::<Vec<_>>(),
         "sessions": sessions.collect::<Vec<_>>(),
-        "warnings": config.listen.caution().into_iter().collect::<Vec<_>>(),
+        "warnings": config.cautions(),
     })
 }
 
@@ -107,7 +107,7 @@ fn summary(config: &Config) -> String {
             "\nno credential: name some under `credentials`, e.g. `github: {{preset: github}}` ({presets})"
         );
     }
-    if let Some(caution) = config.listen.caution() {
+    for caution in config.cautions() {
         let _ = writeln!(out, "\nwarning: {caution}");
     }
     out

@@ -27,6 +27,19 @@ pub enum ClientError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// Somebody else listens: what they answer is not to be believed.
+    #[error(
+        "user {owner} listens at {socket}, which is neither you ({us}) nor root: that is no broker of yours; if it is \
+         meant to be, run this as that user"
+    )]
+    Foreign {
+        /// The socket.
+        socket: PathBuf,
+        /// Whose process listens.
+        owner: u32,
+        /// Whose this one is.
+        us: u32,
+    },
     /// The broker broke off.
     #[error("the broker broke off: {0}")]
     BrokeOff(#[from] hyper::Error),
@@ -44,17 +57,19 @@ pub enum ClientError {
 /// One broker.
 pub struct Client {
     socket: PathBuf,
+    /// Root may operate the broker of another user, where the config says so.
+    of_config: bool,
 }
 
 impl Client {
     /// The broker that the flags name, running or not.
     pub fn of(common: &Common) -> Result<Self, ExitCode> {
-        Ok(Self::at(runtime::control(common)?))
+        Ok(Self { socket: runtime::control(common)?, of_config: common.runtime.is_none() })
     }
 
-    /// The broker behind this socket, running or not.
+    /// The broker behind the control socket of a config, running or not.
     pub fn at(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, of_config: true }
     }
 
     /// Asks for something.
@@ -76,6 +91,11 @@ impl Client {
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|cause| ClientError::NotRunning { socket: self.socket.clone(), cause })?;
+        let (owner, us) = (stream.peer_cred().map(|peer| peer.uid()), rustix::process::geteuid().as_raw());
+        let owner = owner.map_err(|cause| ClientError::NotRunning { socket: self.socket.clone(), cause })?;
+        if !is_ours(owner, us, self.of_config) {
+            return Err(ClientError::Foreign { socket: self.socket.clone(), owner, us });
+        }
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header(header::HOST, "attache");
@@ -91,7 +111,25 @@ impl Client {
     }
 }
 
+/// Whether a broker of this user is one to operate. A path alone proves nothing: in a directory that
+/// others may write to, anybody listens.
+fn is_ours(owner: u32, us: u32, of_config: bool) -> bool {
+    owner == us || owner == 0 || (us == 0 && of_config)
+}
+
 /// Says what a failed call came to.
 pub fn failed(error: ClientError) -> ExitCode {
     complain(FAILED, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ones_own_broker_and_roots_are_believed() {
+        assert!(is_ours(1000, 1000, false) && is_ours(0, 1000, false) && is_ours(0, 0, false));
+        assert!(!is_ours(1001, 1000, false) && !is_ours(1001, 1000, true) && !is_ours(1000, 0, false));
+        assert!(is_ours(1000, 0, true), "root, on the config of the broker's user");
+    }
 }

@@ -20,9 +20,10 @@ pub struct CredentialArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum CredentialCommand {
-    /// List credentials: source, fingerprint, age, last error
+    /// List credentials: source, fingerprint, age, on how many workers it is in force, last error
     List,
     /// Look at a credential's source now, and return when no worker uses an older version
+    #[command(visible_alias = "rotate")]
     Reload {
         /// Its name
         #[arg(value_parser = Name::parse)]
@@ -50,7 +51,7 @@ async fn list(client: &Client, json: bool) -> Result<ExitCode, ClientError> {
     } else {
         let now = Now::read();
         let rows: Vec<_> = standings.iter().map(|standing| row(standing, now)).collect();
-        say(table(&["NAME", "SOURCE", "FINGERPRINT", "AGE", "ERROR"], &rows));
+        say(table(&["NAME", "SOURCE", "FINGERPRINT", "AGE", "WORKERS", "ERROR"], &rows));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -80,6 +81,7 @@ fn row(standing: &Standing, now: Now) -> Vec<String> {
         text(&standing.source),
         text(&standing.fingerprint),
         text(&age),
+        standing.workers.to_string(),
         standing.error.clone().unwrap_or_default(),
     ]
 }

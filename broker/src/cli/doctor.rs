@@ -62,8 +62,8 @@ pub async fn run(args: DoctorArgs, common: &Common) -> ExitCode {
     match config::try_load(common) {
         Ok(config) => {
             files(&config, &mut report);
-            if let Some(caution) = config.listen.caution() {
-                report.warn(&config.state_dir, caution);
+            for caution in config.cautions() {
+                report.warn(&config.state_dir, &caution);
             }
             secrets(&config, &mut report).await;
             if let Err(error) = envoy(&args, Some(&config), &mut report).await {

@@ -3,9 +3,8 @@
 use super::client::{Client, ClientError, failed};
 use super::common::{Common, say};
 use super::table::table;
-use crate::api::view::WorkerView;
+use crate::api::view::{ChangeView, WorkerView};
 use crate::clock::{Now, rfc3339};
-use crate::store::ChangeRow;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,7 +52,7 @@ async fn act(command: FeedCommand, client: &Client, json: bool) -> Result<(), Cl
             }
         }
         FeedCommand::Changes { lines } => {
-            let mut changes: Vec<ChangeRow> = client.read("/v1/changes").await?;
+            let mut changes: Vec<ChangeView> = client.read("/v1/changes").await?;
             changes.truncate(lines);
             if json {
                 say(serde_json::to_string_pretty(&changes).unwrap_or_default());
@@ -77,7 +76,7 @@ fn worker_row(worker: &WorkerView, now: Now) -> Vec<String> {
     ]
 }
 
-fn change_row(change: &ChangeRow) -> Vec<String> {
-    let ChangeRow { epoch, cursor, kind, scope, told_ms } = change;
+fn change_row(change: &ChangeView) -> Vec<String> {
+    let ChangeView { epoch, cursor, kind, scope, told_ms } = change;
     vec![rfc3339(*told_ms), kind.clone(), scope.clone(), epoch.clone(), cursor.to_string()]
 }

@@ -175,6 +175,9 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
         }
         SessionCommand::Env { name, format, env_file, kubernetes_secret, namespace } => {
             let variables: Vec<Variable> = client.read(&path(&name, "/env")).await?;
+            if let Err(error) = deliver::check(&variables) {
+                return Ok(complain(FAILED, error));
+            }
             if let Some(file) = env_file {
                 return Ok(match deliver::env_file(&file, &variables) {
                     Ok(()) => ExitCode::SUCCESS,

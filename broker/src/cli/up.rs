@@ -108,6 +108,7 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     config.listen.proxy = chosen(config.listen.proxy)?;
     progress(format_args!("config   {}", found(&config, common)));
     progress(format_args!("state    {}", config.state_dir.display()));
+    config.cautions().iter().for_each(|caution| progress(format_args!("warning  {caution}")));
 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;

@@ -18,11 +18,11 @@ use std::str::FromStr;
 pub struct Bind {
     /// The SPIFFE ID in the peer's certificate, verified by Envoy: exactly this one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = r"^spiffe://(?!\.{1,2}(?:/|$))[a-z0-9._-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)*$", max_length = 2048)]
     pub peer: Option<PeerId>,
     /// The network that the connection comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = "cidr")]
     pub source: Option<Network>,
     /// The Envoy listener that it came in by.
     #[serde(skip_serializing_if = "Option::is_none")]

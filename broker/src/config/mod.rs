@@ -5,6 +5,7 @@
 
 mod bind;
 mod caps;
+mod caution;
 pub mod error;
 mod load;
 pub mod oidc;
@@ -69,16 +70,6 @@ pub struct Listen {
     pub data_plane: Endpoint,
     /// The operator's UNIX socket, absolute.
     pub control: PathBuf,
-}
-
-impl Listen {
-    /// What is unwise about where filters call, in words for the operator.
-    pub fn caution(&self) -> Option<&'static str> {
-        matches!(self.data_plane, Endpoint::Tcp(_)).then_some(
-            "listen.data_plane is a TCP port: while the broker is away, whoever on this machine binds it is sent the \
-             data plane's token by Envoy, and can ask for grants with it; remove the line, or write unix:data-plane.sock",
-        )
-    }
 }
 
 /// A TCP address or a UNIX socket.

@@ -67,6 +67,26 @@ fn agents_never_get_a_socket_of_the_brokers() {
 }
 
 #[test]
+fn a_proxy_that_other_machines_reach_is_warned_of_unless_every_session_is_bound() {
+    let cautions = |proxy: &str, sessions: &str| {
+        let text = format!("{UNIFI}listen: {{proxy: '{proxy}'}}\nsessions: [{sessions}]\n");
+        load(&text).unwrap().cautions()
+    };
+    let open = "{name: a, credentials: [unifi]}";
+    let bound = "{name: b, credentials: [unifi], bind: {source: 10.0.0.0/8}}";
+    let token = "{name: c, credentials: [unifi], bind: {session_token: required}}";
+    for proxy in ["0.0.0.0:3030", "10.1.2.3:3030", "[::]:3030"] {
+        let told = cautions(proxy, &format!("{open}, {bound}, {token}")).join("\n");
+        assert!(told.contains(proxy) && told.contains("a placeholder of a, c is all"), "{told}");
+        assert_eq!(cautions(proxy, bound), <[String; 0]>::default(), "{proxy}");
+        assert!(cautions(proxy, "").join("").contains("of any session"), "operators may make some");
+    }
+    for proxy in ["127.0.0.1:3030", "[::1]:3030", "[::ffff:127.0.0.1]:3030"] {
+        assert_eq!(cautions(proxy, open), <[String; 0]>::default(), "{proxy}");
+    }
+}
+
+#[test]
 fn a_socket_whose_path_is_too_long_is_an_error() {
     // Two bytes too long for `data-plane.sock`, short enough for `control.sock`.
     let dir = format!("/{}", "s".repeat(109 - "//default/data-plane.sock".len()));

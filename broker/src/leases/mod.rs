@@ -6,7 +6,7 @@
 
 mod slot;
 
-use crate::changes::{Feed, Scope};
+use crate::changes::{Feed, Scope, Spread};
 use crate::clock::millis;
 use crate::config::Config;
 use crate::meters::LeaseMeters;
@@ -93,6 +93,8 @@ pub struct Standing {
     pub fingerprint: Option<String>,
     /// Since when, in Unix milliseconds.
     pub since_ms: Option<u64>,
+    /// Where it is in force: who is alive and not counted may still use the version before.
+    pub workers: Spread,
     /// Why there is none.
     pub error: Option<String>,
     /// What mends that.
@@ -128,8 +130,8 @@ impl Leases {
     pub async fn refresh(&self, credential: &Name) {
         let Some(slot) = self.slots.get(credential) else { return };
         if self.look(credential, slot).await {
-            self.feed.publish(Scope::Credential(credential));
-            tracing::info!(%credential, "the credential has changed");
+            let cursor = self.publish(credential, slot);
+            self.feed.follow(cursor, format!("credential {credential} has changed, on every worker"));
         }
     }
 
@@ -142,6 +144,17 @@ impl Leases {
         changed
     }
 
+    /// Has every worker forget grants that draw on this credential. Answers with the change's cursor.
+    fn publish(&self, credential: &Name, slot: &Slot) -> u64 {
+        let cursor = self.feed.publish(Scope::Credential(credential));
+        slot.told(cursor);
+        cursor
+    }
+
+    fn standing(&self, slot: &Slot) -> Standing {
+        slot.standing(self.feed.spread(slot.last_told()))
+    }
+
     /// What is counted here.
     pub fn meters(&self) -> &LeaseMeters {
         &self.meters
@@ -152,8 +165,8 @@ impl Leases {
     pub async fn reload(&self, credential: &Name) -> Option<(Standing, u64)> {
         let slot = self.slots.get(credential)?;
         self.look(credential, slot).await;
-        let cursor = self.feed.publish(Scope::Credential(credential));
-        Some((slot.standing(), cursor))
+        let cursor = self.publish(credential, slot);
+        Some((self.standing(slot), cursor))
     }
 
     /// Looks at all sources, over and over.
@@ -193,7 +206,7 @@ impl Leases {
 
     /// How all credentials stand.
     pub fn standings(&self) -> Vec<Standing> {
-        self.slots.values().map(Slot::standing).collect()
+        self.slots.values().map(|slot| self.standing(slot)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One credential: its sources in order, and the version that was last found.
 
 use super::{LeaseError, Standing};
+use crate::changes::Spread;
 use crate::clock::Now;
 use crate::config::{Credential, destination_id};
 use crate::sources::{self, Environment, Mark, Source};
@@ -8,6 +9,7 @@ use crate::state_dir::InstanceKey;
 use attache_core::Secret;
 use attache_core::injection::Rendered;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
 
@@ -22,6 +24,8 @@ pub struct Slot {
     key: Arc<InstanceKey>,
     found: RwLock<Found>,
     refreshing: Mutex<()>,
+    /// The last change that was told of it.
+    told: AtomicU64,
 }
 
 /// One version of a secret, rendered for all its destinations.
@@ -50,7 +54,14 @@ impl Slot {
         if let Err(error) = &found.version {
             tracing::warn!(credential = %credential.name, %error, "the credential cannot be used");
         }
-        Self { credential: credential.clone(), sources, key, found: RwLock::new(found), refreshing: Mutex::default() }
+        Self {
+            credential: credential.clone(),
+            sources,
+            key,
+            found: RwLock::new(found),
+            refreshing: Mutex::default(),
+            told: AtomicU64::default(),
+        }
     }
 
     /// The current version, or why there is none.
@@ -81,12 +92,26 @@ impl Slot {
             }
             (_, Ok(_)) => true,
         };
+        if changed {
+            // Nobody has heard of it, until its change is published.
+            self.told.store(u64::MAX, Ordering::Relaxed);
+        }
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = found;
         changed
     }
 
-    /// How it stands.
-    pub fn standing(&self) -> Standing {
+    /// Notes the change by which the workers hear of the current version.
+    pub fn told(&self, cursor: u64) {
+        self.told.store(cursor, Ordering::Relaxed);
+    }
+
+    /// That change; 0: it has not changed in this life of the broker.
+    pub fn last_told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+
+    /// How it stands, with where it is in force.
+    pub fn standing(&self, workers: Spread) -> Standing {
         let version = self.current();
         let error = version.as_ref().err().map(ToString::to_string);
         let fix = version.as_ref().err().map(|error| error.fix().to_owned());
@@ -98,6 +123,7 @@ impl Slot {
             source: version.as_ref().map(|version| version.place.clone()),
             fingerprint: version.as_ref().map(|version| version.fingerprint.clone()),
             since_ms: version.as_ref().map(|version| version.since_ms),
+            workers,
             error,
             fix,
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// No elevation is longer.
-const MOST: Duration = Duration::from_secs(365 * 86_400);
+pub const MOST: Duration = Duration::from_secs(365 * 86_400);
 
 /// How often the clocks are looked at while somebody is elevated: the wall clock may jump.
 const LOOK: Duration = Duration::from_secs(1);

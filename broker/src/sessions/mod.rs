@@ -11,6 +11,7 @@ mod identify;
 mod index;
 mod session;
 
+pub use elevation::MOST as ELEVATION;
 pub use identify::Identified;
 pub use session::Session;
 

@@ -26,7 +26,7 @@ pub struct WorkerRow {
 }
 
 /// Something the change feed has told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeRow {
     /// The life of the broker that told it.
     pub epoch: String,

@@ -131,6 +131,10 @@ fn exit_codes_tell_usage_from_config_from_failure() {
     assert_eq!(attache.run(&["session", "create", "n"]).0, 2);
     assert_eq!(attache.run(&["session", "set-access-mode", "n", "admin"]).0, 2);
     assert_eq!(attache.run(&["session", "show", "../x"]).0, 2);
+    for wrong in [["--kind", "used"], ["--kind", "use,denied"], ["--decision", "allow"]] {
+        let (code, text) = attache.run(&[&["audit", "query"][..], &wrong].concat());
+        assert!(code == 2 && text.contains("[possible values: "), "{wrong:?}: {text}");
+    }
     assert_eq!(attache.run(&["audit", "verify"]).0, 1, "there is no log yet");
     std::fs::write(world.temp.path().join("attache.yaml"), "nonsense: true").unwrap();
     for args in [&["serve"][..], &["session", "list"], &["audit", "tail"]] {
@@ -178,7 +182,7 @@ fn a_changed_secret_is_in_force_when_reload_says_so() {
     assert_ne!(before, after);
     let told = format!("github is version {after}: applied on 0/0 workers in ");
     assert!(code == 0 && text.starts_with(&told), "{text}");
-    assert_eq!(attache.json(&["credential", "reload", "github"])["credential"]["fingerprint"], after);
+    assert_eq!(attache.json(&["credential", "rotate", "github"])["credential"]["fingerprint"], after);
     std::fs::remove_file(world.secret_path("github")).unwrap();
     let (code, text) = attache.run(&["credential", "reload", "github"]);
     assert!(code == 1 && text.contains("github is version none") && text.contains("no source has it"), "{text}");
@@ -275,4 +279,28 @@ fn a_command_goes_to_the_broker_that_it_is_told_and_to_no_other() {
     std::fs::remove_file(&announcement).unwrap();
     let (code, text) = elsewhere(&["session", "list", "--runtime", file], None);
     assert!(code == 1 && text.contains("there is no "), "{text}");
+}
+
+#[test]
+fn a_shell_is_never_given_what_is_no_variable() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    for (name, value) in [("A;touch x", "v"), ("A", "v\nLD_PRELOAD=x")] {
+        let socket = world.temp.path().join("other.sock");
+        let _ = std::fs::remove_file(&socket);
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let body = serde_json::json!([{"name": "OK", "value": "v"}, {"name": name, "value": value}]).to_string();
+        let broker = std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 4096];
+            assert!(stream.read(&mut head).unwrap() > 0);
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        });
+        let runtime = format!("unix:{}", socket.display());
+        let (code, text) = attache.run(&["session", "env", "x", "--runtime", &runtime]);
+        broker.join().unwrap();
+        assert!(code == 1 && text.contains("which is no variable of an environment"), "{text}");
+        assert!(!text.contains("export") && !text.contains("LD_PRELOAD"), "{text}");
+    }
 }

@@ -16,5 +16,6 @@ mod records;
 mod remembers;
 mod revokes;
 mod shapes;
+mod slow;
 mod survives;
 mod world;

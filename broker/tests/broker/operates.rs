@@ -79,7 +79,7 @@ async fn nonsense_is_refused_with_what_to_do() {
         (with("name", "../x".into()), 400),
         (with("name", "reviewer".into()), 409),
         (with("credentials", json!([])), 400),
-        (with("credentials", json!(["none"])), 400),
+        (with("credentials", json!(["none"])), 409),
         (with("access_mode", "admin".into()), 400),
         (with("ttl_ms", 0.into()), 400),
         (with("ttl_ms", json!(-1)), 400),

@@ -151,7 +151,7 @@ fn loopback(port: u16) -> Value {
 }
 
 /// `$ATTACHE_ENVOY`, else the Python environment's, else the PATH's.
-fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("ATTACHE_ENVOY") {
         return Ok(PathBuf::from(path));
     }

@@ -1,7 +1,7 @@
 //! The load: wrk, one thread, keep-alive, fixed headers.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
 use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -16,6 +16,9 @@ done = function(summary, latency, requests)
     e.connect + e.read + e.write + e.status + e.timeout, latency:percentile(50)))
 end
 "#;
+
+/// A load that nobody ends.
+const LONGEST_SECONDS: u64 = 600;
 
 /// wrk, found and given its report.
 #[derive(Debug)]
@@ -52,6 +55,20 @@ impl Wrk {
     /// Loads a listener on the loopback. Anything but a 2xx or 3xx for every
     /// request is an error: a refusal is cheap and would look fast.
     pub fn run(&self, port: u16, placeholder: &str, connections: u32, seconds: u64) -> Result<Count> {
+        let mut wrk = self.command(port, placeholder, connections, seconds);
+        let (count, failures) = count(&wrk.output().context("running wrk")?)?;
+        ensure!(failures == 0, "{failures} of {} requests failed", count.requests);
+        Ok(count)
+    }
+
+    /// The same, until it is told to end.
+    pub fn begin(&self, port: u16, placeholder: &str, connections: u32) -> Result<Loading> {
+        let mut wrk = self.command(port, placeholder, connections, LONGEST_SECONDS);
+        let wrk = wrk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("running wrk")?;
+        Ok(Loading(Some(wrk)))
+    }
+
+    fn command(&self, port: u16, placeholder: &str, connections: u32, seconds: u64) -> Command {
         let mut wrk = Command::new("wrk");
         wrk.args(["--threads", "1", "--timeout", "5s", "--connections", &connections.to_string()])
             .args(["--duration", &format!("{seconds}s"), "--script"])
@@ -61,13 +78,39 @@ impl Wrk {
         for (name, value) in LOAD_HEADERS {
             wrk.args(["--header", &format!("{name}: {value}")]);
         }
-        let output = wrk.arg(format!("http://127.0.0.1:{port}{LOAD_PATH}")).output().context("running wrk")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let count = parse(&text)
-            .ok_or_else(|| anyhow!("wrk counted nothing:\n{text}{}", String::from_utf8_lossy(&output.stderr)))?;
-        ensure!(count.1 == 0, "{} of {} requests failed:\n{text}", count.1, count.0.requests);
-        Ok(count.0)
+        wrk.arg(format!("http://127.0.0.1:{port}{LOAD_PATH}"));
+        wrk
     }
+}
+
+/// A load that goes on; killed when dropped.
+#[derive(Debug)]
+pub struct Loading(Option<Child>);
+
+impl Loading {
+    /// Ends it; what it counted, and how many of those failed.
+    pub fn end(mut self) -> Result<(Count, u64)> {
+        let wrk = self.0.take().context("a load ends once")?;
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(wrk.id())?);
+        // wrk reports what it has counted so far.
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)?;
+        count(&wrk.wait_with_output()?)
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if let Some(mut wrk) = self.0.take() {
+            // Already gone is as good.
+            let _ = wrk.kill();
+            let _ = wrk.wait();
+        }
+    }
+}
+
+fn count(output: &Output) -> Result<(Count, u64)> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse(&text).ok_or_else(|| anyhow!("wrk counted nothing:\n{text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// The count and the number of failures.

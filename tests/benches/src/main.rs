@@ -4,7 +4,10 @@
 //!
 //! It never fails on speed, never measures a variant that has not shown that
 //! it does its work, and never compares figures of different moments.
+//!
+//! `bench changes` measures another thing: [`changes`].
 
+mod changes;
 mod client;
 mod counters;
 mod envoy;
@@ -26,7 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use client::Client;
 use counters::{Meter, Probe};
@@ -43,7 +46,12 @@ use upstream::Upstream;
 use variants::{Absent, Part, Workbench};
 
 fn main() -> ExitCode {
-    match run() {
+    let outcome = match std::env::args().nth(1).as_deref() {
+        None => run(),
+        Some("changes") => changes::run(),
+        Some(other) => Err(anyhow!("there is `bench` and `bench changes`, not {other}")),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");

@@ -1,9 +1,10 @@
 //! `attache audit query`: the records that all filters hold for, through all files of the log.
 
 use super::show::plain;
-use crate::audit::Files;
+use crate::audit::{Decision, Files, Kind};
 use crate::cli::common::say;
 use crate::clock::Now;
+use clap::ValueEnum as _;
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -21,12 +22,12 @@ pub struct QueryArgs {
     /// Of this credential
     #[arg(long, value_name = "NAME")]
     credential: Option<String>,
-    /// With this decision: forward, pass, refuse, declare, create, set, end
-    #[arg(long, value_name = "DECISION")]
-    decision: Option<String>,
-    /// Of this kind; several with commas: use, deny, issue, mode, revoke, unaccounted, gap …
-    #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
-    kinds: Vec<String>,
+    /// With this decision
+    #[arg(long, value_name = "DECISION", value_enum)]
+    decision: Option<Decision>,
+    /// Of this kind; several with commas
+    #[arg(long = "kind", value_name = "KIND", value_enum, value_delimiter = ',')]
+    kinds: Vec<Kind>,
     /// Not before: a length of time ago (15m, 8h, 7d), or a time (2026-01-31T12:00:00Z)
     #[arg(long, value_name = "WHEN", value_parser = when)]
     since: Option<Timestamp>,
@@ -85,8 +86,8 @@ impl QueryArgs {
         };
         is(&self.session, [&seen.session, &seen.session_id])
             && is(&self.credential, [&seen.credential, &None])
-            && is(&self.decision, [&seen.decision, &None])
-            && (self.kinds.is_empty() || self.kinds.iter().any(|kind| *kind == seen.kind))
+            && self.decision.is_none_or(|wanted| seen.decision.as_deref() == Some(wanted.as_str()))
+            && (self.kinds.is_empty() || self.kinds.iter().any(|kind| is_written(*kind, &seen.kind)))
             && self.is_within(&seen.timestamp)
     }
 
@@ -97,6 +98,11 @@ impl QueryArgs {
         let Ok(at) = timestamp.parse::<Timestamp>() else { return false };
         self.since.is_none_or(|since| since <= at) && self.until.is_none_or(|until| at < until)
     }
+}
+
+/// Whether a record's `kind` is this one. A later version may write others, which are none of these.
+fn is_written(kind: Kind, word: &str) -> bool {
+    kind.to_possible_value().is_some_and(|value| value.get_name() == word)
 }
 
 /// A time, or how long ago it was.
@@ -127,8 +133,8 @@ mod tests {
         assert!(holds(|a| a.session = Some("a".into())) && holds(|a| a.session = Some("s-1".into())));
         assert!(!holds(|a| a.session = Some("b".into())));
         assert!(holds(|a| a.credential = Some("github".into())) && !holds(|a| a.credential = Some("git".into())));
-        assert!(holds(|a| a.decision = Some("forward".into())) && !holds(|a| a.decision = Some("refuse".into())));
-        assert!(holds(|a| a.kinds = vec!["deny".into(), "use".into()]) && !holds(|a| a.kinds = vec!["deny".into()]));
+        assert!(holds(|a| a.decision = Some(Decision::Forward)) && !holds(|a| a.decision = Some(Decision::Refuse)));
+        assert!(holds(|a| a.kinds = vec![Kind::Deny, Kind::Use]) && !holds(|a| a.kinds = vec![Kind::Deny]));
         assert!(!QueryArgs::default().hold_for("no record"));
     }
 

@@ -1,0 +1,40 @@
+//! What is lawful in a config, and unwise: said, never refused.
+
+use super::{Bind, Config, Endpoint};
+
+impl Config {
+    /// What is unwise about it, in words for the operator.
+    pub fn cautions(&self) -> Vec<String> {
+        let token = matches!(self.listen.data_plane, Endpoint::Tcp(_)).then(|| {
+            "listen.data_plane is a TCP port: while the broker is away, whoever on this machine binds it is sent the \
+             data plane's token by Envoy, and can ask for grants with it; remove the line, or write unix:data-plane.sock"
+                .to_owned()
+        });
+        token.into_iter().chain(self.reachable()).collect()
+    }
+
+    /// A listener that other machines reach, and the sessions that a placeholder alone opens there.
+    fn reachable(&self) -> Option<String> {
+        let at = self.listen.proxy;
+        if at.ip().to_canonical().is_loopback() {
+            return None;
+        }
+        let open = self.sessions.iter().filter(|session| !holds_strangers_off(&session.bind));
+        let open: Vec<_> = open.map(|session| session.name.as_str()).collect();
+        let whose = match open.as_slice() {
+            [] if !self.sessions.is_empty() => return None,
+            [] => "any session".to_owned(),
+            names => names.join(", "),
+        };
+        Some(format!(
+            "listen.proxy is {at}: other machines reach it, in plain HTTP, and a placeholder of {whose} is all that it \
+             takes there; listen on 127.0.0.1, or bind each session to a network or a certificate (bind: {{source: CIDR}}, {{peer: \
+             spiffe://…}})"
+        ))
+    }
+}
+
+/// A session token does not: it crosses the same network as the placeholder. Nor does a listener.
+fn holds_strangers_off(bind: &Bind) -> bool {
+    bind.peer.is_some() || bind.source.is_some()
+}

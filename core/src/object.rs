@@ -1,0 +1,98 @@
+//! Reading JSON objects as nothing else. A derived reader of a struct takes a list of its members, too:
+//! a second way to write the same thing, which no description of the wire names.
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Reads a struct from an object. For `deserialize_with`, and for whole bodies.
+///
+/// # Errors
+/// Anything but an object, and what `T` itself refuses.
+pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<T, D::Error> {
+    input.deserialize_map(Object(PhantomData))
+}
+
+/// The same of a member that may be `null`.
+///
+/// # Errors
+/// As [`object`].
+pub fn object_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Wrapped<T>>::deserialize(input)?.map(|wrapped| wrapped.0))
+}
+
+struct Wrapped<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Wrapped<T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        object(input).map(Self)
+    }
+}
+
+struct Object<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::test;
+    use serde::Deserialize;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[serde(deserialize_with = "object")]
+        one: Inner,
+        #[serde(default, deserialize_with = "object_or_null")]
+        other: Option<Inner>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        a: u8,
+    }
+
+    fn read(text: &str) -> Result<Outer, serde_json::Error> {
+        let mut input = serde_json::Deserializer::from_str(text);
+        let outer = object(&mut input)?;
+        input.end().map(|()| outer)
+    }
+
+    #[test]
+    fn a_list_of_members_is_no_object() {
+        assert!(serde_json::from_str::<Inner>("[1]").is_ok(), "else this file can go");
+        for bad in [r#"[{"a":1}]"#, r#"{"one":[1]}"#, r#"{"one":{"a":1},"other":[1]}"#, "null", "1", r#""x""#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_else_is_refused_stays_refused() {
+        assert_eq!(read(r#"{"one":{"a":1}}"#).unwrap(), Outer { one: Inner { a: 1 }, other: None });
+        assert_eq!(read(r#"{"one":{"a":1},"other":null}"#).unwrap().other, None);
+        assert_eq!(read(r#"{"one":{"a":1},"other":{"a":2}}"#).unwrap().other, Some(Inner { a: 2 }));
+        for bad in [
+            r#"{"one":{"a":1,"a":1}}"#,
+            r#"{"one":{"a":1},"one":{"a":1}}"#,
+            r#"{"one":{"a":1,"b":1}}"#,
+            r#"{"one":{"a":1}} {}"#,
+            r#"{"one":{"a":300}}"#,
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert_eq!(read("{\"one\":\n{\"a\":300}}").unwrap_err().line(), 2, "it still says where");
+    }
+}

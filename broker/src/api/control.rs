@@ -94,7 +94,9 @@ impl Control {
                         Some(format!("http://{}{route_prefix}{suffix}", self.proxy))
                     }
                 };
-                variables.extend(value.map(|value| Variable { name: variable.name.clone(), value }));
+                // Credentials of one host may share its URL.
+                let known = variables.iter().any(|known: &Variable| known.name == variable.name);
+                variables.extend(value.filter(|_| !known).map(|value| Variable { name: variable.name.clone(), value }));
             }
         }
         variables.push(Variable { name: SESSION_TOKEN_ENV.into(), value: self.sessions.token(session) });

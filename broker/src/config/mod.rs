@@ -27,7 +27,7 @@ use attache_core::injection::Injection;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, AccessSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, Unmatched};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -221,6 +221,8 @@ pub struct Destination {
     pub injection: Injection,
     /// Which operations read or write in spite of their method.
     pub access: AccessSpec,
+    /// What the service wants beside the credential.
+    pub with: Vec<CompanionSpec>,
     /// What any session may do with the credential here, at most.
     pub access_mode: AccessMode,
     /// Where Envoy dials instead of `host:port`.

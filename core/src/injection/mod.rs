@@ -4,7 +4,7 @@
 //! builds one. A secret that could break out of its position is refused when it is loaded.
 
 mod basic;
-mod header;
+pub(crate) mod header;
 mod query;
 mod scheme;
 

@@ -41,7 +41,8 @@ fn resolve(
     let preset = match &written.preset {
         None => &bare,
         Some(preset) => presets::find(preset).or_else(|| {
-            problems.add(join(path, "preset"), Problem::UnknownPreset);
+            let why = presets::not_yet(preset).map_or(Problem::UnknownPreset, Problem::PresetNotYet);
+            problems.add(join(path, "preset"), why);
             None
         })?,
     };
@@ -49,7 +50,7 @@ fn resolve(
         problems.add(join(path, "inject"), Problem::InjectionBesidePreset);
     }
     let placeholder = written.placeholder.clone().or_else(|| preset.placeholder.clone());
-    let placeholder = placeholder.unwrap_or_else(|| Shape { prefix: String::new(), length: DEFAULT_LENGTH });
+    let placeholder = placeholder.unwrap_or_else(|| Shape::new("", DEFAULT_LENGTH));
     if let Err(why) = placeholder.check() {
         problems.add(join(path, "placeholder"), why.into());
     }

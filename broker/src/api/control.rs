@@ -69,6 +69,7 @@ impl Control {
             .route("/v1/sessions/{name}/revoke", post(revoke))
             .route("/v1/credentials", get(credentials))
             .route("/v1/credentials/{name}/reload", post(reload))
+            .route("/v1/credentials/{name}/test", post(test))
             .route("/v1/workers", get(feed::workers))
             .route("/v1/changes", get(feed::changes))
             .route("/healthz", get(health::healthz))
@@ -209,6 +210,15 @@ pub(super) async fn reload(State(door): Door, Path(name): Path<String>) -> Answe
     let done = door.operator.reload(&name).await;
     let (credential, applied) = done.ok_or(ApiError::NoSuchCredential(name))?;
     Ok(json(&Reloaded { credential, applied }))
+}
+
+/// Asks a credential's source now, and says how it stands.
+#[utoipa::path(post, path = "/v1/credentials/{name}/test", params(("name" = Name, Path)), responses(
+    (status = 200, body = Standing), (status = 400, body = Failure), (status = 404, body = Failure),
+))]
+pub(super) async fn test(State(door): Door, Path(name): Path<String>) -> Answer {
+    let name = Name::parse(&name).map_err(|_| ApiError::Field("the credential's name"))?;
+    Ok(json(&door.leases.test(&name).await.ok_or(ApiError::NoSuchCredential(name))?))
 }
 
 fn changed(done: Done) -> Response {

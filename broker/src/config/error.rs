@@ -73,10 +73,13 @@ pub enum Problem {
     #[error("{0}")]
     Companion(#[from] CompanionError),
     /// Nowhere to look for the secret.
-    #[error("where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or a preset")]
+    #[error(
+        "where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or a preset, or \
+         enable sources.onepassword and name it in `references`"
+    )]
     NoSource,
     /// Sources that `sources.order` leaves out.
-    #[error("sources.order names none of these sources; add `env` or `file` to it")]
+    #[error("sources.order names none of these sources; add `env`, `onepassword` or `file` to it")]
     SourceNotInOrder,
     /// The same thing twice.
     #[error("stands here twice; remove one")]

@@ -5,8 +5,8 @@
 
 use super::oidc::ProviderSpec;
 use super::values::{
-    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, SyslogTo, Url,
-    Variable,
+    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin, Size, Socket,
+    SyslogTo, Url, Variable,
 };
 use super::{Bind, SourceKind};
 use attache_core::injection::Injection;
@@ -137,10 +137,28 @@ pub struct CheckpointsSpec {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesSpec {
-    /// Which kind is asked first; one that has nothing falls through to the next (default `[env, file]`).
+    /// Which kind is asked first; one that has nothing falls through to the next (default
+    /// `[env, onepassword, file]`).
     pub order: Option<Vec<SourceKind>>,
     /// Files.
     pub file: FileSourceSpec,
+    /// 1Password.
+    pub onepassword: OnePasswordSpec,
+}
+
+/// Secrets in 1Password, read by its command line `op`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnePasswordSpec {
+    /// Whether it is asked at all (default `false`).
+    pub enabled: bool,
+    /// The program (default `op`, looked for in `PATH`). A path with a `/` is read from the directory
+    /// of this file.
+    pub op_path: Option<String>,
+    /// How old an answer becomes before it is asked for anew (default `10m`).
+    pub refresh: Option<Period>,
+    /// By the credential's name: where its secret is.
+    pub references: BTreeMap<Name, OpReference>,
 }
 
 /// Secrets in files.

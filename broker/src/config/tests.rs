@@ -230,6 +230,44 @@ credentials:
 }
 
 #[test]
+fn onepassword_is_asked_between_the_environment_and_files() {
+    let text = |enabled: bool, order: &str| {
+        format!(
+            "sources:\n{order}  onepassword: {{enabled: {enabled}, references: {{github: 'op://Private/GitHub/token', \
+             own: 'op://v/i/s/f'}}}}\ncredentials:\n  github: {{preset: github}}\n  own: {{inject: bearer, \
+             destinations: [{{host: h}}]}}\n"
+        )
+    };
+    let item = |reference: &str| {
+        Lookup::OnePassword(OnePassword {
+            reference: reference.into(),
+            op: "op".into(),
+            refresh: Duration::from_secs(600),
+        })
+    };
+    let config = load(&text(true, "")).unwrap();
+    let [github, own] = &config.credentials[..] else { panic!("{config:?}") };
+    let file = Lookup::File("/home/op/.attache/default/secrets/github_token".into());
+    assert_eq!(github.lookup, [Lookup::Env("GITHUB_TOKEN".into()), item("op://Private/GitHub/token"), file.clone()]);
+    assert_eq!(own.lookup, [item("op://v/i/s/f")]);
+    let config = load(&text(true, "  order: [onepassword, env]\n")).unwrap();
+    assert_eq!(config.credentials[0].lookup, [item("op://Private/GitHub/token"), Lookup::Env("GITHUB_TOKEN".into())]);
+    assert_eq!(places(&text(false, "")), ["5:3 credentials.own"], "without it there is no source");
+    for (reference, why) in [
+        ("github: 'op://Private/GitHub'", "expected a secret reference, e.g. op://Private/GitHub/token"),
+        ("github: '--help'", "expected a secret reference"),
+        ("github: 'op://a//c'", "expected a secret reference"),
+        ("other: 'op://a/b/c'", "no credential has this name"),
+    ] {
+        let text = format!(
+            "sources: {{onepassword: {{enabled: true, references: {{{reference}}}}}}}\ncredentials: {{github: {{preset: github}}}}\n"
+        );
+        let said = load(&text).unwrap_err().to_string();
+        assert!(said.contains(why) && said.contains("sources.onepassword.references."), "{said}");
+    }
+}
+
+#[test]
 fn a_preset_says_what_it_needs_of_the_config() {
     let one =
         |credential: &str| load(&format!("credentials:\n  a: {credential}\n")).map_err(|errors| errors.to_string());

@@ -61,6 +61,7 @@ impl LeaseError {
             LeaseError::Source(SourceError::File(_)) => {
                 "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
             }
+            LeaseError::Source(SourceError::OnePassword { why, .. }) => why.fix(),
             LeaseError::Source(SourceError::NotText(_) | SourceError::Empty(_)) | LeaseError::NotInjectable { .. } => {
                 "put the secret itself there, whole, as one line of text"
             }
@@ -93,10 +94,16 @@ pub struct Standing {
     pub fingerprint: Option<String>,
     /// Since when, in Unix milliseconds.
     pub since_ms: Option<u64>,
+    /// Until when, in Unix milliseconds, where the secret itself says so (a JWT's `exp`).
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
     /// Why there is none.
     pub error: Option<String>,
     /// What mends that.
     pub fix: Option<String>,
+    /// Why its source could not be asked, the last time, while what it said before still holds.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// All credentials of an instance.
@@ -133,9 +140,30 @@ impl Leases {
         }
     }
 
+    /// Asks a credential's source now, and makes a change known. How it stands then; `None`: there
+    /// is no such credential.
+    pub async fn test(&self, credential: &Name) -> Option<Standing> {
+        let slot = self.slots.get(credential)?;
+        if self.renew(credential, slot).await {
+            self.feed.publish(Scope::Credential(credential));
+            tracing::info!(%credential, "the credential has changed");
+        }
+        Some(slot.standing())
+    }
+
     /// Looks again; whether grants made before are void.
     async fn look(&self, credential: &Name, slot: &Slot) -> bool {
         let changed = slot.refresh().await;
+        self.count(credential, slot, changed)
+    }
+
+    /// Asks the source itself; whether grants made before are void.
+    async fn renew(&self, credential: &Name, slot: &Slot) -> bool {
+        let changed = slot.renew().await;
+        self.count(credential, slot, changed)
+    }
+
+    fn count(&self, credential: &Name, slot: &Slot, changed: bool) -> bool {
         if changed && slot.current().is_err() {
             self.meters.errors.get_or_create(&credential.into()).inc();
         }
@@ -151,7 +179,7 @@ impl Leases {
     /// Answers with how it stands and the change's cursor; `None`: there is no such credential.
     pub async fn reload(&self, credential: &Name) -> Option<(Standing, u64)> {
         let slot = self.slots.get(credential)?;
-        self.look(credential, slot).await;
+        self.renew(credential, slot).await;
         let cursor = self.feed.publish(Scope::Credential(credential));
         Some((slot.standing(), cursor))
     }

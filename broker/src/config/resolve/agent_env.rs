@@ -53,7 +53,7 @@ fn gateway_url(url: &GatewayUrlSpec, credential: &Credential, routes: &Routes) -
 fn default_name(credential: &Credential) -> String {
     let named = credential.lookup.iter().find_map(|lookup| match lookup {
         Lookup::Env(variable) => Some(variable.clone()),
-        Lookup::File(_) => None,
+        Lookup::File(_) | Lookup::OnePassword(_) => None,
     });
     named.unwrap_or_else(|| {
         let name = credential.name.as_str().to_ascii_uppercase().replace('-', "_");

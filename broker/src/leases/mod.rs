@@ -22,6 +22,7 @@ use slot::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// How often all sources are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -115,13 +116,14 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Reads all credentials for the first time.
+    /// Reads all credentials for the first time, all at once: a source may take seconds.
     pub async fn load(config: &Config, environment: &Environment, key: Arc<InstanceKey>, feed: Arc<Feed>) -> Self {
-        let mut slots = BTreeMap::new();
+        let mut loading = JoinSet::new();
         for credential in &config.credentials {
-            let slot = Slot::load(credential, environment, key.clone()).await;
-            slots.insert(credential.name.clone(), slot);
+            loading.spawn(Slot::load(credential, environment, key.clone()));
         }
+        let slots: BTreeMap<_, _> =
+            loading.join_all().await.into_iter().map(|slot| (slot.name().clone(), slot)).collect();
         let leases = Self { slots, grant_ttl: config.limits.grant_ttl, feed, meters: LeaseMeters::default() };
         for (name, slot) in &leases.slots {
             // From zero, so that the first is seen to be one more.

@@ -7,6 +7,7 @@ use crate::sources::{self, Environment, Mark, Source};
 use crate::state_dir::InstanceKey;
 use attache_core::Secret;
 use attache_core::injection::Rendered;
+use attache_core::names::Name;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
@@ -48,13 +49,25 @@ struct Found {
 
 impl Slot {
     /// Looks for the first time.
-    pub async fn load(credential: &Credential, environment: &Environment, key: Arc<InstanceKey>) -> Self {
+    pub fn load(
+        credential: &Credential,
+        environment: &Environment,
+        key: Arc<InstanceKey>,
+    ) -> impl Future<Output = Self> + Send + use<> {
         let sources: Vec<_> = credential.lookup.iter().map(|lookup| sources::open(lookup, environment)).collect();
-        let found = look(credential, &sources, &key).await;
-        if let Err(error) = &found.version {
-            tracing::warn!(credential = %credential.name, %error, "the credential cannot be used");
+        let credential = credential.clone();
+        async move {
+            let found = look(&credential, &sources, &key).await;
+            if let Err(error) = &found.version {
+                tracing::warn!(credential = %credential.name, %error, "the credential cannot be used");
+            }
+            Self { credential, sources, key, found: RwLock::new(found), refreshing: Mutex::default() }
         }
-        Self { credential: credential.clone(), sources, key, found: RwLock::new(found), refreshing: Mutex::default() }
+    }
+
+    /// The credential's name.
+    pub fn name(&self) -> &Name {
+        &self.credential.name
     }
 
     /// The current version, or why there is none.

@@ -104,6 +104,26 @@ async fn onepassword_stands_between_environment_and_files_and_its_errors_stop() 
 }
 
 #[tokio::test]
+async fn slow_sources_are_asked_at_once() {
+    let mut world = World::new();
+    // Each waits for the other: one after the other, neither would answer.
+    let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\nexport PATH=/usr/bin:/bin\necho > \"came${3##*/}\"\n\
+                  until [ -e camea ] && [ -e cameb ]; do sleep 0.01; done\nprintf s\n";
+    world.write("op", script);
+    set_permissions(world.path("op"), Permissions::from_mode(0o700)).unwrap();
+    let item = |field: &str| {
+        let (reference, op) = (format!("op://v/i/{field}"), world.path("op"));
+        vec![Lookup::OnePassword(OnePassword { reference, op, refresh: Duration::from_secs(600) })]
+    };
+    let mut other = world.config.credentials[0].clone();
+    other.name = Name::parse("other").unwrap();
+    (world.config.credentials[0].lookup, other.lookup) = (item("a"), item("b"));
+    world.config.credentials.push(other);
+    let leases = world.load(None).await;
+    assert!(leases.standings().iter().all(|standing| standing.error.is_none()), "{:?}", leases.standings());
+}
+
+#[tokio::test]
 async fn a_secret_that_says_when_it_ends_is_believed() {
     let world = World::new();
     let expiry = async |secret: &str| world.load(Some(secret)).await.standings()[0].expires_ms;

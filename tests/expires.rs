@@ -41,7 +41,7 @@ fn lasting(ttl_ms: u64, refresh_after_ms: u64) -> Grant {
 
 /// Different for each `n`.
 fn placeholder(n: u8) -> String {
-    Shape { prefix: "ghp_".into(), length: 40 }.mint(&[n; 32], "writer", "github")
+    Shape::new("ghp_", 40).mint(&[n; 32], "writer", "github")
 }
 
 fn reason(answer: &Response) -> String {

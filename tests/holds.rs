@@ -127,7 +127,7 @@ fn bearer() -> Grant {
 
 /// Different for each `n`: nothing cached for one answers for another.
 fn placeholder(n: u8) -> String {
-    Placeholder { prefix: "ghp_".into(), length: 40 }.mint(&[n; 32], "writer", "github")
+    Placeholder::new("ghp_", 40).mint(&[n; 32], "writer", "github")
 }
 
 /// The one worker has done everything that was sent to it before: what came in first is read first.

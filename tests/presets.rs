@@ -1,172 +1,80 @@
-//! Every preset, on a real Envoy: where its credential stands upstream, what its readers may post, and
-//! that its base URLs work as SDKs use them.
+//! Every preset, on a real Envoy: in each form in which clients show its credential, exactly what its
+//! service receives; what its readers may do; and that its base URLs work as SDKs use them.
 //!
-//! A preset without a row here fails, and so does a read rule that no row tries.
+//! A preset without a row fails, and so does a rule that no row tries. The rows: `presets/rows.rs`.
+
+#[path = "presets/rows.rs"]
+mod rows;
 
 use attache_broker::config::presets;
+use attache_core::evidence::{AUTH_HEADERS, AUTH_PARAMETERS};
 use attache_core::refusal::Reason;
-use attache_tests::stack::{GITHUB, Plan, SOON};
+use attache_tests::stack::{Plan, SOON};
 use attache_tests::{Attache, Recorded, Stack, refusal};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use rows::{Destination, JSON, ROWS, Row};
 
 /// A credential that the agent brings along, in every other place where one could stand.
 const OWN: &str = "agents-own-credential";
-const JSON: &str = "application/json";
-
-/// A preset, and what it promises.
-struct Row {
-    preset: &'static str,
-    /// Where the broker finds the secret, and the agent its placeholder.
-    variable: &'static str,
-    secret: &'static str,
-    /// A variable with a base URL, what an SDK appends to it, and the path that this must be upstream.
-    sdk: Option<(&'static str, &'static str, &'static str)>,
-    destinations: &'static [Destination],
-}
-
-/// One host of a preset.
-struct Destination {
-    host: &'static str,
-    /// A header as the service's clients send it, and as the service must receive it.
-    header: &'static str,
-    sent: fn(&str) -> String,
-    received: fn(&str) -> String,
-    /// POSTs that read: target, media type, body. One for each read rule.
-    reads: &'static [(&'static str, &'static str, &'static str)],
-    /// What a reader may not do, though it is much like what it may.
-    writes: &'static [(&'static str, &'static str)],
-}
-
-static ROWS: [Row; presets::NAMES.len()] = [
-    Row {
-        preset: "anthropic",
-        variable: "ANTHROPIC_API_KEY",
-        secret: "sk-ant-api03-TheRealKeyThatNoAgentEverSees-0000000000000000000000000000000000000000000000000000000000000001",
-        sdk: Some(("ANTHROPIC_BASE_URL", "/v1/messages", "/v1/messages")),
-        destinations: &[Destination {
-            host: "api.anthropic.com",
-            header: "x-api-key",
-            sent: plain,
-            received: plain,
-            reads: &[
-                ("/v1/messages", JSON, "{}"),
-                ("/v1/messages/count_tokens", JSON, "{}"),
-                ("/v1/complete", JSON, "{}"),
-            ],
-            writes: &[("POST", "/v1/messages/batches"), ("POST", "/v1/files"), ("DELETE", "/v1/messages")],
-        }],
-    },
-    Row {
-        preset: "github",
-        variable: "GITHUB_TOKEN",
-        secret: GITHUB,
-        sdk: None,
-        destinations: &[
-            Destination {
-                host: "api.github.com",
-                header: "authorization",
-                sent: bearer,
-                received: bearer,
-                reads: &[],
-                writes: &[("POST", "/graphql"), ("POST", "/user/repos"), ("PATCH", "/repos/o/r")],
-            },
-            Destination {
-                host: "uploads.github.com",
-                header: "authorization",
-                sent: |token| format!("token {token}"),
-                received: bearer,
-                reads: &[],
-                writes: &[("POST", "/repos/o/r/releases/1/assets?name=x")],
-            },
-            Destination {
-                host: "github.com",
-                header: "authorization",
-                sent: |token| basic("me", token),
-                received: |token| basic("x-access-token", token),
-                reads: &[
-                    ("/o/r/git-upload-pack", "application/x-git-upload-pack-request", "0000"),
-                    ("/o/r/info/lfs/objects/batch", "application/vnd.git-lfs+json", r#"{"operation":"download"}"#),
-                ],
-                writes: &[("POST", "/o/r/git-receive-pack"), ("GET", "/o/r/info/refs?service=git-receive-pack")],
-            },
-        ],
-    },
-    Row {
-        preset: "openai",
-        variable: "OPENAI_API_KEY",
-        secret: "sk-TheRealKeyThatNoAgentEverSees000000000000000000002",
-        sdk: Some(("OPENAI_BASE_URL", "/chat/completions", "/v1/chat/completions")),
-        destinations: &[Destination {
-            host: "api.openai.com",
-            header: "authorization",
-            sent: bearer,
-            received: bearer,
-            reads: &[
-                ("/v1/chat/completions", JSON, "{}"),
-                ("/v1/responses", JSON, "{}"),
-                ("/v1/completions", JSON, "{}"),
-                ("/v1/embeddings", JSON, "{}"),
-                ("/v1/moderations", JSON, "{}"),
-                ("/v1/audio/speech", JSON, "{}"),
-                ("/v1/images/generations", JSON, "{}"),
-            ],
-            writes: &[("POST", "/v1/files"), ("POST", "/v1/fine_tuning/jobs"), ("POST", "/v1/audio/transcriptions")],
-        }],
-    },
-];
-
-fn plain(token: &str) -> String {
-    token.to_owned()
-}
-
-fn bearer(token: &str) -> String {
-    format!("Bearer {token}")
-}
-
-fn basic(user: &str, token: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{token}")))
-}
 
 #[test]
-fn every_preset_and_every_read_rule_has_a_row() {
+fn every_preset_and_every_rule_has_a_row() {
     assert_eq!(ROWS.each_ref().map(|row| row.preset), presets::NAMES);
     for row in &ROWS {
         let preset = presets::find(row.preset).expect("a preset");
         let source = preset.source.as_ref().and_then(|source| source.env.as_ref());
-        assert_eq!(source.map(|variable| variable.0.as_str()), Some(row.variable), "{}", row.preset);
-        let rules = preset.destinations.iter().map(|destination| {
-            let reads = destination.access.as_ref().map_or(0, |access| access.reads.len());
-            (destination.host.0.to_string(), reads)
-        });
-        let tried = row.destinations.iter().map(|tried| (tried.host.to_owned(), tried.reads.len()));
-        assert_eq!(tried.collect::<Vec<_>>(), rules.collect::<Vec<_>>(), "{}", row.preset);
+        assert_eq!(source.map(|variable| variable.0.as_str()), Some(row.source), "{}", row.preset);
+        let rules = |access: &attache_core::policy::AccessSpec| (access.reads.len(), access.writes.len());
+        let common = preset.access.as_ref().map_or((0, 0), rules);
+        let of = |host: &str| {
+            let own = preset.destinations.iter().find(|destination| *destination.host.0.to_string() == *host);
+            own.and_then(|destination| destination.access.as_ref()).map_or(common, rules)
+        };
+        let mut hosts: Vec<_> = preset.destinations.iter().map(|it| it.host.0.to_string()).collect();
+        hosts.retain(|host| row.destinations.iter().all(|it| it.host != *host));
+        assert!(hosts.is_empty(), "{}: {hosts:?} are not tried", row.preset);
+        for Destination { host, reads, writes, .. } in row.destinations {
+            let (most_reads, fewest_writes) = of(host);
+            assert_eq!(reads.len(), most_reads, "{host}: one row for each rule that names a read");
+            let named = writes.iter().filter(|(method, _)| *method == "GET").count();
+            assert!(named >= fewest_writes, "{host}: one row for each rule that names a write");
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_credential_stands_where_its_service_wants_it_alone() {
+async fn each_service_receives_its_credential_as_it_wants_it_and_alone() {
     let stack = start().await;
     for (row, destination) in rows() {
-        let Destination { host, header, sent, received, .. } = destination;
-        let shown = sent(&stack.broker.exported("all", row.variable));
-        let mut headers = vec![(*header, shown.as_str())];
-        let others = ["authorization", "x-api-key", "api-key", "cookie", "x-goog-api-key", "proxy-authorization"];
-        headers.extend(others.iter().filter(|other| *other != header).map(|other| (*other, OWN)));
+        let Destination { host, shown, received, .. } = destination;
+        let placeholder = stack.broker.exported(&format!("all-{}", row.preset), row.variable);
         let before = stack.upstream().requests().len();
-        let target = format!("/x?page=2&access_token={OWN}");
-        let agent = stack.agent();
-        let first = agent.request(stack.proxy, "GET", host, &target, &headers, b"").await;
-        let second = agent.h2(stack.proxy).await.request("GET", host, &target, &headers, b"").await;
-        assert_eq!((first.status, second.expect("an answer").status), (200, 200), "{host}: {}", first.text());
-        let hits = stack.upstream().wait_for(before + 2, SOON).await;
-        assert_eq!(hits.len(), before + 2, "{host}");
+        for show in *shown {
+            let shown: Vec<_> = show.iter().map(|(name, value)| (*name, value(&placeholder))).collect();
+            let mut headers: Vec<_> = shown.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let others = ["authorization", "x-api-key", "api-key", "cookie", "x-goog-api-key", "private-token"];
+            let is_free = |other: &&&str| shown.iter().all(|(name, _)| name != *other);
+            headers.extend(others.iter().filter(is_free).map(|other| (*other, OWN)));
+            let target = format!("{}?page=2&access_token={OWN}", destination.path);
+            let agent = stack.agent();
+            let first = agent.request(stack.proxy, "GET", host, &target, &headers, b"").await;
+            let second = agent.h2(stack.proxy).await.request("GET", host, &target, &headers, b"").await;
+            assert_eq!((first.status, second.expect("an answer").status), (200, 200), "{host}: {}", first.text());
+        }
+        let hits = stack.upstream().wait_for(before + 2 * shown.len(), SOON).await;
+        assert_eq!(hits.len(), before + 2 * shown.len(), "{host}");
         for hit in &hits[before..] {
-            assert_eq!(hit.fields.all(header), [received(row.secret).as_bytes()], "{host}");
-            assert_eq!((&hit.authority[..], hit.sni.as_deref()), (host.as_bytes(), Some(*host)));
-            for other in others.iter().filter(|other| *other != header) {
-                assert!(!hit.fields.has(other), "{host}: {other} went upstream");
+            let expected: Vec<_> = received.iter().map(|(name, value)| (*name, value(row.secret))).collect();
+            for (name, value) in &expected {
+                assert_eq!(hit.fields.text(name).as_deref(), Some(value.as_str()), "{}: {host}: {name}", row.preset);
+                assert_eq!(hit.fields.all(name).len(), 1, "{host}: {name}");
             }
+            for other in AUTH_HEADERS.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+                let ours = expected.iter().any(|(name, _)| *name == other);
+                assert!(ours || !hit.fields.has(other), "{host}: {other} went upstream");
+            }
+            assert_eq!((&hit.authority[..], hit.sni.as_deref()), (host.as_bytes(), Some(*host)));
+            assert_eq!(hit.path_text(), format!("{}?page=2", destination.path), "{host}");
+            assert!(AUTH_PARAMETERS.contains(&&b"access_token"[..]));
             assert!(!holds(hit, OWN) && !holds(hit, "ATTACHE"), "{host}: {}", hit.path_text());
         }
     }
@@ -176,17 +84,23 @@ async fn each_credential_stands_where_its_service_wants_it_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_posts_what_reads_and_nothing_else() {
     let stack = start().await;
-    for (row, Destination { host, header, sent, reads, writes, .. }) in rows() {
-        let shown = sent(&stack.broker.exported("readers", row.variable));
-        for (target, media, body) in *reads {
-            let headers = [(*header, shown.as_str()), ("content-type", media)];
-            let answer = stack.agent().request(stack.proxy, "POST", host, target, &headers, body.as_bytes()).await;
-            assert_eq!(answer.status, 200, "POST {host}{target}: {}", answer.text());
+    for (row, Destination { host, shown, reads, writes, path, .. }) in rows() {
+        let placeholder = stack.broker.exported(&format!("reader-{}", row.preset), row.variable);
+        let shown: Vec<_> = shown[0].iter().map(|(name, value)| (*name, value(&placeholder))).collect();
+        let headers = |media: &'static str| -> Vec<_> {
+            let shown = shown.iter().map(|(name, value)| (*name, value.as_str()));
+            shown.chain([("content-type", media)]).collect()
+        };
+        let gets = if row.preset == "docker" { None } else { Some(("GET", *path, JSON, "")) };
+        let reads = reads.iter().map(|(target, media, body)| ("POST", *target, *media, *body));
+        for (method, target, media, body) in reads.chain(gets) {
+            let headers = headers(media);
+            let answer = stack.agent().request(stack.proxy, method, host, target, &headers, body.as_bytes()).await;
+            assert_eq!(answer.status, 200, "{method} {host}{target}: {}", answer.text());
         }
         let before = stack.upstream().requests().len();
         for (method, target) in *writes {
-            let headers = [(*header, shown.as_str()), ("content-type", JSON)];
-            let answer = stack.agent().request(stack.proxy, method, host, target, &headers, b"{}").await;
+            let answer = stack.agent().request(stack.proxy, method, host, target, &headers(JSON), b"{}").await;
             let refused = refusal::check(&answer, Reason::ReadOnly);
             assert!(refused.is_ok(), "{method} {host}{target}: {refused:?}");
         }
@@ -200,28 +114,32 @@ async fn base_urls_lead_where_sdks_append_their_paths() {
     let stack = start().await;
     for row in &ROWS {
         let preset = presets::find(row.preset).expect("a preset");
-        let exports_url = preset.agent_env.iter().flatten().any(|(name, _)| name.0.ends_with("_BASE_URL"));
+        let is_url = |name: &str| name.ends_with("_URL") || name.ends_with("_API_BASE");
+        let exports_url = preset.agent_env.iter().flatten().any(|(name, _)| is_url(&name.0));
         assert_eq!(exports_url, row.sdk.is_some(), "{}", row.preset);
-        let (Some((variable, appended, expected)), [Destination { host, header, sent, received, .. }]) =
+        let (Some((variable, appended, expected)), [Destination { host, shown, received, .. }, ..]) =
             (row.sdk, row.destinations)
         else {
             continue;
         };
-        let base = stack.broker.exported("readers", variable);
+        let session = format!("all-{}", row.preset);
+        let base = stack.broker.exported(&session, variable);
         let (authority, prefix) = base.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a URL");
         // The stack's Envoy took another port than the config's 0, which the broker cannot know.
         assert_eq!(authority, stack.config.listen.proxy.to_string(), "{base}");
         assert!(!base.ends_with('/'), "{base}");
         let authority = stack.proxy.to_string();
-        let shown = sent(&stack.broker.exported("readers", row.variable));
-        let headers = [(*header, shown.as_str()), ("content-type", JSON)];
+        let placeholder = stack.broker.exported(&session, row.variable);
+        let shown: Vec<_> = shown[0].iter().map(|(name, value)| (*name, value(&placeholder))).collect();
+        let headers: Vec<_> = shown.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let before = stack.upstream().requests().len();
         let target = format!("/{prefix}{appended}");
-        let answer = stack.agent().request(stack.proxy, "POST", &authority, &target, &headers, b"{}").await;
+        let answer = stack.agent().request(stack.proxy, "GET", &authority, &target, &headers, b"").await;
         assert_eq!(answer.status, 200, "{base}: {}", answer.text());
         let hits = stack.upstream().wait_for(before + 1, SOON).await;
         assert_eq!((hits[before].path_text().as_str(), &hits[before].authority[..]), (expected, host.as_bytes()));
-        assert_eq!(hits[before].fields.all(header), [received(row.secret).as_bytes()], "{base}");
+        let (name, value) = received[0];
+        assert_eq!(hits[before].fields.all(name), [value(row.secret).as_bytes()], "{base}");
     }
     stack.reconcile().await;
 }
@@ -230,19 +148,30 @@ fn rows() -> impl Iterator<Item = (&'static Row, &'static Destination)> {
     ROWS.iter().flat_map(|row| row.destinations.iter().map(move |destination| (row, destination)))
 }
 
-/// A stack with every preset, secrets from the environment, and one session that may use them all.
+/// A stack with every preset, secrets from the environment, and for each two sessions.
 async fn start() -> Stack<Attache> {
     let mut plan = Plan::default();
-    // The standard config has GitHub's.
-    for row in ROWS.iter().filter(|row| row.preset != "github") {
-        let hosts = row.destinations.iter().map(|it| format!("{{host: {}, upstream: DIAL}}", it.host));
-        let yaml = format!("{{preset: {}, destinations: [{}]}}", row.preset, hosts.collect::<Vec<_>>().join(", "));
-        plan = plan.credential(row.preset, row.secret, &yaml).env(row.variable, row.secret);
+    for row in &ROWS {
+        // The standard config has GitHub's.
+        if row.preset != "github" {
+            let hosts = row.destinations.iter().map(|it| format!("{{host: {}, upstream: DIAL{}}}", it.host, it.more));
+            let hosts = hosts.collect::<Vec<_>>().join(", ");
+            // A source of its own for each, so that no two share a secret.
+            let own = format!("ROW_{}", row.preset.to_ascii_uppercase().replace('-', "_"));
+            let yaml = format!("{{preset: {}, source: {{env: {own}}}, destinations: [{hosts}]}}", row.preset);
+            plan = plan.credential(row.preset, row.secret, &yaml).env(&own, row.secret);
+        }
+        let name = row.preset;
+        plan = plan.session(&format!("{{name: all-{name}, credentials: [{name}]}}"));
+        plan = plan.session(&format!("{{name: reader-{name}, credentials: [{name}], access_mode: read-only}}"));
     }
-    let all = presets::NAMES.join(", ");
-    let plan = plan.session(&format!("{{name: all, credentials: [{all}]}}"));
-    let stack = plan.session(&format!("{{name: readers, credentials: [{all}], access_mode: read-only}}")).start().await;
-    ROWS.iter().for_each(|row| stack.site.oracle.exports(row.preset, row.variable));
+    let stack = plan.start().await;
+    for row in &ROWS {
+        let preset = presets::find(row.preset).expect("a preset");
+        for variable in preset.agent_env.iter().flatten().map(|(name, _)| &name.0) {
+            stack.site.oracle.exports(row.preset, variable);
+        }
+    }
     stack
 }
 

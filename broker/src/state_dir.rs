@@ -281,7 +281,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("deep/er");
         let first = StateDir::open(&path).unwrap();
-        let shape = Shape { prefix: String::new(), length: 40 };
+        let shape = Shape::new("", 40);
         let minted = first.key().mint(&shape, "s", "c");
         let token = first.token().clone();
         drop(first);

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod companion;
 pub mod connection;
 pub mod digest;
 pub mod evidence;

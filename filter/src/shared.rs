@@ -414,6 +414,7 @@ fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
     if let Some(target) = forward.target() {
         host::set_header(b":path", target)?;
     }
+    forward.beside().try_for_each(|(name, value)| host::set_header(name.as_bytes(), value))?;
     // Exposed to become the header's value: this is the injection.
     grant.headers().try_for_each(|(name, value)| host::set_header(name.as_bytes(), value.expose().as_bytes()))
 }

@@ -70,7 +70,7 @@ fn a_failure_says_what_to_do() {
         (&good, &["session", "set-access-mode", "one", "admin"], "expected read-only or read-write"),
         (&good, &["envoy-config", "--envoy-version", "1.20.0"], "1.37"),
         (&good, &["chekc"], "check"),
-        (&bad, &["check"], "no such preset; there are anthropic, github, openai"),
+        (&bad, &["check"], "no such preset; there are anthropic, "),
         (&missing, &["check"], "none.yaml: cannot be read: "),
     ] {
         let said = run(config, args);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use attache_broker::audit::{Kind, Record};
+use attache_broker::config::presets;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use attache_core::refusal::Reason;
@@ -21,6 +22,48 @@ fn the_refusals_are_those_of_the_code() {
     let statuses = gateway.rows().filter(|(_, cells)| cells.get(1).is_some_and(|cell| cell.parse::<u16>().is_ok()));
     let unknown = statuses.filter(|(_, cells)| !words.contains(cells[0].trim_matches('`')));
     none(unknown.map(|(line, cells)| format!("{}: no reason is {}", gateway.place(line), cells[0])).collect());
+}
+
+/// The table of presets says what their files say.
+#[test]
+fn the_presets_are_those_of_the_code() {
+    let page = Document::read(Path::new("docs/credentials.md"));
+    let rows: BTreeSet<_> = page.rows().map(|(_, cells)| cells.join(" | ")).collect();
+    none(presets::NAMES.into_iter().map(row_of).filter(|row| !rows.contains(row)).collect());
+    let named = page.rows().filter(|(_, cells)| cells.len() == 6).count();
+    assert_eq!(named, presets::NAMES.len() + 1, "a row for each, and the header");
+}
+
+fn row_of(name: &str) -> String {
+    let preset = presets::find(name).expect("a preset");
+    let hosts = preset.destinations.iter().map(|destination| {
+        let path = destination.paths.first().map(|path| path.0.as_str()).unwrap_or_default();
+        format!("`{}{path}`", destination.host.0)
+    });
+    let hosts: Vec<_> = hosts.collect();
+    let own = preset.destinations.iter().map(|destination| destination.inject.as_ref());
+    let mut forms: Vec<String> = Vec::new();
+    for inject in own.chain(hosts.is_empty().then_some(None)).map(|own| own.or(preset.inject.as_ref())) {
+        let outline = inject.map_or("Authorization: Basic base64(USER:…)".into(), |inject| inject.0.outline());
+        if !forms.contains(&format!("`{outline}`")) {
+            forms.push(format!("`{outline}`"));
+        }
+    }
+    let with = preset.with.iter().map(|with| format!(" and `{}: {}`", with.header, with.value)).collect::<String>();
+    let source = preset.source.as_ref().expect("a source");
+    let (variable, file) = (&source.env.as_ref().expect("a variable").0, &source.file.as_ref().expect("a file").0);
+    let prefix = &preset.placeholder.as_ref().expect("a shape").prefix;
+    let prefix = if prefix.len() < 20 { prefix.clone() } else { format!("{}…_", &prefix[..10]) };
+    let agent_env = preset.agent_env.iter().flatten().map(|(name, _)| format!("`{}`", name.0));
+    [
+        format!("`{name}`"),
+        if hosts.is_empty() { "(yours)".to_owned() } else { hosts.join(", ") },
+        format!("`{variable}`, `{}`", file.display()),
+        forms.join(", ") + &with,
+        format!("`{prefix}ATTACHE…`"),
+        agent_env.collect::<Vec<_>>().join(", "),
+    ]
+    .join(" | ")
 }
 
 /// A row of bounds names a place and what stands there.

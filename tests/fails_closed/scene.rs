@@ -31,7 +31,7 @@ impl<B> Scene<B> {
     /// A placeholder never shown before: no cache knows it. The fake broker grants to anyone.
     pub fn stranger(&self) -> String {
         let name = format!("stranger-{}", self.asked.fetch_add(1, Ordering::Relaxed));
-        Shape { prefix: "ghp_".into(), length: 40 }.mint(&[7; 32], &name, "github")
+        Shape::new("ghp_", 40).mint(&[7; 32], &name, "github")
     }
 
     /// One GET of a stranger.

@@ -71,11 +71,20 @@ struct Extra {
 }
 
 impl Extra {
-    /// The host that leads to the one upstream, if it has one.
-    fn dialled(&self) -> Option<String> {
-        self.yaml.contains("DIAL").then_some(())?;
-        let (_, rest) = self.yaml.split_once("host: ").expect("what is dialled has a host");
-        Some(rest.split([',', '}', ' ']).next().unwrap_or_default().to_owned())
+    /// The hosts that lead to the one upstream, in the order of their `DIAL`s.
+    fn dialled(&self) -> Vec<String> {
+        let mut before: Vec<&str> = self.yaml.split("DIAL").collect();
+        before.pop();
+        let host = |text: &&str| {
+            let (_, rest) = text.rsplit_once("{host: ").expect("what is dialled has a host");
+            rest.split([',', '}', ' ']).next().unwrap_or_default().to_owned()
+        };
+        before.iter().map(host).collect()
+    }
+
+    /// What stands in the config.
+    fn written(&self, dial: impl Fn(&str) -> String) -> String {
+        self.dialled().iter().fold(self.yaml.clone(), |yaml, host| yaml.replacen("DIAL", &dial(host), 1))
     }
 
     /// The variables that may hold its placeholder: those it names, and the source's.
@@ -240,10 +249,7 @@ impl Plan {
         let Self { sessions, limits, extra, missing, credentials, .. } = self;
         let ca = site.ca.pem_path().display().to_string();
         let dial = |host: &str| format!("{{address: '{}', ca_file: {ca}}}", site.upstream.door(host));
-        let more = credentials.iter().map(|extra| match extra.dialled() {
-            Some(host) => format!("  {}: {}\n", extra.name, extra.yaml.replace("DIAL", &dial(&host))),
-            None => format!("  {}: {}\n", extra.name, extra.yaml),
-        });
+        let more = credentials.iter().map(|extra| format!("  {}: {}\n", extra.name, extra.written(dial)));
         let more: String = more.collect();
         let [api, uploads, git, custom, query] = BOUND.map(|(_, host)| dial(host));
         let mut more_ways = data_plane.map(|at| format!(", data_plane: '{at}'")).unwrap_or_default();
@@ -321,7 +327,9 @@ impl Site {
         known.extend(credentials.iter().map(|extra| (extra.name.as_str(), extra.secret.as_str())));
         let secrets = Secrets::new(known);
         let mut bound: Vec<(&str, String)> = BOUND.map(|(name, host)| (name, host.to_owned())).into();
-        bound.extend(credentials.iter().filter_map(|extra| Some((extra.name.as_str(), extra.dialled()?))));
+        for extra in credentials {
+            bound.extend(extra.dialled().into_iter().map(|host| (extra.name.as_str(), host)));
+        }
         let names: Vec<&str> = bound.iter().map(|(_, host)| host.as_str()).chain(["*.extra.test"]).collect();
         let doors = bound.iter().map(|(_, host)| host.as_str());
         let upstream = Upstream::tls(&ca, &names).doors(doors).start().await;
@@ -411,7 +419,7 @@ impl<B> Stack<B> {
 impl Stack<FakeBroker> {
     /// A placeholder of the right shape; the fake broker grants whatever it is shown.
     pub fn placeholder(&self) -> String {
-        Placeholder { prefix: "ghp_".into(), length: 40 }.mint(&[7; 32], "writer", "github")
+        Placeholder::new("ghp_", 40).mint(&[7; 32], "writer", "github")
     }
 }
 

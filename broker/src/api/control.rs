@@ -73,6 +73,7 @@ impl Control {
             .route("/v1/sessions/{name}/revoke", post(revoke))
             .route("/v1/credentials", get(credentials))
             .route("/v1/credentials/{name}/reload", post(reload))
+            .route("/v1/credentials/{name}/test", post(test))
             .route("/v1/workers", get(feed::workers))
             .route("/v1/changes", get(feed::changes))
             .route("/healthz", get(health::healthz))
@@ -99,7 +100,9 @@ impl Control {
                         Some(format!("http://{}{route_prefix}{suffix}", self.proxy))
                     }
                 };
-                variables.extend(value.map(|value| Variable { name: variable.name.clone(), value }));
+                // Credentials of one host may share its URL.
+                let known = variables.iter().any(|known: &Variable| known.name == variable.name);
+                variables.extend(value.filter(|_| !known).map(|value| Variable { name: variable.name.clone(), value }));
             }
         }
         variables.push(Variable { name: SESSION_TOKEN_ENV.into(), value: self.sessions.token(session) });
@@ -212,6 +215,15 @@ pub(super) async fn reload(State(door): Door, Path(name): Path<String>) -> Answe
     let done = door.operator.reload(&name).await;
     let (credential, applied) = done.ok_or(ApiError::NoSuchCredential(name))?;
     Ok(json(&Reloaded { credential, applied }))
+}
+
+/// Asks a credential's source now, and says how it stands.
+#[utoipa::path(post, path = "/v1/credentials/{name}/test", params(("name" = Name, Path)), responses(
+    (status = 200, body = Standing), (status = 400, body = Failure), (status = 404, body = Failure),
+))]
+pub(super) async fn test(State(door): Door, Path(name): Path<String>) -> Answer {
+    let name = Name::parse(&name).map_err(|_| ApiError::Field("the credential's name"))?;
+    Ok(json(&door.leases.test(&name).await.ok_or(ApiError::NoSuchCredential(name))?))
 }
 
 fn changed(done: Done) -> Response {

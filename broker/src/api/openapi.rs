@@ -49,6 +49,7 @@ impl Door {
         control::revoke,
         control::credentials,
         control::reload,
+        control::test,
         feed::workers,
         feed::changes,
         health::healthz,

@@ -30,7 +30,7 @@ fn describe(config: &Config) -> Value {
     let destination = |credential: &Credential| -> Vec<Value> {
         let each = credential.destinations.iter();
         let each = each.map(
-            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "access_mode": d.access_mode, "inject": d.injection}),
+            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "access_mode": d.access_mode, "inject": d.injection, "with": d.with}),
         );
         each.collect()
     };
@@ -82,6 +82,12 @@ fn summary(config: &Config) -> String {
                 if destination.paths.is_empty() { String::new() } else { format!(" {}", destination.paths.join(" ")) };
             let cap = if destination.access_mode == AccessMode::ReadOnly { " (read-only)" } else { "" };
             let _ = writeln!(out, "  to      {}{paths}{tls}{cap}", destination_id(destination));
+            let with = destination.with.iter().map(|it| {
+                let how = if it.merge { " (joined to the agent's)" } else { "" };
+                format!("{}: {}{how}", it.header, it.value)
+            });
+            let all: Vec<_> = [destination.injection.outline()].into_iter().chain(with).collect();
+            let _ = writeln!(out, "    as    {}", all.join(", and "));
         }
         let variables: Vec<_> = credential.agent_env.iter().map(|variable| variable.name.as_str()).collect();
         let _ = writeln!(out, "  agents  {}", variables.join(", "));
@@ -117,6 +123,7 @@ fn summary(config: &Config) -> String {
 pub(super) fn place(lookup: &Lookup) -> String {
     match lookup {
         Lookup::Env(variable) => format!("env {variable}"),
+        Lookup::OnePassword(item) => format!("1password {}", item.reference),
         Lookup::File(path) => format!("file {}", path.display()),
     }
 }

@@ -20,8 +20,14 @@ pub struct CredentialArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum CredentialCommand {
-    /// List credentials: source, fingerprint, age, on how many workers it is in force, last error
+    /// List credentials: source, fingerprint, age, expiry, on how many workers it is in force, last error
     List,
+    /// Ask a credential's source now: whether it has the secret, and if not, why and what mends that
+    Test {
+        /// Its name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+    },
     /// Look at a credential's source now, and return when no worker uses an older version
     #[command(visible_alias = "rotate")]
     Reload {
@@ -39,6 +45,7 @@ pub async fn run(args: CredentialArgs, common: &Common) -> ExitCode {
     };
     let done = match args.command {
         CredentialCommand::List => list(&client, common.json).await,
+        CredentialCommand::Test { name } => test(&client, &name, common.json).await,
         CredentialCommand::Reload { name } => reload(&client, &name, common.json).await,
     };
     done.unwrap_or_else(failed)
@@ -51,7 +58,26 @@ async fn list(client: &Client, json: bool) -> Result<ExitCode, ClientError> {
     } else {
         let now = Now::read();
         let rows: Vec<_> = standings.iter().map(|standing| row(standing, now)).collect();
-        say(table(&["NAME", "SOURCE", "FINGERPRINT", "AGE", "WORKERS", "ERROR"], &rows));
+        say(table(&["NAME", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "WORKERS", "ERROR"], &rows));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn test(client: &Client, name: &Name, json: bool) -> Result<ExitCode, ClientError> {
+    let standing: Standing = client.change(Method::POST, &format!("/v1/credentials/{name}/test"), &()).await?;
+    if json {
+        say(serde_json::to_string_pretty(&standing).unwrap_or_default());
+    }
+    if let Some(error) = standing.error.as_ref().or(standing.trouble.as_ref()) {
+        let fix = standing.fix.as_deref().map(|fix| format!("; {fix}")).unwrap_or_default();
+        return Ok(complain(FAILED, format_args!("{name}: {error}{fix}")));
+    }
+    if !json {
+        let now = Now::read();
+        let (source, fingerprint) = (text(&standing.source), text(&standing.fingerprint));
+        let since = age(&standing, now).map(|age| format!(", for {age}")).unwrap_or_default();
+        let until = expiry(&standing, now).map(|left| format!(", {left}")).unwrap_or_default();
+        say(format_args!("{name} is version {fingerprint}, from {source}{since}{until}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,15 +99,32 @@ async fn reload(client: &Client, name: &Name, json: bool) -> Result<ExitCode, Cl
 }
 
 fn row(standing: &Standing, now: Now) -> Vec<String> {
-    let age = standing.since_ms.map(|since| now.wall_ms.saturating_sub(since) / 1000);
-    let age = age.map(|seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string());
-    let text = |cell: &Option<String>| cell.clone().unwrap_or_else(|| "-".into());
     vec![
         standing.name.to_string(),
         text(&standing.source),
         text(&standing.fingerprint),
-        text(&age),
+        text(&age(standing, now)),
+        text(&expiry(standing, now)),
         standing.workers.to_string(),
-        standing.error.clone().unwrap_or_default(),
+        standing.error.as_ref().or(standing.trouble.as_ref()).cloned().unwrap_or_default(),
     ]
+}
+
+fn text(cell: &Option<String>) -> String {
+    cell.clone().unwrap_or_else(|| "-".into())
+}
+
+fn age(standing: &Standing, now: Now) -> Option<String> {
+    standing.since_ms.map(|since| seconds(now.wall_ms.saturating_sub(since)))
+}
+
+fn expiry(standing: &Standing, now: Now) -> Option<String> {
+    standing.expires_ms.map(|expires| match expires.checked_sub(now.wall_ms) {
+        Some(left) => format!("in {}", seconds(left)),
+        None => "expired".to_owned(),
+    })
+}
+
+fn seconds(ms: u64) -> String {
+    humantime::format_duration(Duration::from_secs(ms / 1000)).to_string()
 }

@@ -10,6 +10,7 @@ use crate::envoy::ADMIN_SOCKET;
 use crate::envoy::admin::{AdminError, AdminUrl};
 use crate::leases::Standing;
 use crate::private_file::{PrivateDir, PrivateError};
+use crate::sources::find_program;
 use attache_core::names::Name;
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -141,6 +142,10 @@ async fn secrets(config: &Config, report: &mut Report) {
     for credential in &config.credentials {
         let is_here = |lookup: &Lookup| match lookup {
             Lookup::Env(variable) => config::environment(variable).is_some_and(|secret| !secret.is_empty()),
+            // Whether it has the secret only `op` knows, and asking costs.
+            Lookup::OnePassword(item) => {
+                find_program(&item.op, &config::environment("PATH").unwrap_or_default()).is_some()
+            }
             Lookup::File(path) => path.exists(),
         };
         if !credential.lookup.iter().any(is_here) {

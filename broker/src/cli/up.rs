@@ -240,6 +240,7 @@ fn found(config: &Config, common: &Common) -> String {
         Lookup::Env(variable) => {
             config::environment(variable).is_some_and(|secret| !secret.is_empty()).then(|| variable.clone())
         }
+        Lookup::OnePassword(_) => None,
         Lookup::File(path) => path.exists().then(|| path.display().to_string()),
     };
     let secrets = config.credentials.iter().filter_map(|credential| credential.lookup.iter().find_map(at));

@@ -2,6 +2,7 @@
 
 use super::tree::Place;
 use attache_core::access::AccessError;
+use attache_core::companion::CompanionError;
 use attache_core::names::Name;
 use attache_core::placeholder::ShapeError;
 use attache_core::policy::PolicyError;
@@ -62,11 +63,26 @@ pub enum Problem {
     /// A preset that does not exist.
     #[error("no such preset; there are {}", super::presets::NAMES.join(", "))]
     UnknownPreset,
+    /// A preset for which something is missing here.
+    #[error("{0}")]
+    PresetNotYet(&'static str),
+    /// A preset of a service that everybody has elsewhere.
+    #[error("at which host? This preset names none: add `destinations: [{{host: HOST}}]`")]
+    NoHost,
+    /// A preset that takes its form from the config.
+    #[error("as which user? Add `inject: {{basic: USER}}` to this destination")]
+    NoUser,
+    /// A header beside a credential that may not be one.
+    #[error("{0}")]
+    Companion(#[from] CompanionError),
     /// Nowhere to look for the secret.
-    #[error("where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or a preset")]
+    #[error(
+        "where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or a preset, or \
+         enable sources.onepassword and name it in `references`"
+    )]
     NoSource,
     /// Sources that `sources.order` leaves out.
-    #[error("sources.order names none of these sources; add `env` or `file` to it")]
+    #[error("sources.order names none of these sources; add `env`, `onepassword` or `file` to it")]
     SourceNotInOrder,
     /// The same thing twice.
     #[error("stands here twice; remove one")]

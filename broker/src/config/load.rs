@@ -117,7 +117,10 @@ fn embedded(overrides: &Overrides, env: &dyn Fn(&str) -> Option<String>) -> Resu
     };
     let mut spec = Spec::default();
     let secrets = resolved(&spec)?.sources.file_dir;
-    for (preset, name) in presets::NAMES.iter().filter_map(|preset| Some((preset, Name::parse(preset).ok()?))) {
+    // Where everybody has the service elsewhere, nobody has said where it is.
+    let is_somewhere = |preset: &&&str| presets::find(preset).is_some_and(|preset| !preset.destinations.is_empty());
+    let known = presets::NAMES.iter().filter(is_somewhere);
+    for (preset, name) in known.filter_map(|preset| Some((preset, Name::parse(preset).ok()?))) {
         let source = presets::find(preset).and_then(|preset| preset.source.as_ref());
         let in_env = source.and_then(|source| env(&source.env.as_ref()?.0)).is_some_and(|secret| !secret.is_empty());
         let in_file = source.and_then(|source| source.file.as_ref()).is_some_and(|file| secrets.join(&file.0).exists());

@@ -28,7 +28,7 @@ use attache_core::injection::Injection;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, AccessSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, Unmatched};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -159,6 +159,17 @@ pub struct SourcesConfig {
     pub order: Vec<SourceKind>,
     /// The directory of secret files, absolute.
     pub file_dir: PathBuf,
+    /// How 1Password is asked, where that is enabled.
+    pub onepassword: Option<OnePasswordConfig>,
+}
+
+/// How 1Password is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnePasswordConfig {
+    /// As in [`OnePassword`].
+    pub op: PathBuf,
+    /// As in [`OnePassword`].
+    pub refresh: Duration,
 }
 
 /// A kind of source.
@@ -167,6 +178,8 @@ pub struct SourcesConfig {
 pub enum SourceKind {
     /// An environment variable of the broker, read once at start.
     Env,
+    /// 1Password, by its command line.
+    OnePassword,
     /// A file, 0600, re-read when it changes.
     File,
 }
@@ -176,8 +189,21 @@ pub enum SourceKind {
 pub enum Lookup {
     /// The environment variable with this name.
     Env(String),
+    /// What this secret reference names.
+    OnePassword(OnePassword),
     /// The file at this path, absolute.
     File(PathBuf),
+}
+
+/// A secret in 1Password, and how it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnePassword {
+    /// `op://VAULT/ITEM/[SECTION/]FIELD`.
+    pub reference: String,
+    /// The program `op`: an absolute path, or a name to look for in `PATH`.
+    pub op: PathBuf,
+    /// An answer is asked for anew when it is this old.
+    pub refresh: Duration,
 }
 
 /// A named secret: where it is found, where it may go and how it gets there.
@@ -214,6 +240,8 @@ pub struct Destination {
     pub injection: Injection,
     /// Which operations read or write in spite of their method.
     pub access: AccessSpec,
+    /// What the service wants beside the credential.
+    pub with: Vec<CompanionSpec>,
     /// What any session may do with the credential here, at most.
     pub access_mode: AccessMode,
     /// Where Envoy dials instead of `host:port`.

@@ -67,6 +67,7 @@ fn binding(credential: &Credential, destination: &Destination) -> BindingSpec {
         carrier: destination.injection.carrier(),
         basic_challenge: destination.basic_challenge,
         access: destination.access.clone(),
+        with: destination.with.clone(),
     }
 }
 

@@ -5,14 +5,14 @@
 
 use super::oidc::ProviderSpec;
 use super::values::{
-    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, SyslogTo, Url,
-    Variable,
+    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin, Size, Socket,
+    SyslogTo, Url, Variable,
 };
 use super::{Bind, SourceKind};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, AccessSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, Unmatched};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -139,10 +139,28 @@ pub struct CheckpointsSpec {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesSpec {
-    /// Which kind is asked first; one that has nothing falls through to the next (default `[env, file]`).
+    /// Which kind is asked first; one that has nothing falls through to the next (default
+    /// `[env, onepassword, file]`).
     pub order: Option<Vec<SourceKind>>,
     /// Files.
     pub file: FileSourceSpec,
+    /// 1Password.
+    pub onepassword: OnePasswordSpec,
+}
+
+/// Secrets in 1Password, read by its command line `op`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnePasswordSpec {
+    /// Whether it is asked at all (default `false`).
+    pub enabled: bool,
+    /// The program (default `op`, looked for in `PATH`). A path with a `/` is read from the directory
+    /// of this file.
+    pub op_path: Option<String>,
+    /// How old an answer becomes before it is asked for anew (default `10m`).
+    pub refresh: Option<Period>,
+    /// By the credential's name: where its secret is.
+    pub references: BTreeMap<Name, OpReference>,
 }
 
 /// Secrets in files.
@@ -166,8 +184,17 @@ pub struct CredentialSpec {
     pub source: Option<SourceSpec>,
     /// How it enters a request, for every destination that does not say otherwise.
     pub inject: Option<InjectSpec>,
+    /// Operations that their method alone would judge wrongly, for every destination that does not
+    /// say otherwise.
+    pub access: Option<AccessSpec>,
+    /// What the service wants beside it, for every destination; one that names the same header
+    /// itself goes first.
+    pub with: Vec<CompanionSpec>,
+    /// Answer a request without identity with a Basic challenge, at every destination that does not
+    /// say otherwise.
+    pub basic_challenge: Option<bool>,
     /// Where it may go. Beside a preset, an entry with a host of the preset changes that one, and
-    /// any other entry adds one, injected as the preset's first.
+    /// any other entry adds one, injected as the preset's own.
     pub destinations: Vec<DestinationSpec>,
     /// What any session may do with it, at most (default `read-write`).
     pub access_mode: Option<AccessMode>,
@@ -212,6 +239,9 @@ pub struct DestinationSpec {
     pub inject: Option<InjectSpec>,
     /// Operations that their method alone would judge wrongly.
     pub access: Option<AccessSpec>,
+    /// What the service wants beside the credential: headers without a secret.
+    #[serde(default)]
+    pub with: Vec<CompanionSpec>,
     /// What any session may do with it here, at most (default: what the credential may).
     pub access_mode: Option<AccessMode>,
     /// Answer a request without identity with a Basic challenge, as git needs.
@@ -242,8 +272,8 @@ pub enum AgentValueSpec {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayUrlSpec {
-    /// A host of one of the credential's destinations.
-    pub host: Host,
+    /// A host of one of the credential's destinations (default: the first).
+    pub host: Option<Host>,
     /// What follows it, e.g. `/v1`.
     pub path: Option<PathPrefix>,
 }

@@ -261,6 +261,95 @@ credentials:
 }
 
 #[test]
+fn onepassword_is_asked_between_the_environment_and_files() {
+    let text = |enabled: bool, order: &str| {
+        format!(
+            "sources:\n{order}  onepassword: {{enabled: {enabled}, references: {{github: 'op://Private/GitHub/token', \
+             own: 'op://v/i/s/f'}}}}\ncredentials:\n  github: {{preset: github}}\n  own: {{inject: bearer, \
+             destinations: [{{host: h}}]}}\n"
+        )
+    };
+    let item = |reference: &str| {
+        Lookup::OnePassword(OnePassword {
+            reference: reference.into(),
+            op: "op".into(),
+            refresh: Duration::from_secs(600),
+        })
+    };
+    let config = load(&text(true, "")).unwrap();
+    let [github, own] = &config.credentials[..] else { panic!("{config:?}") };
+    let file = Lookup::File("/home/op/.attache/default/secrets/github_token".into());
+    assert_eq!(github.lookup, [Lookup::Env("GITHUB_TOKEN".into()), item("op://Private/GitHub/token"), file.clone()]);
+    assert_eq!(own.lookup, [item("op://v/i/s/f")]);
+    let config = load(&text(true, "  order: [onepassword, env]\n")).unwrap();
+    assert_eq!(config.credentials[0].lookup, [item("op://Private/GitHub/token"), Lookup::Env("GITHUB_TOKEN".into())]);
+    assert_eq!(places(&text(false, "")), ["5:3 credentials.own"], "without it there is no source");
+    for (reference, why) in [
+        ("github: 'op://Private/GitHub'", "expected a secret reference, e.g. op://Private/GitHub/token"),
+        ("github: '--help'", "expected a secret reference"),
+        ("github: 'op://a//c'", "expected a secret reference"),
+        ("other: 'op://a/b/c'", "no credential has this name"),
+    ] {
+        let text = format!(
+            "sources: {{onepassword: {{enabled: true, references: {{{reference}}}}}}}\ncredentials: {{github: {{preset: github}}}}\n"
+        );
+        let said = load(&text).unwrap_err().to_string();
+        assert!(said.contains(why) && said.contains("sources.onepassword.references."), "{said}");
+    }
+}
+
+#[test]
+fn a_preset_says_what_it_needs_of_the_config() {
+    let one =
+        |credential: &str| load(&format!("credentials:\n  a: {credential}\n")).map_err(|errors| errors.to_string());
+    for (credential, why) in [
+        ("{preset: grafana}", "at which host? This preset names none: add `destinations: [{host: HOST}]`"),
+        ("{preset: docker, destinations: [{host: h}]}", "as which user? Add `inject: {basic: USER}`"),
+        ("{preset: talos}", "by a client certificate alone"),
+        ("{preset: codex, with: [{header: Cookie, value: a}]}", "this header carries credentials; use `inject`"),
+        (
+            "{preset: openai, agent_env: {A: {gateway: {host: other}}}}",
+            "none of the credential's destinations has this host",
+        ),
+    ] {
+        let said = one(credential).unwrap_err();
+        assert!(said.contains(why) && said.lines().count() == 1, "{credential}: {said}");
+    }
+    let grafana = one("{preset: grafana, destinations: [{host: one.test}, {host: two.test, port: 3000}]}").unwrap();
+    let [first, second] = &grafana.credentials[0].destinations[..] else { panic!("{grafana:?}") };
+    assert_eq!((&first.injection, &first.access), (&Injection::Bearer, &second.access));
+    assert_eq!(first.access.writes.len(), 3);
+    let url = AgentValue::GatewayUrl { route_prefix: "/one.test".into(), suffix: String::new() };
+    assert!(grafana.credentials[0].agent_env.contains(&AgentEnv { name: "GRAFANA_URL".into(), value: url }));
+    let git = one("{preset: gitlab-git, destinations: [{host: git.test, basic_challenge: false}]}").unwrap();
+    assert!(!git.credentials[0].destinations[0].basic_challenge);
+}
+
+#[test]
+fn what_stands_nearer_goes_first() {
+    let text = "
+credentials:
+  a:
+    source: {env: A}
+    inject: bearer
+    access: {reads: [{method: POST, path: /common}]}
+    with: [{header: X-One, value: common}, {header: X-Two, value: common}]
+    destinations:
+      - {host: one.test}
+      - {host: two.test, inject: token, access: {}, with: [{header: x-one, value: own}]}
+";
+    let config = load(text).unwrap();
+    let [one, two] = &config.credentials[0].destinations[..] else { panic!("{config:?}") };
+    let with = |destination: &Destination| -> Vec<String> {
+        destination.with.iter().map(|companion| format!("{}={}", companion.header, companion.value)).collect()
+    };
+    assert_eq!((&one.injection, one.access.reads.len()), (&Injection::Bearer, 1));
+    assert_eq!((&two.injection, two.access.reads.len()), (&Injection::Token, 0));
+    assert_eq!(with(one), ["X-One=common", "X-Two=common"]);
+    assert_eq!(with(two), ["x-one=own", "X-Two=common"]);
+}
+
+#[test]
 fn a_rule_on_a_writes_body_is_refused_where_it_stands() {
     let rule = "{method: POST, path: /graphql, body: {json: {member: operation, any_of: [read]}}}";
     let access = |list| {
@@ -315,13 +404,16 @@ fn without_a_file_the_presets_at_hand_are_used() {
     fs::write(secrets.join("anthropic_api_key"), "x").unwrap();
     let overrides = Overrides { state_dir: Some(dir.path().join("state")), ..Overrides::default() };
     let env = |name: &str| match name {
-        "GITHUB_TOKEN" => Some("x".to_owned()),
+        // Of npm nobody has said where it is.
+        "GITHUB_TOKEN" | "CLAUDE_CODE_OAUTH_TOKEN" | "NPM_TOKEN" => Some("x".to_owned()),
         "OPENAI_API_KEY" => Some(String::new()),
         _ => None,
     };
     let config = Config::load(None, &overrides, &env).unwrap();
-    assert_eq!(config.credentials.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["anthropic", "github"]);
-    assert_eq!(config.sessions[0].credentials.len(), 2);
+    let names: Vec<_> = config.credentials.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["anthropic", "anthropic-oauth", "github"]);
+    // Two of them have one base URL, which is no contradiction.
+    assert_eq!(config.sessions[0].credentials.len(), 3);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::SyslogAddress;
 use attache_core::evidence::AUTH_HEADERS;
 use attache_core::matching::host;
 use attache_core::matching::path::check_path;
+use attache_core::placeholder::MARKER;
 use base64::Engine as _;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -53,6 +54,9 @@ pub enum ValueError {
     /// Not a file below the directory of secrets.
     #[error("expected the name of a file below sources.file.dir, without '..' and not absolute")]
     FileName,
+    /// Not a secret reference.
+    #[error("expected a secret reference, e.g. op://Private/GitHub/token")]
+    OpReference,
     /// Not the digest of a key.
     #[error("expected 32 bytes in base64: openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64")]
     Pin,
@@ -122,6 +126,8 @@ written_as_text! {
     Variable(String) = variable;
     /// A file below the directory of secrets.
     FileName(PathBuf) = file_name;
+    /// A secret reference of 1Password: `op://VAULT/ITEM/[SECTION/]FIELD`.
+    OpReference(String) = op_reference;
     /// The SHA-256 of a server's public key (its SubjectPublicKeyInfo), base64.
     Pin(String) = pin;
     /// A word for audit records.
@@ -132,6 +138,14 @@ written_as_text! {
     IdentityHeader(String) = identity_header;
     /// What a claim must say; `*` stands for any run of characters.
     ClaimPattern(String) = claim_pattern;
+}
+
+/// <https://developer.1password.com/docs/cli/secret-reference-syntax/>
+fn op_reference(text: &str) -> Result<String, ValueError> {
+    let parts: Vec<_> = text.strip_prefix("op://").unwrap_or_default().split('/').collect();
+    let plain = text.bytes().all(|b| (0x20..0x7f).contains(&b)) && !text.contains(MARKER);
+    let named = parts.iter().all(|part| !part.trim().is_empty());
+    if plain && named && (3..=4).contains(&parts.len()) { Ok(text.to_owned()) } else { Err(ValueError::OpReference) }
 }
 
 fn canonical_host(text: &str) -> Result<host::Host, ValueError> {

@@ -118,7 +118,10 @@ fn regex(prefix: &str, pattern: &str) -> String {
         match segment {
             "*" => regex.push_str("/[^/?]+"),
             "**" => regex.push_str("(/.*)?"),
-            _ => regex.extend(["/", &literal(segment)]),
+            _ => match segment.strip_prefix('*') {
+                Some(end) => regex.extend(["/[^/?]+", &literal(end)]),
+                None => regex.extend(["/", &literal(segment)]),
+            },
         }
     }
     regex + "(\\?.*)?$"

@@ -151,6 +151,11 @@ fn the_judge_runs_only_where_a_body_decides() {
     let batch = "/[^/?]+/[^/?]+/info/lfs/objects/batch(\\?.*)?$";
     let (own, below) = (format!("^{batch}"), format!("^/github\\.com{batch}"));
     assert_eq!(paths, [&own, &own, &below, &below]);
+    let ends = generated(
+        "state_dir: /s\ncredentials: {a: {source: {env: A}, inject: bearer, destinations: [{host: h, access: {reads: \
+         [{method: POST, path: '/m/*:do', body: {json: {member: a, any_of: [b]}}}]}}]}}\n",
+    );
+    assert!(ends.to_string().contains(r"^/m/[^/?]+\\:do(\\?.*)?$"), "{ends:#}");
     let plain = generated("state_dir: /s\ncredentials: {openai: {preset: openai}}\n");
     assert!(!plain.to_string().contains("attache.judge"));
 }

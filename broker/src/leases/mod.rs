@@ -22,6 +22,7 @@ use slot::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// How often all sources are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -61,6 +62,7 @@ impl LeaseError {
             LeaseError::Source(SourceError::File(_)) => {
                 "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
             }
+            LeaseError::Source(SourceError::OnePassword { why, .. }) => why.fix(),
             LeaseError::Source(SourceError::NotText(_) | SourceError::Empty(_)) | LeaseError::NotInjectable { .. } => {
                 "put the secret itself there, whole, as one line of text"
             }
@@ -95,10 +97,16 @@ pub struct Standing {
     pub since_ms: Option<u64>,
     /// Where it is in force: who is alive and not counted may still use the version before.
     pub workers: Spread,
+    /// Until when, in Unix milliseconds, where the secret itself says so (a JWT's `exp`).
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
     /// Why there is none.
     pub error: Option<String>,
     /// What mends that.
     pub fix: Option<String>,
+    /// Why its source could not be asked, the last time, while what it said before still holds.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// All credentials of an instance.
@@ -110,13 +118,14 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Reads all credentials for the first time.
+    /// Reads all credentials for the first time, all at once: a source may take seconds.
     pub async fn load(config: &Config, environment: &Environment, key: Arc<InstanceKey>, feed: Arc<Feed>) -> Self {
-        let mut slots = BTreeMap::new();
+        let mut loading = JoinSet::new();
         for credential in &config.credentials {
-            let slot = Slot::load(credential, environment, key.clone()).await;
-            slots.insert(credential.name.clone(), slot);
+            loading.spawn(Slot::load(credential, environment, key.clone()));
         }
+        let slots: BTreeMap<_, _> =
+            loading.join_all().await.into_iter().map(|slot| (slot.name().clone(), slot)).collect();
         let leases = Self { slots, grant_ttl: config.limits.grant_ttl, feed, meters: LeaseMeters::default() };
         for (name, slot) in &leases.slots {
             // From zero, so that the first is seen to be one more.
@@ -135,9 +144,30 @@ impl Leases {
         }
     }
 
+    /// Asks a credential's source now, and makes a change known. How it stands then; `None`: there
+    /// is no such credential.
+    pub async fn test(&self, credential: &Name) -> Option<Standing> {
+        let slot = self.slots.get(credential)?;
+        if self.renew(credential, slot).await {
+            self.feed.publish(Scope::Credential(credential));
+            tracing::info!(%credential, "the credential has changed");
+        }
+        Some(self.standing(slot))
+    }
+
     /// Looks again; whether grants made before are void.
     async fn look(&self, credential: &Name, slot: &Slot) -> bool {
         let changed = slot.refresh().await;
+        self.count(credential, slot, changed)
+    }
+
+    /// Asks the source itself; whether grants made before are void.
+    async fn renew(&self, credential: &Name, slot: &Slot) -> bool {
+        let changed = slot.renew().await;
+        self.count(credential, slot, changed)
+    }
+
+    fn count(&self, credential: &Name, slot: &Slot, changed: bool) -> bool {
         if changed && slot.current().is_err() {
             self.meters.errors.get_or_create(&credential.into()).inc();
         }
@@ -164,7 +194,7 @@ impl Leases {
     /// Answers with how it stands and the change's cursor; `None`: there is no such credential.
     pub async fn reload(&self, credential: &Name) -> Option<(Standing, u64)> {
         let slot = self.slots.get(credential)?;
-        self.look(credential, slot).await;
+        self.renew(credential, slot).await;
         let cursor = self.publish(credential, slot);
         Some((self.standing(slot), cursor))
     }

@@ -8,10 +8,14 @@ use crate::sources::{self, Environment, Mark, Source};
 use crate::state_dir::InstanceKey;
 use attache_core::Secret;
 use attache_core::injection::Rendered;
+use attache_core::names::Name;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 /// A file that changed less than this before it was read may change again without a new time
 /// stamp (the kernel's clock for files ticks every few milliseconds): it is read once more.
@@ -36,6 +40,7 @@ pub struct Version {
     pub rendered: BTreeMap<String, Vec<Rendered>>,
     place: String,
     since_ms: u64,
+    expires_ms: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -48,20 +53,32 @@ struct Found {
 
 impl Slot {
     /// Looks for the first time.
-    pub async fn load(credential: &Credential, environment: &Environment, key: Arc<InstanceKey>) -> Self {
+    pub fn load(
+        credential: &Credential,
+        environment: &Environment,
+        key: Arc<InstanceKey>,
+    ) -> impl Future<Output = Self> + Send + use<> {
         let sources: Vec<_> = credential.lookup.iter().map(|lookup| sources::open(lookup, environment)).collect();
-        let found = look(credential, &sources, &key).await;
-        if let Err(error) = &found.version {
-            tracing::warn!(credential = %credential.name, %error, "the credential cannot be used");
+        let credential = credential.clone();
+        async move {
+            let found = look(&credential, &sources, &key).await;
+            if let Err(error) = &found.version {
+                tracing::warn!(credential = %credential.name, %error, "the credential cannot be used");
+            }
+            Self {
+                credential,
+                sources,
+                key,
+                found: RwLock::new(found),
+                refreshing: Mutex::default(),
+                told: AtomicU64::default(),
+            }
         }
-        Self {
-            credential: credential.clone(),
-            sources,
-            key,
-            found: RwLock::new(found),
-            refreshing: Mutex::default(),
-            told: AtomicU64::default(),
-        }
+    }
+
+    /// The credential's name.
+    pub fn name(&self) -> &Name {
+        &self.credential.name
     }
 
     /// The current version, or why there is none.
@@ -78,6 +95,17 @@ impl Slot {
         if self.is_current() {
             return false;
         }
+        self.look_again().await
+    }
+
+    /// Asks the sources themselves, whatever they remember. Answers whether grants made before are void.
+    pub async fn renew(&self) -> bool {
+        let _one_at_a_time = self.refreshing.lock().await;
+        self.sources.iter().for_each(|source| source.forget());
+        self.look_again().await
+    }
+
+    async fn look_again(&self) -> bool {
         let before = self.found();
         let mut found = look(&self.credential, &self.sources, &self.key).await;
         let changed = match (&before.version, &found.version) {
@@ -124,8 +152,13 @@ impl Slot {
             fingerprint: version.as_ref().map(|version| version.fingerprint.clone()),
             since_ms: version.as_ref().map(|version| version.since_ms),
             workers,
+            expires_ms: version.as_ref().and_then(|version| version.expires_ms),
             error,
             fix,
+            trouble: version.and_then(|version| {
+                let mut sources = self.sources.iter();
+                sources.find(|source| source.place() == version.place)?.trouble()
+            }),
         }
     }
 
@@ -145,7 +178,7 @@ async fn look(credential: &Credential, sources: &[Box<dyn Source>], key: &Instan
     let marks: Vec<_> = sources.iter().map(|source| source.mark()).collect();
     let now = Now::read();
     let settled = marks.iter().all(|mark| match mark {
-        Mark::Fixed | Mark::File(None) => true,
+        Mark::Fixed | Mark::File(None) | Mark::Answers(_) => true,
         Mark::File(Some(stamp)) => stamp.changed_ms().saturating_add(RACY_MS) < now.wall_ms,
     });
     let version = match first(sources).await {
@@ -186,5 +219,22 @@ fn version(
             others.push(one);
         }
     }
-    Ok(Version { fingerprint: key.fingerprint(secret), rendered, place, since_ms: now.wall_ms })
+    let expires_ms = expiry(secret);
+    Ok(Version { fingerprint: key.fingerprint(secret), rendered, place, since_ms: now.wall_ms, expires_ms })
+}
+
+/// When a secret ends, if it is a JWT that says so (RFC 7519, 4.1.4). Its signature is the service's matter.
+fn expiry(secret: &Secret) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    // Exposed to read its own date, which is no secret.
+    let mut parts = secret.expose().split('.');
+    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return None;
+    };
+    let claims = Zeroizing::new(URL_SAFE_NO_PAD.decode(claims).ok()?);
+    let Claims { exp } = serde_json::from_slice(&claims).ok()?;
+    (exp > 0.0 && exp < 1e12).then_some((exp * 1000.0) as u64)
 }

@@ -1,7 +1,7 @@
 //! Leases over real files.
 
 use super::*;
-use crate::config::{Lookup, Overrides};
+use crate::config::{Lookup, OnePassword, Overrides};
 use std::fs::{Permissions, set_permissions, write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -64,6 +64,74 @@ async fn what_is_absent_falls_through_and_an_error_stops() {
     set_permissions(world.path("first"), Permissions::from_mode(0o644)).unwrap();
     let error = world.issue(&world.load(None).await).unwrap_err();
     assert!(error.contains("chmod 600"), "never the second: {error}");
+}
+
+#[tokio::test]
+async fn onepassword_stands_between_environment_and_files_and_its_errors_stop() {
+    let mut world = World::new();
+    // A stand-in for `op`, whose contract is in sources/onepassword/tests.rs.
+    world.write(
+        "op",
+        "#!/bin/sh\ncd \"$(dirname \"$0\")\" && cat vault || { echo \"[ERROR] isn't an item\" >&2; exit 1; }\n",
+    );
+    set_permissions(world.path("op"), Permissions::from_mode(0o700)).unwrap();
+    let (reference, op) = ("op://v/i/f".to_owned(), world.path("op"));
+    let item = Lookup::OnePassword(OnePassword { reference, op, refresh: Duration::from_secs(600) });
+    world.config.credentials[0].lookup.insert(1, item);
+    world.write("first", "of-the-file");
+    world.write("vault", "of-the-vault");
+    assert_eq!(world.issue(&world.load(Some("of-the-environment")).await).unwrap(), "Bearer of-the-environment");
+    world.config.credentials[0].lookup.remove(0);
+    let leases = world.load(None).await;
+    assert_eq!(world.issue(&leases).unwrap(), "Bearer of-the-vault");
+    assert_eq!(leases.standings()[0].source.as_deref(), Some("1password op://v/i/f"));
+
+    // `test` asks the source itself, and what it finds is in force.
+    world.write("vault", "another");
+    let standing = leases.test(world.name()).await.unwrap();
+    assert_eq!((standing.error, world.issue(&leases).unwrap().as_str()), (None, "Bearer another"));
+    let cursor = leases.feed.cursor();
+    leases.test(world.name()).await.unwrap();
+    assert_eq!(leases.feed.cursor(), cursor, "the same secret voids nothing");
+
+    // It is named, so that it is not there is no reason to take the file.
+    std::fs::remove_file(world.path("vault")).unwrap();
+    let standing = leases.test(world.name()).await.unwrap();
+    let error = standing.error.unwrap();
+    assert!(error.starts_with("1password op://v/i/f: 1Password has no such vault"), "{error}");
+    assert!(standing.fix.unwrap().contains("sources.onepassword.references"));
+    assert_eq!(world.issue(&leases).unwrap_err(), error);
+}
+
+#[tokio::test]
+async fn slow_sources_are_asked_at_once() {
+    let mut world = World::new();
+    // Each waits for the other: one after the other, neither would answer.
+    let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\nexport PATH=/usr/bin:/bin\necho > \"came${3##*/}\"\n\
+                  until [ -e camea ] && [ -e cameb ]; do sleep 0.01; done\nprintf s\n";
+    world.write("op", script);
+    set_permissions(world.path("op"), Permissions::from_mode(0o700)).unwrap();
+    let item = |field: &str| {
+        let (reference, op) = (format!("op://v/i/{field}"), world.path("op"));
+        vec![Lookup::OnePassword(OnePassword { reference, op, refresh: Duration::from_secs(600) })]
+    };
+    let mut other = world.config.credentials[0].clone();
+    other.name = Name::parse("other").unwrap();
+    (world.config.credentials[0].lookup, other.lookup) = (item("a"), item("b"));
+    world.config.credentials.push(other);
+    let leases = world.load(None).await;
+    assert!(leases.standings().iter().all(|standing| standing.error.is_none()), "{:?}", leases.standings());
+}
+
+#[tokio::test]
+async fn a_secret_that_says_when_it_ends_is_believed() {
+    let world = World::new();
+    let expiry = async |secret: &str| world.load(Some(secret)).await.standings()[0].expires_ms;
+    // {"exp":1893456000}
+    assert_eq!(expiry("eyJhbGciOiJub25lIn0.eyJleHAiOjE4OTM0NTYwMDB9.c2ln").await, Some(1_893_456_000_000));
+    for none in ["ghp_x", "a.b.c", "a.e30.c", "a.eyJleHAiOjE4OTM0NTYwMDB9"] {
+        assert_eq!(expiry(none).await, None, "{none}");
+    }
 }
 
 #[tokio::test]

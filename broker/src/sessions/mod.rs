@@ -40,7 +40,7 @@ const TIDY: Duration = Duration::from_secs(3600);
 
 /// The shape of a session token.
 fn token_shape() -> Shape {
-    Shape { prefix: "attache-session_".into(), length: 60 }
+    Shape::new("attache-session_", 60)
 }
 
 /// What a session token is derived from in a credential's place: no credential can have this name.
@@ -322,8 +322,9 @@ impl Sessions {
     fn enter(&self, session: Session) -> Arc<Session> {
         let session = Arc::new(session);
         // Credentials that it may not use, too: their placeholders may have been its own once.
-        let placeholders = self.shapes.iter().map(|(credential, shape)| {
-            (self.key.mint(shape, &session.id, credential.as_str()), Some(credential.clone()))
+        let placeholders = self.shapes.iter().flat_map(|(credential, shape)| {
+            let shapes = [Some(shape.clone()), shape.former()].into_iter().flatten();
+            shapes.map(|shape| (self.key.mint(&shape, &session.id, credential.as_str()), Some(credential.clone())))
         });
         let evidence = placeholders.chain([(self.token(&session), None)]);
         self.index.write().unwrap_or_else(PoisonError::into_inner).enter(session.clone(), evidence);

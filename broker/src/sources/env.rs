@@ -1,6 +1,6 @@
 //! Environment variables of the broker, read once at start: a process's environment is fixed.
 
-use super::{Mark, Reading, Source, SourceError};
+use super::{Mark, Reading, Source, SourceError, onepassword};
 use crate::config::{Config, Lookup};
 use attache_core::Secret;
 use std::collections::HashMap;
@@ -8,7 +8,11 @@ use std::ffi::OsString;
 
 /// The variables that a config names, as they were at start.
 #[derive(Default)]
-pub struct Environment(HashMap<String, Value>);
+pub struct Environment {
+    variables: HashMap<String, Value>,
+    /// What `op` is given, where the config has use for it.
+    op: Vec<(&'static str, Secret)>,
+}
 
 #[derive(Clone)]
 enum Value {
@@ -23,14 +27,23 @@ impl Environment {
         let lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
         let names = lookups.filter_map(|lookup| match lookup {
             Lookup::Env(name) => Some(name),
-            Lookup::File(_) => None,
+            Lookup::File(_) | Lookup::OnePassword(_) => None,
         });
         let found = names.filter_map(|name| {
             let value = environment(name).filter(|value| !value.is_empty())?;
             let value = value.into_string().map_or(Value::NotText, |text| Value::Text(Secret::new(text)));
             Some((name.clone(), value))
         });
-        Self(found.collect())
+        let mut lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
+        let asks_op = lookups.any(|lookup| matches!(lookup, Lookup::OnePassword(_)));
+        let given = onepassword::ENVIRONMENT.into_iter().filter(|_| asks_op);
+        let given = given.filter_map(|name| Some((name, Secret::new(environment(name)?.into_string().ok()?))));
+        Self { variables: found.collect(), op: given.collect() }
+    }
+
+    /// What `op` is given.
+    pub(super) fn of_op(&self) -> &[(&'static str, Secret)] {
+        &self.op
     }
 }
 
@@ -42,7 +55,7 @@ pub struct Variable {
 
 impl Variable {
     pub(super) fn new(name: &str, environment: &Environment) -> Self {
-        Self { name: name.to_owned(), value: environment.0.get(name).cloned() }
+        Self { name: name.to_owned(), value: environment.variables.get(name).cloned() }
     }
 }
 
@@ -97,6 +110,6 @@ mod tests {
             Some(OsString::from_vec(vec![0xff]))
         });
         assert_eq!(asked.into_inner(), ["GITHUB_TOKEN"]);
-        assert!(matches!(environment.0.get("GITHUB_TOKEN"), Some(Value::NotText)));
+        assert!(matches!(environment.variables.get("GITHUB_TOKEN"), Some(Value::NotText)));
     }
 }

@@ -5,8 +5,10 @@
 
 mod env;
 mod file;
+mod onepassword;
 
 pub use env::Environment;
+pub use onepassword::{OpError, find as find_program};
 
 use crate::config::Lookup;
 use crate::private_file::{PrivateError, Stamp};
@@ -26,6 +28,14 @@ pub trait Source: Send + Sync {
 
     /// The place, for people: `env GITHUB_TOKEN`.
     fn place(&self) -> String;
+
+    /// Makes the next [`Self::read`] look at the place itself, whatever is remembered of it.
+    fn forget(&self) {}
+
+    /// Why it could not look, the last time, where what it found before still holds.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What [`Source::read`] will find.
@@ -38,6 +48,8 @@ pub enum Mark {
     Fixed,
     /// A file, when there is something to compare.
     File(Option<Stamp>),
+    /// How often it was answered.
+    Answers(u64),
 }
 
 /// Why a source could not say whether it has a secret. Names places, never content.
@@ -52,12 +64,21 @@ pub enum SourceError {
     /// There, but with nothing in it.
     #[error("{0} is empty: write the secret into it, or remove it")]
     Empty(String),
+    /// 1Password.
+    #[error("{place}: {why}")]
+    OnePassword {
+        /// The reference.
+        place: String,
+        /// What is wrong.
+        why: OpError,
+    },
 }
 
 /// The source for one lookup.
 pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
     match lookup {
         Lookup::Env(name) => Box::new(env::Variable::new(name, environment)),
+        Lookup::OnePassword(item) => Box::new(onepassword::Item::new(item, environment.of_op())),
         Lookup::File(path) => Box::new(file::SecretFile::new(path)),
     }
 }

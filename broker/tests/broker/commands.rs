@@ -190,6 +190,52 @@ fn a_changed_secret_is_in_force_when_reload_says_so() {
     assert!(code == 1 && text.contains("no credential is called none"), "{text}");
 }
 
+/// With a stand-in for `op`, whose contract is in src/sources/onepassword/tests.rs.
+#[test]
+fn a_credential_is_tested_at_its_source_and_never_shown() {
+    let world = World::stopped();
+    let (config, op) = (world.temp.path().join("attache.yaml"), world.temp.path().join("op"));
+    let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\n[ -z \"$OP_SERVICE_ACCOUNT_TOKEN$CARGO_MANIFEST_DIR\" ] || exit 9\n\
+                  [ -e vault ] && cat vault || { echo \"[ERROR] You are not currently signed in: s3cret\" >&2; exit 1; }\n";
+    std::fs::write(&op, script).unwrap();
+    std::fs::set_permissions(&op, PermissionsExt::from_mode(0o700)).unwrap();
+    let more =
+        "sources: {onepassword: {enabled: true, op_path: ./op, references: {github: 'op://Private/GitHub/token'}}}\n";
+    let written = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, written + more).unwrap();
+    std::fs::write(world.temp.path().join("vault"), SECRET).unwrap();
+    let attache = Attache(&world);
+    let _serving = attache.serve();
+
+    let (code, text) = attache.run(&["credential", "test", "github"]);
+    let listed = &attache.json(&["credential", "list"])[0];
+    let told = format!(
+        "github is version {}, from 1password op://Private/GitHub/token, for ",
+        text_of(&listed["fingerprint"])
+    );
+    assert!(code == 0 && text.starts_with(&told), "{text}");
+    let (_, table) = attache.run(&["credential", "list"]);
+    let columns: Vec<_> = table.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(columns, ["NAME", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "ERROR"]);
+    assert_eq!(attache.json(&["credential", "test", "github"])["fingerprint"], listed["fingerprint"]);
+
+    std::fs::remove_file(world.temp.path().join("vault")).unwrap();
+    let (code, text) = attache.run(&["credential", "test", "github"]);
+    let wanted = "github: 1password op://Private/GitHub/token: `op` is not signed in, or its token is not accepted; \
+                  start the broker with OP_SERVICE_ACCOUNT_TOKEN";
+    assert!(code == 1 && text.contains(wanted) && !text.contains("s3cret"), "{text}");
+    let (_, table) = attache.run(&["credential", "list"]);
+    assert!(table.contains("`op` is not signed in"), "the file, which has it, is not taken:\n{table}");
+    let (code, text) = attache.run(&["credential", "test", "none"]);
+    assert!(code == 1 && text.contains("no credential is called none"), "{text}");
+    let (_, text) = attache.run(&["check"]);
+    assert!(text.contains("from    1password op://Private/GitHub/token, else file "), "{text}");
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
 #[test]
 fn an_environment_goes_to_a_private_file_or_a_manifest() {
     let world = World::stopped();

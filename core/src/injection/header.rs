@@ -18,16 +18,20 @@ const NOT_OURS: &[&str] = &[
     "expect",
 ];
 
+/// Whether a header of this lower-case name may be set in a request.
+pub(crate) fn may_be_set(name: &str) -> bool {
+    let is_token =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    let reserved = ["x-attache-", "x-envoy-", "x-forwarded-"].iter().any(|prefix| name.starts_with(prefix));
+    is_token && !reserved && !NOT_OURS.contains(&name)
+}
+
 pub(super) fn bare() -> String {
     "{}".into()
 }
 
 pub(super) fn render(name: &str, format: &str, secret: &Secret) -> Result<Secret, InjectionError> {
-    let lower = name.to_ascii_lowercase();
-    let is_token =
-        !lower.is_empty() && lower.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
-    let reserved = ["x-attache-", "x-envoy-", "x-forwarded-"].iter().any(|prefix| lower.starts_with(prefix));
-    if !is_token || reserved || NOT_OURS.contains(&&*lower) {
+    if !may_be_set(&name.to_ascii_lowercase()) {
         return Err(InjectionError::BadHeader);
     }
     let (before, after) = format.split_once("{}").ok_or(InjectionError::BadFormat)?;

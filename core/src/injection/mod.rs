@@ -4,7 +4,7 @@
 //! builds one. A secret that could break out of its position is refused when it is loaded.
 
 mod basic;
-mod header;
+pub(crate) mod header;
 mod query;
 mod scheme;
 
@@ -95,6 +95,17 @@ impl Injection {
         }
     }
 
+    /// What it makes of a request, for people: `…` stands for the secret.
+    pub fn outline(&self) -> String {
+        match self {
+            Injection::Bearer => "Authorization: Bearer …".into(),
+            Injection::Token => "Authorization: token …".into(),
+            Injection::Basic { username } => format!("Authorization: Basic base64({username}:…)"),
+            Injection::Header { name, format } => format!("{name}: {}", format.replacen("{}", "…", 1)),
+            Injection::Query { name } => format!("?{name}=…"),
+        }
+    }
+
     /// Encodes the secret for its position.
     pub fn render(&self, secret: &Secret) -> Result<Rendered, InjectionError> {
         check_secret(secret)?;
@@ -151,6 +162,19 @@ mod tests {
         ] {
             assert_eq!(rendered(injection.clone(), "a&b:c#d").as_deref(), Ok(value), "{injection:?}");
         }
+    }
+
+    #[test]
+    fn an_outline_is_the_rendering_without_the_secret() {
+        let header = |format: &str| Injection::Header { name: "x-key".into(), format: format.into() };
+        for injection in [Injection::Bearer, Injection::Token, header("{}"), header("Token token={}")] {
+            let outline = injection.outline().to_lowercase();
+            let Carrier::Header(name) = injection.carrier() else { panic!("{outline}") };
+            let value = rendered(injection, "s3cret").unwrap().to_lowercase();
+            assert_eq!(outline.replace('…', "s3cret"), format!("{name}: {value}"));
+        }
+        assert_eq!(Injection::Query { name: "key".into() }.outline(), "?key=…");
+        assert_eq!(Injection::Basic { username: "me".into() }.outline(), "Authorization: Basic base64(me:…)");
     }
 
     #[test]

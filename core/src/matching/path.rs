@@ -116,8 +116,9 @@ pub fn is_under(path: &[u8], prefix: &str) -> bool {
     }
 }
 
-/// A path pattern: `*` stands for exactly one segment, a final `**` for any rest. Segments are
-/// compared decoded, as a server does: a rule that names a write must not be escaped from by escaping.
+/// A path pattern: `*` stands for exactly one segment, `*TEXT` for one that ends so, a final `**` for
+/// any rest. Segments are compared decoded, as a server does: a rule that names a write must not be
+/// escaped from by escaping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     segments: Vec<Segment>,
@@ -128,12 +129,14 @@ pub struct Pattern {
 enum Segment {
     /// Decoded.
     Literal(Vec<u8>),
+    /// Anything before this, decoded (Google's `models/NAME:generateContent`).
+    Ends(Vec<u8>),
     Any,
 }
 
-/// The pattern is not a path, or uses `*` inside a segment.
+/// The pattern is not a path, or uses `*` after the beginning of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a path pattern is a plain path in which a whole segment may be `*`, and the last one `**`")]
+#[error("a path pattern is a plain path in which a segment may be `*` or `*TEXT`, and the last one `**`")]
 pub struct PatternError;
 
 impl Pattern {
@@ -146,8 +149,15 @@ impl Pattern {
             .skip(1)
             .map(|segment| match segment {
                 "*" => Ok(Segment::Any),
-                _ if segment.contains('*') => Err(PatternError),
-                _ => Ok(Segment::Literal(decode(segment.as_bytes(), b'+').collect())),
+                _ => {
+                    let (text, ends) = segment.strip_prefix('*').map_or((segment, false), |text| (text, true));
+                    let decoded = decode(text.as_bytes(), b'+').collect();
+                    match text.contains('*') {
+                        true => Err(PatternError),
+                        false if ends => Ok(Segment::Ends(decoded)),
+                        false => Ok(Segment::Literal(decoded)),
+                    }
+                }
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { segments, open })
@@ -159,6 +169,7 @@ impl Pattern {
         let fits = self.segments.iter().all(|segment| match (segment, rest.next()) {
             (Segment::Any, Some(found)) => !found.is_empty(),
             (Segment::Literal(wanted), Some(found)) => decode(found, b'+').eq(wanted.iter().copied()),
+            (Segment::Ends(wanted), Some(found)) => ends_once(found, wanted),
             (_, None) => false,
         });
         fits && (self.open || rest.next().is_none())
@@ -176,6 +187,7 @@ impl Pattern {
         let fits = segments.iter().all(|segment| match (segment, rest.next()) {
             (Segment::Any, Some(_)) => true,
             (Segment::Literal(wanted), Some(found)) => could_mean(found, wanted),
+            (Segment::Ends(wanted), Some(found)) => could_end(found, wanted),
             (_, None) => false,
         });
         fits && (self.open || rest.next().is_none())
@@ -183,9 +195,30 @@ impl Pattern {
 }
 
 fn could_mean(segment: &[u8], wanted: &[u8]) -> bool {
+    could(segment, |found| found.eq_ignore_ascii_case(wanted.trim_ascii()))
+}
+
+fn could_end(segment: &[u8], wanted: &[u8]) -> bool {
+    let wanted = wanted.trim_ascii();
+    could(segment, |found| {
+        let end = found.len().checked_sub(wanted.len()).and_then(|at| found.get(at..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case(wanted))
+    })
+}
+
+/// Whether a segment passes as it is decoded, or without what follows a `;`.
+fn could(segment: &[u8], passes: impl Fn(&[u8]) -> bool) -> bool {
     let found: Vec<u8> = decode(segment, b'+').collect();
     let name = found.split(|b| *b == b';').next().unwrap_or_default();
-    [&found, name].iter().any(|found| found.trim_ascii().eq_ignore_ascii_case(wanted.trim_ascii()))
+    passes(found.trim_ascii()) || passes(name.trim_ascii())
+}
+
+/// Whether a segment is something and then this, which begins nowhere before: servers differ in
+/// whether a name ends at the first separator or at the last.
+fn ends_once(segment: &[u8], wanted: &[u8]) -> bool {
+    let found: Vec<u8> = decode(segment, b'+').collect();
+    let before = found.strip_suffix(wanted);
+    before.is_some_and(|before| !before.is_empty() && !wanted.first().is_some_and(|first| before.contains(first)))
 }
 
 #[cfg(test)]

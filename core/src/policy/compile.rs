@@ -4,6 +4,7 @@ use super::spec::{
     AccessMode, BindingSpec, Carrier, DestinationSpec, EvidenceSpec, MissingPlaceholder, Spec, Unmatched,
 };
 use crate::access::{Access, AccessError};
+use crate::companion::{Companion, CompanionError};
 use crate::connection::Property;
 use crate::evidence::AUTH_HEADERS;
 use crate::matching::host::{Authority, HostError};
@@ -54,6 +55,8 @@ pub struct Binding {
     pub carrier: Carrier,
     /// Exceptions to read-only.
     pub access: Access,
+    /// What stands beside the credential.
+    pub companions: Vec<Companion>,
     paths: Vec<String>,
 }
 
@@ -81,6 +84,14 @@ pub enum PolicyError {
         destination: String,
         /// What is wrong.
         why: Ambiguous,
+    },
+    /// A header beside the credential that may not be one.
+    #[error("{destination}: {why}")]
+    Companion {
+        /// The destination's id.
+        destination: String,
+        /// What is wrong.
+        why: CompanionError,
     },
     /// An exception to read-only makes no sense.
     #[error("{destination}: {why}")]
@@ -266,7 +277,10 @@ impl Binding {
             check_path(path.as_bytes()).map_err(|why| PolicyError::Path { destination: fail(), why })?;
         }
         let access = Access::compile(&spec.access).map_err(|why| PolicyError::Access { destination: fail(), why })?;
+        let companions = spec.with.iter().map(Companion::compile).collect::<Result<_, _>>();
+        let companions = companions.map_err(|why| PolicyError::Companion { destination: fail(), why })?;
         let binding = Self {
+            companions,
             credential: spec.credential,
             service: spec.service,
             missing_placeholder: spec.missing_placeholder,

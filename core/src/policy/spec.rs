@@ -97,6 +97,23 @@ pub struct BindingSpec {
     /// Exceptions to the rules of read-only.
     #[serde(default)]
     pub access: AccessSpec,
+    /// What the service wants beside the credential.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<CompanionSpec>,
+}
+
+/// A header that a service wants beside the credential. It holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CompanionSpec {
+    /// The header's name.
+    pub header: String,
+    /// Its value.
+    pub value: String,
+    /// Whether the value joins the list that the agent sends there; otherwise it replaces it.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub merge: bool,
 }
 
 /// What a request to a managed destination gets when it carries no placeholder.

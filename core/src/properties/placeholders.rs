@@ -1,7 +1,7 @@
 //! A placeholder that was minted is found, whole, wherever it stands.
 
 use super::config;
-use crate::placeholder::{MARKER, MAX_LEN, MIN_RANDOM, Shape, find};
+use crate::placeholder::{Checksum, MARKER, MAX_LEN, MIN_RANDOM, Shape, find};
 use proptest::prelude::*;
 
 proptest! {
@@ -9,13 +9,16 @@ proptest! {
 
     #[test]
     fn what_is_minted_is_found(
-        prefix in "[A-Za-z0-9_-]{0,20}",
+        (prefix, middle) in ("[A-Za-z0-9_-]{0,20}", "[A-Za-z0-9_-]{0,9}"),
+        (suffix, sum) in ("[A-Za-z0-9_-]{0,5}", 0usize..3),
         more in 0usize..40,
         key in any::<[u8; 32]>(),
         (session, credential) in ("[a-z0-9]{1,8}", "[a-z0-9]{1,8}"),
         (before, after) in ("([ -~]{0,12}[ :=\"/])?", "([ ,;&\"][ -~]{0,12})?"),
     ) {
-        let shape = Shape { length: prefix.len() + MARKER.len() + MIN_RANDOM + more, prefix };
+        let fixed = prefix.len() + middle.len() + suffix.len() + [0, 6, 9][sum];
+        let checksum = [None, Some(Checksum::Github), Some(Checksum::Grafana)][sum];
+        let shape = Shape { length: fixed + MARKER.len() + MIN_RANDOM + more, prefix, middle, suffix, checksum };
         prop_assume!(shape.check().is_ok() && !before.contains(MARKER) && !after.contains(MARKER));
         let token = shape.mint(&key, &session, &credential);
         prop_assert_eq!(token.len(), shape.length);
@@ -30,7 +33,7 @@ proptest! {
         (a, b) in ("[a-z0-9-]{1,6}", "[a-z0-9-]{1,6}"),
         (c, d) in ("[a-z0-9-]{1,6}", "[a-z0-9-]{1,6}"),
     ) {
-        let shape = Shape { prefix: "ghp_".into(), length: 40 };
+        let shape = Shape::new("ghp_", 40);
         let same = (&a, &b) == (&c, &d);
         prop_assert_eq!(shape.mint(&[7; 32], &a, &b) == shape.mint(&[7; 32], &c, &d), same);
     }

@@ -2,6 +2,7 @@
 
 use super::{Asked, Snapshot, Way, identify};
 use crate::access::{Body, Operation};
+use crate::companion::Companion;
 use crate::evidence::AUTH_PARAMETERS;
 use crate::matching::query;
 use crate::policy::{AccessMode, Binding, Carrier, Policy};
@@ -12,12 +13,18 @@ use crate::worker::Grant;
 pub struct Forward {
     remove: Vec<Vec<u8>>,
     target: Option<Vec<u8>>,
+    beside: Vec<(String, Vec<u8>)>,
 }
 
 impl Forward {
     /// Headers to take out, by name: every auth-bearing one that the grant does not set.
     pub fn remove(&self) -> impl Iterator<Item = &[u8]> {
         self.remove.iter().map(Vec::as_slice)
+    }
+
+    /// Headers to set that hold no secret: what the service wants beside the credential.
+    pub fn beside(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.beside.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     /// The new request target, where parameters are taken out or set.
@@ -49,6 +56,7 @@ pub fn authorise<'b>(
             .map(<[u8]>::to_vec)
             .collect(),
         target: rewrite_target(snapshot, asked, grant),
+        beside: beside(binding, snapshot, grant),
     })
 }
 
@@ -106,6 +114,13 @@ fn permitted<'p, 'b>(
     };
     binding.access.check(mode, operation, body)?;
     Ok(binding)
+}
+
+/// What goes beside the credential: never in the place of one.
+fn beside(binding: &Binding, snapshot: &Snapshot, grant: &Grant) -> Vec<(String, Vec<u8>)> {
+    let free = |companion: &&Companion| !grant.headers().any(|(set, _)| set == companion.header());
+    let each = binding.companions.iter().filter(free);
+    each.filter_map(|companion| Some((companion.header().to_owned(), companion.beside(snapshot)?))).collect()
 }
 
 /// The target without auth-bearing parameters and with the grant's, if that changes anything.

@@ -157,6 +157,11 @@ impl Snapshot {
         &self.bytes
     }
 
+    /// All header lines, in order.
+    pub fn lines(&self) -> impl Iterator<Item = Line> + '_ {
+        headers::lines(&self.bytes)
+    }
+
     /// The buffer, to be read again under another policy.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes

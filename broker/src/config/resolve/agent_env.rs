@@ -7,6 +7,7 @@ use crate::config::presets;
 use crate::config::reader::join;
 use crate::config::spec::{AgentValueSpec, GatewayUrlSpec, Spec};
 use crate::config::{AgentEnv, AgentValue, Credential, Lookup};
+use attache_core::matching::host::Host;
 
 /// Fills in the environment of every credential; needs all destinations, for those of one host
 /// share its shortest route.
@@ -29,6 +30,8 @@ pub(super) fn resolve_all(spec: &Spec, credentials: &mut [Credential], problems:
             };
             match value {
                 Some(value) => resolved.push(AgentEnv { name: name.0.clone(), value }),
+                // Without any destination, that is what is wrong.
+                None if credential.destinations.is_empty() => {}
                 None => problems.add(join(&join(&path, "agent_env"), &name.0), Problem::NoSuchDestination),
             }
         }
@@ -37,7 +40,8 @@ pub(super) fn resolve_all(spec: &Spec, credentials: &mut [Credential], problems:
 }
 
 fn gateway_url(url: &GatewayUrlSpec, credential: &Credential, routes: &Routes) -> Option<AgentValue> {
-    let destination = credential.destinations.iter().find(|destination| destination.host == url.host.0)?;
+    let is_meant = |host: &Host| url.host.as_ref().is_none_or(|named| named.0 == *host);
+    let destination = credential.destinations.iter().find(|destination| is_meant(&destination.host))?;
     Some(AgentValue::GatewayUrl {
         route_prefix: routes.prefix(destination),
         suffix: url.path.as_ref().map(|path| path.0.clone()).unwrap_or_default(),
@@ -49,7 +53,7 @@ fn gateway_url(url: &GatewayUrlSpec, credential: &Credential, routes: &Routes) -
 fn default_name(credential: &Credential) -> String {
     let named = credential.lookup.iter().find_map(|lookup| match lookup {
         Lookup::Env(variable) => Some(variable.clone()),
-        Lookup::File(_) => None,
+        Lookup::File(_) | Lookup::OnePassword(_) => None,
     });
     named.unwrap_or_else(|| {
         let name = credential.name.as_str().to_ascii_uppercase().replace('-', "_");

@@ -5,7 +5,7 @@ use crate::config::error::Problem;
 use crate::config::presets;
 use crate::config::reader::join;
 use crate::config::spec::{CredentialSpec, SourceSpec, Spec};
-use crate::config::{Credential, Lookup, SourceKind, SourcesConfig};
+use crate::config::{Credential, Lookup, OnePassword, OnePasswordConfig, SourceKind, SourcesConfig};
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::MissingPlaceholder;
@@ -41,7 +41,8 @@ fn resolve(
     let preset = match &written.preset {
         None => &bare,
         Some(preset) => presets::find(preset).or_else(|| {
-            problems.add(join(path, "preset"), Problem::UnknownPreset);
+            let why = presets::not_yet(preset).map_or(Problem::UnknownPreset, Problem::PresetNotYet);
+            problems.add(join(path, "preset"), why);
             None
         })?,
     };
@@ -49,7 +50,7 @@ fn resolve(
         problems.add(join(path, "inject"), Problem::InjectionBesidePreset);
     }
     let placeholder = written.placeholder.clone().or_else(|| preset.placeholder.clone());
-    let placeholder = placeholder.unwrap_or_else(|| Shape { prefix: String::new(), length: DEFAULT_LENGTH });
+    let placeholder = placeholder.unwrap_or_else(|| Shape::new("", DEFAULT_LENGTH));
     if let Err(why) = placeholder.check() {
         problems.add(join(path, "placeholder"), why.into());
     }
@@ -61,7 +62,13 @@ fn resolve(
     Some(Credential {
         name: name.clone(),
         service: service.map_or_else(|| name.as_str().to_owned(), |service| service.0.clone()),
-        lookup: lookup(written.source.as_ref().or(preset.source.as_ref()), path, sources, around, problems),
+        lookup: lookup(
+            written.source.as_ref().or(preset.source.as_ref()),
+            (name, path),
+            (spec, sources),
+            around,
+            problems,
+        ),
         destinations: destination::resolve_all(written, preset, path, around, problems),
         placeholder,
         missing_placeholder,
@@ -83,22 +90,27 @@ fn is_named_otherwise(credential: &Name, spec: &Spec, around: &Around<'_>) -> bo
 /// The places to look for a secret, in the order the config gives to kinds of sources.
 fn lookup(
     source: Option<&SourceSpec>,
-    path: &str,
-    sources: &SourcesConfig,
+    (name, path): (&Name, &str),
+    (spec, sources): (&Spec, &SourcesConfig),
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> Vec<Lookup> {
     let at = join(path, "source");
-    let written = source.filter(|source| source.env.is_some() || source.file.is_some());
-    let Some(source) = written else {
-        if !around.is_incomplete(&at) {
+    let (env, file) = source.map_or((None, None), |source| (source.env.as_ref(), source.file.as_ref()));
+    let reference = spec.sources.onepassword.references.get(name).zip(sources.onepassword.as_ref());
+    if env.is_none() && file.is_none() && reference.is_none() {
+        if !around.is_incomplete(&at) && !around.is_incomplete("sources.onepassword") {
             problems.add(if source.is_some() { at } else { path.to_owned() }, Problem::NoSource);
         }
         return Vec::new();
-    };
+    }
     let of_kind = |kind: &SourceKind| match kind {
-        SourceKind::Env => source.env.as_ref().map(|variable| Lookup::Env(variable.0.clone())),
-        SourceKind::File => source.file.as_ref().map(|file| Lookup::File(sources.file_dir.join(&file.0))),
+        SourceKind::Env => env.map(|variable| Lookup::Env(variable.0.clone())),
+        SourceKind::OnePassword => reference.map(|(reference, how)| {
+            let OnePasswordConfig { op, refresh } = how.clone();
+            Lookup::OnePassword(OnePassword { reference: reference.0.clone(), op, refresh })
+        }),
+        SourceKind::File => file.map(|file| Lookup::File(sources.file_dir.join(&file.0))),
     };
     let lookup: Vec<_> = sources.order.iter().filter_map(of_kind).collect();
     if lookup.is_empty() && !around.is_incomplete("sources.order") {

@@ -4,10 +4,11 @@ use super::{Around, Problems};
 use crate::config::caps::narrower;
 use crate::config::error::Problem;
 use crate::config::reader::join;
-use crate::config::spec::{CredentialSpec, DestinationSpec, InjectSpec, UpstreamSpec};
+use crate::config::spec::{CredentialSpec, DestinationSpec, UpstreamSpec};
 use crate::config::{Credential, Destination, Upstream};
 use attache_core::access::{Access, AccessError};
-use attache_core::policy::AccessSpec;
+use attache_core::companion::Companion;
+use attache_core::policy::{AccessSpec, CompanionSpec};
 
 /// Resolves the destinations of one credential.
 pub(super) fn resolve_all(
@@ -28,14 +29,12 @@ pub(super) fn resolve_all(
             None => specs.push((addition.clone(), at)),
         }
     }
-    let common = written.inject.as_ref();
     let cap = narrower(written.access_mode.unwrap_or_default(), preset.access_mode.unwrap_or_default());
-    let first = preset.destinations.first().and_then(|destination| destination.inject.as_ref());
 
     let mut destinations: Vec<Destination> = Vec::new();
     for (spec, at) in &specs {
-        let inject = spec.inject.as_ref().or(common).or(first);
-        let Some(mut destination) = resolve(spec, inject, at, path, around, problems) else { continue };
+        let spec = completed(spec, written, preset);
+        let Some(mut destination) = resolve(&spec, written, (at, path), around, problems) else { continue };
         destination.access_mode = narrower(cap, destination.access_mode);
         if destinations.iter().any(|other| other.host == destination.host && other.port == destination.port) {
             problems.add(at, Problem::Twice);
@@ -43,7 +42,7 @@ pub(super) fn resolve_all(
         destinations.push(destination);
     }
     if specs.is_empty() && !around.is_incomplete(&join(path, "destinations")) {
-        problems.add(path, Problem::NoDestination);
+        problems.add(path, if written.preset.is_some() { Problem::NoHost } else { Problem::NoDestination });
     }
     destinations
 }
@@ -91,9 +90,38 @@ fn merged(base: &DestinationSpec, over: &DestinationSpec) -> DestinationSpec {
         upstream: over.upstream.clone().or_else(|| base.upstream.clone()),
         inject: over.inject.clone().or_else(|| base.inject.clone()),
         access: over.access.clone().or_else(|| base.access.clone()),
+        with: joined(&[&over.with, &base.with]),
         access_mode: over.access_mode.or(base.access_mode),
         basic_challenge: over.basic_challenge.or(base.basic_challenge),
     }
+}
+
+/// A destination, and what its credential says for all that do not say otherwise: the config first.
+fn completed(spec: &DestinationSpec, written: &CredentialSpec, preset: &CredentialSpec) -> DestinationSpec {
+    let first = preset.destinations.first().and_then(|destination| destination.inject.as_ref());
+    let inject = [spec.inject.as_ref(), written.inject.as_ref(), preset.inject.as_ref(), first];
+    let access = [spec.access.as_ref(), written.access.as_ref(), preset.access.as_ref()];
+    DestinationSpec {
+        inject: inject.into_iter().flatten().next().cloned(),
+        access: access.into_iter().flatten().next().cloned(),
+        with: joined(&[&spec.with, &written.with, &preset.with]),
+        basic_challenge: spec.basic_challenge.or(written.basic_challenge).or(preset.basic_challenge),
+        ..spec.clone()
+    }
+}
+
+/// Of each header, what the first list says.
+fn joined(lists: &[&[CompanionSpec]]) -> Vec<CompanionSpec> {
+    let mut all: Vec<CompanionSpec> = Vec::new();
+    for list in lists {
+        let known = all.len();
+        let is_new = |one: &&CompanionSpec| {
+            !all.iter().take(known).any(|earlier| earlier.header.eq_ignore_ascii_case(&one.header))
+        };
+        let new: Vec<_> = list.iter().filter(is_new).cloned().collect();
+        all.extend(new);
+    }
+    all
 }
 
 fn port_of(spec: &DestinationSpec) -> u16 {
@@ -102,9 +130,8 @@ fn port_of(spec: &DestinationSpec) -> u16 {
 
 fn resolve(
     spec: &DestinationSpec,
-    inject: Option<&InjectSpec>,
-    at: &str,
-    credential: &str,
+    written: &CredentialSpec,
+    (at, credential): (&str, &str),
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> Option<Destination> {
@@ -112,14 +139,17 @@ fn resolve(
     if let Err(why) = Access::compile(&access) {
         problems.add(blamed(&access, why, &join(at, "access"), around), why.into());
     }
+    if let Some(why) = spec.with.iter().find_map(|companion| Companion::compile(companion).err()) {
+        problems.add(join(at, "with"), why.into());
+    }
     let verifies = spec.spki_sha256.is_some() || spec.upstream.as_ref().is_some_and(|u| u.ca_file.is_some());
     if spec.plaintext && verifies {
         problems.add(join(at, "plaintext"), Problem::PlaintextVerified);
     }
     let upstream = spec.upstream.as_ref().map(|upstream| resolve_upstream(upstream, at, around, problems));
-    let Some(inject) = inject else {
+    let Some(inject) = &spec.inject else {
         if !around.is_incomplete(&join(at, "inject")) && !around.is_incomplete(&join(credential, "inject")) {
-            problems.add(at, Problem::NoInjection);
+            problems.add(at, if written.preset.is_some() { Problem::NoUser } else { Problem::NoInjection });
         }
         return None;
     };
@@ -130,6 +160,7 @@ fn resolve(
         plaintext: spec.plaintext,
         injection: inject.0.clone(),
         access,
+        with: spec.with.clone(),
         access_mode: spec.access_mode.unwrap_or_default(),
         upstream,
         spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),

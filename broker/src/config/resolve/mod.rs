@@ -10,10 +10,10 @@ mod sessions;
 
 use super::error::Problem;
 use super::load::Overrides;
-use super::reader::is_below;
+use super::reader::{is_below, join};
 use super::spec::{LimitsSpec, ListenSpec, Spec};
 use super::values::{DataPlane, Period};
-use super::{AuditConfig, Checkpoints, Config, Endpoint, Limits, Listen, SourceKind, SourcesConfig};
+use super::{AuditConfig, Checkpoints, Config, Endpoint, Limits, Listen, OnePasswordConfig, SourceKind, SourcesConfig};
 use attache_core::names::Name;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -163,13 +163,36 @@ fn audit(spec: &Spec, state_dir: &Path, problems: &mut Problems) -> AuditConfig 
 }
 
 fn sources(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {
-    let order = spec.sources.order.clone().unwrap_or_else(|| vec![SourceKind::Env, SourceKind::File]);
+    let order =
+        spec.sources.order.clone().unwrap_or_else(|| vec![SourceKind::Env, SourceKind::OnePassword, SourceKind::File]);
     for (index, kind) in order.iter().enumerate() {
         if order.iter().take(index).any(|earlier| earlier == kind) && !around.is_incomplete("sources.order") {
             problems.add(format!("sources.order[{index}]"), Problem::Twice);
         }
     }
-    SourcesConfig { order, file_dir: state_dir.join(spec.sources.file.dir.as_deref().unwrap_or("secrets")) }
+    let file_dir = state_dir.join(spec.sources.file.dir.as_deref().unwrap_or("secrets"));
+    SourcesConfig { order, file_dir, onepassword: onepassword(spec, around, problems) }
+}
+
+fn onepassword(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> Option<OnePasswordConfig> {
+    let (written, at) = (&spec.sources.onepassword, "sources.onepassword");
+    for name in written.references.keys() {
+        let is_known = spec.credentials.contains_key(name) || around.is_incomplete(&join("credentials", name.as_str()));
+        if !is_known && !around.left_out.contains("credentials") {
+            problems.add(join(&join(at, "references"), name.as_str()), Problem::UnknownCredential);
+        }
+    }
+    let second = Duration::from_secs(1);
+    let refresh = period(
+        &written.refresh,
+        600 * second,
+        30 * second..=86_400 * second,
+        ("sources.onepassword.refresh", "a length of time from 30s to 24h"),
+        problems,
+    );
+    let op = written.op_path.as_deref().unwrap_or("op");
+    let op = if op.contains('/') { around.path(op, &join(at, "op_path"), problems) } else { PathBuf::from(op) };
+    written.enabled.then_some(OnePasswordConfig { op, refresh })
 }
 
 fn limits(spec: &LimitsSpec, problems: &mut Problems) -> Limits {

@@ -4,7 +4,7 @@ use super::{Around, Problems};
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{SessionSpec, Spec};
-use crate::config::{Credential, DeclaredSession};
+use crate::config::{AgentEnv, AgentValue, Credential, DeclaredSession};
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -60,7 +60,11 @@ fn check_variables(written: &SessionSpec, credentials: &[Credential], at: &str, 
     let used: Vec<_> = credentials.iter().filter(|credential| written.credentials.contains(&credential.name)).collect();
     for (index, credential) in used.iter().enumerate() {
         for variable in &credential.agent_env {
-            let clashes = |other: &&&Credential| other.agent_env.iter().any(|theirs| theirs.name == variable.name);
+            // One URL for both is none too many.
+            let differs = |theirs: &AgentEnv| theirs.value == AgentValue::Placeholder || theirs.value != variable.value;
+            let clashes = |other: &&&Credential| {
+                other.agent_env.iter().any(|theirs| theirs.name == variable.name && differs(theirs))
+            };
             if let Some(other) = used.iter().take(index).find(clashes) {
                 let (one, two) = (other.name.clone(), credential.name.clone());
                 problems.add(join(at, "credentials"), Problem::VariableTwice(one, two, variable.name.clone()));

@@ -102,10 +102,21 @@ fn patterns_match_whole_segments() {
         ("/%69nfo", "/info", true),
         ("/a+b", "/a%2Bb", true),
         ("/a+b", "/a%20b", false),
+        ("/models/*:read", "/models/m-1:read", true),
+        ("/models/*:read", "/models/m-1%3Aread", true),
+        ("/models/*:read", "/models/:read", false),
+        ("/models/*:read", "/models/m-1:write:read", false),
+        ("/models/*:read", "/models/m-1:read;x", false),
+        ("/models/*:read", "/models/m-1:Read", false),
     ] {
         assert_eq!(Pattern::parse(pattern).unwrap().matches(path.as_bytes()), fits, "{pattern} on {path}");
     }
-    for bad in ["a", "/a*", "/**/a", "/../a"] {
+    for bad in ["a", "/a*", "/**/a", "/../a", "/*a*", "/***"] {
         assert_eq!(Pattern::parse(bad), Err(PatternError), "{bad}");
     }
+    let write = Pattern::parse("/models/*:write").unwrap();
+    for path in ["/models/m:write", "/models/m:WRITE/", "/models/m:write;x", "/models/a:b%3awrite"] {
+        assert!(write.resembles(path.as_bytes()), "{path}");
+    }
+    assert!(!write.resembles(b"/models/m:read"));
 }

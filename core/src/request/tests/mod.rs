@@ -1,5 +1,6 @@
 //! Promises about one request, from its bytes to what arrives upstream.
 
+mod companions;
 mod destination;
 mod evidence;
 mod malformed;

@@ -1,5 +1,6 @@
 //! Access by method, path and query.
 
+use super::graphql::Graphql;
 use super::{Body, says};
 use crate::matching::path::{Pattern, PatternError};
 use crate::matching::{method, query};
@@ -12,6 +13,7 @@ use crate::request::{METHOD_HEADERS, Media};
 pub struct Access {
     reads: Vec<Rule>,
     writes: Vec<Rule>,
+    graphql: Option<Graphql>,
 }
 
 /// Why an exception makes no sense.
@@ -62,7 +64,7 @@ struct Rule {
 }
 
 /// What a request wants to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Operation<'a> {
     /// The method, exact.
     pub method: &'a [u8],
@@ -74,6 +76,8 @@ pub struct Operation<'a> {
     pub disguised: bool,
     /// What kind of body the head announces.
     pub media: Media,
+    /// The query parameter in which the credential travels: what an agent writes there never arrives.
+    pub carrier: Option<&'a [u8]>,
 }
 
 impl Access {
@@ -83,12 +87,13 @@ impl Access {
             return Err(AccessError::BodyOfAWrite);
         }
         let rules = |specs: &[OperationSpec]| specs.iter().map(Rule::compile).collect::<Result<_, _>>();
-        Ok(Self { reads: rules(&spec.reads)?, writes: rules(&spec.writes)? })
+        let graphql = spec.graphql.as_ref().map(Graphql::compile).transpose()?;
+        Ok(Self { reads: rules(&spec.reads)?, writes: rules(&spec.writes)?, graphql })
     }
 
     /// Whether some decision needs a request's body.
     pub fn needs_body(&self) -> bool {
-        self.reads.iter().chain(&self.writes).any(|rule| rule.body.is_some())
+        self.graphql.is_some() || self.reads.iter().chain(&self.writes).any(|rule| rule.body.is_some())
     }
 
     /// Allows the operation, or says why not. `body` is asked for only where a rule needs it.
@@ -111,6 +116,10 @@ impl Access {
             || self.writes.iter().any(|rule| rule.resembles(operation))
         {
             return Err(Reason::ReadOnly);
+        }
+        // Where GraphQL is spoken neither method nor rule tells: a GET may hold a mutation.
+        if let Some(graphql) = self.graphql.as_ref().filter(|graphql| graphql.is_at(operation.path)) {
+            return graphql.check(operation, body);
         }
         if method::is_safe(operation.method) {
             return Ok(());
@@ -205,14 +214,21 @@ mod tests {
                 operation("POST", "/*/*/info/lfs/objects/batch", &[], Some(lfs)),
             ],
             writes: vec![operation("GET", "/*/*/info/refs", &[("service", "git-receive-pack")], None)],
+            graphql: None,
         })
         .unwrap()
     }
 
     fn read_only(method: &str, target: &str, body: Body<'_>) -> Result<(), Reason> {
         let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q.as_bytes())));
-        let operation =
-            Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised: false, media: Media::Json };
+        let operation = Operation {
+            method: method.as_bytes(),
+            path: path.as_bytes(),
+            query,
+            disguised: false,
+            media: Media::Json,
+            carrier: None,
+        };
         github().check(AccessMode::ReadOnly, operation, || body)
     }
 
@@ -264,7 +280,7 @@ mod tests {
     fn a_read_known_by_its_query_has_that_value_and_no_other() {
         let action = ("action".to_owned(), "query".to_owned());
         let read = OperationSpec { method: "POST".into(), path: "/api".into(), query: [action].into(), body: None };
-        let access = Access::compile(&AccessSpec { reads: vec![read], writes: Vec::new() }).unwrap();
+        let access = Access::compile(&AccessSpec { reads: vec![read], ..AccessSpec::default() }).unwrap();
         for (query, allowed) in [
             ("action=query", true),
             ("action=query&titles=x", true),
@@ -285,7 +301,14 @@ mod tests {
             ("action=query&action", false),
         ] {
             let (path, written) = (b"/api", Some(query.as_bytes()));
-            let operation = Operation { method: b"POST", path, query: written, disguised: false, media: Media::Json };
+            let operation = Operation {
+                method: b"POST",
+                path,
+                query: written,
+                disguised: false,
+                media: Media::Json,
+                carrier: None,
+            };
             let verdict = access.check(AccessMode::ReadOnly, operation, || Body::Unread);
             assert_eq!(verdict.is_ok(), allowed, "{query}");
         }
@@ -293,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_disguised_method_is_no_read() {
-        let operation = Operation { method: b"GET", path: b"/", query: None, disguised: true, media: Media::Unsaid };
+        let operation =
+            Operation { method: b"GET", path: b"/", query: None, disguised: true, media: Media::Unsaid, carrier: None };
         assert_eq!(github().check(AccessMode::ReadOnly, operation, || Body::Unread), Err(Reason::ReadOnly));
         assert_eq!(github().check(AccessMode::ReadWrite, operation, || Body::Unread), Ok(()));
     }
@@ -301,7 +325,7 @@ mod tests {
     #[test]
     fn a_body_counts_as_what_it_is_announced_to_be() {
         let judge = |path: &[u8], media| {
-            let operation = Operation { method: b"POST", path, query: None, disguised: false, media };
+            let operation = Operation { method: b"POST", path, query: None, disguised: false, media, carrier: None };
             github().check(AccessMode::ReadOnly, operation, || Body::Whole(br#"{"operation":"download"}"#))
         };
         let batch = b"/o/r/info/lfs/objects/batch";

@@ -5,6 +5,6 @@ mod spec;
 
 pub use compile::{Binding, Destination, Policy, PolicyError};
 pub use spec::{
-    AccessMode, AccessSpec, BindingSpec, BodyRule, Carrier, DestinationSpec, EvidenceSpec, MissingPlaceholder,
-    OperationSpec, Spec, Unmatched,
+    AccessMode, AccessSpec, BindingSpec, BodyRule, Carrier, DestinationSpec, EvidenceSpec, GraphqlSpec,
+    MissingPlaceholder, OperationSpec, Spec, Unmatched,
 };

@@ -134,6 +134,30 @@ pub struct AccessSpec {
     /// Writes in spite of their method (`GET …/info/refs?service=git-receive-pack`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writes: Vec<OperationSpec>,
+    /// Where GraphQL is spoken: what a request reads or writes, its document says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graphql: Option<GraphqlSpec>,
+}
+
+/// GraphQL endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GraphqlSpec {
+    /// Their paths: `*` stands for one segment, a final `**` for any rest.
+    pub paths: Vec<String>,
+    /// Whether a subscription is a read, as a query is (default: no).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub subscriptions: bool,
+}
+
+impl AccessSpec {
+    /// The paths, as patterns, on which a body must be read before it is known whether some request
+    /// reads. (A write is refused whatever its body says.)
+    pub fn judged_paths(&self) -> impl Iterator<Item = &str> {
+        let reads = self.reads.iter().filter(|read| read.body.is_some()).map(|read| read.path.as_str());
+        reads.chain(self.graphql.iter().flat_map(|graphql| &graphql.paths).map(String::as_str))
+    }
 }
 
 /// One operation: method and path, and what else must hold for it to be this one.

@@ -68,8 +68,8 @@ static ROWS: [Row; presets::NAMES.len()] = [
                 header: "authorization",
                 sent: bearer,
                 received: bearer,
-                reads: &[],
-                writes: &[("POST", "/graphql"), ("POST", "/user/repos"), ("PATCH", "/repos/o/r")],
+                reads: &[("/graphql", JSON, r#"{"query":"{viewer{login}}"}"#)],
+                writes: &[("GET", "/graphql?query=mutation%7Ba%7D"), ("POST", "/user/repos"), ("PATCH", "/repos/o/r")],
             },
             Destination {
                 host: "uploads.github.com",
@@ -86,6 +86,7 @@ static ROWS: [Row; presets::NAMES.len()] = [
                 received: |token| basic("x-access-token", token),
                 reads: &[
                     ("/o/r/git-upload-pack", "application/x-git-upload-pack-request", "0000"),
+                    ("/o/r/git-upload-archive", "application/x-git-upload-archive-request", "0000"),
                     ("/o/r/info/lfs/objects/batch", "application/vnd.git-lfs+json", r#"{"operation":"download"}"#),
                 ],
                 writes: &[("POST", "/o/r/git-receive-pack"), ("GET", "/o/r/info/refs?service=git-receive-pack")],
@@ -136,7 +137,8 @@ fn every_preset_and_every_read_rule_has_a_row() {
         let source = preset.source.as_ref().and_then(|source| source.env.as_ref());
         assert_eq!(source.map(|variable| variable.0.as_str()), Some(row.variable), "{}", row.preset);
         let rules = preset.destinations.iter().map(|destination| {
-            let reads = destination.access.as_ref().map_or(0, |access| access.reads.len());
+            let access = destination.access.clone().unwrap_or_default().resolve().expect("good rules");
+            let reads = access.reads.len() + access.graphql.map_or(0, |graphql| graphql.paths.len());
             (destination.host.0.to_string(), reads)
         });
         let tried = row.destinations.iter().map(|tried| (tried.host.to_owned(), tried.reads.len()));

@@ -1,14 +1,20 @@
 //! May this session do this? Read-only is an allowlist of proven reads.
 //!
 //! One file per protocol: `http` judges by method, path and query, and asks the others; `json` reads
-//! a body's one telling member; `graphql` reads documents. A protocol that needs more of a body gets
-//! a file here and a [`BodyRule`].
+//! a body's one telling member; `graphql` reads documents, `json_rpc` calls; `grpc` knows methods;
+//! `git` and `mcp` are made of rules for the others. A protocol that needs more of a body gets a file
+//! here and a [`BodyRule`].
 
 mod envelope;
+pub mod git;
 mod graphql;
+mod grpc;
 mod http;
 mod json;
+mod json_rpc;
+pub mod mcp;
 
+pub use grpc::GrpcError;
 pub use http::{Access, AccessError, Operation};
 
 use crate::policy::BodyRule;
@@ -44,5 +50,7 @@ fn says(rule: &BodyRule, body: Body<'_>, media: Media) -> Result<bool, Reason> {
         // A server reads by the announced type; JSON that is announced as something else says nothing.
         BodyRule::Json { .. } if !matches!(media, Media::Json | Media::OnJson) => Err(Reason::BodyUnreadable),
         BodyRule::Json { member, any_of } => json::member_is_one_of(bytes, member, any_of),
+        BodyRule::JsonRpc { .. } if media != Media::Json => Err(Reason::BodyUnreadable),
+        BodyRule::JsonRpc { methods, tools } => json_rpc::all_are_among(bytes, methods, tools),
     }
 }

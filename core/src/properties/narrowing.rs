@@ -24,6 +24,7 @@ fn operations() -> impl Strategy<Value = Vec<OperationSpec>> {
             method: method.into(),
             path: path.concat() + if open { "/**" } else { "" },
             query: service.into_iter().map(|service| ("service".into(), service.into())).collect(),
+            no_other_query: open,
             body,
         });
     prop::collection::vec(operation, 0..3)

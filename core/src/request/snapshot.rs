@@ -49,6 +49,8 @@ pub enum Media {
     OnJson,
     /// A GraphQL document in UTF-8.
     Graphql,
+    /// gRPC over HTTP/2, whatever its messages are written in.
+    Grpc,
     /// A form, in which some servers look for a method.
     Form,
     /// Anything else, or two things at once.
@@ -68,6 +70,8 @@ impl Media {
             b"" => return Media::Form,
             b"application/json" | b"application/graphql+json" => Media::Json,
             b"application/graphql" => Media::Graphql,
+            b"application/grpc" => Media::Grpc,
+            grpc if grpc.starts_with(b"application/grpc+") => Media::Grpc,
             other if other.starts_with(b"application/") && other.ends_with(b"+json") => Media::OnJson,
             _ => Media::Other,
         };

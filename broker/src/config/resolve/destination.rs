@@ -1,13 +1,13 @@
 //! Destinations: those of the preset, changed or joined by those written beside it.
 
 use super::{Around, Problems};
+use crate::config::access::AccessSpec;
 use crate::config::caps::narrower;
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{CredentialSpec, DestinationSpec, InjectSpec, UpstreamSpec};
 use crate::config::{Credential, Destination, Upstream};
 use attache_core::access::{Access, AccessError};
-use attache_core::policy::AccessSpec;
 
 /// Resolves the destinations of one credential.
 pub(super) fn resolve_all(
@@ -108,10 +108,12 @@ fn resolve(
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> Option<Destination> {
-    let access = spec.access.clone().unwrap_or_default();
-    if let Err(why) = Access::compile(&access) {
-        problems.add(blamed(&access, why, &join(at, "access"), around), why.into());
-    }
+    let written = spec.access.clone().unwrap_or_default();
+    let access = written.resolve().and_then(|access| Access::compile(&access).map(|_| access));
+    let access = access.unwrap_or_else(|why| {
+        problems.add(blamed(&written, why, &join(at, "access"), around), why.into());
+        Default::default()
+    });
     let verifies = spec.spki_sha256.is_some() || spec.upstream.as_ref().is_some_and(|u| u.ca_file.is_some());
     if spec.plaintext && verifies {
         problems.add(join(at, "plaintext"), Problem::PlaintextVerified);

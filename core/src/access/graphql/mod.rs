@@ -9,7 +9,6 @@ mod document;
 
 use super::envelope::{self, Object};
 use super::{AccessError, Body, Operation};
-use crate::evidence::AUTH_PARAMETERS;
 use crate::matching::path::Pattern;
 use crate::matching::query::{self, Parameter};
 use crate::policy::GraphqlSpec;
@@ -82,16 +81,14 @@ impl Graphql {
                 return Err(Reason::ReadOnly);
             }
         }
-        // Servers differ in which of the two they read.
-        if !body().whole()?.is_empty() {
-            return Err(Reason::ReadOnly);
-        }
         match document {
-            Some(text) => self.check_document(&text, name.as_deref()),
+            Some(text) => self.check_document(&text, name.as_deref())?,
             // A page for people, or an error: there is nothing to run.
-            None if name.is_none() && variables.is_none() => Ok(()),
-            None => Err(Reason::ReadOnly),
+            None if name.is_none() && variables.is_none() => {}
+            None => return Err(Reason::ReadOnly),
         }
+        // Servers differ in which of the two they read.
+        if body().whole()?.is_empty() { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
     fn check_post<'b>(&self, operation: Operation<'_>, body: impl FnOnce() -> Body<'b>) -> Result<(), Reason> {
@@ -112,7 +109,7 @@ impl Graphql {
             }
             // Some servers look for a method, or for the query itself, in what they take for a form.
             Media::Form | Media::Unsaid => Err(Reason::ReadOnly),
-            Media::Nothing | Media::OnJson | Media::Other => Err(Reason::BodyUnreadable),
+            Media::Nothing | Media::OnJson | Media::Grpc | Media::Other => Err(Reason::BodyUnreadable),
         }
     }
 
@@ -132,11 +129,8 @@ fn parameters(operation: Operation<'_>) -> Result<impl Iterator<Item = Parameter
     if written.contains(&b';') {
         return Err(Reason::ReadOnly);
     }
-    let carries = move |parameter: &Parameter<'_>| {
-        let own = operation.carrier.into_iter().chain(AUTH_PARAMETERS.iter().copied());
-        own.into_iter().any(|own| query::resembles(parameter.name, own))
-    };
-    Ok(query::parameters(written).filter(move |parameter| !parameter.text.is_empty() && !carries(parameter)))
+    let arrives = move |p: &Parameter<'_>| !p.text.is_empty() && !operation.never_arrives(p);
+    Ok(query::parameters(written).filter(arrives))
 }
 
 /// What a part of a query string says to every server: no escape is broken, and all is UTF-8.

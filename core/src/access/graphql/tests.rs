@@ -10,7 +10,13 @@ const UNREADABLE: Result<(), Reason> = Err(Reason::BodyUnreadable);
 fn endpoint(subscriptions: bool) -> Access {
     let graphql = GraphqlSpec { paths: vec!["/graphql".into(), "/*/api".into()], subscriptions };
     // A rule that would let everything pass does not, where GraphQL is spoken.
-    let any = OperationSpec { method: "POST".into(), path: "/**".into(), query: Default::default(), body: None };
+    let any = OperationSpec {
+        method: "POST".into(),
+        path: "/**".into(),
+        query: Default::default(),
+        no_other_query: false,
+        body: None,
+    };
     Access::compile(&AccessSpec { reads: vec![any], graphql: Some(graphql), ..AccessSpec::default() }).unwrap()
 }
 

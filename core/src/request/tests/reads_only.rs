@@ -77,7 +77,7 @@ fn api_with(access: AccessSpec) -> Policy {
 }
 
 fn operation(method: &str, path: &str, body: Option<BodyRule>) -> OperationSpec {
-    OperationSpec { method: method.into(), path: path.into(), query: Default::default(), body }
+    OperationSpec { method: method.into(), path: path.into(), query: Default::default(), no_other_query: false, body }
 }
 
 fn sends_to_api(policy: &Policy, request: Request, body: Body<'_>) -> Result<(), Reason> {

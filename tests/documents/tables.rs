@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use attache_broker::audit::{Kind, Record};
+use attache_broker::config::access::RuleSet;
+use attache_core::access::mcp;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use attache_core::refusal::Reason;
@@ -21,6 +23,22 @@ fn the_refusals_are_those_of_the_code() {
     let statuses = gateway.rows().filter(|(_, cells)| cells.get(1).is_some_and(|cell| cell.parse::<u16>().is_ok()));
     let unknown = statuses.filter(|(_, cells)| !words.contains(cells[0].trim_matches('`')));
     none(unknown.map(|(line, cells)| format!("{}: no reason is {}", gateway.place(line), cells[0])).collect());
+}
+
+/// The page on read-only tells all rule sets, all words and all methods of MCP that read.
+#[test]
+fn what_reads_is_what_the_code_says() {
+    let page = Document::read(Path::new("docs/read-only.md"));
+    let first: Vec<_> = page.rows().filter_map(|(_, cells)| cells.into_iter().next()).collect();
+    let told = |name: &str| first.iter().any(|cell| cell.trim_matches('`') == name);
+    none(RuleSet::names().filter(|name| !told(name)).map(|name| format!("the set {name} is missing")).collect());
+    let text = read(&at("docs/read-only.md"));
+    let missing = mcp::READS.iter().filter(|method| !text.contains(&format!("`{method}`")));
+    none(missing.map(|method| format!("the method {method} of MCP is missing")).collect());
+    let schema: serde_json::Value = serde_json::from_str(&read(&at("docs/attache.schema.json"))).expect("JSON");
+    let words = schema["$defs"]["AccessSpec"]["properties"].as_object().expect("the words of `access`").keys();
+    let begins = |word: &str| first.iter().any(|cell| cell.starts_with(&format!("`{word}")));
+    none(words.filter(|word| !begins(word)).map(|word| format!("the word {word} is missing")).collect());
 }
 
 /// A row of bounds names a place and what stands there.

@@ -124,8 +124,11 @@ fn the_judge_runs_only_where_a_body_decides() {
         paths.extend(path);
     }
     let batch = "/[^/?]+/[^/?]+/info/lfs/objects/batch(\\?.*)?$";
-    let (own, below) = (format!("^{batch}"), format!("^/github\\.com{batch}"));
-    assert_eq!(paths, [&own, &own, &below, &below]);
+    let graphql = "/graphql(\\?.*)?$";
+    let own = [graphql, batch].map(|path| format!("^{path}"));
+    let below = [format!("^/api\\.github\\.com{graphql}"), format!("^/github\\.com{batch}")];
+    // Each open and closed.
+    assert_eq!(paths, own.iter().chain(&below).flat_map(|path| [path, path]).collect::<Vec<_>>());
     let plain = generated("state_dir: /s\ncredentials: {openai: {preset: openai}}\n");
     assert!(!plain.to_string().contains("attache.judge"));
 }

@@ -41,7 +41,11 @@ pub struct Feed {
 
 struct State {
     policy: String,
+    /// What was told before anybody could hear it, however much that is: the rest is told after it.
+    first: Vec<wire::Change>,
     kept: VecDeque<wire::Change>,
+    /// The last change that is kept no longer.
+    forgotten: u64,
     /// When each of those was published.
     published: VecDeque<(u64, Instant)>,
     workers: HashMap<String, Worker>,
@@ -70,8 +74,33 @@ pub enum Scope<'a> {
     Narrowed(&'a str),
     /// Those of one session, which is over. Its streams end.
     Ended(&'a str),
+    /// Those of one session that nothing but a connection named: another session is bound to the same.
+    /// Such streams end.
+    Rivalled(&'a str),
     /// Those that draw on one credential, whose secret is another. Streams go on.
     Credential(&'a Name),
+    /// Those for one credential at one destination, where nobody may do more than read. Streams that
+    /// write end.
+    Capped(&'a Name, &'a str),
+}
+
+impl Scope<'_> {
+    /// The change, as it is told under this cursor.
+    fn change(self, cursor: u64) -> wire::Change {
+        let none = wire::Change { cursor, ..wire::Change::default() };
+        let of = |id: &str, left| wire::Change { session_id: Some(id.to_owned()), left, ..none.clone() };
+        match self {
+            Scope::Widened(id) => of(id, None),
+            Scope::Narrowed(id) => of(id, Some(Left::Reads)),
+            Scope::Ended(id) => of(id, Some(Left::Nothing)),
+            Scope::Rivalled(id) => of(id, Some(Left::Named)),
+            Scope::Credential(name) => wire::Change { credential: Some(name.clone()), ..none },
+            Scope::Capped(name, destination) => {
+                let destination = Some(destination.to_owned());
+                wire::Change { credential: Some(name.clone()), destination, left: Some(Left::Reads), ..none }
+            }
+        }
+    }
 }
 
 /// One poll.
@@ -121,7 +150,9 @@ impl Feed {
             strangers: None,
             state: Mutex::new(State {
                 policy,
+                first: Vec::new(),
                 kept: VecDeque::new(),
+                forgotten: 0,
                 published: VecDeque::new(),
                 workers: HashMap::new(),
                 unwritten: VecDeque::new(),
@@ -146,13 +177,19 @@ impl Feed {
 
     /// Publishes a change, *after* the state has changed. Answers with its cursor.
     pub fn publish(&self, scope: Scope<'_>) -> u64 {
-        let (session_id, credential, left) = match scope {
-            Scope::Widened(id) => (Some(id.to_owned()), None, None),
-            Scope::Narrowed(id) => (Some(id.to_owned()), None, Some(Left::Reads)),
-            Scope::Ended(id) => (Some(id.to_owned()), None, Some(Left::Nothing)),
-            Scope::Credential(name) => (None, Some(name.clone()), None),
-        };
-        self.push(&mut self.state(), session_id, credential, left)
+        self.push(&mut self.state(), |cursor| scope.change(cursor))
+    }
+
+    /// Publishes what the life before may have told nobody, before there is anybody to hear it. It is
+    /// kept for as long as this life lasts: a worker that comes late must not end more than that.
+    pub fn publish_first(&self, scope: Scope<'_>) -> u64 {
+        let mut state = self.state();
+        let cursor = self.cursor() + 1;
+        let change = scope.change(cursor);
+        state.tell(change.clone());
+        state.first.push(change);
+        self.published.send_modify(|published| published.cursor = cursor);
+        cursor
     }
 
     /// Tells of another policy, under which nothing that was granted before holds. Streams go on: they
@@ -160,17 +197,17 @@ impl Feed {
     pub fn publish_policy(&self, version: &str) -> u64 {
         let mut state = self.state();
         version.clone_into(&mut state.policy);
-        self.push(&mut state, None, None, None)
+        self.push(&mut state, |cursor| wire::Change { cursor, ..wire::Change::default() })
     }
 
-    fn push(&self, state: &mut State, session_id: Option<String>, credential: Option<Name>, left: Option<Left>) -> u64 {
+    fn push(&self, state: &mut State, change: impl FnOnce(u64) -> wire::Change) -> u64 {
         let cursor = self.cursor() + 1;
-        let change = wire::Change { cursor, session_id, credential, left };
+        let change = change(cursor);
         state.tell(change.clone());
         state.kept.push_back(change);
         state.published.push_back((cursor, Instant::now()));
         if state.kept.len() > KEPT {
-            state.kept.pop_front();
+            state.forgotten = state.kept.pop_front().map_or(0, |oldest| oldest.cursor);
             state.published.pop_front();
         }
         self.published.send_modify(|published| published.cursor = cursor);
@@ -192,7 +229,7 @@ impl Feed {
         }
         let state = self.state();
         let cursor = self.cursor();
-        let mut changes = since(&state.kept, if knows_us { poll.after } else { 0 }, cursor);
+        let mut changes = state.since(if knows_us { poll.after } else { 0 }, cursor);
         if !knows_us {
             // It forgets all grants by itself. Its streams may be older than this life.
             changes.retain(|change| change.left.is_some());
@@ -289,13 +326,17 @@ impl Feed {
     }
 }
 
-/// The changes after `after`; one that voids and ends everything, when some of them are no longer kept.
-fn since(kept: &VecDeque<wire::Change>, after: u64, cursor: u64) -> Vec<wire::Change> {
-    let complete = kept.front().is_none_or(|oldest| oldest.cursor <= after + 1);
-    if !complete {
-        return vec![wire::Change { cursor, session_id: None, credential: None, left: Some(Left::Nothing) }];
+impl State {
+    /// The changes after `after`; one that voids and ends everything, when some of them are no longer kept.
+    fn since(&self, after: u64, cursor: u64) -> Vec<wire::Change> {
+        if after < self.forgotten {
+            return vec![wire::Change { cursor, left: Some(Left::Nothing), ..wire::Change::default() }];
+        }
+        let all = self.first.iter().chain(&self.kept);
+        let mut changes: Vec<_> = all.filter(|change| change.cursor > after).cloned().collect();
+        changes.sort_by_key(|change| change.cursor);
+        changes
     }
-    kept.iter().filter(|change| change.cursor > after).cloned().collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Writes down what outlives the process besides sessions: what the feed told, who followed it, and
-//! how far the audit log reached. Off the path of every request: a poll touches memory only.
+//! Writes down what outlives the process besides sessions: what the feed told, who followed it, until
+//! when sessions were alive, and how far the audit log reached. Off the path of every request: a poll touches memory only.
 
 use crate::audit::{self, AuditLog, FileError};
 use crate::changes::{Feed, Told};
@@ -27,8 +27,17 @@ pub struct Ledger {
 pub struct Found {
     /// How many records there were when the log was opened, as far as anybody knows.
     pub records: u64,
-    /// What is missing, in words for a gap record.
-    pub missing: Option<String>,
+    /// What is missing, or there without anybody's word for it: words for a gap record.
+    pub told: Option<Mismatch>,
+}
+
+/// What a gap record says of the log that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// In words.
+    pub reason: String,
+    /// How many records are there that were not noted; `None`: some are missing.
+    pub unnoted: Option<u64>,
 }
 
 /// Looks whether the record that was noted last is still in the audit log, which is open already:
@@ -38,10 +47,16 @@ pub async fn compare(store: &Store, path: &Path, log: &AuditLog) -> Result<Found
     let appended = log.head().appended;
     let before = |records: u64| records.saturating_sub(appended);
     let Some(noted) = store.last_head().await? else {
-        return Ok(Found { records: before(audit::count(path)?), missing: None });
+        let records = before(audit::count(path)?);
+        // Not even a first life was noted: the database is new, or another.
+        let none = HeadRow { records: 0, hash: String::new(), noted_ms: 0 };
+        return Ok(Found { records, told: (records > 0).then(|| unnoted(&none, records)) });
     };
     Ok(match audit::count_after(path, &noted.hash)? {
-        Some(since) => Found { records: before(noted.records.saturating_add(since)), missing: None },
+        Some(since) => Found {
+            records: before(noted.records.saturating_add(since)),
+            told: Some(before(since)).filter(|count| *count > 0).map(|count| unnoted(&noted, count)),
+        },
         None => {
             let HeadRow { records, hash, noted_ms } = noted;
             let when = rfc3339(noted_ms);
@@ -49,9 +64,25 @@ pub async fn compare(store: &Store, path: &Path, log: &AuditLog) -> Result<Found
                 "the audit log was cut or replaced: record {records} of it, on disk at {when}, is no longer there \
                  (its hash was {hash})"
             );
-            Found { records, missing: Some(missing) }
+            Found { records, told: Some(Mismatch { reason: missing, unnoted: None }) }
         }
     })
+}
+
+/// Records behind the last that was noted: a broker that is killed leaves those of its last moments,
+/// and whoever may write the file can add others.
+fn unnoted(noted: &HeadRow, count: u64) -> Mismatch {
+    let HeadRow { records, noted_ms, .. } = noted;
+    let (first, last) = (records.saturating_add(1), records.saturating_add(count));
+    let noted = match records {
+        0 => "none was".to_owned(),
+        last => format!("record {last} was, at {}", rfc3339(*noted_ms)),
+    };
+    let reason = format!(
+        "records {first} to {last} of the audit log were not noted before this start ({noted}): the broker ended \
+         without order, or somebody else wrote them"
+    );
+    Mismatch { reason, unnoted: Some(count) }
 }
 
 /// Why the audit log and what was noted of it cannot be compared.
@@ -123,6 +154,7 @@ impl Ledger {
         };
         let moved = head.appended > noted;
         let written = async {
+            self.store.note_seen(now.wall_ms).await?;
             if !workers.is_empty() {
                 self.store.note_workers(&workers).await?;
             }
@@ -141,7 +173,10 @@ impl Ledger {
 fn row(epoch: &str, told: Told) -> ChangeRow {
     let (kind, scope) = match (told.change.session_id, told.change.credential) {
         (Some(id), _) => ("session", id),
-        (None, Some(credential)) => ("credential", credential.to_string()),
+        (None, Some(credential)) => match told.change.destination {
+            Some(destination) => ("credential", format!("{credential} at {destination}")),
+            None => ("credential", credential.to_string()),
+        },
         (None, None) => ("all", String::new()),
     };
     ChangeRow { epoch: epoch.to_owned(), cursor: told.change.cursor, kind: kind.into(), scope, told_ms: told.told_ms }

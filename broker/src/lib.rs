@@ -137,9 +137,11 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let (path, instance) = (config.audit.path.clone(), &config.instance);
     let exports = Exports::new(&config.audit.export, path, instance, &audit, &state_dir);
     let found = ledger::compare(&store, &config.audit.path, &audit).await?;
-    if let Some(missing) = &found.missing {
-        tracing::error!("{missing}");
-        audit.append(Record { reason: Some(missing.clone()), ..Record::new(Kind::Gap, now.wall_ms) }).await?;
+    // Before anything of this life is signed: what a signature then covers is told of.
+    if let Some(ledger::Mismatch { reason, unnoted }) = &found.told {
+        tracing::error!("{reason}");
+        let reason = Some(reason.clone());
+        audit.append(Record { reason, count: *unnoted, ..Record::new(Kind::Gap, now.wall_ms) }).await?;
     }
     audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
 
@@ -157,7 +159,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     sessions.all().iter().filter(|session| session.is_live(now)).for_each(|session| publication.demand(&session.bind));
     if state_dir.has_lived() {
         endings::tell_again(&sessions, &feed, now);
-        endings::tell_changed(&changed, &feed);
+        endings::tell_changed(&changed, &sessions.all(), &feed);
+        endings::tell_caps(&config.caps(), &feed);
     }
     for session in &changed {
         let (kind, decision) = if session.ended_ms.is_some() { (Kind::Revoke, "end") } else { (Kind::Mode, "declare") };
@@ -255,6 +258,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     chores.spawn(async move { tidied.tidy().await });
     let (ending, told) = (sessions.clone(), feed.clone());
     chores.spawn(async move { endings::watch(&ending, &told, now).await });
+    let ended = sessions.clone();
+    chores.spawn(async move { endings::store(&ended).await });
     let exports = exports.spawn();
     let watched = outstanding.clone();
     chores.spawn(async move { watched.watch().await });
@@ -292,6 +297,11 @@ impl Running {
         self.audit.uses()
     }
 
+    /// How many requests that were forwarded, with a credential or without.
+    pub fn forwarded(&self) -> u64 {
+        self.audit.forwarded()
+    }
+
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
     pub async fn shutdown(self, workers: Workers) {
         let Running { state_dir, audit, feed, outstanding, sessions, ledger, exports, mut chores, doors, stop, .. } =
@@ -310,8 +320,12 @@ impl Running {
         if let Err(error) = audit.append(stop).await {
             tracing::error!(%error, "the end is not on record");
         }
+        // Signed before its head is noted: so the last checkpoint, too, would be missed.
+        if let Err(error) = audit.sign().await {
+            tracing::error!(%error, "the end of the audit log is not signed");
+        }
         ledger.finish().await;
-        // Nobody else has the log now: closed, it is signed, and exports come to its end.
+        // Nobody else has the log now: closed, it is where exports end.
         drop((outstanding, audit, ledger));
         let _ = tokio::time::timeout(LAST_EXPORTS, exports.join_all()).await;
         sessions.close().await;

@@ -66,7 +66,24 @@ impl Operator {
         // Nobody is held still meanwhile: a revocation never waits for a new session's record.
         self.audit.append(record(Kind::Mode, "create", &session, now)).await?;
         self.policy.demand(&session.bind);
-        Ok(self.sessions.change().await.begin(session, now).await?)
+        let session = self.sessions.change().await.begin(session, now).await?;
+        self.told_rivals(&session).await;
+        Ok(session)
+    }
+
+    /// What only a connection named, and now names two, is in conflict: at once for who asks anew, and
+    /// for who was granted something before when this returns.
+    async fn told_rivals(&self, session: &Session) {
+        let all = self.sessions.all();
+        let told = session.rivals(&all, Now::read()).map(|rival| {
+            tracing::warn!(session = %session.name, rival = %rival.name, "one connection names both sessions");
+            self.feed.publish(Scope::Rivalled(&rival.id))
+        });
+        if let Some(cursor) = told.max() {
+            let (applied, ()) =
+                tokio::join!(self.feed.applied(cursor, self.stale_after), self.feed.written(cursor, BRIEF));
+            tracing::info!(session = %session.name, %applied, "its rivals were told");
+        }
     }
 
     /// Sets what a session may do.

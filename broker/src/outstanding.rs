@@ -5,7 +5,7 @@
 //! says, once for each lease that the worker may have used last. Issues stand in the log, so the
 //! broker's own death makes it forget none.
 
-use crate::audit::{AuditLog, Kind, Record, open_all};
+use crate::audit::{AuditLog, Files, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
 use attache_core::names::Name;
@@ -203,17 +203,20 @@ impl Facts {
 fn left_by_others(path: &Path, now: Now) -> std::io::Result<VecDeque<Issue>> {
     let most = LONGEST_TTL + LONGEST_USE;
     let mut left = VecDeque::<Issue>::new();
-    for (_, file) in open_all(path)? {
+    for opened in Files::of(path)? {
+        let (_, file) = opened?;
         let changed = file.metadata()?.modified()?;
         if SystemTime::now().duration_since(changed).is_ok_and(|age| age > most) {
             continue;
         }
         let mut reader = BufReader::with_capacity(1 << 20, file);
-        let mut line = String::new();
-        while reader.read_line(&mut line)? > 0 {
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            // Damage is told of where the log is opened; what is left of the line is no record.
+            let text = std::str::from_utf8(&line).unwrap_or_default();
             // Quotes in values are escaped, so only kinds look like this.
-            if ["issue", "unaccounted", "stop"].iter().any(|kind| line.contains(&format!("\"kind\":\"{kind}\""))) {
-                follow(&line, now, most, &mut left);
+            if ["issue", "unaccounted", "stop"].iter().any(|kind| text.contains(&format!("\"kind\":\"{kind}\""))) {
+                follow(text, now, most, &mut left);
             }
             line.clear();
         }

@@ -12,7 +12,7 @@ use crate::wire::{EvidenceDigests, ShownJwt, evidence_word};
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{alphabet, engine::DecodePaddingMode};
-use core::net::IpAddr;
+use core::{fmt, net::IpAddr};
 
 /// Headers that carry a credential at some service. On a managed destination all of them are
 /// taken out before one is set; a placeholder may stand in each of them.
@@ -73,13 +73,22 @@ pub struct Evidence {
     pub jwt: Option<Line>,
 }
 
-/// A token found in a request.
-#[derive(Clone, Debug)]
+/// A token found in a request. Whoever has it can show it, so no log does.
+#[derive(Clone)]
 pub enum Token {
     /// As it stands in the snapshot.
     Plain(Span),
     /// Decoded from Basic.
     Decoded(Vec<u8>),
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain(…)",
+            Self::Decoded(_) => "Decoded(…)",
+        })
+    }
 }
 
 impl Token {

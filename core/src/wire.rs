@@ -242,7 +242,7 @@ pub struct Changes {
 
 /// One change: grants of this session, or of this credential, are void. With neither, all are.
 /// Streams that are open go on, unless something was taken away.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
@@ -254,9 +254,25 @@ pub struct Change {
     /// The credential whose grants are void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Name>,
+    /// Only those at this destination ([`crate::policy::DestinationSpec::id`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
     /// What is left to streams that are open on those grants; absent: all that they had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Left>,
+}
+
+impl Change {
+    /// Whether it is about grants of this session, for this credential, at this destination.
+    pub fn concerns(&self, session_id: &str, credential: &Name, destination: &str) -> bool {
+        let whose = match (&self.session_id, &self.credential) {
+            (None, None) => true,
+            (session, of) => {
+                session.as_deref().is_some_and(|s| s == session_id) || of.as_ref().is_some_and(|c| c == credential)
+            }
+        };
+        whose && self.destination.as_deref().is_none_or(|at| at == destination)
+    }
 }
 
 /// What a session that was narrowed may still do.
@@ -266,6 +282,9 @@ pub struct Change {
 pub enum Left {
     /// Proven reads.
     Reads,
+    /// What names its session by itself, rather than by its connection alone: another session is bound
+    /// to the same.
+    Named,
     /// Nothing: it is over.
     Nothing,
 }

@@ -5,7 +5,7 @@ use attache_core::Millis;
 use attache_core::access::Body;
 use attache_core::policy::Policy;
 use attache_core::refusal::Reason;
-use attache_core::request::{Asked, Snapshot, is_read};
+use attache_core::request::{Asked, Snapshot, is_read, stands};
 use attache_core::worker::{Cut, Outcome};
 use std::rc::Rc;
 
@@ -25,6 +25,8 @@ pub struct Flow {
     pub policy: Option<Rc<Policy>>,
     /// Why it was ended before its end.
     pub cut: Option<Reason>,
+    /// How often Envoy has failed to do what was decided: to answer, end or resume it.
+    pub failures: u8,
     pub started: Millis,
 }
 
@@ -32,6 +34,14 @@ impl Flow {
     /// Whether the verdict let it go, and nothing has taken that back.
     pub fn is_released(&self) -> bool {
         matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed) && self.cut.is_none()
+    }
+
+    /// Why it is not to go on, once that is decided.
+    pub fn is_over(&self) -> Option<Reason> {
+        match &self.outcome {
+            Outcome::Refused(reason, _) => Some(*reason),
+            _ => self.cut,
+        }
     }
 
     /// Why it may go on no longer, if so.
@@ -43,13 +53,21 @@ impl Flow {
         let is_read = || {
             let (Some(policy), Some(asked)) = (&self.policy, &self.asked) else { return false };
             let mut body = Vec::new();
-            is_read(policy, &self.snapshot, asked, grant, || match host::act_for(context) {
-                Ok(()) => read_body(&mut body),
-                Err(_) => Body::Unread,
-            })
+            is_read(policy, &self.snapshot, asked, grant, || body_of(context, &mut body))
+        };
+        let stands = |policy: &Policy| {
+            let mut body = Vec::new();
+            stands(policy, &self.snapshot, grant, || body_of(context, &mut body))
         };
         let stale = stale_since.is_some_and(|since| self.started <= since);
-        cuts.iter().find_map(|cut| cut.ends(grant, is_read)).or(stale.then_some(Reason::Stale))
+        cuts.iter().find_map(|cut| cut.ends(grant, is_read, stands)).or(stale.then_some(Reason::Stale))
+    }
+}
+
+fn body_of(context: u32, bytes: &mut Vec<u8>) -> Body<'_> {
+    match host::act_for(context) {
+        Ok(()) => read_body(bytes),
+        Err(_) => Body::Unread,
     }
 }
 

@@ -11,16 +11,18 @@ pub struct Metrics {
     pub cut: u64,
     pub callouts: u64,
     pub callouts_failed: u64,
-    ids: Option<[u32; 6]>,
+    pub retried: u64,
+    ids: Option<[u32; 7]>,
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "attache.forwarded",
     "attache.passed",
     "attache.refused",
     "attache.cut",
     "attache.callouts",
     "attache.callouts_failed",
+    "attache.retried",
 ];
 
 impl Metrics {
@@ -33,6 +35,7 @@ impl Metrics {
             &mut self.cut,
             &mut self.callouts,
             &mut self.callouts_failed,
+            &mut self.retried,
         ];
         if counts.iter().all(|count| **count == 0) && self.ids.is_some() {
             return;

@@ -130,6 +130,7 @@ impl RootContext for Root {
         crate::trap::spring_later("tick");
         let Some(Entry::Gate { shared, .. }) = &self.entry else { return };
         let now = shared.now();
+        shared.insist();
         shared.cut(now);
         let overdue = shared.worker.borrow_mut().overdue(now);
         wake(shared, overdue);
@@ -157,7 +158,9 @@ fn wake(shared: &Shared, wakeups: Vec<Wakeup>) {
     for Wakeup { contexts, wake } in wakeups {
         for context in contexts {
             let Some(mut flow) = shared.take(context) else { continue };
-            if host::act_for(context).is_err() {
+            if act_for(context).is_err() {
+                // It is here still, so it is answered, and recorded, as soon as Envoy lets us.
+                shared.strand(context, flow);
                 continue;
             }
             let step = match &wake {
@@ -165,15 +168,21 @@ fn wake(shared: &Shared, wakeups: Vec<Wakeup>) {
                 Wake::Refused(reason) => shared.refuse(&mut flow, *reason, None),
                 Wake::Again => shared.again(context, &mut flow),
             };
-            // Kept until its log callback, held or not.
-            shared.keep(context, flow);
             if let Step::Go = step
                 && host::resume().is_err()
             {
-                log::error!("attache: envoy did not resume a request");
+                shared.failed(&mut flow);
             }
+            // Kept until its log callback, held or not.
+            shared.keep(context, flow);
         }
     }
+}
+
+fn act_for(context: u32) -> host::Result<()> {
+    #[cfg(feature = "trap")]
+    crate::trap::fail("wake")?;
+    host::act_for(context)
 }
 
 fn send(cluster: &str, instance: &str, dispatch: &Dispatch) -> host::Result<u32> {

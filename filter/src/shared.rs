@@ -17,6 +17,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Filter state that the gate writes: the verdict, for route guards and Envoy's access log.
 const VERDICT: &str = "attache";
+/// How often Envoy is asked to do what it failed to do, once a tick; then its stream timeouts do it.
+const MOST_FAILURES: u8 = 20;
 /// What makes clients that ask first without a credential ask again with one.
 const CHALLENGE: (&str, &[u8]) = ("www-authenticate", b"Basic realm=\"attache\", charset=\"UTF-8\"");
 
@@ -32,6 +34,8 @@ pub struct Shared {
     origin: Instant,
     unix_origin: Cell<u64>,
     tick: Cell<u32>,
+    /// Whether Envoy has failed to do something that is to be tried again.
+    owing: Cell<bool>,
 }
 
 /// What the shell does next. There is no "released but undecided".
@@ -63,6 +67,7 @@ impl Shared {
             origin: Instant::now(),
             unix_origin: Cell::new(unix_millis()),
             tick: Cell::new(0),
+            owing: Cell::new(false),
         }
     }
 
@@ -133,13 +138,51 @@ impl Shared {
             let Some(reason) = flow.ends(*context, &cuts, stale_since) else { continue };
             // From here on its body is held, whatever Envoy makes of the reset.
             flow.cut = Some(reason);
-            let cut = host::act_for(*context).and_then(|()| match host::property("response\0code")? {
-                None => answer(flow, reason, None),
-                Some(_) => host::reset(),
-            });
-            match cut {
+            match end(*context, flow, reason) {
                 Ok(()) => self.metrics.borrow_mut().cut += 1,
-                Err(_) => log::error!("attache: envoy did not end a stream"),
+                Err(_) => self.failed(flow),
+            }
+        }
+    }
+
+    /// Envoy did not do what was decided: it is asked again on the next tick ([`Self::insist`]).
+    pub fn failed(&self, flow: &mut Flow) {
+        flow.failures = flow.failures.saturating_add(1);
+        self.owing.set(true);
+        if flow.failures >= MOST_FAILURES {
+            log::error!("attache: envoy did not answer, end or resume a request; its timeouts will");
+        }
+    }
+
+    /// A request that cannot be acted for when its answer is there goes no further.
+    pub fn strand(&self, context: u32, mut flow: Flow) {
+        self.metrics.borrow_mut().refused += 1;
+        flow.outcome = Outcome::Refused(Reason::Internal, None);
+        self.failed(&mut flow);
+        self.keep(context, flow);
+    }
+
+    /// Asks Envoy once more for what it has failed to do. Call it before anything is decided: what was
+    /// done in this very callback must not be done twice.
+    pub fn insist(&self) {
+        if !self.owing.replace(false) {
+            return;
+        }
+        for (context, flow) in self.flows.borrow_mut().iter_mut() {
+            if !(1..MOST_FAILURES).contains(&flow.failures) {
+                continue;
+            }
+            self.metrics.borrow_mut().retried += 1;
+            let done = match flow.is_over() {
+                Some(reason) => end(*context, flow, reason),
+                None => host::act_for(*context).and_then(|()| host::resume()),
+            };
+            match done {
+                Ok(()) => {
+                    flow.failures = 0;
+                    self.metrics.borrow_mut().cut += u64::from(flow.cut.is_some());
+                }
+                Err(_) => self.failed(flow),
             }
         }
     }
@@ -279,8 +322,8 @@ impl Shared {
         let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
         let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
         if answer(flow, reason, challenge.then_some(CHALLENGE)).is_err() {
-            // The request stays held; Envoy's stream timeouts answer it.
-            log::error!("envoy refused a local response");
+            // The request stays held.
+            self.failed(flow);
         }
         Step::Answered
     }
@@ -322,6 +365,17 @@ impl Shared {
         if let Outcome::Forwarded(_) = flow.outcome {
             worker.end_use();
         }
+    }
+}
+
+/// Ends a stream: with an answer where none has begun, else with a reset.
+fn end(context: u32, flow: &Flow, reason: Reason) -> host::Result<()> {
+    #[cfg(feature = "trap")]
+    crate::trap::fail("end")?;
+    host::act_for(context)?;
+    match host::property("response\0code")? {
+        None => answer(flow, reason, None),
+        Some(_) => host::reset(),
     }
 }
 

@@ -1,12 +1,18 @@
 //! Test builds only: traps in a callback that a request names in `x-attache-trap`, or that the
-//! plugin is configured to trap in.
+//! plugin is configured to trap in; or has Envoy fail to do something a few times.
 
 use crate::host::{self, Map};
 use std::cell::Cell;
 
 thread_local! {
     static ARMED: Cell<Option<&'static str>> = const { Cell::new(None) };
+    static FAILING: Cell<(&'static str, u32)> = const { Cell::new(("", 0)) };
 }
+
+/// What can fail, and how a request says so.
+const FAILING_CALLS: [(&str, &[u8]); 2] = [("end", b"fail_end"), ("wake", b"fail_wake")];
+/// How often it then does.
+const FAILURES: u32 = 3;
 
 /// Callbacks that trap at their next turn, whoever's it is: some belong to no request, and by the
 /// time a body comes its request's head is out of reach.
@@ -29,8 +35,22 @@ pub fn spring(callback: &str) {
     if let Some(later) = LATER.iter().find(|name| name.as_bytes() == wanted) {
         ARMED.set(Some(later));
     }
+    if let Some((call, _)) = FAILING_CALLS.iter().find(|(_, word)| *word == wanted) {
+        FAILING.set((call, FAILURES));
+    }
     if wanted == callback.as_bytes() {
         std::process::abort();
+    }
+}
+
+/// Fails if a request has asked for that, and has not got it often enough.
+pub fn fail(call: &str) -> host::Result<()> {
+    match FAILING.get() {
+        (failing, left) if failing == call && left > 0 => {
+            FAILING.set((failing, left - 1));
+            Err(host::Status(10))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
-use attache_tests::agent::Wire;
+use attache_tests::agent::{Wire, head};
 use attache_tests::stack::{CUSTOM, Plan, SOON};
-use attache_tests::{Attache, Stack};
+use attache_tests::upstream::{Held, Part};
+use attache_tests::util::eventually;
+use attache_tests::{Attache, Reply, Stack};
 use tokio::net::TcpSocket;
 
 use crate::scene::{HOST, add_listener, conflict, evidence_of, required, said, served};
@@ -73,6 +75,43 @@ async fn a_listener_admits_its_sessions_and_names_the_one_that_is_bound_to_it() 
     assert_eq!(hits[2].fields.all("x-custom-key"), [format!("Key {CUSTOM}").as_bytes()]);
     let words = evidence_of(&stack, "inside", 3).await;
     assert_eq!(words, ["placeholder+listener", "placeholder+listener", "listener"]);
+    stack.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_session_of_a_listener_takes_away_what_the_connection_alone_had_got() {
+    let plan = Plan::default()
+        .missing_placeholder("inject")
+        .session("{name: inside, credentials: [custom], bind: {listener: inner}}")
+        .edit(|bootstrap| add_listener(bootstrap, "inner", None));
+    let stack = plan.start().await;
+    let inner = stack.envoy.addr("inner").await;
+    stack.broker.evidence().connection("inside", &format!("to {inner}"));
+    let key = format!("Key {}", stack.placeholder("inside", "custom"));
+    let (agent, host) = (stack.agent(), "api.custom.test");
+    let ask = async |headers: &[(&str, &str)]| said(&agent.get(inner, host, "/v1/x", headers).await);
+    let named = [("x-custom-key", key.as_str())];
+    assert_eq!((ask(&[]).await, ask(&named).await), (served(), served()));
+    // One stream of each, that does not end.
+    let held = std::sync::Arc::new(Held::default());
+    let part = Part::Held(std::sync::Arc::clone(&held));
+    stack.upstream().answer_with(move |_| Reply::new(200).chunked().body("first").part(part.clone()).body("last"));
+    let mut h2 = stack.agent().h2(inner).await;
+    let unnamed = h2.start(head("GET", host, "/v1/x", &[]), true).await.expect("begun");
+    let kept = h2.start(head("GET", host, "/v1/x", &named), true).await.expect("begun");
+    eventually(SOON, || held.waiting() == 2).await;
+
+    stack.broker.json(&["session", "create", "second", "--credential", "custom", "--bind-listener", "inner"]);
+    assert_eq!(ask(&[]).await, conflict(), "whatever was cached");
+    eventually(SOON, || held.left() == 1).await;
+    held.go();
+    assert!(unnamed.response(SOON).await.map_or(true, |answer| !answer.complete), "cut");
+    let kept = kept.response(SOON).await.unwrap_or_else(|why| panic!("{why}"));
+    assert!(kept.complete && kept.text().contains("last"));
+    stack.upstream().answer_with(|_| Reply::new(200).body("ok"));
+    assert_eq!(ask(&named).await, served());
+    let words = evidence_of(&stack, "inside", 5).await;
+    assert_eq!(words.iter().filter(|word| *word == "listener").count(), 2, "{words:?}");
     stack.reconcile().await;
 }
 

@@ -76,6 +76,32 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     oracle.reconcile().await;
 }
 
+/// Its VM took the count of the use along with its record; what went upstream is counted by Envoy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_trapped_right_after_a_use_is_not_said_to_have_delivered() {
+    let ca = Ca::new();
+    let upstream = Upstream::tls(&ca, &["lab.test"]).start().await;
+    let dial = format!("{{address: '{}', ca_file: {}}}", upstream.addr(), ca.pem_path().display());
+    let (_dir, path) = config(&GOOD.replace("{address: '127.0.0.1:9'}", &dial));
+    let trap = util::filter_trap_wasm();
+    let trap = ("ATTACHE_FILTER", trap.to_str().expect("a plain path"));
+    let mut up = Up::start(&path, &["--json"], &[("LAB_KEY", GITHUB), trap]);
+    let ready = up.ready().await;
+    let proxy = ready["proxy"].as_str().and_then(|at| at.parse().ok()).expect("an address");
+    let placeholder = ready["sessions"][0]["env"]["LAB_KEY"].as_str().expect("a placeholder");
+    let oracle = Oracle::new(&Secrets::new([("lab", GITHUB)]));
+    let lines = [("authorization", format!("Bearer {placeholder}")), ("x-attache-trap", "log".into())];
+    let lines = [(lines[0].0, lines[0].1.as_str()), (lines[1].0, lines[1].1.as_str())];
+    let answer = oracle.agent().get(proxy, "lab.test", "/x", &lines).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    up.signal("TERM");
+    assert!(up.ended().await.success(), "{}", up.told());
+    let told = said(&mut attache(&["audit", "query", "--kind", "use,unaccounted,stop", "--json"], &path));
+    let kinds = told.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let kinds: Vec<_> = kinds.map(|record| (record["kind"].to_string(), record["decision"].clone())).collect();
+    assert_eq!(kinds, [("\"unaccounted\"".into(), Value::Null), ("\"stop\"".into(), Value::Null)], "{}", told.out);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_prints_what_to_export() {
     let (_dir, path) = config(GOOD);

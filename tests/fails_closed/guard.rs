@@ -21,11 +21,27 @@ pub fn filters(bootstrap: &mut Value) -> &mut Vec<Value> {
     manager(bootstrap)["http_filters"].as_array_mut().expect("the filter chain")
 }
 
+/// Every list of routes: those of hosts, and those that a tree of prefixes finds.
+pub fn route_lists(bootstrap: &mut Value) -> Vec<&mut Vec<Value>> {
+    fn below<'a>(value: &'a mut Value, found: &mut Vec<&'a mut Vec<Value>>) {
+        match value {
+            Value::Object(members) => members.iter_mut().for_each(|(name, member)| match name.as_str() {
+                "routes" => found.extend(member.as_array_mut()),
+                _ => below(member, found),
+            }),
+            Value::Array(items) => items.iter_mut().for_each(|item| below(item, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    below(&mut manager(bootstrap)["route_config"]["virtual_hosts"], &mut found);
+    assert!(found.len() > 1, "lists of routes");
+    found
+}
+
 /// Every route to an upstream.
 fn routes(bootstrap: &mut Value) -> impl Iterator<Item = &mut Value> {
-    let hosts = manager(bootstrap)["route_config"]["virtual_hosts"].as_array_mut().expect("virtual hosts");
-    let routes = hosts.iter_mut().flat_map(|host| host["routes"].as_array_mut().expect("routes"));
-    routes.filter(|route| route.get("route").is_some())
+    route_lists(bootstrap).into_iter().flatten().filter(|route| route.get("route").is_some())
 }
 
 /// The cluster of a destination, by its host.
@@ -102,12 +118,9 @@ async fn a_trapped_filter_that_fails_open_forwards_nothing() {
 async fn a_filter_that_a_route_disables_forwards_nothing() {
     let plan = Plan::default().edit(|bootstrap| {
         unasserted(bootstrap);
-        let hosts = manager(bootstrap)["route_config"]["virtual_hosts"].as_array_mut().expect("virtual hosts");
-        for host in hosts {
-            let off = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true});
-            for route in host["routes"].as_array_mut().expect("routes") {
-                route["typed_per_filter_config"] = json!({GATE: off, JUDGE: off});
-            }
+        let off = json!({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true});
+        for route in route_lists(bootstrap).into_iter().flatten() {
+            route["typed_per_filter_config"] = json!({GATE: off, JUDGE: off});
         }
     });
     nothing_passes(&Scene::of(plan.start_with_fake().await).await).await;

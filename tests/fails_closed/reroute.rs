@@ -5,7 +5,7 @@ use attache_core::refusal::Reason;
 use attache_tests::stack::{GITHUB, Plan, SOON};
 use serde_json::{Value, json};
 
-use crate::guard::{GATE, cluster_of, filters, is_turned_away, manager, nothing_passes, unguard};
+use crate::guard::{GATE, cluster_of, filters, is_turned_away, nothing_passes, route_lists, unguard};
 use crate::scene::Scene;
 
 /// Puts a route above all others that asks for the credential itself in the head, and leads to the
@@ -14,8 +14,7 @@ fn lure(bootstrap: &mut Value) {
     // As much of it as no placeholder begins with.
     let bearer = format!("Bearer {GITHUB}");
     let theirs = cluster_of(bootstrap, "api.custom.test");
-    let hosts = manager(bootstrap)["route_config"]["virtual_hosts"].as_array_mut().expect("virtual hosts");
-    for host in hosts {
+    for routes in route_lists(bootstrap) {
         let lure = json!({
             "name": "lure",
             "match": {
@@ -24,7 +23,7 @@ fn lure(bootstrap: &mut Value) {
             },
             "route": {"cluster": theirs, "host_rewrite_literal": "api.custom.test"},
         });
-        host["routes"].as_array_mut().expect("routes").insert(0, lure);
+        routes.insert(0, lure);
     }
 }
 

@@ -19,6 +19,7 @@ use super::{HOST, applied_everywhere, session, start};
 const EACH: usize = 6;
 const LFS: &str = "application/vnd.git-lfs+json";
 const CUT: &str = "wasmcustom.attache.cut";
+const RETRIED: &str = "wasmcustom.attache.retried";
 const ACTIVE: &str = "http.attache.downstream_rq_active";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,6 +172,95 @@ async fn what_was_taken_away_while_nobody_could_tell_is_cut_after_a_restart() {
     ends_well(other.end().await);
     assert_eq!(uses(&stack, "guest", 1).await[0].text("reason"), "session_expired");
     stack.reconcile().await;
+}
+
+/// Envoy fails three times to reset it, as the test build has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_envoy_did_not_end_is_ended_later() {
+    let stack = start(Plan::default().with_traps()).await;
+    let downloads = endless(&stack);
+    let bearer = format!("Bearer {}", session(&stack, "agent", &[]));
+    let mut h2 = stack.agent().h2(stack.proxy).await;
+    let lines = [("authorization", bearer.as_str()), ("x-attache-trap", "fail_end")];
+    let cut = h2.start(head("GET", HOST, "/down", &lines), true).await.expect("begun");
+    eventually(SOON, || downloads.waiting() == 1).await;
+    stack.broker.json(&["session", "revoke", "agent"]);
+    eventually(SOON, || downloads.left() == 1).await;
+    is_cut(cut.response(SOON).await);
+    assert_eq!(stack.envoy.wait_stat(RETRIED, |retried| retried >= 3, SOON).await, 3, "until it did");
+    assert_eq!(stack.envoy.wait_stat(CUT, |cut| cut > 0, SOON).await, 1);
+    assert_eq!(uses(&stack, "agent", 1).await[0].text("reason"), "session_expired");
+    stack.reconcile().await;
+}
+
+/// A request that cannot be acted for when its grant is there, as the test build has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_cannot_be_woken_is_answered_and_recorded() {
+    let stack = start(Plan::default().with_traps()).await;
+    let bearer = format!("Bearer {}", session(&stack, "agent", &[]));
+    let lines = [("authorization", bearer.as_str()), ("x-attache-trap", "fail_wake")];
+    let begun = Instant::now();
+    let answer = stack.agent().get(stack.proxy, HOST, "/woken", &lines).await;
+    assert_eq!((answer.status, super::verdict(&answer).as_str()), (503, "internal"), "{}", answer.text());
+    assert!(begun.elapsed() < Duration::from_secs(10), "not by Envoy's timeout");
+    assert_eq!(stack.envoy.wait_stat(RETRIED, |retried| retried > 0, SOON).await, 1);
+    let path = stack.dir().join("state/default/audit.jsonl");
+    let denied = || Audit::read(Some(&path)).0.of_kind("deny").filter(|r| r.text("path") == "/woken").count();
+    eventually(SOON, || denied() == 1).await;
+    assert!(stack.upstream().requests().iter().all(|request| request.path_text() != "/woken"), "it went nowhere");
+    stack.reconcile().await;
+}
+
+/// Kills the broker and starts it on another config, which says this in the place of that.
+async fn restart_with(stack: &Stack<Attache>, before: &str, after: &str) {
+    stack.broker.kill();
+    let config = std::fs::read_to_string(stack.site.config_path()).expect("the config");
+    assert!(config.contains(before), "{config}");
+    std::fs::write(stack.site.config_path(), config.replace(before, after)).expect("the config");
+    stack.broker.restart().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cap_in_the_next_config_cuts_the_writes_that_are_open() {
+    for (before, after) in [
+        ("{host: api.github.com, upstream", "{host: api.github.com, access_mode: read-only, upstream"),
+        ("    preset: github\n", "    preset: github\n    access_mode: read-only\n"),
+    ] {
+        let stack = start(Plan::default()).await;
+        let downloads = endless(&stack);
+        let mut crowd = Crowd::open(&stack, "agent", 4 * EACH, &downloads).await;
+        restart_with(&stack, before, after).await;
+        eventually(SOON, || aborted(&stack) == 2 * EACH).await;
+        assert_eq!(downloads.left(), 0, "reads go on");
+        downloads.go();
+        crowd.downloads_end_well().await;
+        crowd.uploads_are_refused(403, "read_only").await;
+        stack.reconcile().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_next_config_does_not_name_any_more_is_cut() {
+    for (before, after, reason) in [
+        ("{host: api.custom.test, paths", "{host: another.custom.test, paths", "host_not_allowed"),
+        ("paths: [/v1/]", "paths: [/v2/]", "credential_not_granted"),
+    ] {
+        let stack = start(Plan::default()).await;
+        let downloads = endless(&stack);
+        let key = format!("Key {}", stack.placeholder("writer", "custom"));
+        let mut agent = stack.agent().h2(stack.proxy).await;
+        let lines = [("x-custom-key", key.as_str())];
+        let cut = agent.start(head("GET", "api.custom.test", "/v1/down", &lines), true).await.expect("begun");
+        let mut other = Download::over_h2(&stack, &session(&stack, "other", &[])).await;
+        eventually(SOON, || downloads.waiting() == 2).await;
+        restart_with(&stack, before, after).await;
+        eventually(SOON, || downloads.left() == 1).await;
+        is_cut(cut.response(SOON).await);
+        downloads.go();
+        ends_well(other.end().await);
+        assert_eq!(uses(&stack, "writer", 1).await[0].text("reason"), reason);
+        stack.reconcile().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

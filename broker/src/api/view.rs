@@ -8,6 +8,7 @@ use crate::sessions::Session;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use utoipa::ToSchema;
 
 /// A session, as operators see it.
@@ -128,11 +129,18 @@ pub struct WorkerView {
 }
 
 /// One variable for an agent's environment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
     /// Its name.
     pub name: String,
     /// Its value: a placeholder, a session token or a URL, never a secret.
     pub value: String,
+}
+
+/// The name alone: a token of a session is the session to whoever has it.
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Variable").field("name", &self.name).finish_non_exhaustive()
+    }
 }

@@ -3,10 +3,11 @@
 //! Only whole batches become part of the chain: after a failed write or sync the file is cut back
 //! to what was durable. Rotated files are `PATH.1`, `PATH.2` … in order; the chain runs through them.
 
+use super::files::rotated;
 use super::head::Head;
 use super::key::AuditKey;
 use super::record::{Kind, Record};
-use super::scan::{self, Found, rotated};
+use super::scan::{self, Found};
 use crate::clock::rfc3339;
 use attache_core::audit::chain;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -29,7 +30,7 @@ pub enum FileError {
     #[error("{0} is being written by another process: give each instance an audit log of its own")]
     InUse(PathBuf),
     /// A symbolic link, a directory or a device.
-    #[error("{0} is not a regular file")]
+    #[error("{0} is not a regular file: a log is made of regular files, move it away")]
     NotAFile(PathBuf),
     /// Others may write to it, or own it.
     #[error("{0} can be changed by other users: make it yours, chmod 600 {0}")]

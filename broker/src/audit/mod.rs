@@ -7,6 +7,7 @@
 mod ascii;
 pub mod export;
 mod file;
+mod files;
 pub mod head;
 pub mod key;
 mod numbering;
@@ -17,9 +18,9 @@ pub mod verify;
 mod writer;
 
 pub use file::{Durable, FileError};
+pub use files::{Files, open_current};
 pub use reach::{Reach, count, count_after};
 pub use record::{Kind, Record};
-pub use scan::open_all;
 
 use crate::config::AuditConfig;
 use crate::meters::AuditMeters;
@@ -46,6 +47,15 @@ const QUEUE: usize = 4096;
 /// How long an append waits for the disk. A record that gets there later stands there all the same.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many requests that were forwarded are on record, of one life of the broker.
+#[derive(Debug, Default)]
+struct Uses {
+    /// Those with a credential.
+    injected: AtomicU64,
+    /// All of them.
+    all: AtomicU64,
+}
+
 /// What is wrong with the log, while something is.
 type Fault = Arc<Mutex<Option<String>>>;
 
@@ -56,20 +66,22 @@ pub struct AuditLog {
     fault: Fault,
     head: Arc<Mutex<Reach>>,
     durable: watch::Receiver<Durable>,
-    uses: Arc<AtomicU64>,
+    uses: Arc<Uses>,
     meters: AuditMeters,
 }
 
 impl AuditLog {
-    /// Opens the log, cuts off a torn end (and records that it did), and continues the chain.
+    /// Opens the log, cuts off a torn end (and records that it did, and which lines are damaged), and
+    /// continues the chain.
     /// `key` signs it.
     pub fn open(config: &AuditConfig, instance: &Name, key: AuditKey) -> Result<Self, FileError> {
         let (file, mut found) = LogFile::open(&config.path, config.rotate_bytes)?;
-        let (torn, fault, head) = (found.torn.take(), Fault::default(), Arc::default());
+        let gaps: Vec<_> = found.torn.take().into_iter().chain(std::mem::take(&mut found.damaged)).collect();
+        let (fault, head) = (Fault::default(), Arc::default());
         let mut writer =
             Writer::new(file, found, instance.clone(), (fault.clone(), Arc::clone(&head)), key, config.checkpoints);
-        if let Some(torn) = torn {
-            writer.record_gap(&torn)?;
+        for gap in &gaps {
+            writer.record_gap(gap)?;
         }
         let (durable, uses, meters) = (writer.durable(), writer.uses(), writer.meters());
         let (jobs, queue) = sync_channel(QUEUE);
@@ -102,9 +114,21 @@ impl AuditLog {
         done
     }
 
+    /// Signs what is not signed yet, and waits until that is durable.
+    pub async fn sign(&self) -> Result<(), Unavailable> {
+        let (done, answer) = oneshot::channel();
+        self.submit(Job::Sign { done })?;
+        durable(answer).await
+    }
+
     /// How many requests with a credential are on record, of this life of the broker.
     pub fn uses(&self) -> u64 {
-        self.uses.load(Ordering::Relaxed)
+        self.uses.injected.load(Ordering::Relaxed)
+    }
+
+    /// How many requests that were forwarded, with a credential or without.
+    pub fn forwarded(&self) -> u64 {
+        self.uses.all.load(Ordering::Relaxed)
     }
 
     /// Appends a worker's records and waits until they are durable. Answers with the number of its

@@ -1,7 +1,7 @@
 //! How far a log reaches: what the broker notes of it elsewhere, and finds again at the next start.
 
 use super::FileError;
-use super::scan::rotated;
+use super::files::rotated;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

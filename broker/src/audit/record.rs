@@ -101,7 +101,8 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
     /// At an issue: how many uses of it may await their record. Unaccounted: how many there may have
-    /// been. At a checkpoint: how many records stand before it, in all files.
+    /// been. At a checkpoint: how many records stand before it, in all files. At a gap: how many records
+    /// are there that were not noted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// Which key signed a checkpoint: [`super::key::PublicKey::id`].

@@ -1,16 +1,12 @@
 //! What existing files hold: how far they are good, and where chain and counts go on.
 
+use super::files::{open_rotated, rotated};
 use super::numbering::Numbering;
 use attache_core::audit::chain::{self, Verifier};
 use serde::Deserialize;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// How often a log is looked for that is just being rotated, and how long in between.
-const TRIES: u32 = 1000;
-const PAUSE: Duration = Duration::from_millis(1);
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 
 /// Where a log goes on.
 #[derive(Debug, Default)]
@@ -27,6 +23,8 @@ pub struct Found {
     pub unsigned: u64,
     /// What was cut off the end, in words for a gap record.
     pub torn: Option<String>,
+    /// Lines between good ones that are none, in words for gap records; without those told before.
+    pub damaged: Vec<String>,
 }
 
 /// The good lines of one file.
@@ -37,6 +35,10 @@ struct Lines {
     head: Option<String>,
     /// The last checkpoint: which line it is, and how many records it counts before itself.
     checkpoint: Option<(u64, u64)>,
+    /// Which lines before the last good one are not good, from 1.
+    bad: Vec<u64>,
+    /// What gap records say.
+    told: Vec<String>,
 }
 
 /// The members of a line that continue a chain and a count.
@@ -47,27 +49,36 @@ struct Marks {
     kind: String,
     #[serde(default)]
     count: Option<u64>,
+    #[serde(default)]
+    reason: Option<String>,
     prev: String,
     hash: String,
 }
+
+/// How many damaged lines of one file are told of one by one.
+const MOST_DAMAGED: usize = 8;
 
 /// Reads the current file of the log at `path`, and of the rotated ones as many as it takes: the
 /// newest, which says where a fresh file goes on, and older ones back to the last checkpoint.
 pub fn scan(path: &Path, current: &File) -> std::io::Result<Found> {
     let mut found = Found::default();
     let mut older = rotated(path)?;
-    let before = match older.pop() {
-        Some((_, newest)) => lines(&File::open(newest)?, &mut found.numbering)?,
+    let newest = older.pop().map(|(_, newest)| newest);
+    let before = match &newest {
+        Some(newest) => lines(&open_rotated(newest)?, &mut found.numbering)?,
         None => Lines::default(),
     };
     let now = lines(current, &mut found.numbering)?;
+    let told: Vec<_> = before.told.iter().chain(&now.told).collect();
+    let damage = newest.iter().flat_map(|newest| damage(newest, &before.bad)).chain(damage(path, &now.bad));
+    found.damaged = damage.filter(|damage| !told.contains(&damage)).collect();
     found.len = now.bytes;
     found.head = now.head.clone().or_else(|| before.head.clone()).unwrap_or_else(chain::genesis);
     let mut read = vec![before, now];
     while read.iter().all(|file| file.checkpoint.is_none())
         && let Some((_, file)) = older.pop()
     {
-        read.insert(0, lines(&File::open(file)?, &mut Numbering::default())?);
+        read.insert(0, lines(&open_rotated(&file)?, &mut Numbering::default())?);
     }
     for file in read {
         (found.count, found.unsigned) = match file.checkpoint {
@@ -86,7 +97,7 @@ pub fn good_bytes(file: &File) -> std::io::Result<u64> {
 fn lines(file: &File, numbering: &mut Numbering) -> std::io::Result<Lines> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let (mut at, mut good) = (0u64, Lines::default());
-    let mut line = Vec::new();
+    let (mut line, mut number, mut bad) = (Vec::new(), 0, Vec::new());
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line)?;
@@ -94,7 +105,10 @@ fn lines(file: &File, numbering: &mut Numbering) -> std::io::Result<Lines> {
             return Ok(good);
         }
         at += read as u64;
+        number += 1;
         if let Some(marks) = line.strip_suffix(b"\n").and_then(good_line) {
+            good.bad.append(&mut bad);
+            good.told.extend(marks.reason.filter(|_| marks.kind == "gap"));
             numbering.note(&marks.worker, marks.seq);
             numbering.settle();
             good.bytes = at;
@@ -103,8 +117,22 @@ fn lines(file: &File, numbering: &mut Numbering) -> std::io::Result<Lines> {
             if marks.kind == "checkpoint" {
                 good.checkpoint = marks.count.map(|count| (good.number, count));
             }
+        } else if good.bad.len() + bad.len() <= MOST_DAMAGED {
+            bad.push(number);
         }
     }
+}
+
+/// In words for gap records: which lines of a file are no records. What stood there nobody knows.
+fn damage(path: &Path, bad: &[u64]) -> impl Iterator<Item = String> {
+    let file = path.display().to_string();
+    bad.iter().enumerate().map(move |(index, line)| {
+        let more = if index < MOST_DAMAGED { "" } else { " (and maybe others after it)" };
+        format!(
+            "the audit log is damaged: line {line} of {file}{more} is no record that was ever written; what stood \
+             there, an issue perhaps, is not known"
+        )
+    })
 }
 
 /// The marks of a line whose own hash fits. Whether lines fit each other is for `audit verify`.
@@ -113,45 +141,4 @@ fn good_line(line: &[u8]) -> Option<Marks> {
     let marks: Marks = serde_json::from_str(text).ok()?;
     Verifier::after(marks.prev.clone()).check(text).ok()?;
     Some(marks)
-}
-
-/// The rotated files of a log, oldest first.
-pub fn rotated(path: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(parent)? {
-        let entry = entry?;
-        let number = entry.file_name().to_str().and_then(|n| n.strip_prefix(name)?.strip_prefix('.')?.parse().ok());
-        found.extend(number.map(|number: u64| (number, entry.path())));
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// All files of a log, opened, oldest first: a file that is rotated meanwhile is neither missing nor
-/// there twice.
-pub fn open_all(path: &Path) -> std::io::Result<Vec<(PathBuf, File)>> {
-    let mut tries = TRIES;
-    loop {
-        let before = rotated(path)?;
-        let mut files = Vec::new();
-        for (_, rotated) in &before {
-            files.push((rotated.clone(), File::open(rotated)?));
-        }
-        let current = File::open(path);
-        if rotated(path)? == before {
-            match current {
-                // Moved aside, and the next one is not there yet.
-                Err(error) if error.kind() == ErrorKind::NotFound && !before.is_empty() && tries > 0 => {
-                    tries -= 1;
-                    std::thread::sleep(PAUSE);
-                }
-                current => {
-                    files.push((path.to_owned(), current?));
-                    return Ok(files);
-                }
-            }
-        }
-    }
 }

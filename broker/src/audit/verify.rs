@@ -1,9 +1,9 @@
 //! `attache audit verify`: follows the chain through all files, checks every signature, and names
 //! the first line that is wrong.
 
+use super::files::Files;
 use super::head::{Anchor, Head};
 use super::key::PublicKey;
-use super::scan::open_all;
 use attache_core::audit::chain::{Broken, Verifier, genesis};
 use attache_core::names::Name;
 use serde::{Deserialize, Serialize};
@@ -102,13 +102,15 @@ pub enum Why {
 
 /// Verifies the log at `path` with its rotated files.
 pub fn verify(path: &Path, against: &Against) -> std::io::Result<Report> {
-    let files = open_all(path)?;
+    let files = Files::of(path)?;
+    let paths = files.paths();
     let mut way = Way::begin(against);
     let mut last = (path.to_owned(), 0);
     let mut broken = None;
-    for (path, file) in &files {
-        let (good, why) = way.follow(file)?;
-        last = (path.clone(), good);
+    for opened in files {
+        let (path, file) = opened?;
+        let (good, why) = way.follow(&file)?;
+        last = (path, good);
         broken = why;
         if broken.is_some() {
             break;
@@ -117,7 +119,7 @@ pub fn verify(path: &Path, against: &Against) -> std::io::Result<Report> {
     let why = broken.or_else(|| way.missing());
     let unsigned = (!against.keys.is_empty()).then_some(way.unsigned);
     Ok(Report {
-        files: files.into_iter().map(|(path, _)| path).collect(),
+        files: paths,
         lines: way.lines,
         head: way.chain.head().to_owned(),
         count: way.count,

@@ -8,13 +8,13 @@ use super::key::AuditKey;
 use super::numbering::{Numbering, Verdict};
 use super::record::{BROKER, Kind, Record};
 use super::scan::Found;
-use super::{Fault, Reach, Unavailable};
+use super::{Fault, Reach, Unavailable, Uses};
 use crate::clock::{Now, rfc3339};
 use crate::config::Checkpoints;
 use crate::meters::AuditMeters;
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +32,11 @@ pub enum Job {
     Append {
         /// The record.
         record: Box<Record>,
+        /// Told when it is durable.
+        done: oneshot::Sender<Result<(), Unavailable>>,
+    },
+    /// A checkpoint, unless everything is signed.
+    Sign {
         /// Told when it is durable.
         done: oneshot::Sender<Result<(), Unavailable>>,
     },
@@ -59,11 +64,12 @@ pub struct Writer {
     unsigned: u64,
     /// When the first of them was written.
     unsigned_since: Option<Instant>,
-    /// Whether nothing was signed yet in this life: its first records are, at once.
+    /// Whether nothing was signed yet in this life: its first records are, at once. Not before there
+    /// is one: what the life before left unsigned is not signed without a word of this one after it.
     begins: bool,
     durable: watch::Sender<Durable>,
-    /// How many requests with a credential were recorded in this life.
-    uses: Arc<AtomicU64>,
+    /// How many requests that were forwarded were recorded in this life.
+    uses: Arc<Uses>,
     meters: AuditMeters,
 }
 
@@ -111,8 +117,8 @@ impl Writer {
         self.durable.subscribe()
     }
 
-    /// Counts the requests with a credential that are durable.
-    pub fn uses(&self) -> Arc<AtomicU64> {
+    /// Counts the requests that were forwarded and are durable.
+    pub fn uses(&self) -> Arc<Uses> {
         self.uses.clone()
     }
 
@@ -166,13 +172,13 @@ impl Writer {
 
     /// When what is not signed yet has to be; `None` if everything is.
     fn sign_at(&self) -> Option<Instant> {
-        let since = self.unsigned_since?;
-        Some(if self.begins { since } else { since + self.pace.every })
+        let since = self.unsigned_since.filter(|_| !self.begins)?;
+        Some(since + self.pace.every)
     }
 
     /// Signs what is not signed yet: the log of a broker that ends in order ends in a checkpoint.
     fn end(mut self, broken: bool) {
-        if broken || self.unsigned == 0 {
+        if broken || self.begins || self.unsigned == 0 {
             return;
         }
         if let Err(error) = self.sign() {
@@ -180,6 +186,7 @@ impl Writer {
         }
     }
 
+    /// Signs all there is, at once.
     fn sign(&mut self) -> Result<(), FileError> {
         let mut batch = self.batch();
         self.add_checkpoint(&mut batch);
@@ -198,8 +205,13 @@ impl Writer {
     fn commit(&mut self, batch: Vec<Job>) -> Result<(), FileError> {
         let mut into = self.batch();
         let mut answers = Vec::with_capacity(batch.len());
+        let mut due = self.begins;
         for job in batch {
             match job {
+                Job::Sign { done } => {
+                    due = true;
+                    answers.push(Answer::Append(done));
+                }
                 Job::Append { record, done } => {
                     self.add_own(*record, &mut into);
                     answers.push(Answer::Append(done));
@@ -210,7 +222,7 @@ impl Writer {
                 }
             }
         }
-        let due = self.begins || self.sign_at().is_some_and(|at| at <= Instant::now());
+        due |= self.sign_at().is_some_and(|at| at <= Instant::now());
         if due && into.unsigned > 0 {
             self.add_checkpoint(&mut into);
         }
@@ -239,8 +251,9 @@ impl Writer {
         if self.unsigned > 0 {
             self.unsigned_since.get_or_insert_with(Instant::now);
         }
-        let used = batch.records.iter().filter(|record| record.auth_injected).count();
-        self.uses.fetch_add(used as u64, Ordering::Relaxed);
+        let count = |is: fn(&Record) -> bool| batch.records.iter().filter(|record| is(record)).count() as u64;
+        self.uses.injected.fetch_add(count(|record| record.auth_injected), Ordering::Relaxed);
+        self.uses.all.fetch_add(count(|record| record.kind == Kind::Use), Ordering::Relaxed);
         self.reached(batch.records.len());
         self.durable.send_replace(self.file.durable());
         Ok(())
@@ -329,7 +342,7 @@ impl Answer {
 
 fn refuse(job: Job) {
     match job {
-        Job::Append { done, .. } => Answer::Append(done).give(false),
+        Job::Append { done, .. } | Job::Sign { done } => Answer::Append(done).give(false),
         Job::Uses { done, .. } => Answer::Uses(0, done).give(false),
     }
 }

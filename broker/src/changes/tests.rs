@@ -41,7 +41,7 @@ async fn another_policy_is_told_like_any_change_and_ends_no_stream() {
     let held = feed.poll(Poll { worker: "w", epoch: &epoch, after: 0, wait: LONG });
     let (answer, cursor) = tokio::join!(held, async { feed.publish_policy("p2") });
     let answer = answer.unwrap();
-    let all = wire::Change { cursor, session_id: None, credential: None, left: None };
+    let all = wire::Change { cursor, ..wire::Change::default() };
     assert_eq!((answer.policy.as_str(), answer.cursor), ("p2", cursor));
     let told: Vec<_> = feed.unwritten(LONG).await.into_iter().map(|told| told.change).collect();
     assert_eq!((answer.changes, told), (vec![all.clone()], vec![all]));
@@ -86,8 +86,26 @@ async fn a_worker_far_behind_is_told_to_forget_everything() {
     let answer = poll(&feed, "w", 0, LONG).await;
     assert_eq!(
         answer.changes,
-        [wire::Change { cursor: answer.cursor, session_id: None, credential: None, left: Some(Left::Nothing) }]
+        [wire::Change { cursor: answer.cursor, left: Some(Left::Nothing), ..wire::Change::default() }]
     );
+}
+
+#[tokio::test]
+async fn what_is_told_first_is_kept_however_much_it_is() {
+    let feed = feed();
+    feed.publish(Scope::Credential(&Name::parse("github").unwrap()));
+    let many = 3 * KEPT;
+    let ids: Vec<_> = (0..many).map(|n| format!("s-{n}")).collect();
+    for id in &ids {
+        feed.publish_first(Scope::Narrowed(id));
+    }
+    revoke(&feed);
+    let told = feed.poll(Poll { worker: "w", epoch: "other", after: 900, wait: LONG }).await.unwrap();
+    let expected = ids.iter().map(|id| (Some(id.as_str()), Some(Left::Reads)));
+    let expected: Vec<_> = expected.chain([(Some("s-1"), Some(Left::Nothing))]).collect();
+    let found: Vec<_> = told.changes.iter().map(|change| (change.session_id.as_deref(), change.left)).collect();
+    assert_eq!(found, expected, "each by its name, in order, and nothing that ends all");
+    assert_eq!(poll(&feed, "w", told.cursor - 2, LONG).await.changes.len(), 2);
 }
 
 #[tokio::test]

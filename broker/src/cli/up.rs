@@ -132,7 +132,7 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
                 },
             };
             let died = ended.is_err();
-            let delivered = envoy.stop(|| broker.uses()).await && !died;
+            let delivered = envoy.stop(|| (broker.uses(), broker.forwarded())).await && !died;
             (ended, if delivered { Workers::Delivered } else { Workers::Gone })
         }
         Ok(None) => (Ok(()), Workers::Gone),

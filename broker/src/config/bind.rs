@@ -46,6 +46,14 @@ impl Bind {
         *self == Self::default()
     }
 
+    /// Whether one connection may show the peer and the listener that both demand.
+    pub fn may_meet(&self, other: &Self) -> bool {
+        let differ = |one: Option<&str>, other: Option<&str>| one.zip(other).is_some_and(|(one, other)| one != other);
+        let peers = [self, other].map(|bind| bind.peer.as_ref().map(PeerId::as_str));
+        let listeners = [self, other].map(|bind| bind.listener.as_ref().map(Name::as_str));
+        !differ(peers[0], peers[1]) && !differ(listeners[0], listeners[1])
+    }
+
     /// Whether what it demands names the session without a placeholder. An address does not: many
     /// share one.
     pub fn identifies(&self) -> bool {

@@ -29,6 +29,12 @@ impl Caps {
         let bound = self.0.get(credential).and_then(|bounds| bounds.get(destination));
         narrower(mode, bound.copied().unwrap_or(AccessMode::ReadOnly))
     }
+
+    /// The credentials, each with a destination, for which nobody may do more than read there.
+    pub fn reading(&self) -> impl Iterator<Item = (&Name, &str)> {
+        let all = self.0.iter().flat_map(|(name, bounds)| bounds.iter().map(move |(at, mode)| (name, at, mode)));
+        all.filter(|(.., mode)| **mode == AccessMode::ReadOnly).map(|(name, at, _)| (name, at.as_str()))
+    }
 }
 
 /// The more restrictive of two modes.

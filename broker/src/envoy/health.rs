@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// The filter's name, for the one route that switches it on.
 pub(super) const NAME: &str = "attache.health";
+/// Where it answers.
+pub(super) const PATH: &str = "/health";
 /// Leads where the broker's cluster does, and is only ever checked.
 const CLUSTER: &str = "attache_broker_health";
 /// How often it is checked; after two that fail it counts as gone.
@@ -22,7 +24,7 @@ pub(super) fn filter() -> Value {
         "typed_config": {
             "@type": type_url("envoy.extensions.filters.http.health_check.v3.HealthCheck"),
             "pass_through_mode": false,
-            "headers": [{"name": ":path", "string_match": {"exact": "/health"}}],
+            "headers": [{"name": ":path", "string_match": {"exact": PATH}}],
             "cluster_min_healthy_percentages": {CLUSTER: {"value": 100.0}},
         },
     })
@@ -34,7 +36,7 @@ pub(super) fn route() -> Value {
     set(&mut overrides, NAME, json!({"@type": type_url(filters::PER_ROUTE), "config": {}}));
     json!({
         "name": "health",
-        "match": {"path": "/health"},
+        "match": {"path": PATH},
         "direct_response": {"status": 503},
         "typed_per_filter_config": overrides,
     })

@@ -37,9 +37,21 @@ const LAST_RECORDS: Duration = Duration::from_secs(2);
 const COUNTED: Duration = Duration::from_millis(150);
 /// The filter's count of requests that it let through with a credential.
 const FORWARDED: &str = "wasmcustom.attache.forwarded";
+/// What the statistics of the clusters that lead to destinations begin with.
+const TO_DESTINATIONS: &str = "cluster.attache_dst_";
 const POLL: Duration = Duration::from_millis(50);
 /// Lines of Envoy's log that a failure shows.
 const SHOWN_LINES: usize = 15;
+
+/// What Envoy has counted.
+struct Counts {
+    /// Requests that are open.
+    open: u64,
+    /// Requests that the filter let through with a credential.
+    uses: u64,
+    /// Requests that went to destinations.
+    upstream: u64,
+}
 
 /// Why Envoy does not run.
 #[derive(Debug, thiserror::Error)]
@@ -143,8 +155,8 @@ impl Process {
 
     /// Ends it in order: it accepts no more, workers deliver their last records, then it is asked to
     /// end, and killed if it does not listen. Answers whether every use is on record; `recorded` says
-    /// how many are.
-    pub async fn stop(mut self, recorded: impl Fn() -> u64) -> bool {
+    /// how many are, and how many requests were forwarded, uses or not.
+    pub async fn stop(mut self, recorded: impl Fn() -> (u64, u64)) -> bool {
         let delivered = self.admin.drain().await.is_ok() && self.has_delivered(recorded).await;
         let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
         let asked = pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok());
@@ -155,11 +167,15 @@ impl Process {
     }
 
     /// Waits until no request is open and every use that the filter counted is on record.
-    async fn has_delivered(&self, recorded: impl Fn() -> u64) -> bool {
+    async fn has_delivered(&self, recorded: impl Fn() -> (u64, u64)) -> bool {
         let deadline = Instant::now() + LAST_RECORDS;
         sleep(COUNTED).await;
         while Instant::now() < deadline {
-            if self.uses().await.is_some_and(|(open, uses)| open == 0 && uses == recorded()) {
+            let (with_a_credential, all) = recorded();
+            // The filter's own count dies with a worker that traps; the upstreams' does not.
+            let accounted =
+                |counts: Counts| counts.open == 0 && counts.uses == with_a_credential && counts.upstream <= all;
+            if self.counts().await.is_some_and(accounted) {
                 return true;
             }
             sleep(POLL).await;
@@ -167,9 +183,10 @@ impl Process {
         false
     }
 
-    /// How many requests are open, and how many went out with a credential since Envoy began.
-    async fn uses(&self) -> Option<(u64, u64)> {
-        let page = self.admin.get("/stats?filter=rq_active|attache.forwarded&format=json").await.ok()?;
+    /// What Envoy has counted since it began.
+    async fn counts(&self) -> Option<Counts> {
+        let filter = "rq_active|attache.forwarded|upstream_rq_total";
+        let page = self.admin.get(&format!("/stats?filter={filter}&format=json")).await.ok()?;
         let page: Value = serde_json::from_slice(&page).ok()?;
         let stats = page.get("stats")?.as_array()?;
         let sum = |is: &dyn Fn(&str) -> bool| {
@@ -178,8 +195,12 @@ impl Process {
         };
         // Of our listener; the admin's own is this very request.
         let of_ours = |name: &str| name.ends_with(".downstream_rq_active") && !name.starts_with("http.admin.");
-        let open = sum(&|name| name.starts_with("http.") && of_ours(name));
-        Some((open, sum(&|name| name == FORWARDED)))
+        let upstream = |name: &str| name.starts_with(TO_DESTINATIONS) && name.ends_with(".upstream_rq_total");
+        Some(Counts {
+            open: sum(&|name| name.starts_with("http.") && of_ours(name)),
+            uses: sum(&|name| name == FORWARDED),
+            upstream: sum(&upstream),
+        })
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), ProcessError> {

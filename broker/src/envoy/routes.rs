@@ -6,10 +6,10 @@
 //! answers 421. So a request that no filter decided on, or decided on for elsewhere, goes nowhere,
 //! whatever the reason.
 
-use super::{assertion, filters, health, judged_paths, listener, set};
+use super::{assertion, filters, health, judged_paths, listener, set, type_url};
 use attache_core::policy::{DestinationSpec, Spec};
 use attache_core::refusal::Reason;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The filter-state key of the verdict, and how its JSON begins.
 pub(super) const VERDICT: &str = "wasm.attache";
@@ -26,20 +26,45 @@ pub(super) fn gateway(policy: &Spec) -> Value {
         })
     });
     let mut hosts: Vec<Value> = named.collect();
-    hosts.push(json!({"name": "gateway", "domains": ["*"], "routes": catch_all(policy)}));
+    hosts.push(json!({"name": "gateway", "domains": ["*"], "matcher": by_prefix(policy)}));
     json!({"name": "attache", "virtual_hosts": hosts})
 }
 
-fn catch_all(policy: &Spec) -> Vec<Value> {
-    let mut routes = vec![health::route()];
+/// Every other host is the gateway's own: the path says which destination is meant. A tree of
+/// prefixes finds its routes in one step; a list would be tried route by route, each with its
+/// patterns, several times a request.
+fn by_prefix(policy: &Spec) -> Value {
+    let mut lists = Map::new();
+    lists.insert(health::PATH.to_owned(), list(vec![health::route(), nowhere()]));
     for destination in &policy.destinations {
         if let Some(prefix) = &destination.route_prefix {
-            routes.extend(ways_to(destination, &format!("{prefix}/")));
+            let prefix = format!("{prefix}/");
+            lists.insert(prefix.clone(), list(ways_to(destination, &prefix)));
         }
     }
-    // The filter refuses before this; or lets pass what leads nowhere here.
-    routes.push(refusal("nowhere", "/", Reason::HostNotAllowed));
-    routes
+    json!({
+        "matcher_tree": {
+            "input": {
+                "name": "path",
+                "typed_config": {"@type": type_url("envoy.type.matcher.v3.HttpRequestHeaderMatchInput"), "header_name": ":path"},
+            },
+            "prefix_match_map": {"map": lists},
+        },
+        // The filter refuses before this; or lets pass what leads nowhere here.
+        "on_no_match": list(vec![nowhere()]),
+    })
+}
+
+fn nowhere() -> Value {
+    refusal("nowhere", "/", Reason::HostNotAllowed)
+}
+
+/// Routes as the leaf of a match tree. Below it is no other: the last of them matches all that comes here.
+fn list(routes: Vec<Value>) -> Value {
+    json!({"action": {
+        "name": "routes",
+        "typed_config": {"@type": type_url("envoy.config.route.v3.RouteList"), "routes": routes},
+    }})
 }
 
 /// The routes of a destination under one path prefix. The judge stands only on the paths for which

@@ -54,6 +54,23 @@ fn hosts(bootstrap: &Value) -> &Vec<Value> {
     manager["route_config"]["virtual_hosts"].as_array().unwrap()
 }
 
+/// Every list of routes: those of hosts, and those that a tree of prefixes finds.
+fn route_lists(bootstrap: &Value) -> Vec<&Vec<Value>> {
+    fn below<'a>(value: &'a Value, found: &mut Vec<&'a Vec<Value>>) {
+        match value {
+            Value::Object(members) => members.iter().for_each(|(name, member)| match name.as_str() {
+                "routes" => found.extend(member.as_array()),
+                _ => below(member, found),
+            }),
+            Value::Array(items) => items.iter().for_each(|item| below(item, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    hosts(bootstrap).iter().for_each(|host| below(host, &mut found));
+    found
+}
+
 /// What a worker remembers has no instance in its key: it is kept apart by the VM.
 #[test]
 fn two_instances_share_no_vm() {
@@ -97,7 +114,9 @@ fn doctor_finds_nothing_in_what_we_generate() {
 #[test]
 fn each_open_route_stands_over_a_closed_one() {
     let bootstrap = generated(CONFIG);
-    for routes in hosts(&bootstrap).iter().map(|host| host["routes"].as_array().unwrap()) {
+    let mut open = 0;
+    for routes in route_lists(&bootstrap) {
+        assert!(routes.last().unwrap().get("direct_response").is_some(), "nothing stands below a list: {routes:#?}");
         for (index, route) in routes.iter().enumerate().filter(|(_, route)| route.get("route").is_some()) {
             let cluster = route["route"]["cluster"].as_str().unwrap();
             let guard = &route["match"]["filter_state"][0];
@@ -108,16 +127,22 @@ fn each_open_route_stands_over_a_closed_one() {
             assert_eq!(closed["match"]["prefix"], route["match"]["prefix"]);
             assert_eq!(closed["match"].get("headers"), route["match"].get("headers"));
             assert_eq!(closed["direct_response"]["status"], 421);
-            assert_eq!(closed["typed_per_filter_config"], route["typed_per_filter_config"]);
+            let judge = |route: &Value| route["typed_per_filter_config"].get("attache.judge").cloned();
+            assert_eq!(judge(closed), judge(route));
+            let rule = &route["typed_per_filter_config"]["attache.assertion"]["rbac"]["rules"]["policies"]["decided"];
+            assert_eq!(rule["principals"][0]["filter_state"], *guard);
+            open += 1;
         }
     }
+    // Six destinations, each by its host and by its prefix, two of them with a judged path too.
+    assert_eq!(open, 16);
 }
 
 #[test]
 fn the_judge_runs_only_where_a_body_decides() {
     let bootstrap = generated(CONFIG);
     let mut paths = Vec::new();
-    for route in hosts(&bootstrap).iter().flat_map(|host| host["routes"].as_array().unwrap()) {
+    for route in route_lists(&bootstrap).into_iter().flatten() {
         let judged = route["typed_per_filter_config"].get("attache.judge").is_some();
         let path = route["match"]["headers"][0]["string_match"]["safe_regex"]["regex"].as_str();
         assert_eq!(judged, path.is_some(), "{route:#}");

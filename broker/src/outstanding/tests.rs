@@ -53,7 +53,8 @@ impl Life {
     /// The workers and leases that were told of, in the order of the log.
     fn told(&self) -> Vec<(String, String)> {
         let mut told = Vec::new();
-        for (_, file) in open_all(&self.path).unwrap() {
+        for opened in Files::of(&self.path).unwrap() {
+            let (_, file) = opened.unwrap();
             for line in BufReader::new(file).lines() {
                 let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
                 if line["kind"] == "unaccounted" {
@@ -122,7 +123,7 @@ async fn issues_outlive_the_broker_and_what_was_told_is_not_repeated() {
     life.outstanding.look().await;
     let told = pairs(&[("w1", "l-1"), ("w1", "l-2"), ("w1", "l-3"), ("w1", "l-4")]);
     assert_eq!(life.told(), told, "through rotated files");
-    assert!(open_all(&life.path).unwrap().len() > 1);
+    assert!(Files::of(&life.path).unwrap().count() > 1);
     drop(life);
     let life = Life::begin(&dir);
     until_stale().await;
@@ -161,7 +162,7 @@ async fn what_the_log_did_not_take_is_told_of_later() {
     life.issue("w1", "l-1").await;
     until_stale().await;
     let aside = dir.path().join("aside");
-    let rotated = open_all(&life.path).unwrap().len();
+    let rotated = Files::of(&life.path).unwrap().count();
     std::fs::rename(&life.path, &aside).unwrap();
     std::fs::create_dir(&life.path).unwrap();
     std::io::Write::write_all(&mut std::fs::OpenOptions::new().append(true).open(&aside).unwrap(), b"x").unwrap();

@@ -26,28 +26,31 @@ pub fn reconcile(rows: &[SessionRow], declared: &[DeclaredSession], now: Now) ->
     }
     for declared in declared {
         let digest = digest(declared);
-        let last = rows.iter().rev().find(|row| row.name == declared.name && row.declaration.is_some());
+        let mine = || rows.iter().rev().filter(|row| row.name == declared.name && row.declaration.is_some());
+        // The one that stands, wherever a wall clock that was set back has sorted it.
+        let last = mine().find(standing).or_else(|| mine().next());
         let Some(last) = last else {
             save.push(fresh(declared, digest, now)?);
             continue;
         };
         let unchanged = last.declaration.as_ref() == Some(&digest);
-        let expired = last.expires_ms.is_some_and(|at| at <= now.wall_ms);
+        let expired = last.is_expired(now);
         match (last.ended_ms.is_some(), unchanged) {
-            (true, true) => {}
+            (true, true) if !expired => {}
             (false, true) if !expired => {}
             (false, false) if !expired => {
                 save.push(SessionRow { id: last.id.clone(), ..fresh(declared, digest, now)? });
             }
             (false, _) => save.extend([ended(last, now), fresh(declared, digest, now)?]),
-            (true, false) => save.push(fresh(declared, digest, now)?),
+            (true, _) => save.push(fresh(declared, digest, now)?),
         }
     }
     Ok(save)
 }
 
 fn ended(row: &SessionRow, now: Now) -> SessionRow {
-    SessionRow { ended_ms: Some(now.wall_ms), ..row.clone() }
+    let expired_ms = row.expires_ms.filter(|_| row.is_expired(now)).unwrap_or_default();
+    SessionRow { ended_ms: Some(now.wall_ms.max(expired_ms)), ..row.clone() }
 }
 
 fn fresh(declared: &DeclaredSession, digest: String, now: Now) -> Result<SessionRow, NoRandomness> {
@@ -61,6 +64,7 @@ fn fresh(declared: &DeclaredSession, digest: String, now: Now) -> Result<Session
         created_ms: now.wall_ms,
         expires_ms: declared.ttl.map(|ttl| now.plus(ttl).wall_ms),
         ended_ms: None,
+        seen_ms: None,
         declaration: Some(digest),
     })
 }

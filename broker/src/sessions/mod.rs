@@ -18,7 +18,7 @@ use crate::clock::Now;
 use crate::config::{Bind, Config};
 use crate::random::NoRandomness;
 use crate::state_dir::InstanceKey;
-use crate::store::{SessionRow, Store, StoreError};
+use crate::store::{Store, StoreError};
 use attache_core::digest::Digest;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
@@ -141,6 +141,7 @@ impl Sessions {
         for row in sessions.store.sessions().await? {
             sessions.enter(Session::of_row(row, now));
         }
+        sessions.end_expired(now).await?;
         Ok((sessions, changed.into_iter().map(|row| Session::of_row(row, now)).collect()))
     }
 
@@ -212,11 +213,30 @@ impl Sessions {
         all
     }
 
-    /// The sessions whose time came between these two moments; nobody has ended them.
+    /// The sessions whose time came between these two moments, stored as over already or not; nobody
+    /// has ended them.
     pub fn expired_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
         let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
-        all.retain(|session| session.is_live(before) && !session.is_live(now));
+        all.retain(|session| !session.is_revoked() && !session.is_due(before) && session.is_due(now));
         all
+    }
+
+    /// Stores the end of every session whose time is over: no clock brings it back. An elevation of it
+    /// ends first, on record.
+    pub async fn end_expired(&self, now: Now) -> Result<(), StoreError> {
+        let is_over = |session: &Arc<Session>| {
+            session.ended_ms.is_none() && session.elevated_until.is_none() && !session.is_live(now)
+        };
+        if !self.all().iter().any(is_over) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.change().await;
+        for session in self.all().into_iter().filter(is_over) {
+            let over = session.expired(now);
+            self.store.save(&over.row()).await?;
+            self.index.write().unwrap_or_else(PoisonError::into_inner).swap(&session, Arc::new(over));
+        }
+        Ok(())
     }
 
     /// The live sessions whose elevation ended between these two moments.
@@ -321,7 +341,7 @@ impl Change<'_> {
     pub async fn begin(&self, session: Session, now: Now) -> Result<Arc<Session>, SessionError> {
         let sessions = self.sessions;
         if let Some(before) = sessions.expired(&session.name, now)? {
-            sessions.store.save(&SessionRow { ended_ms: Some(now.wall_ms), ..before.row() }).await?;
+            sessions.store.save(&before.expired(now).row()).await?;
         }
         sessions.store.save(&session.row()).await?;
         Ok(sessions.enter(session))

@@ -6,6 +6,7 @@ use crate::random::{self, NoRandomness};
 use crate::store::SessionRow;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One agent's permission.
@@ -27,7 +28,7 @@ pub struct Session {
     pub created_ms: u64,
     /// When it expires, on both clocks; `None`: it does not.
     pub expires: Option<Now>,
-    /// When it was ended, in Unix milliseconds.
+    /// When it was ended, or its time was seen to be over, in Unix milliseconds.
     pub ended_ms: Option<u64>,
     /// The digest of its declaration, if the config declares it.
     pub declaration: Option<String>,
@@ -41,11 +42,25 @@ pub fn fresh_id() -> Result<String, NoRandomness> {
     Ok(format!("s-{}", random::id()?))
 }
 
+impl SessionRow {
+    /// What time it is at least, as far as this session knows, in Unix milliseconds.
+    pub fn known_ms(&self, now: Now) -> u64 {
+        now.wall_ms.max(self.created_ms).max(self.seen_ms.unwrap_or_default())
+    }
+
+    /// Whether its time is over, or was when it ended.
+    pub fn is_expired(&self, now: Now) -> bool {
+        self.expires_ms.is_some_and(|at| at <= self.ended_ms.unwrap_or(self.known_ms(now)))
+    }
+}
+
 impl Session {
-    /// A session from its row: what the wall clock leaves of its life now also counts on the other.
+    /// A session from its row: what the wall clock leaves of its life now also counts on the other. One
+    /// that was set back since the session was last seen leaves no more than there was then.
     pub fn of_row(row: SessionRow, now: Now) -> Self {
+        let known_ms = row.known_ms(now);
         let on_both_clocks = |wall_ms: u64| {
-            let left = Duration::from_millis(wall_ms.saturating_sub(now.wall_ms));
+            let left = Duration::from_millis(wall_ms.saturating_sub(known_ms));
             Now { wall_ms, ..now.plus(left) }
         };
         Self {
@@ -74,6 +89,7 @@ impl Session {
             created_ms: self.created_ms,
             expires_ms: self.expires.map(|expires| expires.wall_ms),
             ended_ms: self.ended_ms,
+            seen_ms: None,
             declaration: self.declaration.clone(),
         }
     }
@@ -116,12 +132,41 @@ impl Session {
         !self.remaining(now).is_zero()
     }
 
+    /// Whether either clock says that its time is over.
+    pub fn is_due(&self, now: Now) -> bool {
+        self.expires.is_some_and(|expires| now.until(expires).is_zero())
+    }
+
+    /// Whether it was ended before its time.
+    pub fn is_revoked(&self) -> bool {
+        let expired = |ended| self.expires.is_some_and(|expires| expires.wall_ms <= ended);
+        self.ended_ms.is_some_and(|ended| !expired(ended))
+    }
+
+    /// As it is once somebody has seen that its time is over.
+    pub fn expired(&self, now: Now) -> Self {
+        let expires_ms = self.expires.map_or(0, |expires| expires.wall_ms);
+        // Not before its time, whatever the wall clock says: that tells it apart from one that was revoked.
+        Self { ended_ms: Some(now.wall_ms.max(expires_ms)), ..self.clone() }
+    }
+
+    /// The live sessions that a connection can name as well as this one: whoever shows nothing else is
+    /// in conflict as soon as both are there.
+    pub fn rivals<'a>(&self, all: &'a [Arc<Session>], now: Now) -> impl Iterator<Item = &'a Arc<Session>> {
+        let (id, bind) = (self.id.clone(), self.bind.clone());
+        let named = |bind: &Bind| bind.session_token.is_none() && (bind.peer.is_some() || bind.listener.is_some());
+        // Networks are not compared: what is told once too often harms nobody.
+        all.iter().filter(move |other| {
+            named(&bind) && named(&other.bind) && other.id != id && other.is_live(now) && bind.may_meet(&other.bind)
+        })
+    }
+
     /// `live`, `expired` or `revoked`, for people.
     pub fn state(&self, now: Now) -> &'static str {
-        match self.ended_ms {
-            Some(_) => "revoked",
-            None if self.is_live(now) => "live",
-            None => "expired",
+        match self.is_revoked() {
+            true => "revoked",
+            false if self.is_live(now) => "live",
+            false => "expired",
         }
     }
 }

@@ -292,6 +292,63 @@ async fn an_expired_declared_session_begins_anew_with_other_placeholders() {
 }
 
 #[tokio::test]
+async fn a_wall_clock_that_is_set_back_over_a_restart_gives_no_session_its_time_again() {
+    let mut world = World::new();
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+    world.config.sessions = vec![declared("reviewer", Some(minute))];
+    let now = Now::read();
+    let sessions = world.load_at(now).await;
+    let first = sessions.live(&name("reviewer"), now).unwrap();
+    let short = create(&sessions, NewSession { ttl: Some(minute), ..new("short") }, now).await.unwrap();
+    let long = create(&sessions, NewSession { ttl: Some(hour), ..new("long") }, now).await.unwrap();
+    let raised = Sessions::elevated(&long, minute, now).unwrap();
+    sessions.change().await.elevate(&long, raised).await.unwrap();
+    // Some time later two of them are over, and the third was seen to be alive.
+    let later = now.plus(hour / 2);
+    sessions.end_expired(later).await.unwrap();
+    sessions.store.note_seen(later.wall_ms).await.unwrap();
+    sessions.close().await;
+
+    for day in 1..=2u64 {
+        let back = Now { wall_ms: now.wall_ms - day * 86_400_000, ..now };
+        let sessions = world.load_at(back).await;
+        let evidence = shows(None, Some(&sessions.token(&short)));
+        assert_eq!(sessions.identify(&evidence, None, back).err(), Some(Reason::SessionExpired));
+        let all = sessions.all();
+        let standing = |id: &str| all.iter().find(|session| session.id == id).unwrap();
+        assert_eq!([&short.id, &first.id].map(|id| standing(id).state(back)), ["expired"; 2]);
+        assert_eq!(standing(&long.id).remaining(back), hour / 2, "what was left of it when it was seen last");
+        assert_eq!(standing(&long.id).mode(back), AccessMode::ReadOnly, "and nothing of its elevation");
+        let anew = sessions.live(&name("reviewer"), back).unwrap();
+        assert!(anew.id != first.id && anew.remaining(back) == minute, "what begins anew has its whole time");
+        sessions.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_stored_when_its_time_is_over() {
+    let world = World::new();
+    let sessions = world.load().await;
+    let (now, minute) = (Now::read(), Duration::from_secs(60));
+    let made = create(&sessions, NewSession { ttl: Some(minute), ..new("short") }, now).await.unwrap();
+    let over = now.plus(minute);
+    let stored = async || sessions.store.sessions().await.unwrap().into_iter().find(|row| row.id == made.id).unwrap();
+    sessions.end_expired(now).await.unwrap();
+    assert_eq!(stored().await.ended_ms, None);
+    // The wall clock has gone back: the other one says that it is over.
+    sessions.end_expired(Now { wall_ms: now.wall_ms - 1_000, ..over }).await.unwrap();
+    assert_eq!(stored().await.ended_ms, stored().await.expires_ms);
+    let told = sessions.expired_between(now, over);
+    assert_eq!(
+        told.iter().map(|session| &session.id).collect::<Vec<_>>(),
+        [&made.id],
+        "stored first, told all the same"
+    );
+    assert_eq!(sessions.all().iter().find(|session| session.id == made.id).unwrap().state(now), "expired");
+    create(&sessions, new("short"), now).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_session_that_is_no_longer_declared_ends() {
     let mut world = World::new();
     world.load().await.close().await;

@@ -34,7 +34,7 @@ pub struct ChangeRow {
     pub cursor: u64,
     /// `session`, `credential` or `all`.
     pub kind: String,
-    /// The session's id or the credential's name.
+    /// The session's id, or the credential's name (` at ` its destination, where it is only that).
     pub scope: String,
     /// Unix milliseconds.
     pub told_ms: u64,

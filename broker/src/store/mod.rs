@@ -24,6 +24,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "elevation", include_str!("../../migrations/0002_elevation.sql")),
     (3, "history", include_str!("../../migrations/0003_history.sql")),
     (4, "bindings", include_str!("../../migrations/0004_bindings.sql")),
+    (5, "seen", include_str!("../../migrations/0005_seen.sql")),
 ];
 
 /// Why the store cannot be used.

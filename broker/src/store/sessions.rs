@@ -26,8 +26,10 @@ pub struct SessionRow {
     pub created_ms: u64,
     /// Unix milliseconds; `None`: does not expire.
     pub expires_ms: Option<u64>,
-    /// When it was revoked or replaced, in Unix milliseconds.
+    /// When it was revoked or replaced, or its time was seen to be over, in Unix milliseconds.
     pub ended_ms: Option<u64>,
+    /// When it was last seen alive, in Unix milliseconds. Written by [`Store::note_seen`] alone.
+    pub seen_ms: Option<u64>,
     /// The digest of its declaration, if the config declares it.
     pub declaration: Option<String>,
 }
@@ -71,6 +73,17 @@ impl Store {
         }
     }
 
+    /// Notes that the sessions that will end by themselves, or whose elevation will, are alive now.
+    pub async fn note_seen(&self, now_ms: u64) -> Result<(), StoreError> {
+        let query = sqlx::query(
+            "UPDATE sessions SET seen_ms = ?1
+             WHERE ended_ms IS NULL AND (expires_ms IS NOT NULL OR elevated_until_ms IS NOT NULL)
+               AND coalesce(seen_ms, 0) < ?1",
+        );
+        query.bind(to_column(now_ms)).execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Forgets sessions that were over before `before_ms` (Unix milliseconds).
     pub async fn forget(&self, before_ms: u64) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM sessions WHERE declaration IS NULL AND coalesce(ended_ms, expires_ms) < ?")
@@ -100,6 +113,7 @@ fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
         created_ms: millis("created_ms")?.unwrap_or_default(),
         expires_ms: millis("expires_ms")?,
         ended_ms: millis("ended_ms")?,
+        seen_ms: millis("seen_ms")?,
         declaration: row.try_get("declaration")?,
     })
 }

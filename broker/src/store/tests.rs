@@ -29,6 +29,7 @@ fn session(id: &str, name: &str) -> SessionRow {
         created_ms: 1,
         expires_ms: Some(2_000),
         ended_ms: None,
+        seen_ms: None,
         declaration: None,
     }
 }

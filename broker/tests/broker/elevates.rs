@@ -125,6 +125,46 @@ async fn what_an_operator_does_later_overrides_an_elevation() {
 }
 
 #[tokio::test]
+async fn the_end_of_each_elevation_is_told_whatever_the_log_does() {
+    let world = World::new().await;
+    reading(&world).await;
+    let wish = json!({"name": "second", "credentials": ["github"], "access_mode": "read-only"});
+    let second = world.operate("POST", "/v1/sessions", wish).await.json()["id"].clone();
+    let first = session(&world).await["id"].clone();
+    let first_poll = world.poll("", 0, 0).await;
+    let (epoch, mut after) = (first_poll["epoch"].as_str().unwrap().to_owned(), 0);
+    for (name, ms) in [("reviewer", 500), ("second", 1_500)] {
+        let wish = json!({"access_mode": "read-write", "for_ms": ms});
+        let done = world.operate("PUT", &format!("/v1/sessions/{name}/access-mode"), wish).await;
+        assert_eq!(done.status, 200, "{:?}", done.body);
+    }
+    world.break_audit();
+    // The record of the first end cannot be written, and is tried for ever.
+    let mut told = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !told.contains(&second) {
+        assert!(Instant::now() < deadline, "told of {told:?}");
+        let news = world.poll(&epoch, after, 1_000).await;
+        after = news["cursor"].as_u64().unwrap();
+        let narrowed = news["changes"].as_array().unwrap().iter().filter(|change| change["left"] == "reads");
+        told.extend(narrowed.map(|change| change["session_id"].clone()));
+    }
+    assert!(told.contains(&first));
+    let ready = world.operate("GET", "/readyz", Value::Null).await;
+    assert_eq!(ready.status, 503, "the log was broken all the time");
+    world.mend_audit();
+    let reverted = || {
+        let records = world.records();
+        records.iter().filter(|record| record["decision"] == "revert").map(|r| r["session_id"].clone()).collect()
+    };
+    until("both ends are on record", async || {
+        let found: Vec<Value> = if world.config.audit.path.is_file() { reverted() } else { Vec::new() };
+        found.contains(&first) && found.contains(&second)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_elevation_that_gives_nothing_is_refused_with_what_to_do() {
     let world = World::new().await;
     let wish = async |wish: Value| {

@@ -65,6 +65,43 @@ async fn serving(world: &World, child: &mut Child, kill: u32) -> Runtime {
     }
 }
 
+/// An export to a standard output that nobody reads keeps the broker from nothing, its end included.
+#[tokio::test]
+async fn a_standard_output_that_nobody_reads_delays_no_end() {
+    let world = World::stopped();
+    let file = world.temp.path().join("attache.yaml");
+    let config = std::fs::read_to_string(&file).unwrap() + "audit: {export: [{stdout: json}]}\n";
+    std::fs::write(&file, config).unwrap();
+    // A pipe that is full already, whose reading end stays open.
+    let (_unread, mut full) = std::io::pipe().unwrap();
+    rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::NONBLOCK).unwrap();
+    while std::io::Write::write(&mut full, &[b' '; 4096]).is_ok() {}
+    while std::io::Write::write(&mut full, b" ").is_ok() {}
+    rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::empty()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attache"));
+    command.arg("serve").arg("--config").arg(&file).env("ATTACHE_LOG", "error");
+    let mut child = command.stdin(Stdio::null()).stdout(full).stderr(Stdio::null()).spawn().unwrap();
+    let runtime = serving(&world, &mut child, 0).await;
+    // Records are on their way to the pipe by now, or will be when the broker ends.
+    let wish = json!({"name": "made", "credentials": ["github"]});
+    assert_eq!(operate(&world, "POST", "/v1/sessions", &wish).await.unwrap().0, 201);
+    let pid = rustix::process::Pid::from_raw(runtime.pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let told = Instant::now();
+    let ended = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if told.elapsed() > Duration::from_secs(20) {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(ended.success(), "{ended}");
+    assert_eq!(world.records().iter().rfind(|record| record["kind"] == "stop").unwrap()["worker"], "broker");
+}
+
 /// Calls the operators' door; `None`: the broker died.
 async fn operate(world: &World, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
     let stream = UnixStream::connect(&world.config.listen.control).await.ok()?;

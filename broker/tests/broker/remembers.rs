@@ -106,20 +106,20 @@ async fn a_log_that_lost_its_end_between_two_starts_is_noticed_and_told() {
 
     let log = std::fs::read_to_string(&world.config.audit.path).unwrap();
     let lines: Vec<_> = log.lines().collect();
-    let cut = lines[..lines.len() - 2].join("\n") + "\n";
+    // The last checkpoint alone: what is left is a whole log that a killed broker could have left.
+    let cut = lines[..lines.len() - 1].join("\n") + "\n";
     std::fs::write(&world.config.audit.path, &cut).unwrap();
     world.start().await;
     let gap = gaps(&world);
-    // The last that was noted is the `stop`: the checkpoint after it is signed when the log is closed.
-    let last = serde_json::from_str::<Value>(lines[lines.len() - 2]).unwrap();
-    assert_eq!(last["kind"], "stop");
+    let last = serde_json::from_str::<Value>(lines[lines.len() - 1]).unwrap();
+    assert_eq!(last["kind"], "checkpoint");
     let reason = gap[0]["reason"].as_str().unwrap();
     assert_eq!(gap.len(), 1);
     assert!(
         reason.contains("was cut or replaced: record ") && reason.contains(last["hash"].as_str().unwrap()),
         "{reason}"
     );
-    assert!(reason.contains(&format!("record {} of it", lines.len() - 1)), "{reason}");
+    assert!(reason.contains(&format!("record {} of it", lines.len())), "{reason}");
     world.restart().await;
     assert_eq!(gaps(&world).len(), 1, "told once");
     world.stop().await;
@@ -136,6 +136,49 @@ async fn a_log_that_lost_its_end_between_two_starts_is_noticed_and_told() {
     std::fs::remove_file(&world.config.audit.path).unwrap();
     world.start().await;
     assert_eq!(gaps(&world).len(), 1, "a log that is gone is told, too");
+}
+
+/// A record behind the last one, with the hashes that it needs and nobody's signature.
+fn forge(path: &std::path::Path) -> String {
+    let log = std::fs::read_to_string(path).unwrap();
+    let last = log.lines().last().unwrap();
+    let head = serde_json::from_str::<Value>(last).unwrap()["hash"].as_str().unwrap().to_owned();
+    let used = log.lines().find(|line| line.contains("\"kind\":\"start\"")).unwrap();
+    let body = used.split(",\"prev\"").next().unwrap().to_owned() + "}";
+    let (line, _) = attache_core::audit::chain::seal(&body, &head).unwrap();
+    std::fs::write(path, log + &line + "\n").unwrap();
+    line
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_added_to_the_log_is_told_before_anything_after_it_is_signed() {
+    let mut world = World::new().await;
+    world.plain_grant().await;
+    world.stop().await;
+    let path = world.config.audit.path.clone();
+    let honest = world.records().len();
+    forge(&path);
+    let forged = forge(&path);
+    world.start().await;
+    let records = world.records();
+    assert_eq!(records[honest + 1], serde_json::from_str::<Value>(&forged).unwrap(), "it stays where it is");
+    let gap = &records[honest + 2];
+    assert_eq!((&gap["kind"], &gap["count"]), (&"gap".into(), &2.into()), "{gap}");
+    let reason = gap["reason"].as_str().unwrap();
+    let range = format!("records {} to {} of the audit log were not noted before this start", honest + 1, honest + 2);
+    assert!(reason.starts_with(&range), "{reason}");
+    assert_eq!(records[honest + 3]["kind"], "checkpoint", "signed with the word of it before");
+
+    // A database that knows nothing does not take the log for its own.
+    world.stop().await;
+    let honest = world.records().len();
+    for file in ["attache.db", "attache.db-wal", "attache.db-shm"] {
+        let _ = std::fs::remove_file(world.config.state_dir.join(file));
+    }
+    world.start().await;
+    let gap = world.records()[honest].clone();
+    assert_eq!((&gap["kind"], &gap["count"]), (&"gap".into(), &honest.into()), "{gap}");
+    assert!(gap["reason"].as_str().unwrap().contains("(none was)"), "{gap}");
 }
 
 #[tokio::test]

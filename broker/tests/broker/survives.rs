@@ -54,6 +54,47 @@ async fn a_state_that_others_can_reach_is_refused_with_the_fix() {
 }
 
 #[tokio::test]
+async fn a_damaged_line_in_the_log_stops_no_start_and_is_told_once() {
+    let mut world = World::new().await;
+    world.plain_grant().await;
+    world.stop().await;
+    let path = world.config.audit.path.clone();
+    let mut log = std::fs::read(&path).unwrap();
+    let at = memchr::memmem::find(&log, b"\"kind\":\"issue\"").unwrap();
+    let line = 1 + log[..at].iter().filter(|byte| **byte == b'\n').count();
+    // No UTF-8, in the record of an issue that may be outstanding.
+    log[at + 20] = 0xff;
+    std::fs::write(&path, &log).unwrap();
+    let damage = |world: &World| {
+        let told = std::fs::read(&world.config.audit.path).unwrap();
+        let told = String::from_utf8_lossy(&told).into_owned();
+        let gaps = told.lines().filter(|line| line.contains("\"kind\":\"gap\"") && line.contains("is damaged"));
+        gaps.map(str::to_owned).collect::<Vec<_>>()
+    };
+    world.start().await;
+    assert!(world.plain_grant().await["granted"].is_object());
+    let told = damage(&world);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(&format!("line {line} of {}", path.display())), "{told:?}");
+    world.restart().await;
+    assert_eq!(damage(&world).len(), 1, "told once");
+}
+
+#[tokio::test]
+async fn what_stands_in_a_rotated_files_place_is_refused_and_not_waited_for() {
+    let mut world = World::new().await;
+    world.stop().await;
+    let mut aside = world.config.audit.path.clone().into_os_string();
+    aside.push(".1");
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, Path::new(&aside), fifo, 0o600.into(), 0).unwrap();
+    let error = attache_broker::start(world.config.clone(), &Environment::default()).await.err().unwrap().to_string();
+    assert!(error.contains("audit.jsonl.1 is not a regular file"), "{error}");
+    std::fs::remove_file(&aside).unwrap();
+    world.start().await;
+}
+
+#[tokio::test]
 async fn what_is_announced_is_true_and_withdrawn_at_the_end() {
     let mut world = World::new().await;
     let runtime = announced(&world.config.state_dir).unwrap().unwrap();

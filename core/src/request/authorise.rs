@@ -1,6 +1,6 @@
 //! From a grant to what exactly is done to the request.
 
-use super::{Asked, Snapshot, Way};
+use super::{Asked, Snapshot, Way, identify};
 use crate::access::{Body, Operation};
 use crate::evidence::AUTH_PARAMETERS;
 use crate::matching::query;
@@ -62,6 +62,22 @@ pub fn is_read<'b>(
     body: impl FnOnce() -> Body<'b>,
 ) -> bool {
     permitted(policy, snapshot, asked, grant, AccessMode::ReadOnly, body).is_ok()
+}
+
+/// Whether another policy lets a request through that this grant let through. Who asks is not asked
+/// again: that is for the broker to take away.
+pub fn stands<'b>(
+    policy: &Policy,
+    snapshot: &Snapshot,
+    grant: &Grant,
+    body: impl FnOnce() -> Body<'b>,
+) -> Result<(), Reason> {
+    let again = Snapshot::read(snapshot.bytes().to_vec(), policy).on(snapshot.connection().clone());
+    let asked = identify(&again, policy)?;
+    if asked.destination.as_deref() != Some(&grant.destination) {
+        return Err(Reason::DestinationMismatch);
+    }
+    permitted(policy, &again, &asked, grant, grant.access_mode, body).map(drop)
 }
 
 /// The binding by which the request may be made in this mode.

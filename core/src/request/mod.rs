@@ -7,7 +7,7 @@ mod authorise;
 mod identify;
 mod snapshot;
 
-pub use authorise::{Forward, authorise, is_read};
+pub use authorise::{Forward, authorise, is_read, stands};
 pub use identify::{Asked, Way, identify};
 pub use snapshot::{METHOD_HEADERS, Media, Snapshot};
 

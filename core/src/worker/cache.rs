@@ -5,9 +5,9 @@
 //! need no place in the key: a worker serves one instance, and a new policy empties the cache.
 
 use super::Grant;
-use crate::names::Name;
 use crate::refusal::Reason;
 use crate::time::Millis;
+use crate::wire::Change;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -52,10 +52,10 @@ impl Cache {
     }
 
     /// Drops what a change voids. A refusal may have been lifted by any change.
-    pub fn void(&mut self, cursor: u64, session_id: Option<&str>, credential: Option<&Name>) {
+    pub fn void(&mut self, change: &Change) {
         self.refusals.clear();
         self.grants.retain(|_, entry| match entry {
-            Entry::Granted(grant) => !grant.is_voided_by(cursor, session_id, credential),
+            Entry::Granted(grant) => !grant.is_voided_by(change),
             Entry::Refused(..) => false,
         });
     }

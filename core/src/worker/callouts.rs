@@ -182,6 +182,10 @@ impl Worker {
         self.cache.clear();
         let held = self.flights.take_all();
         self.policy = Rc::new(policy);
+        if self.standing != Standing::None {
+            // What is open was let through by another: it goes on if this one lets it through, too.
+            self.cuts.push(Cut::by(Rc::clone(&self.policy)));
+        }
         let mut wakeups = wake(held, Wake::Again);
         if is_newest {
             wakeups.extend(self.open());
@@ -224,7 +228,7 @@ impl Worker {
             }
             News::Changes(changes) => {
                 for change in changes {
-                    self.cache.void(change.cursor, change.session_id.as_deref(), change.credential.as_ref());
+                    self.cache.void(&change);
                     self.cuts.extend(Cut::of(change));
                 }
             }
@@ -242,7 +246,8 @@ impl Worker {
         let answer = answer.filter(|answer| in_time && answer.nonce == nonce);
         let learnt = match answer.map(|answer| (answer.granted, answer.denied)) {
             Some((Some(granted), None)) => {
-                if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential) {
+                let at = self.policy.destination(flight.destination).map_or("", |destination| &destination.id);
+                if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential, at) {
                     return wake(contexts, Wake::Again);
                 }
                 self.accept(flight.destination, &flight.evidence_word, granted, sent).filter(|g| now < g.expires)

@@ -2,24 +2,36 @@
 //!
 //! A stream outlives the decision that let it through. When something is taken away from its
 //! session, the shell holds every open stream against that, before it polls again: so what a worker
-//! has acknowledged holds for its open streams, too. A worker that is out of touch keeps none for
-//! longer than it would have believed the grant ([`Worker::stale_since`]).
+//! has acknowledged holds for its open streams, too. Another policy takes away what it no longer
+//! allows. A worker that is out of touch keeps no stream for longer than it would have believed the
+//! grant ([`Worker::stale_since`]).
 
 use super::{Grant, Worker};
+use crate::policy::Policy;
 use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::wire::{Change, Left};
+use std::rc::Rc;
 
-/// Something was taken away from whoever the change concerns.
-pub struct Cut {
-    change: Change,
-    left: Left,
+/// Something was taken away.
+pub struct Cut(What);
+
+enum What {
+    /// From whoever the change concerns.
+    Told(Change, Left),
+    /// From whatever this policy does not allow.
+    Policy(Rc<Policy>),
 }
 
 impl Cut {
     /// What this change takes away, if it does.
     pub(super) fn of(change: Change) -> Option<Self> {
-        change.left.map(|left| Self { change, left })
+        change.left.map(|left| Self(What::Told(change, left)))
+    }
+
+    /// What another policy takes away.
+    pub(super) fn by(policy: Rc<Policy>) -> Self {
+        Self(What::Policy(policy))
     }
 
     /// Likewise, told by a broker that has begun anew: its cursors say nothing about older grants.
@@ -28,15 +40,19 @@ impl Cut {
     }
 
     /// Why a stream that was let through with this grant ends, if it does. `is_read` is called only
-    /// where reads go on.
-    pub fn ends(&self, grant: &Grant, is_read: impl FnOnce() -> bool) -> Option<Reason> {
-        let Change { cursor, session_id, credential, .. } = &self.change;
-        if !grant.is_voided_by(*cursor, session_id.as_deref(), credential.as_ref()) {
-            return None;
-        }
-        match self.left {
-            Left::Nothing => Some(Reason::SessionExpired),
-            Left::Reads => (!is_read()).then_some(Reason::ReadOnly),
+    /// where reads go on; `stands` only for another policy: whether that lets the stream through.
+    pub fn ends(
+        &self,
+        grant: &Grant,
+        is_read: impl FnOnce() -> bool,
+        stands: impl FnOnce(&Policy) -> Result<(), Reason>,
+    ) -> Option<Reason> {
+        match &self.0 {
+            What::Policy(policy) => stands(policy).err(),
+            What::Told(change, _) if !grant.is_voided_by(change) => None,
+            What::Told(_, Left::Nothing) => Some(Reason::SessionExpired),
+            What::Told(_, Left::Reads) => (!is_read()).then_some(Reason::ReadOnly),
+            What::Told(_, Left::Named) => (!grant.is_named).then_some(Reason::EvidenceConflict),
         }
     }
 }

@@ -101,12 +101,8 @@ impl Feed {
     }
 
     /// Whether a grant that knows changes up to `as_of` only is void already.
-    pub fn voids(&self, as_of: u64, session_id: &str, credential: &Name) -> bool {
-        let concerns = |c: &Change| {
-            (c.session_id.is_none() && c.credential.is_none())
-                || c.session_id.as_deref() == Some(session_id)
-                || c.credential.as_ref() == Some(credential)
-        };
-        as_of < self.forgotten || self.recent.iter().any(|c| c.cursor > as_of && concerns(c))
+    pub fn voids(&self, as_of: u64, session_id: &str, credential: &Name, destination: &str) -> bool {
+        let concerns = |c: &Change| c.cursor > as_of && c.concerns(session_id, credential, destination);
+        as_of < self.forgotten || self.recent.iter().any(concerns)
     }
 }

@@ -5,7 +5,7 @@ use crate::names::Name;
 use crate::policy::AccessMode;
 use crate::secret::Secret;
 use crate::time::Millis;
-use crate::wire::{Granted, WireInjection};
+use crate::wire::{Change, Granted, WireInjection};
 use std::cell::Cell;
 
 /// A renewal that failed is tried again after this: a broker in trouble is not asked at every tick
@@ -14,6 +14,9 @@ const RENEWAL_RETRY: Millis = Millis(1_000);
 
 /// No lease is believed to last longer, whatever the broker says.
 const LONGEST_TTL_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The kinds of evidence that name a session by themselves ([`crate::wire::EvidenceDigests::word`]).
+const NAMING: [&str; 3] = ["placeholder", "session_token", "jwt"];
 
 /// What may be injected, for whom, until when. It never leaves the VM it was issued to.
 pub struct Grant {
@@ -29,6 +32,10 @@ pub struct Grant {
     pub expires: Millis,
     /// From then on, a use asks for the next one ahead.
     refresh_at: Cell<Millis>,
+    /// The id of the destination it is for.
+    pub destination: String,
+    /// Whether a placeholder, a token or a JWT named its session, rather than the connection alone.
+    pub is_named: bool,
     /// The only cluster it may be used towards.
     pub cluster: String,
     /// The JSON members that every record of this grant shares, each with a comma before it.
@@ -62,6 +69,8 @@ impl Grant {
         Some(Self {
             expires: sent + Millis(lease.ttl_ms),
             refresh_at: Cell::new(sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms))),
+            destination: facts.destination.to_owned(),
+            is_named: facts.evidence.split('+').any(|kind| NAMING.contains(&kind)),
             cluster: facts.cluster.to_owned(),
             record_members: members(&granted, &facts),
             verdict: verdict(&granted, &facts),
@@ -75,14 +84,8 @@ impl Grant {
     }
 
     /// Whether a change makes it void: it concerns this grant, and the broker did not know of it yet.
-    pub fn is_voided_by(&self, cursor: u64, session_id: Option<&str>, credential: Option<&Name>) -> bool {
-        let concerns = match (session_id, credential) {
-            (None, None) => true,
-            (session, credential) => {
-                session.is_some_and(|s| s == self.session_id) || credential.is_some_and(|c| *c == self.credential)
-            }
-        };
-        concerns && cursor > self.as_of
+    pub fn is_voided_by(&self, change: &Change) -> bool {
+        change.cursor > self.as_of && change.concerns(&self.session_id, &self.credential, &self.destination)
     }
 
     /// Whether it is time to ask for the next one. Whoever is told so asks; nobody else is told for a while.

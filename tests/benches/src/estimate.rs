@@ -12,7 +12,7 @@ use crate::slices::{BARE, Slice};
 use crate::stats::{median, median_interval};
 
 /// The rule by which slices are rejected: shares of the slice's wall clock,
-/// and of the bare median.
+/// and of the bare throughput.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Rule {
     /// Envoy was runnable without running, longer than this.
@@ -21,13 +21,14 @@ pub struct Rule {
     pub stolen: f64,
     /// Others used more than this of the load core.
     pub foreign: f64,
-    /// A bare neighbour's throughput is further than this from the median of
-    /// all undisturbed bare slices.
-    pub bare_deviates: f64,
+    /// The throughputs of its two bare neighbours differ by more than this:
+    /// the machine's speed changed meanwhile. That it is another speed than a
+    /// minute ago matters to no ratio.
+    pub bare_differs: f64,
 }
 
 /// The limits in use.
-pub const RULE: Rule = Rule { envoy_waited: 0.03, stolen: 0.03, foreign: 0.10, bare_deviates: 0.10 };
+pub const RULE: Rule = Rule { envoy_waited: 0.03, stolen: 0.03, foreign: 0.10, bare_differs: 0.10 };
 
 /// A variant's slice with its bare neighbours.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +86,6 @@ impl Samples {
     /// The target's samples among a series. `bare` is held against its own
     /// neighbours of its kind: what remains is the method's own error.
     pub fn of(series: &[Slice], target: usize, enough: usize) -> Self {
-        let bare_rps = bare_median(series);
         let reach = if target == BARE { 2 } else { 1 };
         let mut samples = Vec::new();
         for (index, slice) in series.iter().enumerate().filter(|(_, slice)| slice.target == target) {
@@ -94,8 +94,7 @@ impl Samples {
                 continue;
             };
             let bare = [*before, *after];
-            let steady = |slice: &Slice| (RPS(slice) / bare_rps - 1.0).abs() <= RULE.bare_deviates;
-            let clean = undisturbed(slice) && bare.iter().all(|bare| undisturbed(bare) && steady(bare));
+            let clean = undisturbed(slice) && bare.iter().all(undisturbed) && is_steady(&bare);
             samples.push(Sample { round: slice.round, slice: *slice, bare, clean });
         }
         Self { samples, enough }
@@ -214,14 +213,9 @@ fn undisturbed(slice: &Slice) -> bool {
     !(envoy_waited || stolen || foreign)
 }
 
-/// The median throughput of the undisturbed bare slices, or of all if there is
-/// none.
-fn bare_median(series: &[Slice]) -> f64 {
-    let rps = |only: fn(&Slice) -> bool| {
-        let bare = series.iter().filter(|slice| slice.target == BARE && only(slice));
-        median(&bare.map(RPS).collect::<Vec<_>>())
-    };
-    rps(undisturbed).or_else(|| rps(|_| true)).unwrap_or(f64::NAN)
+fn is_steady(bare: &[Slice; 2]) -> bool {
+    let [before, after] = bare.map(|slice| RPS(&slice));
+    (before - after).abs() <= RULE.bare_differs * (before + after) / 2.0
 }
 
 #[cfg(test)]
@@ -232,16 +226,17 @@ mod tests {
 
     #[test]
     fn a_ratio_follows_its_neighbours_not_the_whole_run() {
-        // The machine slows down by 5 % half-way; the variant is at 0.8 throughout.
+        // The machine is half as fast from half-way on; the variant is at 0.8 throughout.
         let mut series = Vec::new();
         for round in 0..10 {
-            let speed = if round < 5 { 1000.0 } else { 950.0 };
+            let speed = if round < 5 { 1000.0 } else { 500.0 };
             series.push(slice(BARE, round, speed));
             series.push(slice(1, round, speed * 0.8));
         }
-        series.push(slice(BARE, 9, 950.0));
+        series.push(slice(BARE, 9, 500.0));
         let samples = Samples::of(&series, 1, 6);
-        assert_eq!(samples.counts(), (10, 10));
+        // The one between the two speeds says nothing.
+        assert_eq!(samples.counts(), (9, 10));
         let figure = samples.figure(RPS, Held::Ratio).unwrap();
         assert!((figure.median - 0.8).abs() < 0.001 && !figure.rough, "{figure:?}");
     }

@@ -1,10 +1,9 @@
 //! Reads the log behind the writer's back: whole lines, in order, only what is durable.
 
 use super::cursor::Cursor;
-use crate::audit::{Durable, open_all};
+use crate::audit::{Durable, Files};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -51,17 +50,18 @@ impl Follower {
 
 fn read(path: &Path, cursor: Cursor, durable: Durable) -> std::io::Result<Batch> {
     let mut batch = Batch { next: cursor, ..Batch::default() };
-    let mut files = open_all(path)?.into_iter().map(|(_, file)| file).collect::<Vec<_>>();
-    let identities = files.iter().map(|file| file.metadata().map(|found| (found.dev(), found.ino())));
-    let identities = identities.collect::<std::io::Result<Vec<_>>>()?;
+    let files = Files::of(path)?;
+    let identities = files.identities()?;
     let from = identities.iter().position(|identity| *identity == cursor.file);
     batch.lost = from.is_none();
-    for (file, identity) in files.iter_mut().zip(identities).skip(from.unwrap_or(0)) {
+    let from = from.unwrap_or(0);
+    for (opened, identity) in files.without(from).zip(identities.into_iter().skip(from)) {
+        let (_, mut file) = opened?;
         if batch.next.file != identity {
             (batch.next.file, batch.next.at) = (identity, 0);
         }
         let end = if identity == durable.file { durable.len } else { file.metadata()?.len() };
-        batch.lines = lines(file, &mut batch.next.at, end)?;
+        batch.lines = lines(&mut file, &mut batch.next.at, end)?;
         // What is behind the durable file was begun after we were told how far that is.
         if !batch.lines.is_empty() || identity == durable.file {
             break;

@@ -2,18 +2,18 @@
 //! length before them (RFC 6587).
 
 use super::SinkError;
-use super::sighted::Sighted;
+use super::sighted::{Severity, Sighted};
 use crate::config::SyslogAddress;
 use rustix::io::Errno;
+use syslog_fmt::Facility;
+use syslog_fmt::v5424::{Config, Formatter, Msg, Timestamp};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket, UnixDatagram};
-
-/// "log audit" of RFC 5424's facilities.
-const FACILITY: u8 = 13;
 
 /// One syslog server.
 pub struct Syslog {
     to: SyslogAddress,
+    formatter: Formatter,
     wire: Option<Wire>,
 }
 
@@ -26,7 +26,11 @@ enum Wire {
 impl Syslog {
     /// Sends there, as soon as there is something to send.
     pub fn new(to: SyslogAddress) -> Self {
-        Self { to, wire: None }
+        // Authpriv: what hosts keep where users cannot read it. The host is the receiver's to know.
+        let proc_id = std::process::id().to_string();
+        let facility = Facility::Authpriv;
+        let config = Config { facility, hostname: None, app_name: Some("attache"), proc_id: Some(&proc_id) };
+        Self { to, formatter: config.into_formatter(), wire: None }
     }
 
     /// Sends the lines. Datagrams that are longer than the system takes are dropped.
@@ -37,11 +41,15 @@ impl Syslog {
         };
         let mut dropped = 0;
         for line in lines {
-            let message = message(line);
+            let message = message(&self.formatter, line)?;
             let sent = match &mut wire {
-                Wire::Unix(socket) => socket.send(message.as_bytes()).await.map(drop),
-                Wire::Udp(socket) => socket.send(message.as_bytes()).await.map(drop),
-                Wire::Tcp(stream) => stream.write_all(format!("{} {message}", message.len()).as_bytes()).await,
+                Wire::Unix(socket) => socket.send(&message).await.map(drop),
+                Wire::Udp(socket) => socket.send(&message).await.map(drop),
+                Wire::Tcp(stream) => {
+                    let mut frame = format!("{} ", message.len()).into_bytes();
+                    frame.extend_from_slice(&message);
+                    stream.write_all(&frame).await
+                }
             };
             match sent {
                 Ok(()) => {}
@@ -82,11 +90,17 @@ async fn connect(to: &SyslogAddress) -> std::io::Result<Wire> {
     })
 }
 
-/// `<PRI>1 TIMESTAMP HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA MSG`. The message is the record
-/// as it stands in the log, which is printable ASCII; the host is the receiver's to know.
-fn message(line: &str) -> String {
+/// A record as a message: the text is the line as it stands in the log, which is printable ASCII and
+/// needs no byte order mark.
+fn message(formatter: &Formatter, line: &str) -> std::io::Result<Vec<u8>> {
     let record = Sighted::read(line);
-    let priority = FACILITY * 8 + record.severity() as u8;
-    let timestamp = record.text("timestamp").unwrap_or("-");
-    format!("<{priority}>1 {timestamp} - attache {} {} - {line}", std::process::id(), record.kind())
+    let severity = match record.severity() {
+        Severity::Warning => syslog_fmt::Severity::Warning,
+        Severity::Notice => syslog_fmt::Severity::Notice,
+        Severity::Info => syslog_fmt::Severity::Info,
+    };
+    let timestamp = record.text("timestamp").map_or(Timestamp::None, Timestamp::PreformattedStr);
+    let (text, mut message) = (Msg::NonUnicodeBytes(line.as_bytes()), Vec::with_capacity(line.len() + 80));
+    formatter.write_without_data(&mut message, severity, timestamp, text, Some(record.kind()))?;
+    Ok(message)
 }

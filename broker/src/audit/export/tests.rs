@@ -66,8 +66,8 @@ impl Life {
 }
 
 fn written(temp: &Path) -> Vec<String> {
-    let files = crate::audit::open_all(&temp.join("i/audit.jsonl")).unwrap();
-    let text = files.into_iter().map(|(_, file)| std::io::read_to_string(file).unwrap()).collect::<String>();
+    let files = crate::audit::Files::of(&temp.join("i/audit.jsonl")).unwrap();
+    let text = files.map(|opened| std::io::read_to_string(opened.unwrap().1).unwrap()).collect::<String>();
     text.lines().map(str::to_owned).collect()
 }
 
@@ -91,10 +91,10 @@ fn body_of(message: &str) -> &str {
     let mut parts = message.splitn(8, ' ');
     let mut part = || parts.next().unwrap();
     let priority = part();
-    assert!(["<108>1", "<110>1"].contains(&priority), "facility 13, warning or info: {message}");
+    assert!(["<84>1", "<86>1"].contains(&priority), "facility 10, warning or info: {message}");
     assert!(part().ends_with('Z') && part() == "-" && part() == "attache", "{message}");
     assert_eq!(part(), std::process::id().to_string());
-    assert_eq!(part() == "checkpoint", priority == "<110>1", "{message}");
+    assert_eq!(part() == "checkpoint", priority == "<86>1", "{message}");
     assert_eq!(part(), "-");
     part()
 }

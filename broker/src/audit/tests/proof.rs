@@ -242,3 +242,20 @@ async fn new_records_are_signed_in_time() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(verify(&dir.path(), None).unwrap(), before, "nothing new is signed twice");
 }
+
+#[tokio::test]
+async fn a_life_that_writes_nothing_signs_nothing() {
+    let dir = Dir::new();
+    let log = dir.open();
+    log.append(start()).await.unwrap();
+    drop(log);
+    let whole = std::fs::read_to_string(dir.path()).unwrap();
+    // A tail that is nobody's, as far as this life knows.
+    let (unsigned, checkpoint) = (whole.lines().next().unwrap().to_owned() + "\n", whole.lines().nth(1).unwrap());
+    assert!(checkpoint.contains("\"kind\":\"checkpoint\""));
+    std::fs::write(dir.path(), &unsigned).unwrap();
+    drop(dir.open());
+    assert_eq!(std::fs::read_to_string(dir.path()).unwrap(), unsigned);
+    dir.open().append(start()).await.unwrap();
+    assert_eq!(verify(&dir.path(), None).unwrap().unsigned, Some(0), "with its own first record it signs all");
+}

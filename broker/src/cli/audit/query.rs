@@ -1,7 +1,7 @@
 //! `attache audit query`: the records that all filters hold for, through all files of the log.
 
 use super::show::plain;
-use crate::audit::open_all;
+use crate::audit::Files;
 use crate::cli::common::say;
 use crate::clock::Now;
 use jiff::Timestamp;
@@ -54,7 +54,8 @@ struct Seen<'a> {
 pub fn query(path: &Path, args: &QueryArgs, json: bool) -> std::io::Result<ExitCode> {
     let print = |line: &str| say(if json { line.to_owned() } else { plain(line) });
     let mut newest = VecDeque::new();
-    for (_, file) in open_all(path)? {
+    for opened in Files::of(path)? {
+        let (_, file) = opened?;
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {

@@ -1,6 +1,7 @@
 //! `attache audit tail`: the last records, and those that come.
 
 use super::show::plain;
+use crate::audit::open_current;
 use crate::cli::common::say;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -14,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Prints the last `lines` records; with `follow`, those that come, too.
 pub async fn tail(path: &Path, lines: usize, follow: bool, json: bool) -> std::io::Result<ExitCode> {
-    let mut file = File::open(path)?;
+    let mut file = open_current(path)?;
     let start = start_of_last(&mut file, lines)?;
     file.seek(SeekFrom::Start(start))?;
     let mut reader = BufReader::new(file);
@@ -33,7 +34,7 @@ pub async fn tail(path: &Path, lines: usize, follow: bool, json: bool) -> std::i
         // A full log is moved aside; the next records stand in a new file of the same name.
         let is_same = |now: std::fs::Metadata| Ok(now.ino() == reader.get_ref().metadata()?.ino());
         if !std::fs::metadata(path).and_then(is_same).unwrap_or(true) && reader.fill_buf()?.is_empty() {
-            reader = BufReader::new(File::open(path)?);
+            reader = BufReader::new(open_current(path)?);
         }
     }
 }

@@ -51,7 +51,12 @@ pub fn check(path: &Path, args: VerifyArgs, common: &Common) -> std::io::Result<
 fn told(report: &Report, anchored: bool) -> String {
     let signed = match (report.unsigned, report.checkpoints) {
         (Some(0), n) => format!("all signed, by {n} checkpoints"),
-        (Some(unsigned), n) => format!("signed by {n} checkpoints but for the last {unsigned}"),
+        (Some(unsigned), n) => format!(
+            "signed by {n} checkpoints; {unsigned} {} after the last checkpoint {} unsigned, and anybody who may write \
+             the file can have written them",
+            if unsigned == 1 { "record" } else { "records" },
+            if unsigned == 1 { "is" } else { "are" },
+        ),
         (None, 0) => "not signed".to_owned(),
         (None, n) => format!("{n} checkpoints NOT checked, for there is no key here: name it with --key"),
     };

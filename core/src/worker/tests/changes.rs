@@ -15,6 +15,11 @@ fn unrelated(cursor: u64) -> Change {
     change(cursor, Some("s-other"), None)
 }
 
+/// A change to what the usual credential may do somewhere.
+fn at(destination: &str) -> Change {
+    Change { destination: Some(destination.into()), ..change(1, None, Some("github")) }
+}
+
 #[test]
 fn a_change_voids_the_grants_it_concerns_and_no_others() {
     for (what, change, voids) in [
@@ -26,6 +31,8 @@ fn a_change_voids_the_grants_it_concerns_and_no_others() {
         ("another session", change(1, Some("s-2"), None), false),
         ("another credential", change(1, None, Some("maps")), false),
         ("a longer session id", change(1, Some("s-11"), None), false),
+        ("its credential at its destination", at("api.github.com:443"), true),
+        ("its credential at another destination", at("github.com:443"), false),
     ] {
         let mut desk = Desk::ready();
         desk.have_granted(&api(), usual());

@@ -1,11 +1,14 @@
 //! What is taken away ends streams that are open on it, and no others.
 
 use super::{Desk, api, change, usual};
-use crate::fixture::test;
+use crate::access::Body;
+use crate::fixture::{self, Request, destination, request, test};
+use crate::policy::{BindingSpec, Spec, Unmatched};
 use crate::refusal::Reason;
+use crate::request::stands;
 use crate::time::Millis;
 use crate::wire::{Change, Changes, Left};
-use crate::worker::{Call, Cut, Grant};
+use crate::worker::{Call, Cut, Facts, Grant};
 use std::rc::Rc;
 
 fn taken(change: Change, left: Left) -> Change {
@@ -22,7 +25,7 @@ fn told(changes: Vec<Change>) -> (Vec<Cut>, Rc<Grant>) {
 
 /// What becomes of a stream that reads and of one that writes.
 fn ends(cuts: &[Cut], grant: &Grant) -> [Option<Reason>; 2] {
-    [true, false].map(|reads| cuts.iter().find_map(|cut| cut.ends(grant, || reads)))
+    [true, false].map(|reads| cuts.iter().find_map(|cut| cut.ends(grant, || reads, |_| Ok(()))))
 }
 
 #[test]
@@ -41,6 +44,77 @@ fn a_session_that_is_over_keeps_nothing_and_one_that_may_read_keeps_its_reads() 
         let (cuts, grant) = told(vec![change.clone()]);
         assert_eq!(ends(&cuts, &grant), expected, "{change:?}");
     }
+}
+
+#[test]
+fn what_is_capped_at_one_destination_goes_on_at_another() {
+    let at = |destination: &str| Change {
+        destination: Some(destination.into()),
+        ..taken(change(1, None, Some("github")), Left::Reads)
+    };
+    for (destination, expected) in
+        [("api.github.com:443", [None, Some(Reason::ReadOnly)]), ("github.com:443", [None; 2])]
+    {
+        let (cuts, grant) = told(vec![at(destination)]);
+        assert_eq!(ends(&cuts, &grant), expected, "{destination}");
+    }
+}
+
+#[test]
+fn what_only_a_connection_named_ends_when_another_session_is_bound_to_it() {
+    for (evidence, named) in [
+        ("peer", false),
+        ("peer+source+listener", false),
+        ("none", false),
+        ("placeholder", true),
+        ("session_token+peer", true),
+        ("jwt+listener", true),
+    ] {
+        let (cuts, _) = told(vec![taken(change(1, Some("s-1"), None), Left::Named)]);
+        let facts = Facts { destination: "api.github.com:443", cluster: "to-api", service: "github", evidence };
+        let grant = Grant::accept(usual(), Millis(0), facts).unwrap();
+        let expected = (!named).then_some(Reason::EvidenceConflict);
+        assert_eq!(ends(&cuts, &grant), [expected; 2], "{evidence}");
+    }
+}
+
+#[test]
+fn another_policy_ends_what_it_does_not_let_through() {
+    let under = |change: &dyn Fn(&mut Spec), request: &Request| {
+        let mut desk = Desk::ready();
+        let grant = desk.have_granted(request, usual());
+        let snapshot = request.read(&desk.worker.policy());
+        let mut spec = super::spec_version("v2");
+        change(&mut spec);
+        desk.worker.take_cuts();
+        let poll = desk.take(Call::Changes).unwrap().0;
+        desk.answer(poll, &Changes { epoch: "e1".into(), cursor: 0, policy: "v2".into(), changes: Vec::new() });
+        let fetch = desk.take(Call::Policy).unwrap().0;
+        desk.answer(fetch, &spec);
+        let cuts = desk.worker.take_cuts();
+        assert_eq!(cuts.len(), 1);
+        cuts[0].ends(&grant, || true, |policy| stands(policy, &snapshot, &grant, || Body::Unread))
+    };
+    let push = request("POST", "api.github.com", "/v1/x").bearer(fixture::PLACEHOLDER);
+    let binding = |spec: &mut Spec| spec.destinations[destination::API].bindings.remove(0);
+    assert_eq!(under(&|_| (), &push), None, "the same rules under another name");
+    assert_eq!(under(&|spec| spec.unmatched = Unmatched::Pass, &push), None);
+    assert_eq!(under(&|spec| drop(spec.destinations.remove(0)), &push), Some(Reason::HostNotAllowed));
+    let only = |path: &'static str| {
+        move |spec: &mut Spec| {
+            let narrowed = BindingSpec { paths: vec![path.into()], ..binding(spec) };
+            spec.destinations[destination::API].bindings.push(narrowed);
+        }
+    };
+    assert_eq!(under(&only("/v2/"), &push), Some(Reason::CredentialNotGranted));
+    assert_eq!(under(&only("/v1/"), &push), None);
+    let other = |spec: &mut Spec| {
+        drop(binding(spec));
+        spec.destinations[destination::API].bindings.push(fixture::bind("maps", "authorization"));
+    };
+    assert!(under(&other, &push).is_some(), "another credential's destination now");
+    // Its place in the list is no matter.
+    assert_eq!(under(&|spec| spec.destinations.reverse(), &push), None);
 }
 
 #[test]

@@ -217,7 +217,8 @@ fn learnt(wakeups: Vec<Wakeup>) -> Vec<(u32, Learnt)> {
 
 /// A change to a session, to a credential, or to everything.
 fn change(cursor: u64, session_id: Option<&str>, credential: Option<&str>) -> Change {
-    Change { cursor, session_id: session_id.map(Into::into), credential: credential.map(name), left: None }
+    let (session_id, credential) = (session_id.map(Into::into), credential.map(name));
+    Change { cursor, session_id, credential, ..Change::default() }
 }
 
 /// The policy of these tests under another version.

@@ -6,7 +6,7 @@
 #[path = "presets/rows.rs"]
 mod rows;
 
-use attache_broker::config::presets;
+use attache_broker::config::{access::AccessSpec, presets};
 use attache_core::evidence::{AUTH_HEADERS, AUTH_PARAMETERS};
 use attache_core::refusal::Reason;
 use attache_tests::stack::{Plan, SOON};
@@ -23,7 +23,11 @@ fn every_preset_and_every_rule_has_a_row() {
         let preset = presets::find(row.preset).expect("a preset");
         let source = preset.source.as_ref().and_then(|source| source.env.as_ref());
         assert_eq!(source.map(|variable| variable.0.as_str()), Some(row.source), "{}", row.preset);
-        let rules = |access: &attache_core::policy::AccessSpec| (access.reads.len(), access.writes.len());
+        let rules = |access: &AccessSpec| {
+            let access = access.resolve().expect("good rules");
+            let asked = access.graphql.map_or(0, |graphql| graphql.paths.len());
+            (access.reads.len() + asked, access.writes.len())
+        };
         let common = preset.access.as_ref().map_or((0, 0), rules);
         let of = |host: &str| {
             let own = preset.destinations.iter().find(|destination| *destination.host.0.to_string() == *host);

@@ -11,6 +11,8 @@ mod method;
 mod path;
 #[path = "refuses/placeholder.rs"]
 mod placeholder;
+#[path = "refuses/protocols.rs"]
+mod protocols;
 #[path = "refuses/tokens.rs"]
 mod tokens;
 
@@ -29,6 +31,35 @@ async fn what_a_request_may_not_be() {
     let tables = [destination::rows, path::rows, method::rows, placeholder::rows, access::rows];
     let rows = tables.into_iter().flat_map(|rows| rows(&tokens)).collect();
     table::hold(&stack, rows).await.is_witnessed(&stack).await;
+}
+
+/// Where the method does not tell what a request does, what is asked does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reader_may_not_ask_in_other_protocols() {
+    let limit = format!("body_limit: '{}'", access::LIMIT);
+    let stack = protocols::plan().limit(&limit).edit(table::without_lingering).start().await;
+    let rows = protocols::rows(&stack, access::LIMIT);
+    table::hold(&stack, rows).await.is_witnessed(&stack).await;
+}
+
+/// A client of gRPC looks for `grpc-status`, and takes any other answer for a broken server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_grpc_is_refused_in_grpc() {
+    let stack = protocols::plan().start().await;
+    let bearer = format!("Bearer {}", stack.broker.exported("asks", "SPEAKS"));
+    let call = async |target: &str, media: &str| {
+        let headers = [("authorization", bearer.as_str()), ("content-type", media), ("te", "trailers")];
+        let mut agent = stack.agent().h2(stack.proxy).await;
+        agent.request("POST", "speaks.extra.test", target, &headers, b"\0\0\0\0\0").await.expect("an answer")
+    };
+    for (target, media) in protocols::GRPC_WRITES {
+        let answer = call(target, media).await;
+        let said = ["grpc-status", "x-attache-reason"].map(|name| answer.header(name));
+        assert_eq!(said, [Some("7".to_owned()), Some("read_only".to_owned())], "{target} {media}");
+    }
+    assert!(stack.upstream().requests().is_empty(), "a refused call arrived");
+    assert_eq!(call("/shop.v1.Stock/Get", "application/grpc").await.status, 200);
+    stack.reconcile().await;
 }
 
 /// Where hosts that no destination names may pass, a placeholder still may not: whoever answers

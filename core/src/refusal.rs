@@ -56,7 +56,7 @@ reasons! {
     IdentityRequired      "identity_required"      401 "Send the placeholder of your session, and what else it demands: `attache session env NAME` prints what there is."
     DestinationMismatch   "destination_mismatch"   421 "The route leads elsewhere than the destination. The operator's Envoy config is wrong: `attache doctor`."
     MethodNotAllowed      "method_not_allowed"     405 "Use a standard upper-case method; TRACE and CONNECT never carry a credential."
-    BodyUnreadable        "body_unreadable"        403 "The body must be read before a decision and could not be understood."
+    BodyUnreadable        "body_unreadable"        403 "The body must be read before a decision and could not be understood: docs/read-only.md tells what can be."
     BodyTooLarge          "body_too_large"         413 "The body must be read before a decision and is too large for that."
     RateLimited           "rate_limited"           429 "Too many requests; wait and try again."
     BrokerUnavailable     "broker_unavailable"     503 "The broker did not answer. Try again; the operator sees why in `attache doctor`."

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use attache_broker::audit::{Kind, Record};
+use attache_broker::config::access::RuleSet;
 use attache_broker::config::presets;
+use attache_core::access::mcp;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use attache_core::refusal::Reason;
@@ -64,6 +66,22 @@ fn row_of(name: &str) -> String {
         agent_env.collect::<Vec<_>>().join(", "),
     ]
     .join(" | ")
+}
+
+/// The page on read-only tells all rule sets, all words and all methods of MCP that read.
+#[test]
+fn what_reads_is_what_the_code_says() {
+    let page = Document::read(Path::new("docs/read-only.md"));
+    let first: Vec<_> = page.rows().filter_map(|(_, cells)| cells.into_iter().next()).collect();
+    let told = |name: &str| first.iter().any(|cell| cell.trim_matches('`') == name);
+    none(RuleSet::names().filter(|name| !told(name)).map(|name| format!("the set {name} is missing")).collect());
+    let text = read(&at("docs/read-only.md"));
+    let missing = mcp::READS.iter().filter(|method| !text.contains(&format!("`{method}`")));
+    none(missing.map(|method| format!("the method {method} of MCP is missing")).collect());
+    let schema: serde_json::Value = serde_json::from_str(&read(&at("docs/attache.schema.json"))).expect("JSON");
+    let words = schema["$defs"]["AccessSpec"]["properties"].as_object().expect("the words of `access`").keys();
+    let begins = |word: &str| first.iter().any(|cell| cell.starts_with(&format!("`{word}")));
+    none(words.filter(|word| !begins(word)).map(|word| format!("the word {word} is missing")).collect());
 }
 
 /// A row of bounds names a place and what stands there.

@@ -17,13 +17,23 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{fence, placeholder, plan, start};
 
-const HOST: &str = "github.com";
-/// What git LFS announces.
-const MEDIA: &str = "application/vnd.git-lfs+json";
-const PATH: &str = "/o/r/info/lfs/objects/batch";
+/// Where bodies decide.
+#[derive(Clone, Copy)]
+struct Place {
+    host: &'static str,
+    path: &'static str,
+    /// What is announced there.
+    media: &'static str,
+}
+
+const LFS: Place =
+    Place { host: "github.com", path: "/o/r/info/lfs/objects/batch", media: "application/vnd.git-lfs+json" };
+const GRAPHQL: Place = Place { host: "api.github.com", path: "/graphql", media: "application/json" };
 /// What the judge reads at most, unless told otherwise.
 const LIMIT: usize = 64 << 10;
 const DOWNLOAD: &[u8] = br#"{"operation":"download","objects":[]}"#;
+const QUERY: &[u8] = br#"{"query":"query Q{viewer{login}}","operationName":"Q"}"#;
+const MUTATION: &[u8] = br#"{"query":"mutation M{deleteIssue(input:{}){clientMutationId}}","operationName":"M"}"#;
 const UPLOAD: &[u8] = br#"{"operation":"upload","objects":[]}"#;
 
 /// How a body is cut, and what ends it.
@@ -64,8 +74,11 @@ async fn a_body_is_read_whole_however_it_is_cut_and_ended() {
         let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         zipped.write_all(body).and_then(|()| zipped.finish()).expect("compressed")
     };
-    let utf16: Vec<u8> = String::from_utf8_lossy(DOWNLOAD).encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let bodies: [(&[u8], &str); 12] = [
+    let utf16 =
+        |body: &[u8]| -> Vec<u8> { String::from_utf8_lossy(body).encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let (utf16_batch, zipped_batch) = (utf16(DOWNLOAD), zip(DOWNLOAD));
+    let (utf16_query, zipped_query) = (utf16(QUERY), zip(QUERY));
+    let batches: [(&[u8], &str); 12] = [
         (DOWNLOAD, "ok"),
         (br#"{"objects":[{"operation":"upload"}],"operation":"download"}"#, "ok"),
         (UPLOAD, "read_only"),
@@ -75,15 +88,29 @@ async fn a_body_is_read_whole_however_it_is_cut_and_ended() {
         (br#"{"operation":"download","OPERATION":"upload"}"#, "body_unreadable"),
         (br#"{"operation":"download"}{"operation":"upload"}"#, "body_unreadable"),
         (b"\xef\xbb\xbf{\"operation\":\"download\"}", "body_unreadable"),
-        (&utf16, "body_unreadable"),
-        (&zip(DOWNLOAD), "body_unreadable"),
+        (&utf16_batch, "body_unreadable"),
+        (&zipped_batch, "body_unreadable"),
         (b"", "body_unreadable"),
     ];
+    let documents: [(&[u8], &str); 10] = [
+        (QUERY, "ok"),
+        (br#"[{"query":"{a}"},{"query":"{b: mutation}"}]"#, "ok"),
+        (MUTATION, "read_only"),
+        (br#"[{"query":"{a}"},{"query":"mutation{a}"}]"#, "read_only"),
+        (br#"{"query":"query Q{a} mutation M{b}","operationName":"M"}"#, "read_only"),
+        (br#"{"query":"query Q{a} mutation M{b}"}"#, "body_unreadable"),
+        (br#"{"query":"{a}","query":"mutation{a}"}"#, "body_unreadable"),
+        (&utf16_query, "body_unreadable"),
+        (&zipped_query, "body_unreadable"),
+        (b"", "body_unreadable"),
+    ];
+    let bodies = batches.map(|(body, expected)| (LFS, body, expected)).into_iter();
+    let bodies: Vec<_> = bodies.chain(documents.map(|(body, expected)| (GRAPHQL, body, expected))).collect();
     let stack = read_only(Plan::default()).await;
     for framing in FRAMINGS {
-        for (body, expected) in bodies {
+        for &(place, body, expected) in &bodies {
             let before = stack.upstream().requests().len();
-            let answer = ask(&stack, framing, body).await;
+            let answer = ask(&stack, place, framing, body).await;
             let what = format!("{framing:?} {}", body.escape_ascii());
             assert_eq!(verdict(&answer), expected, "{what}");
             let hits = stack.upstream().requests().split_off(before);
@@ -105,7 +132,7 @@ async fn a_body_at_the_limit_is_read_and_one_byte_more_is_too_large() {
     let padded = |size: usize| [DOWNLOAD, &vec![b' '; size - DOWNLOAD.len()]].concat();
     for framing in FRAMINGS.into_iter().filter(|framing| !BYTEWISE.contains(framing)) {
         for (size, expected) in [(LIMIT - 1, "ok"), (LIMIT, "ok"), (LIMIT + 1, "body_too_large")] {
-            let answer = ask(&stack, framing, &padded(size)).await;
+            let answer = ask(&stack, LFS, framing, &padded(size)).await;
             assert_eq!(verdict(&answer), expected, "{framing:?}, {size} bytes");
             assert_eq!(answer.status == 413, expected == "body_too_large");
         }
@@ -113,7 +140,7 @@ async fn a_body_at_the_limit_is_read_and_one_byte_more_is_too_large() {
     assert!(stack.upstream().requests().iter().all(|hit| hit.body.len() <= LIMIT));
     // Announced, it is refused before any of it is sent.
     let mut agent = stack.agent().h1(stack.proxy).await;
-    agent.send(h1_head(&format!("Content-Length: {}\r\n", LIMIT + 1))).await.expect("sent");
+    agent.send(h1_head(LFS, &format!("Content-Length: {}\r\n", LIMIT + 1))).await.expect("sent");
     assert_eq!(verdict(&agent.response(SOON).await.expect("an answer")), "body_too_large");
     stack.reconcile().await;
 }
@@ -128,7 +155,7 @@ async fn what_is_too_large_to_judge_passes_where_nothing_is_judged() {
         // holds while the judge waits.
         let framings = [Framing::Length, Framing::Data, Framing::Trailers];
         for (n, framing) in (1..).zip(framings) {
-            let answer = ask(&stack, framing, &body).await;
+            let answer = ask(&stack, LFS, framing, &body).await;
             assert_eq!(verdict(&answer), "ok", "{limit}, {framing:?}: {} {}", answer.status, answer.text());
             let hit = stack.upstream().wait_for(n, SOON).await.pop().expect("a request");
             assert!(hit.body[..] == body[..], "{limit}, {framing:?}: not what was sent");
@@ -157,7 +184,7 @@ const BUFFER: usize = 1 << 20;
 /// the path, Envoy could have to keep them all, and answer 413.
 async fn burst(stack: &Stack<FakeBroker>, path: &str) -> Response {
     let mut agent = stack.agent().h1(stack.proxy).await;
-    agent.send(h1_head("Transfer-Encoding: chunked\r\n").replace(PATH, path)).await.expect("sent");
+    agent.send(h1_head(LFS, "Transfer-Encoding: chunked\r\n").replace(LFS.path, path)).await.expect("sent");
     agent.send_chunk(b"x").await.expect("sent");
     fence(stack).await;
     let signal = |name: &str| {
@@ -187,14 +214,14 @@ async fn burst(stack: &Stack<FakeBroker>, path: &str) -> Response {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_goes_upstream_before_the_body_has_been_read() {
     let stack = read_only(plan()).await;
-    assert_eq!(verdict(&ask(&stack, Framing::Length, DOWNLOAD).await), "ok", "the grant is there already");
+    assert_eq!(verdict(&ask(&stack, LFS, Framing::Length, DOWNLOAD).await), "ok", "the grant is there already");
     let (first, second) = DOWNLOAD.split_at(20);
 
     let mut http1 = stack.agent().h1(stack.proxy).await;
-    http1.send(h1_head("Transfer-Encoding: chunked\r\n")).await.expect("sent");
+    http1.send(h1_head(LFS, "Transfer-Encoding: chunked\r\n")).await.expect("sent");
     http1.send_chunk(first).await.expect("sent");
     let mut http2 = stack.agent().raw_h2(stack.proxy).await;
-    let stream = http2.headers(&h2_fields(&placeholder(0)), false).await;
+    let stream = http2.headers(&h2_fields(LFS, &placeholder(0)), false).await;
     http2.data(stream, DOWNLOAD, false).await.expect("sent");
     fence(&stack).await;
     assert_eq!((stack.upstream().requests().len(), stack.upstream().connections().len()), (1, 1));
@@ -210,13 +237,38 @@ async fn nothing_goes_upstream_before_the_body_has_been_read() {
     stack.reconcile().await;
 }
 
+/// What has come so far is a query; what comes last makes it a mutation, whatever brings the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_judged_by_its_end() {
+    let stack = read_only(plan()).await;
+    assert_eq!(verdict(&ask(&stack, GRAPHQL, Framing::Length, QUERY).await), "ok", "the grant is there already");
+    let (query, last) = (br#"[{"query":"{a}"}"#, br#",{"query":"mutation{a}"}]"#);
+
+    let mut http1 = stack.agent().h1(stack.proxy).await;
+    http1.send(h1_head(GRAPHQL, "Transfer-Encoding: chunked\r\n")).await.expect("sent");
+    http1.send_chunk(query).await.expect("sent");
+    let mut http2 = stack.agent().raw_h2(stack.proxy).await;
+    let stream = http2.headers(&h2_fields(GRAPHQL, &placeholder(0)), false).await;
+    http2.data(stream, query, false).await.expect("sent");
+    fence(&stack).await;
+    http1.send_chunk(last).await.expect("sent");
+    http1.send_chunk(b"").await.expect("sent");
+    http2.data(stream, last, false).await.expect("sent");
+    fence(&stack).await;
+    http2.trailers(stream, &[("x-end", "last")]).await.expect("sent");
+    assert_eq!(verdict(&http1.response(SOON).await.expect("an answer")), "read_only");
+    assert_eq!(verdict(&http2.response(stream, SOON).await.expect("an answer")), "read_only");
+    assert_eq!((stack.upstream().requests().len(), stack.upstream().connections().len()), (1, 1));
+    stack.reconcile().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_judged_body_waits_for_its_grant_too() {
     let stack = start(plan()).await;
     let latch = Latch::default();
     stack.broker.answer_grants(latch.before(|_| reading().answer()));
     let mut agent = stack.agent().raw_h2(stack.proxy).await;
-    let stream = agent.headers(&h2_fields(&placeholder(0)), false).await;
+    let stream = agent.headers(&h2_fields(LFS, &placeholder(0)), false).await;
     agent.data(stream, DOWNLOAD, false).await.expect("sent");
     fence(&stack).await;
     assert_eq!(stack.broker.calls(Endpoint::Grants), 0, "nobody is asked before the body is whole");
@@ -254,23 +306,23 @@ fn verdict(answer: &Response) -> String {
     }
 }
 
-fn h1_head(framing: &str) -> String {
+fn h1_head(Place { host, path, media }: Place, framing: &str) -> String {
     let bearer = placeholder(0);
     format!(
-        "POST {PATH} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {bearer}\r\nContent-Type: {MEDIA}\r\n{framing}\r\n"
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {bearer}\r\nContent-Type: {media}\r\n{framing}\r\n"
     )
 }
 
-fn h2_fields(placeholder: &str) -> [(&'static str, String); 7] {
+fn h2_fields(Place { host, path, media }: Place, placeholder: &str) -> [(&'static str, String); 7] {
     let fields = [":method", ":scheme", ":path", ":authority", "authorization", "te", "content-type"];
     let bearer = format!("Bearer {placeholder}");
-    let values = ["POST", "http", PATH, HOST, &bearer, "trailers", MEDIA].map(str::to_owned);
+    let values = ["POST", "http", path, host, &bearer, "trailers", media].map(str::to_owned);
     let mut values = values.into_iter();
     fields.map(|name| (name, values.next().unwrap_or_default()))
 }
 
-/// One batch request, cut in this way, and its answer.
-async fn ask(stack: &Stack<FakeBroker>, framing: Framing, body: &[u8]) -> Response {
+/// One request, cut in this way, and its answer.
+async fn ask(stack: &Stack<FakeBroker>, place: Place, framing: Framing, body: &[u8]) -> Response {
     let agent = stack.agent();
     match framing {
         Framing::Length | Framing::Chunk | Framing::ChunkEach => {
@@ -279,7 +331,7 @@ async fn ask(stack: &Stack<FakeBroker>, framing: Framing, body: &[u8]) -> Respon
                 Framing::Length => format!("Content-Length: {}\r\n", body.len()),
                 _ => "Transfer-Encoding: chunked\r\n".to_owned(),
             };
-            agent.send(h1_head(&header)).await.expect("sent");
+            agent.send(h1_head(place, &header)).await.expect("sent");
             // A proxy that has refused may close: the answer is read all the same.
             match framing {
                 Framing::Length => agent.send(body).await.ok(),
@@ -296,8 +348,12 @@ async fn ask(stack: &Stack<FakeBroker>, framing: Framing, body: &[u8]) -> Respon
         Framing::Data | Framing::DataEach | Framing::Trailers | Framing::TrailersEach => {
             let mut agent = agent.h2(stack.proxy).await;
             let bearer = format!("Bearer {}", placeholder(0));
-            let head =
-                head("POST", HOST, PATH, &[("authorization", &bearer), ("te", "trailers"), ("content-type", MEDIA)]);
+            let head = head(
+                "POST",
+                place.host,
+                place.path,
+                &[("authorization", &bearer), ("te", "trailers"), ("content-type", place.media)],
+            );
             let mut exchange = agent.start(head, false).await.expect("begun");
             let trailers = matches!(framing, Framing::Trailers | Framing::TrailersEach);
             let size = if BYTEWISE.contains(&framing) { 1 } else { body.len().max(1) };

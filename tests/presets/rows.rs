@@ -81,7 +81,11 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                     &[("authorization", bearer), ("anthropic-beta", |_| "oauth-2025-04-20".into())],
                 ],
                 received: &[("authorization", bearer), ("anthropic-beta", |_| "oauth-2025-04-20".into())],
-                reads: &[("/v1/messages", JSON, "{}"), ("/v1/messages/count_tokens", JSON, "{}")],
+                reads: &[
+                    ("/v1/messages", JSON, "{}"),
+                    ("/v1/messages/count_tokens", JSON, "{}"),
+                    ("/v1/complete", JSON, "{}"),
+                ],
                 writes: &[("POST", "/v1/messages/batches"), ("POST", "/v1/files")],
                 ..plain_at("api.anthropic.com", BEARER)
             },
@@ -169,8 +173,17 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
             Destination {
                 // gh says `token`, SDKs say either.
                 shown: &[&[("authorization", bearer)], &[("authorization", |token| format!("token {token}"))]],
-                reads: &[("/markdown", JSON, "{}"), ("/markdown/raw", "text/x-markdown", "x")],
-                writes: &[("POST", "/graphql"), ("POST", "/user/repos"), ("PATCH", "/repos/o/r")],
+                reads: &[
+                    ("/graphql", JSON, QUERY),
+                    ("/markdown", JSON, "{}"),
+                    ("/markdown/raw", "text/x-markdown", "x"),
+                ],
+                writes: &[
+                    ("GET", "/graphql?query=mutation%7Ba%7D"),
+                    ("POST", "/graphql"),
+                    ("POST", "/user/repos"),
+                    ("PATCH", "/repos/o/r"),
+                ],
                 ..plain_at("api.github.com", BEARER)
             },
             Destination {
@@ -187,6 +200,7 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                 received: &[("authorization", |token| basic("x-access-token", token))],
                 reads: &[
                     ("/o/r/git-upload-pack", "application/x-git-upload-pack-request", "0000"),
+                    ("/o/r/git-upload-archive", ARCHIVE, "0000"),
                     ("/o/r/info/lfs/objects/batch", "application/vnd.git-lfs+json", r#"{"operation":"download"}"#),
                 ],
                 writes: &[("POST", "/o/r/git-receive-pack"), ("GET", "/o/r/info/refs?service=git-receive-pack")],
@@ -202,7 +216,11 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
         sdk: None,
         destinations: &[Destination {
             shown: &[&[("private-token", plain)], &[("authorization", bearer)]],
-            reads: &[("/api/v4/markdown", JSON, "{}"), ("/api/v4/projects/7/ci/lint", JSON, "{}")],
+            reads: &[
+                ("/api/graphql", JSON, QUERY),
+                ("/api/v4/markdown", JSON, "{}"),
+                ("/api/v4/projects/7/ci/lint", JSON, "{}"),
+            ],
             writes: &[("POST", "/api/v4/projects"), ("POST", "/api/graphql"), ("PUT", "/api/v4/projects/7")],
             ..plain_at("gitlab.extra.test", &[&[("private-token", plain)]])
         }],
@@ -225,6 +243,10 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                 ("/g/a/p.git/git-upload-pack", PACK, "0000"),
                 ("/g/a/b/p.git/git-upload-pack", PACK, "0000"),
                 ("/g/a/b/c/p.git/git-upload-pack", PACK, "0000"),
+                ("/g/p.git/git-upload-archive", ARCHIVE, "0000"),
+                ("/g/a/p.git/git-upload-archive", ARCHIVE, "0000"),
+                ("/g/a/b/p.git/git-upload-archive", ARCHIVE, "0000"),
+                ("/g/a/b/c/p.git/git-upload-archive", ARCHIVE, "0000"),
                 ("/g/p.git/info/lfs/objects/batch", LFS, r#"{"operation":"download"}"#),
                 ("/g/a/p.git/info/lfs/objects/batch", LFS, r#"{"operation":"download"}"#),
                 ("/g/a/b/p.git/info/lfs/objects/batch", LFS, r#"{"operation":"download"}"#),
@@ -334,6 +356,7 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
         destinations: &[Destination {
             reads: &[
                 ("/-/npm/v1/security/advisories/bulk", JSON, "{}"),
+                ("/-/npm/v1/security/audits", JSON, "{}"),
                 ("/-/npm/v1/security/audits/quick", JSON, "{}"),
             ],
             writes: &[("GET", "/-/v1/done?authId=x"), ("PUT", "/name"), ("POST", "/-/npm/v1/tokens")],
@@ -389,6 +412,10 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
 ];
 
 const PACK: &str = "application/x-git-upload-pack-request";
+/// The media type of `git archive --remote`.
+const ARCHIVE: &str = "application/x-git-upload-archive-request";
+/// A document that reads.
+const QUERY: &str = r#"{"query":"{viewer{login}}"}"#;
 const LFS: &str = "application/vnd.git-lfs+json";
 
 fn plain(token: &str) -> String {

@@ -3,6 +3,7 @@
 //! What was written is [`spec`]; [`Config::load`] turns one into the other and reports all errors
 //! at once. No secret is ever part of a config: it names where secrets are, and nothing else.
 
+pub mod access;
 mod bind;
 mod caps;
 mod caution;

@@ -3,6 +3,7 @@
 //! The JSON schema is generated from these types, and a preset is written in them too: a preset
 //! can be copied into a config and changed.
 
+use super::access::AccessSpec;
 use super::oidc::ProviderSpec;
 use super::values::{
     DataPlane, DialAddress, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin, Size, Socket,
@@ -12,7 +13,7 @@ use super::{Bind, SourceKind};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, CompanionSpec, MissingPlaceholder, Unmatched};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};

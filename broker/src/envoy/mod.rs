@@ -142,9 +142,7 @@ fn type_url(message: &str) -> String {
 
 /// The paths, as patterns, on which a body must be read before the gate can decide on some request.
 fn judged_paths(destination: &DestinationSpec) -> Vec<&str> {
-    // A write is refused whatever its body says: only reads have body rules.
-    let reads = destination.bindings.iter().flat_map(|binding| &binding.access.reads);
-    let mut paths: Vec<_> = reads.filter(|read| read.body.is_some()).map(|read| read.path.as_str()).collect();
+    let mut paths: Vec<_> = destination.bindings.iter().flat_map(|binding| binding.access.judged_paths()).collect();
     paths.sort_unstable();
     paths.dedup();
     paths

@@ -134,8 +134,8 @@ fn each_open_route_stands_over_a_closed_one() {
             open += 1;
         }
     }
-    // Six destinations, each by its host and by its prefix, one of them with a judged path too.
-    assert_eq!(open, 14);
+    // Six destinations, each by its host and by its prefix, two of them with a judged path too.
+    assert_eq!(open, 16);
 }
 
 #[test]
@@ -149,8 +149,11 @@ fn the_judge_runs_only_where_a_body_decides() {
         paths.extend(path);
     }
     let batch = "/[^/?]+/[^/?]+/info/lfs/objects/batch(\\?.*)?$";
-    let (own, below) = (format!("^{batch}"), format!("^/github\\.com{batch}"));
-    assert_eq!(paths, [&own, &own, &below, &below]);
+    let graphql = "/graphql(\\?.*)?$";
+    let own = [graphql, batch].map(|path| format!("^{path}"));
+    let below = [format!("^/api\\.github\\.com{graphql}"), format!("^/github\\.com{batch}")];
+    // Each open and closed.
+    assert_eq!(paths, own.iter().chain(&below).flat_map(|path| [path, path]).collect::<Vec<_>>());
     let ends = generated(
         "state_dir: /s\ncredentials: {a: {source: {env: A}, inject: bearer, destinations: [{host: h, access: {reads: \
          [{method: POST, path: '/m/*:do', body: {json: {member: a, any_of: [b]}}}]}}]}}\n",

@@ -1,6 +1,9 @@
 //! Access by method, path and query.
 
+use super::graphql::Graphql;
+use super::grpc::{Grpc, GrpcError};
 use super::{Body, says};
+use crate::evidence::AUTH_PARAMETERS;
 use crate::matching::path::{Pattern, PatternError};
 use crate::matching::{method, query};
 use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec};
@@ -10,8 +13,11 @@ use crate::request::{METHOD_HEADERS, Media};
 /// Compiled exceptions to the rules of read-only.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
+    only_listed: bool,
     reads: Vec<Rule>,
     writes: Vec<Rule>,
+    graphql: Option<Graphql>,
+    grpc: Grpc,
 }
 
 /// Why an exception makes no sense.
@@ -23,6 +29,9 @@ pub enum AccessError {
     /// The method.
     #[error("a method is written in upper case, and is neither TRACE nor CONNECT")]
     Method,
+    /// A gRPC method.
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
     /// A body rule where it changes nothing.
     #[error("a write is refused whatever its body says: only `reads` have body rules")]
     BodyOfAWrite,
@@ -58,11 +67,12 @@ struct Rule {
     method: Vec<u8>,
     path: Pattern,
     query: Vec<(String, String)>,
+    no_other_query: bool,
     body: Option<BodyRule>,
 }
 
 /// What a request wants to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Operation<'a> {
     /// The method, exact.
     pub method: &'a [u8],
@@ -74,6 +84,16 @@ pub struct Operation<'a> {
     pub disguised: bool,
     /// What kind of body the head announces.
     pub media: Media,
+    /// The query parameter in which the credential travels: what an agent writes there never arrives.
+    pub carrier: Option<&'a [u8]>,
+}
+
+impl Operation<'_> {
+    /// Whether a parameter of the query carries a credential: it is taken out, and another is set.
+    pub(super) fn never_arrives(&self, parameter: &query::Parameter<'_>) -> bool {
+        let mut own = self.carrier.into_iter().chain(AUTH_PARAMETERS.iter().copied());
+        own.any(|own| query::resembles(parameter.name, own))
+    }
 }
 
 impl Access {
@@ -83,12 +103,15 @@ impl Access {
             return Err(AccessError::BodyOfAWrite);
         }
         let rules = |specs: &[OperationSpec]| specs.iter().map(Rule::compile).collect::<Result<_, _>>();
-        Ok(Self { reads: rules(&spec.reads)?, writes: rules(&spec.writes)? })
+        let graphql = spec.graphql.as_ref().map(Graphql::compile).transpose()?;
+        let grpc = Grpc::compile(&spec.grpc)?;
+        let (reads, writes) = (rules(&spec.reads)?, rules(&spec.writes)?);
+        Ok(Self { only_listed: spec.only_listed, reads, writes, graphql, grpc })
     }
 
     /// Whether some decision needs a request's body.
     pub fn needs_body(&self) -> bool {
-        self.reads.iter().chain(&self.writes).any(|rule| rule.body.is_some())
+        self.graphql.is_some() || self.reads.iter().chain(&self.writes).any(|rule| rule.body.is_some())
     }
 
     /// Allows the operation, or says why not. `body` is asked for only where a rule needs it.
@@ -112,11 +135,20 @@ impl Access {
         {
             return Err(Reason::ReadOnly);
         }
-        if method::is_safe(operation.method) {
+        // Where GraphQL is spoken neither method nor rule tells: a GET may hold a mutation.
+        if let Some(graphql) = self.graphql.as_ref().filter(|graphql| graphql.is_at(operation.path)) {
+            return graphql.check(operation, body);
+        }
+        if method::is_safe(operation.method) && !self.only_listed {
             return Ok(());
         }
-        // A form may say in its body what `_method` says in a query, and what has no type is a form to some.
-        if matches!(operation.media, Media::Form | Media::Unsaid) {
+        if self.grpc.reads(operation) {
+            return Ok(());
+        }
+        // A form may say in its body what `_method` says in a query; of a POST, what has no type is a
+        // form to some.
+        let unsaid = operation.media == Media::Unsaid && operation.method == b"POST";
+        if unsaid || operation.media == Media::Form {
             return Err(Reason::ReadOnly);
         }
         let mut fitting = self.reads.iter().filter(|rule| rule.fits(operation)).peekable();
@@ -152,6 +184,7 @@ impl Rule {
             method: spec.method.clone().into_bytes(),
             path: Pattern::parse(&spec.path)?,
             query: spec.query.clone().into_iter().collect(),
+            no_other_query: spec.no_other_query,
             body: spec.body.clone(),
         })
     }
@@ -172,7 +205,7 @@ impl Rule {
     }
 
     /// Whether this is the operation, exactly. For what is allowed: servers differ in which of several
-    /// values they take, so each must be the one.
+    /// values they take, so each must be the one. (Parameters that carry credentials never arrive.)
     fn fits(&self, operation: Operation<'_>) -> bool {
         let exact = |p: &query::Parameter<'_>, (name, value): (&str, &str)| {
             query::decodes_to(p.name, name.as_bytes()) && query::decodes_to(p.value, value.as_bytes())
@@ -182,154 +215,18 @@ impl Rule {
             let mut named = parameters.filter(|p| query::could_belong_to(p.name, name.as_bytes())).peekable();
             named.peek().is_some() && named.all(|p| exact(&p, (name, value)))
         };
-        self.is_method(operation) && self.path.matches(operation.path) && self.query.iter().all(has)
+        let wanted = |p: &query::Parameter<'_>| {
+            p.text.is_empty()
+                || operation.never_arrives(p)
+                || self.query.iter().any(|(name, _)| query::decodes_to(p.name, name.as_bytes()))
+        };
+        let alone = || query::loose_parameters(operation.query.unwrap_or_default()).all(|p| wanted(&p));
+        self.is_method(operation)
+            && self.path.matches(operation.path)
+            && self.query.iter().all(has)
+            && (!self.no_other_query || alone())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::test;
-
-    fn github() -> Access {
-        let operation = |method: &str, path: &str, query: &[(&str, &str)], body| OperationSpec {
-            method: method.into(),
-            path: path.into(),
-            query: query.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-            body,
-        };
-        let lfs = BodyRule::Json { member: "operation".into(), any_of: vec!["download".into()] };
-        Access::compile(&AccessSpec {
-            reads: vec![
-                operation("POST", "/*/*/git-upload-pack", &[], None),
-                operation("POST", "/*/*/info/lfs/objects/batch", &[], Some(lfs)),
-            ],
-            writes: vec![operation("GET", "/*/*/info/refs", &[("service", "git-receive-pack")], None)],
-        })
-        .unwrap()
-    }
-
-    fn read_only(method: &str, target: &str, body: Body<'_>) -> Result<(), Reason> {
-        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q.as_bytes())));
-        let operation =
-            Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised: false, media: Media::Json };
-        github().check(AccessMode::ReadOnly, operation, || body)
-    }
-
-    #[test]
-    fn read_only_is_an_allowlist() {
-        for (method, target, allowed) in [
-            ("GET", "/user", true),
-            ("HEAD", "/user", true),
-            ("OPTIONS", "/user", true),
-            ("POST", "/user", false),
-            ("QUERY", "/user", false),
-            ("PROPFIND", "/user", false),
-            ("get", "/user", false),
-            ("POST", "/o/r/git-upload-pack", true),
-            ("POST", "/o/r/git-receive-pack", false),
-            ("GET", "/o/r/info/refs?service=git-upload-pack", true),
-            ("GET", "/o/r/info/refs?service=git-receive-pack", false),
-            ("GET", "/o/r/info/refs?x=1&%73ervice=git%2Dreceive-pack", false),
-            ("HEAD", "/o/r/info/refs?service=git-receive-pack", false),
-            ("GET", "/user?_method=DELETE", false),
-            ("GET", "/user?_METHOD=DELETE", false),
-            ("GET", "/user?a=1;_method=DELETE", false),
-            ("GET", "/user?_method", false),
-            ("GET", "/user?X-HTTP-Method-Override=PUT", false),
-            ("GET", "/user?x-method-override=PUT", false),
-            ("GET", "/user?x-http-method=PUT", false),
-            ("GET", "/user?a=1;X-Tunneled-Method=PUT", false),
-            ("GET", "/user?x-original-http-method=PUT", false),
-            ("GET", "/user?method=DELETE", false),
-            ("GET", "/user?Method=%64elete+", false),
-            ("GET", "/user?_httpmethod=PUT", false),
-            ("GET", "/user?httpMethod=patch", false),
-            ("GET", "/user?a=1;http_method=MKCOL", false),
-            ("GET", "/user?method=user.get", true),
-            ("GET", "/user?httpmethod=GET", true),
-            ("GET", "/user?upgrade=1", true),
-            ("GET", "/o/r/info/refs/?service=git-receive-pack", false),
-            ("GET", "/o/r/info/refs;x=1?service=git-receive-pack", false),
-            ("GET", "/o/r/INFO/refs?service=GIT-receive-pack", false),
-            ("GET", "/o/r/info/refs?service=git-receive-pack%20", false),
-            ("GET", "/o/r/info/refs?x=1;service=git-receive-pack", false),
-            ("POST", "/o/r/GIT-upload-pack", false),
-        ] {
-            assert_eq!(read_only(method, target, Body::Unread).is_ok(), allowed, "{method} {target}");
-        }
-    }
-
-    #[test]
-    fn a_read_known_by_its_query_has_that_value_and_no_other() {
-        let action = ("action".to_owned(), "query".to_owned());
-        let read = OperationSpec { method: "POST".into(), path: "/api".into(), query: [action].into(), body: None };
-        let access = Access::compile(&AccessSpec { reads: vec![read], writes: Vec::new() }).unwrap();
-        for (query, allowed) in [
-            ("action=query", true),
-            ("action=query&titles=x", true),
-            ("x=1&%61ction=quer%79", true),
-            ("action=query&action=query", true),
-            ("", false),
-            ("action=delete", false),
-            ("action=Query", false),
-            ("action=query&action=delete", false),
-            ("action=delete&action=query", false),
-            ("action=query&Action=delete", false),
-            ("action=query&%61ction=delete", false),
-            ("action=query&action%20=delete", false),
-            ("action=query&x=1;action=delete", false),
-            ("action=query;action=delete", false),
-            ("action=query&action[]=delete", false),
-            ("action=query&action%5B0%5D=delete", false),
-            ("action=query&action", false),
-        ] {
-            let (path, written) = (b"/api", Some(query.as_bytes()));
-            let operation = Operation { method: b"POST", path, query: written, disguised: false, media: Media::Json };
-            let verdict = access.check(AccessMode::ReadOnly, operation, || Body::Unread);
-            assert_eq!(verdict.is_ok(), allowed, "{query}");
-        }
-    }
-
-    #[test]
-    fn a_disguised_method_is_no_read() {
-        let operation = Operation { method: b"GET", path: b"/", query: None, disguised: true, media: Media::Unsaid };
-        assert_eq!(github().check(AccessMode::ReadOnly, operation, || Body::Unread), Err(Reason::ReadOnly));
-        assert_eq!(github().check(AccessMode::ReadWrite, operation, || Body::Unread), Ok(()));
-    }
-
-    #[test]
-    fn a_body_counts_as_what_it_is_announced_to_be() {
-        let judge = |path: &[u8], media| {
-            let operation = Operation { method: b"POST", path, query: None, disguised: false, media };
-            github().check(AccessMode::ReadOnly, operation, || Body::Whole(br#"{"operation":"download"}"#))
-        };
-        let batch = b"/o/r/info/lfs/objects/batch";
-        assert_eq!(judge(batch, Media::Json), Ok(()));
-        for media in [Media::Nothing, Media::Other] {
-            assert_eq!(judge(batch, media), Err(Reason::BodyUnreadable), "{media:?}");
-        }
-        for path in [&batch[..], b"/o/r/git-upload-pack"] {
-            for media in [Media::Form, Media::Unsaid] {
-                assert_eq!(judge(path, media), Err(Reason::ReadOnly), "{media:?}");
-            }
-        }
-        for media in [Media::Nothing, Media::Other] {
-            assert_eq!(judge(b"/o/r/git-upload-pack", media), Ok(()), "{media:?}");
-        }
-    }
-
-    #[test]
-    fn a_body_decides_where_a_rule_asks_for_it() {
-        let batch = "/o/r/info/lfs/objects/batch";
-        for (body, verdict) in [
-            (Body::Whole(br#"{"operation":"download"}"#), Ok(())),
-            (Body::Whole(br#"{"operation":"upload"}"#), Err(Reason::ReadOnly)),
-            (Body::Whole(b"?"), Err(Reason::BodyUnreadable)),
-            (Body::TooLarge, Err(Reason::BodyTooLarge)),
-            (Body::Unread, Err(Reason::BodyUnreadable)),
-        ] {
-            assert_eq!(read_only("POST", batch, body), verdict, "{body:?}");
-        }
-    }
-}
+mod tests;

@@ -140,17 +140,65 @@ pub enum Carrier {
     Query(String),
 }
 
-/// Operations that the methods alone would judge wrongly.
+/// Operations that the methods alone would judge wrongly. (A config has more words for them, which
+/// all come down to these.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AccessSpec {
+    /// Whether no method reads by itself, GET included: only what is named below (default: GET, HEAD
+    /// and OPTIONS do).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_listed: bool,
     /// Reads in spite of their method (git fetches by `POST …/git-upload-pack`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<OperationSpec>,
     /// Writes in spite of their method (`GET …/info/refs?service=git-receive-pack`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writes: Vec<OperationSpec>,
+    /// Where GraphQL is spoken: what a request reads or writes, its document says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graphql: Option<GraphqlSpec>,
+    /// gRPC methods that read: `package.Service/Method`, or `package.Service/*` for all of a service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grpc: Vec<String>,
+}
+
+/// GraphQL endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GraphqlSpec {
+    /// Their paths: `*` stands for one segment, a final `**` for any rest.
+    pub paths: Vec<String>,
+    /// Whether a subscription is a read, as a query is (default: no).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub subscriptions: bool,
+}
+
+impl AccessSpec {
+    /// These rules, and others beside them.
+    pub fn add(&mut self, other: AccessSpec) {
+        self.only_listed |= other.only_listed;
+        self.reads.extend(other.reads);
+        self.writes.extend(other.writes);
+        self.grpc.extend(other.grpc);
+        self.graphql = match (self.graphql.take(), other.graphql) {
+            // One switch for all of them: it takes both to open it.
+            (Some(mut ours), Some(theirs)) => {
+                ours.subscriptions &= theirs.subscriptions;
+                ours.paths.extend(theirs.paths);
+                Some(ours)
+            }
+            (ours, theirs) => ours.or(theirs),
+        };
+    }
+
+    /// The paths, as patterns, on which a body must be read before it is known whether some request
+    /// reads. (A write is refused whatever its body says.)
+    pub fn judged_paths(&self) -> impl Iterator<Item = &str> {
+        let reads = self.reads.iter().filter(|read| read.body.is_some()).map(|read| read.path.as_str());
+        reads.chain(self.graphql.iter().flat_map(|graphql| &graphql.paths).map(String::as_str))
+    }
 }
 
 /// One operation: method and path, and what else must hold for it to be this one.
@@ -165,6 +213,9 @@ pub struct OperationSpec {
     /// Query parameters that must be there with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub query: BTreeMap<String, String>,
+    /// Whether there may be no other query parameter (default: there may).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_other_query: bool,
     /// What the body must say. The judge reads it before the gate decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyRule>,
@@ -181,6 +232,14 @@ pub enum BodyRule {
         member: String,
         /// The texts that make it this operation.
         any_of: Vec<String>,
+    },
+    /// One JSON-RPC 2.0 message or a list of them, each of which is one of these.
+    JsonRpc {
+        /// The methods that may be called.
+        methods: Vec<String>,
+        /// The tools that may be called by `tools/call` (MCP).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tools: Vec<String>,
     },
 }
 

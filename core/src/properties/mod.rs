@@ -3,6 +3,7 @@
 
 mod audit;
 mod canonical;
+mod graphql;
 mod headers;
 mod narrowing;
 mod placeholders;

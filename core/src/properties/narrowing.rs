@@ -24,6 +24,7 @@ fn operations() -> impl Strategy<Value = Vec<OperationSpec>> {
             method: method.into(),
             path: path.concat() + if open { "/**" } else { "" },
             query: service.into_iter().map(|service| ("service".into(), service.into())).collect(),
+            no_other_query: open,
             body,
         });
     prop::collection::vec(operation, 0..3)
@@ -52,19 +53,19 @@ proptest! {
         body in body(),
     ) {
         let writes = without_bodies(writes);
-        let access = Access::compile(&AccessSpec { reads: reads.clone(), writes: writes.clone() }).unwrap();
+        let access = Access::compile(&AccessSpec { reads: reads.clone(), writes: writes.clone(), ..AccessSpec::default() }).unwrap();
         let query = written.as_deref().map(str::as_bytes);
-        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised, media: Media::Json };
+        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised, media: Media::Json, carrier: None };
         let verdict = |access: &Access, mode| access.check(mode, operation, || body).is_ok();
         let reads_only = verdict(&access, AccessMode::ReadOnly);
         prop_assert!(!reads_only || verdict(&access, AccessMode::ReadWrite));
         // A disguise never widens, more writes never widen, fewer reads never widen.
         prop_assert!(!(reads_only && disguised));
         if reads_only {
-            let without_writes = Access::compile(&AccessSpec { reads: reads.clone(), writes: Vec::new() }).unwrap();
+            let without_writes = Access::compile(&AccessSpec { reads: reads.clone(), ..AccessSpec::default() }).unwrap();
             prop_assert!(verdict(&without_writes, AccessMode::ReadOnly));
         }
-        let bare = Access::compile(&AccessSpec { reads: Vec::new(), writes }).unwrap();
+        let bare = Access::compile(&AccessSpec { writes, ..AccessSpec::default() }).unwrap();
         if verdict(&bare, AccessMode::ReadOnly) {
             prop_assert!(matches!(method, "GET" | "HEAD" | "OPTIONS"), "without a rule only safe methods read");
             prop_assert!(reads_only);

@@ -111,6 +111,10 @@ fn permitted<'p, 'b>(
         query: asked.query.map(|q| q.of(bytes)),
         disguised: snapshot.is_disguised(),
         media: snapshot.media(),
+        carrier: match &binding.carrier {
+            Carrier::Query(name) => Some(name.as_bytes()),
+            Carrier::Header(_) => None,
+        },
     };
     binding.access.check(mode, operation, body)?;
     Ok(binding)

@@ -32,6 +32,9 @@ const REROUTES: &[&[u8]] = &[b"x-original-url", b"x-rewrite-url"];
 /// What the types of forms have in their names. Frameworks read more than `multipart/form-data` as one.
 const FORMS: [&[u8]; 3] = [b"x-www-form-urlencoded", b"form-data", b"multipart/"];
 
+/// How a type says that its text is UTF-8.
+const UTF8: [&[u8]; 2] = [b"charset=utf-8", b"charset=\"utf-8\""];
+
 /// What kind of body a request announces, as far as that matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Media {
@@ -40,8 +43,14 @@ pub enum Media {
     Unsaid,
     /// There is none, and nothing is said of it.
     Nothing,
-    /// JSON (RFC 8259), or a type built on it (RFC 6839, 3.1).
+    /// JSON (RFC 8259) in UTF-8, plain or as GraphQL has it.
     Json,
+    /// Another type that is built on JSON (RFC 6839, 3.1).
+    OnJson,
+    /// A GraphQL document in UTF-8.
+    Graphql,
+    /// gRPC over HTTP/2, whatever its messages are written in.
+    Grpc,
     /// A form, in which some servers look for a method.
     Form,
     /// Anything else, or two things at once.
@@ -55,13 +64,20 @@ impl Media {
         if FORMS.iter().any(|form| memchr::memmem::find(&value, form).is_some()) {
             return Media::Form;
         }
-        match value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii() {
+        let mut parts = value.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+        let media = match parts.next().unwrap_or_default() {
             // To some servers an empty type is none.
-            b"" => Media::Form,
-            b"application/json" => Media::Json,
-            other if other.starts_with(b"application/") && other.ends_with(b"+json") => Media::Json,
+            b"" => return Media::Form,
+            b"application/json" | b"application/graphql+json" => Media::Json,
+            b"application/graphql" => Media::Graphql,
+            b"application/grpc" => Media::Grpc,
+            grpc if grpc.starts_with(b"application/grpc+") => Media::Grpc,
+            other if other.starts_with(b"application/") && other.ends_with(b"+json") => Media::OnJson,
             _ => Media::Other,
-        }
+        };
+        // A server that decodes as it is told reads another text than we do.
+        let decodes_otherwise = |part: &[u8]| memchr::memmem::find(part, b"charset").is_some() && !UTF8.contains(&part);
+        if parts.any(decodes_otherwise) { Media::Other } else { media }
     }
 
     /// What two headers say together: a form stays one, and one that differs makes it uncertain.
@@ -200,8 +216,8 @@ impl Snapshot {
     /// What kind of body it announces.
     pub fn media(&self) -> Media {
         match self.media {
-            // Encoded, JSON is not what it says.
-            Media::Json if self.encoded => Media::Other,
+            // Encoded, it is not what it says.
+            Media::Json | Media::OnJson | Media::Graphql if self.encoded => Media::Other,
             // Envoy sees to it that a body is as long as is said.
             Media::Unsaid if self.bodiless == Some(true) => Media::Nothing,
             media => media,

@@ -1,6 +1,7 @@
 //! Destinations: those of the preset, changed or joined by those written beside it.
 
 use super::{Around, Problems};
+use crate::config::access::AccessSpec;
 use crate::config::caps::narrower;
 use crate::config::error::Problem;
 use crate::config::reader::join;
@@ -8,7 +9,7 @@ use crate::config::spec::{CredentialSpec, DestinationSpec, UpstreamSpec};
 use crate::config::{Credential, Destination, Upstream};
 use attache_core::access::{Access, AccessError};
 use attache_core::companion::Companion;
-use attache_core::policy::{AccessSpec, CompanionSpec};
+use attache_core::policy::CompanionSpec;
 
 /// Resolves the destinations of one credential.
 pub(super) fn resolve_all(
@@ -135,10 +136,12 @@ fn resolve(
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> Option<Destination> {
-    let access = spec.access.clone().unwrap_or_default();
-    if let Err(why) = Access::compile(&access) {
-        problems.add(blamed(&access, why, &join(at, "access"), around), why.into());
-    }
+    let rules = spec.access.clone().unwrap_or_default();
+    let access = rules.resolve().and_then(|access| Access::compile(&access).map(|_| access));
+    let access = access.unwrap_or_else(|why| {
+        problems.add(blamed(&rules, why, &join(at, "access"), around), why.into());
+        Default::default()
+    });
     if let Some(why) = spec.with.iter().find_map(|companion| Companion::compile(companion).err()) {
         problems.add(join(at, "with"), why.into());
     }

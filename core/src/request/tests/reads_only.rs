@@ -77,7 +77,7 @@ fn api_with(access: AccessSpec) -> Policy {
 }
 
 fn operation(method: &str, path: &str, body: Option<BodyRule>) -> OperationSpec {
-    OperationSpec { method: method.into(), path: path.into(), query: Default::default(), body }
+    OperationSpec { method: method.into(), path: path.into(), query: Default::default(), no_other_query: false, body }
 }
 
 fn sends_to_api(policy: &Policy, request: Request, body: Body<'_>) -> Result<(), Reason> {
@@ -92,6 +92,7 @@ fn a_rule_that_names_a_write_goes_before_one_that_names_a_read() {
     let policy = api_with(AccessSpec {
         reads: vec![operation("POST", "/search/**", None)],
         writes: vec![operation("POST", "/search/save", None)],
+        ..AccessSpec::default()
     });
     let post = |path: &str| {
         let request = request("POST", "api.github.com", path).with("content-type", "application/json");
@@ -106,6 +107,7 @@ fn a_rule_is_for_its_method_alone() {
     let policy = api_with(AccessSpec {
         reads: vec![operation("GET", "/a", None), operation("POST", "/b", None)],
         writes: vec![operation("POST", "/c", None), operation("GET", "/", None), operation("GET", "/d/", None)],
+        ..AccessSpec::default()
     });
     for (method, path, allowed) in [
         ("POST", "/a", false),
@@ -128,7 +130,7 @@ fn a_rule_is_for_its_method_alone() {
 #[test]
 fn a_form_is_no_read_however_it_is_announced() {
     // Frameworks take a method out of a form's body, and differ in what they take for a form.
-    let policy = api_with(AccessSpec { reads: vec![operation("POST", "/search", None)], writes: Vec::new() });
+    let policy = api_with(AccessSpec { reads: vec![operation("POST", "/search", None)], ..AccessSpec::default() });
     let form = "application/x-www-form-urlencoded";
     let json = "application/json";
     for lines in [
@@ -161,7 +163,7 @@ fn a_form_is_no_read_however_it_is_announced() {
 
 #[test]
 fn a_read_without_a_body_needs_no_type() {
-    let policy = api_with(AccessSpec { reads: vec![operation("POST", "/search", None)], writes: Vec::new() });
+    let policy = api_with(AccessSpec { reads: vec![operation("POST", "/search", None)], ..AccessSpec::default() });
     let search = || request("POST", "api.github.com", "/search").with("content-length", "0");
     assert_eq!(sends_to_api(&policy, search(), Body::Unread), Ok(()));
     assert_eq!(sends_to_api(&policy, search().with("content-type", "application/json"), Body::Unread), Ok(()));
@@ -172,7 +174,7 @@ fn where_a_rule_asks_for_the_body_it_must_say_so() {
     let rule = BodyRule::Json { member: "operation".into(), any_of: vec!["download".into()] };
     let policy = api_with(AccessSpec {
         reads: vec![operation("POST", "/batch", Some(rule)), operation("POST", "/search", None)],
-        writes: Vec::new(),
+        ..AccessSpec::default()
     });
     let batch = || request("POST", "api.github.com", "/batch");
     let post =

@@ -1,0 +1,114 @@
+//! JSON bodies of calls: one object, or a list of them, that every parser reads alike.
+//!
+//! serde's own structs would take a list for an object, by position; these take objects only.
+//! Together with `deny_unknown_fields`, which also refuses a member that stands twice, what is read
+//! here says the same to a server that folds case, takes the first of two members, or the last.
+
+use crate::refusal::Reason;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// All calls of a body: at least one. Anything else is unreadable.
+pub(super) fn calls<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<Vec<T>, Reason> {
+    let calls: Calls<T> = serde_json::from_slice(body).map_err(|_| Reason::BodyUnreadable)?;
+    if calls.0.is_empty() { Err(Reason::BodyUnreadable) } else { Ok(calls.0) }
+}
+
+/// Something that is written as an object.
+pub(super) struct Object<T>(pub T);
+
+struct Calls<T>(Vec<T>);
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+struct CallsVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Calls<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CallsVisitor(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for CallsVisitor<T> {
+    type Value = Calls<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or a list of objects")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(|call| Calls(vec![call]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut calls = Vec::new();
+        while let Some(Object(call)) = list.next_element()? {
+            calls.push(call);
+        }
+        Ok(Calls(calls))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::test;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Note {
+        name: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Call {
+        name: String,
+        note: Option<Object<Note>>,
+    }
+
+    #[test]
+    fn a_call_is_an_object_that_reads_in_one_way() {
+        for (body, names) in [
+            (r#"{"name":"a"}"#, Some("a")),
+            (r#" [{"name":"a","note":null},{"name":"b","note":{"name":"c"}}] "#, Some("ab")),
+            ("[]", None),
+            (r#"["a"]"#, None),
+            (r#"[["a"]]"#, None),
+            (r#"{"name":"a","note":["c"]}"#, None),
+            (r#"{"name":"a","name":"b"}"#, None),
+            (r#"{"name":"a","Name":"b"}"#, None),
+            (r#"{"name":"a"}{"name":"b"}"#, None),
+            (r#"{"name":"\ud800"}"#, None),
+            ("\u{feff}{\"name\":\"a\"}", None),
+            ("null", None),
+            ("", None),
+        ] {
+            let read = calls::<Call>(body.as_bytes());
+            let read = read.ok().map(|calls| calls.into_iter().map(|call| call.name).collect::<String>());
+            assert_eq!(read.as_deref(), names, "{body}");
+        }
+        let noted = calls::<Call>(br#"{"name":"a","note":{"name":"c"}}"#).unwrap().remove(0);
+        assert_eq!(noted.note.unwrap().0.name, "c");
+    }
+}

@@ -1,12 +1,13 @@
 //! One request, from its head to its record.
 
+use crate::echoes::Echoes;
 use crate::host;
 use attache_core::Millis;
 use attache_core::access::Body;
 use attache_core::policy::Policy;
 use attache_core::refusal::Reason;
 use attache_core::request::{Asked, Snapshot, is_read};
-use attache_core::worker::{Cut, Outcome};
+use attache_core::worker::{Cut, Grant, Outcome};
 use std::rc::Rc;
 
 /// Filter state that the judge writes: a request's body, or that it is too large.
@@ -25,10 +26,17 @@ pub struct Flow {
     pub policy: Option<Rc<Policy>>,
     /// Why it was ended before its end.
     pub cut: Option<Reason>,
+    /// What came back of the credential.
+    pub echoes: Echoes,
     pub started: Millis,
 }
 
 impl Flow {
+    /// The grant it was let through with.
+    pub fn grant(&self) -> Option<&Grant> {
+        if let Outcome::Forwarded(grant) = &self.outcome { Some(grant) } else { None }
+    }
+
     /// Whether the verdict let it go, and nothing has taken that back.
     pub fn is_released(&self) -> bool {
         matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed) && self.cut.is_none()

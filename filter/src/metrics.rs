@@ -9,16 +9,18 @@ pub struct Metrics {
     pub passed: u64,
     pub refused: u64,
     pub cut: u64,
+    pub masked: u64,
     pub callouts: u64,
     pub callouts_failed: u64,
-    ids: Option<[u32; 6]>,
+    ids: Option<[u32; 7]>,
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "attache.forwarded",
     "attache.passed",
     "attache.refused",
     "attache.cut",
+    "attache.masked",
     "attache.callouts",
     "attache.callouts_failed",
 ];
@@ -31,6 +33,7 @@ impl Metrics {
             &mut self.passed,
             &mut self.refused,
             &mut self.cut,
+            &mut self.masked,
             &mut self.callouts,
             &mut self.callouts_failed,
         ];

@@ -94,6 +94,9 @@ pub struct Record {
     /// Which evidence was shown: `placeholder`, `session_token`, both with `+`, `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
+    /// How often the answer held the credential, which was masked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masked: Option<u64>,
     /// The worker that a lease was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_to: Option<String>,
@@ -142,6 +145,7 @@ impl Record {
             lease_id: None,
             fingerprint: None,
             evidence: None,
+            masked: None,
             issued_to: None,
             ttl_ms: None,
             count: None,
@@ -180,6 +184,7 @@ impl Record {
             lease_id: seen.lease_id,
             fingerprint: seen.fingerprint,
             evidence: Some(seen.evidence),
+            masked: seen.masked,
             ..Self::new(kind, seen.at_ms)
         }
     }

@@ -30,7 +30,7 @@ fn describe(config: &Config) -> Value {
     let destination = |credential: &Credential| -> Vec<Value> {
         let each = credential.destinations.iter();
         let each = each.map(
-            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "access_mode": d.access_mode, "inject": d.injection}),
+            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "access_mode": d.access_mode, "mask": d.mask, "inject": d.injection}),
         );
         each.collect()
     };
@@ -80,7 +80,8 @@ fn summary(config: &Config) -> String {
             let paths =
                 if destination.paths.is_empty() { String::new() } else { format!(" {}", destination.paths.join(" ")) };
             let cap = if destination.access_mode == AccessMode::ReadOnly { " (read-only)" } else { "" };
-            let _ = writeln!(out, "  to      {}{paths}{tls}{cap}", destination_id(destination));
+            let mask = if destination.mask { "" } else { " (echoes of the secret are NOT masked)" };
+            let _ = writeln!(out, "  to      {}{paths}{tls}{cap}{mask}", destination_id(destination));
         }
         let variables: Vec<_> = credential.agent_env.iter().map(|variable| variable.name.as_str()).collect();
         let _ = writeln!(out, "  agents  {}", variables.join(", "));

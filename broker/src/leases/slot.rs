@@ -7,6 +7,7 @@ use crate::sources::{self, Environment, Mark, Source};
 use crate::state_dir::InstanceKey;
 use attache_core::Secret;
 use attache_core::injection::Rendered;
+use attache_core::masking;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
@@ -30,6 +31,8 @@ pub struct Version {
     pub fingerprint: String,
     /// What enters a request, by the destination's id.
     pub rendered: BTreeMap<String, Vec<Rendered>>,
+    /// What must not come back, by the destination's id, where masking is on.
+    pub masked: BTreeMap<String, Secret>,
     place: String,
     since_ms: u64,
 }
@@ -148,17 +151,23 @@ fn version(
     now: Now,
 ) -> Result<Version, LeaseError> {
     let mut rendered: BTreeMap<String, Vec<Rendered>> = BTreeMap::new();
+    let mut masked = BTreeMap::new();
     for destination in &credential.destinations {
         let id = destination_id(destination);
         let one = destination
             .injection
             .render(secret)
             .map_err(|why| LeaseError::NotInjectable { destination: id.clone(), why })?;
+        if destination.mask {
+            let check = masking::check(secret);
+            check.map_err(|why| LeaseError::NotMaskable { destination: id.clone(), why })?;
+            masked.insert(id.clone(), secret.clone());
+        }
         let others = rendered.entry(id).or_default();
         // Two path groups of one host may share an injection.
         if !others.iter().any(|other| other.carrier == one.carrier) {
             others.push(one);
         }
     }
-    Ok(Version { fingerprint: key.fingerprint(secret), rendered, place, since_ms: now.wall_ms })
+    Ok(Version { fingerprint: key.fingerprint(secret), rendered, masked, place, since_ms: now.wall_ms })
 }

@@ -4,6 +4,7 @@
 mod audit;
 mod canonical;
 mod headers;
+mod masking;
 mod narrowing;
 mod placeholders;
 mod strips;

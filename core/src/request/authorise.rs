@@ -1,5 +1,6 @@
 //! From a grant to what exactly is done to the request.
 
+use super::snapshot::VEILS;
 use super::{Asked, Snapshot, Way};
 use crate::access::{Body, Operation};
 use crate::evidence::AUTH_PARAMETERS;
@@ -12,12 +13,18 @@ use crate::worker::Grant;
 pub struct Forward {
     remove: Vec<Vec<u8>>,
     target: Option<Vec<u8>>,
+    plain: bool,
 }
 
 impl Forward {
     /// Headers to take out, by name: every auth-bearing one that the grant does not set.
     pub fn remove(&self) -> impl Iterator<Item = &[u8]> {
         self.remove.iter().map(Vec::as_slice)
+    }
+
+    /// The headers by which the answer is asked for as it is and whole, where echoes are masked.
+    pub fn set(&self) -> &'static [(&'static [u8], &'static [u8])] {
+        if self.plain { &[(b"accept-encoding", b"identity")] } else { &[] }
     }
 
     /// The new request target, where parameters are taken out or set.
@@ -40,15 +47,19 @@ pub fn authorise<'b>(
         // The broker answered for another form than the policy describes: one of them is old.
         return Err(Reason::BrokerUnavailable);
     }
+    let plain = grant.masker.is_some();
+    let veils = if plain && snapshot.is_veiled() { VEILS } else { &[] };
     Ok(Forward {
         remove: snapshot
             .auth_lines()
             .iter()
             .map(|line| line.name.of(bytes))
+            .chain(veils.iter().copied())
             .filter(|name| !grant.headers().any(|(set, _)| set.as_bytes() == *name))
             .map(<[u8]>::to_vec)
             .collect(),
         target: rewrite_target(snapshot, asked, grant),
+        plain,
     })
 }
 

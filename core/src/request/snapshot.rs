@@ -32,6 +32,9 @@ const REROUTES: &[&[u8]] = &[b"x-original-url", b"x-rewrite-url"];
 /// What the types of forms have in their names. Frameworks read more than `multipart/form-data` as one.
 const FORMS: [&[u8]; 3] = [b"x-www-form-urlencoded", b"form-data", b"multipart/"];
 
+/// Headers that ask for an answer in which an echo could not be seen: a part of it, or compressed.
+pub const VEILS: &[&[u8]] = &[b"range", b"if-range", b"grpc-accept-encoding"];
+
 /// What kind of body a request announces, as far as that matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Media {
@@ -92,6 +95,7 @@ pub struct Snapshot {
     hidden: bool,
     disguised: bool,
     rerouted: bool,
+    veiled: bool,
     media: Media,
     encoded: bool,
     bodiless: Option<bool>,
@@ -121,6 +125,7 @@ impl Snapshot {
                 }
                 b"transfer-encoding" => snapshot.bodiless = Some(false),
                 name if METHOD_HEADERS.contains(&name) || UPGRADES.contains(&name) => snapshot.disguised = true,
+                name if VEILS.contains(&name) => snapshot.veiled = true,
                 name if REROUTES.contains(&name) => snapshot.rerouted = true,
                 name if policy.identity_headers().any(|header| header == name) => {
                     snapshot.overflow |= snapshot.jwts.try_push(line).is_err();
@@ -190,6 +195,11 @@ impl Snapshot {
     /// Whether a header asks for another path than `:path`.
     pub fn is_rerouted(&self) -> bool {
         self.rerouted
+    }
+
+    /// Whether a header asks for a part of the answer, or for a compressed one.
+    pub fn is_veiled(&self) -> bool {
+        self.veiled
     }
 
     /// What kind of body it announces.

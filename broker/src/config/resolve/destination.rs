@@ -37,6 +37,7 @@ pub(super) fn resolve_all(
         let inject = spec.inject.as_ref().or(common).or(first);
         let Some(mut destination) = resolve(spec, inject, at, path, around, problems) else { continue };
         destination.access_mode = narrower(cap, destination.access_mode);
+        destination.mask = spec.mask.or(written.mask).or(preset.mask).unwrap_or(true);
         if destinations.iter().any(|other| other.host == destination.host && other.port == destination.port) {
             problems.add(at, Problem::Twice);
         }
@@ -92,6 +93,7 @@ fn merged(base: &DestinationSpec, over: &DestinationSpec) -> DestinationSpec {
         inject: over.inject.clone().or_else(|| base.inject.clone()),
         access: over.access.clone().or_else(|| base.access.clone()),
         access_mode: over.access_mode.or(base.access_mode),
+        mask: over.mask.or(base.mask),
         basic_challenge: over.basic_challenge.or(base.basic_challenge),
     }
 }
@@ -131,6 +133,7 @@ fn resolve(
         injection: inject.0.clone(),
         access,
         access_mode: spec.access_mode.unwrap_or_default(),
+        mask: true,
         upstream,
         spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),
         basic_challenge: spec.basic_challenge.unwrap_or_default(),

@@ -7,3 +7,4 @@ mod passes;
 mod query;
 mod reads_only;
 mod strips;
+mod veils;

@@ -74,7 +74,7 @@ impl Shared {
 impl Echoes {
     fn fields(&mut self, masker: &Masker, map: Map, bodiless: bool) -> host::Result<Onward> {
         let mut pairs = host::header_pairs(map)?;
-        if !bodiless && !masking::is_readable(&pairs) {
+        if !masking::is_readable(&pairs, bodiless) {
             return Ok(Onward::Unreadable);
         }
         let found = masking::mask_headers(masker, &mut pairs);

@@ -37,9 +37,14 @@ pub(super) struct Form {
     pub inner: Zeroizing<Vec<Class>>,
     /// The character after them, which it determines in part.
     pub edge: Option<Class>,
-    /// For base64: at which character of a group of four it begins.
+    /// How many characters before them hold some of its bits.
+    pub lead: usize,
+    /// For base64: at which character of a group of four they begin.
     group: Option<usize>,
 }
+
+/// A group of base64: lines end with one.
+const GROUP: usize = 4;
 
 /// The shortest line of base64 in whose midst a secret is looked for.
 const SHORTEST_LINE: usize = 60;
@@ -47,9 +52,18 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 impl Form {
     /// All forms of a secret.
-    pub fn all_of(secret: &[u8]) -> [Form; 5] {
-        let [a, b, c] = [0, 1, 2].map(|shift| Self::base64(secret, shift));
-        [Self::plain(secret), a, b, c, Self::hex(secret)]
+    pub fn all_of(secret: &[u8]) -> Vec<Form> {
+        let mut forms = vec![Self::plain(secret), Self::hex(secret)];
+        for shift in 0..3_usize {
+            // The first character that is whole.
+            let first = (shift * 8).div_ceil(6);
+            forms.push(Self::base64(secret, shift, first));
+            if first > 0 {
+                // A line may have ended before the first whole group.
+                forms.push(Self::base64(secret, shift, GROUP));
+            }
+        }
+        forms
     }
 
     fn plain(secret: &[u8]) -> Self {
@@ -67,14 +81,13 @@ impl Form {
     }
 
     fn of(inner: Vec<Class>) -> Self {
-        Self { inner: Zeroizing::new(inner), edge: None, group: None }
+        Self { inner: Zeroizing::new(inner), edge: None, lead: 0, group: None }
     }
 
-    /// Base64 of a text in which the secret begins `shift` bytes into a group of three.
-    fn base64(secret: &[u8], shift: usize) -> Self {
+    /// Base64 of a text in which the secret begins `shift` bytes into a group of three, from its
+    /// `first` character on.
+    fn base64(secret: &[u8], shift: usize, first: usize) -> Self {
         let bit = |at: usize| secret.get(at / 8).map(|byte| byte >> (7 - at % 8) & 1);
-        // The first character that is whole holds the bits from here on.
-        let first = (shift * 8).div_ceil(6);
         let mut at = first * 6 - shift * 8;
         let mut inner = Vec::new();
         let edge = loop {
@@ -88,18 +101,13 @@ impl Form {
             }
             at += 6;
         };
-        Self { inner: Zeroizing::new(inner), edge, group: Some(first % 4) }
+        Self { inner: Zeroizing::new(inner), edge, lead: first - shift * 8 / 6, group: Some(first % GROUP) }
     }
 
-    /// Whether this is base64 that begins within a group of four: the character before it holds
-    /// some bits of the secret, too.
-    pub fn begins_within(&self) -> bool {
-        self.group.is_some_and(|group| group != 0)
-    }
-
-    /// Whether a line may end before this character.
+    /// Whether a line may end before this character. A whole group stands before it: a text that
+    /// ends in a line break should not have to wait because of one character before that.
     pub fn breaks_at(&self, at: usize) -> bool {
-        at > 0 && self.group.is_some_and(|group| (group + at).is_multiple_of(4))
+        at >= GROUP && self.group.is_some_and(|group| (group + at).is_multiple_of(GROUP))
     }
 
     /// How many characters stand together at least in a spelling without escapes.
@@ -110,7 +118,7 @@ impl Form {
 
     /// The most bytes that a spelling takes: all characters escaped, and all line breaks.
     pub fn longest(&self) -> usize {
-        let breaks = if self.group.is_some() { self.inner.len().div_ceil(4) } else { 0 };
+        let breaks = if self.group.is_some() { self.inner.len().div_ceil(GROUP) } else { 0 };
         (self.inner.len() + 1 + breaks) * LONGEST
     }
 }

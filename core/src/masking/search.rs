@@ -55,7 +55,7 @@ impl Masker {
         let Some(form) = self.forms.get(form) else { return };
         for start in begins(form, text, at, place) {
             if let Some(end) = follow(form, text, start).end {
-                found.push(with_edge(form, text, start)..end);
+                found.push(with_lead(form, text, start)..end);
             }
         }
     }
@@ -154,11 +154,19 @@ fn after(form: &Form, rest: &[u8]) -> (usize, bool) {
     }
 }
 
-/// The character before a form may hold some of its bits.
-fn with_edge(form: &Form, text: &[u8], start: usize) -> usize {
-    let before = start.checked_sub(1).and_then(|at| text.get(at));
-    let holds = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
-    if form.begins_within() && before.is_some_and(|byte| holds(&byte)) { start - 1 } else { start }
+/// The characters before a form that hold some of its bits, where they are there.
+fn with_lead(form: &Form, text: &[u8], start: usize) -> usize {
+    let mut begin = start;
+    for _ in 0..form.lead {
+        let before = text.get(..begin).unwrap_or_default();
+        let line_break = BREAKS.iter().find(|line_break| before.ends_with(line_break)).map_or(0, |found| found.len());
+        let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+        match before.get(..begin - line_break).and_then(<[u8]>::last) {
+            Some(byte) if is_base64(byte) => begin -= line_break + 1,
+            _ => break,
+        }
+    }
+    begin
 }
 
 fn merged(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {

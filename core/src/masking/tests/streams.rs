@@ -50,6 +50,10 @@ fn only_an_end_that_begins_a_secret_is_held() {
         // Of base64, two line breaks are none.
         ("x Z2hwX1Ro\n", 9),
         ("x Z2hwX1Ro\n\n", 0),
+        // One character before a line break is no reason to wait.
+        ("begun\n", 0),
+        ("x Z2h\n", 0),
+        ("x Z2hw\n", 5),
     ] {
         assert_eq!(held(text), bytes, "{text:?}");
     }

@@ -9,6 +9,9 @@ pub(super) const LONGEST: usize = 6;
 /// Line breaks in base64, as they are, in JSON and in percent-encoding.
 pub(super) const BREAKS: [&[u8]; 8] = [b"\r\n", b"\n", b"\\r\\n", b"\\n", b"%0D%0A", b"%0d%0a", b"%0A", b"%0a"];
 
+/// What these end with.
+pub(super) const LAST_OF_BREAKS: [u8; 4] = *b"\nnAa";
+
 /// What stands at the beginning of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Escape {

@@ -52,18 +52,10 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 impl Form {
     /// All forms of a secret.
-    pub fn all_of(secret: &[u8]) -> Vec<Form> {
-        let mut forms = vec![Self::plain(secret), Self::hex(secret)];
-        for shift in 0..3_usize {
-            // The first character that is whole.
-            let first = (shift * 8).div_ceil(6);
-            forms.push(Self::base64(secret, shift, first));
-            if first > 0 {
-                // A line may have ended before the first whole group.
-                forms.push(Self::base64(secret, shift, GROUP));
-            }
-        }
-        forms
+    pub fn all_of(secret: &[u8]) -> [Form; 6] {
+        let [a, b, c] = [0, 1, 2].map(|shift| Self::base64(secret, shift));
+        let [lower, upper] = [u8::to_ascii_lowercase, u8::to_ascii_uppercase].map(|case| Self::hex(secret, case));
+        [Self::plain(secret), a, b, c, lower, upper]
     }
 
     fn plain(secret: &[u8]) -> Self {
@@ -72,11 +64,9 @@ impl Form {
         Self::of(secret.iter().map(class).collect())
     }
 
-    fn hex(secret: &[u8]) -> Self {
-        let digit = |value: u8| {
-            let digit = char::from_digit(value.into(), 16).unwrap_or_default();
-            Class::of([digit, digit.to_ascii_uppercase()].map(|c| c as u8))
-        };
+    fn hex(secret: &[u8], case: impl Fn(&u8) -> u8) -> Self {
+        let digits = b"0123456789abcdef";
+        let digit = |value: u8| Class::of(digits.get(usize::from(value)).map(&case));
         Self::of(secret.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect())
     }
 
@@ -84,10 +74,11 @@ impl Form {
         Self { inner: Zeroizing::new(inner), edge: None, lead: 0, group: None }
     }
 
-    /// Base64 of a text in which the secret begins `shift` bytes into a group of three, from its
-    /// `first` character on.
-    fn base64(secret: &[u8], shift: usize, first: usize) -> Self {
+    /// Base64 of a text in which the secret begins `shift` bytes into a group of three.
+    fn base64(secret: &[u8], shift: usize) -> Self {
         let bit = |at: usize| secret.get(at / 8).map(|byte| byte >> (7 - at % 8) & 1);
+        // The first character that is whole holds the bits from here on.
+        let first = (shift * 8).div_ceil(6);
         let mut at = first * 6 - shift * 8;
         let mut inner = Vec::new();
         let edge = loop {
@@ -101,7 +92,14 @@ impl Form {
             }
             at += 6;
         };
-        Self { inner: Zeroizing::new(inner), edge, lead: first - shift * 8 / 6, group: Some(first % GROUP) }
+        Self { inner: Zeroizing::new(inner), edge, lead: first - shift * 8 / 6, group: Some(first) }
+    }
+
+    /// At which of its characters a spelling may begin: the first; and the first of a whole group,
+    /// if a line ends before that.
+    pub fn begins(&self) -> impl Iterator<Item = usize> {
+        let late = self.group.filter(|first| *first > 0).map(|first| GROUP - first);
+        [0].into_iter().chain(late)
     }
 
     /// Whether a line may end before this character. A whole group stands before it: a text that

@@ -1,8 +1,8 @@
 //! Every occurrence of every form in a text, and where one may have begun at its end.
 
 use super::Masker;
-use super::escapes::{BREAKS, ESCAPES, Escape, escape};
-use super::forms::Form;
+use super::escapes::{BREAKS, ESCAPES, Escape, LAST_OF_BREAKS, escape};
+use super::forms::{Class, Form};
 use super::seeds::GRAM;
 use std::ops::Range;
 
@@ -32,32 +32,47 @@ impl Masker {
     /// in a row are read in each.
     fn find_unescaped(&self, text: &[u8], found: &mut Vec<Range<usize>>) {
         let mut at = 0;
-        while let Some(&[a, b, c]) = text.get(at..at + GRAM) {
-            let gram = u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c);
-            if self.seeds.may_hold(gram) {
-                self.seeds.of_gram(gram).for_each(|(form, place)| self.grow(text, form, at, place, found));
-            }
+        while let Some(&gram) = text.get(at..at + GRAM).and_then(<[u8]>::first_chunk) {
+            self.find_gram(text, at, gram, found);
             at += self.seeds.stride;
         }
     }
 
-    /// Spellings with an escape are found by their first one: what stands before it is plain.
+    /// Spellings with an escape are found by their first one: what stands before it is plain, but for
+    /// line breaks.
     fn find_escaped(&self, text: &[u8], found: &mut Vec<Range<usize>>) {
         for at in memchr::memchr2_iter(ESCAPES[0], ESCAPES[1], text) {
-            if let Escape::Of(byte, _) = escape(text.get(at..).unwrap_or_default()) {
-                self.seeds.of_character(byte).for_each(|(form, place)| self.grow(text, form, at, place, found));
+            let Escape::Of(byte, _) = escape(text.get(at..).unwrap_or_default()) else { continue };
+            self.seeds.early(byte).for_each(|(form, place)| self.grow(text, form, at, place, found));
+            let Some(&[a, b]) = at.checked_sub(2).and_then(|from| text.get(from..at)) else { continue };
+            self.find_gram(text, at - 2, [a, b, byte], found);
+            // After a line break, or one character of a line.
+            if (LAST_OF_BREAKS.contains(&a) && ends_line(text, at - 1))
+                || (LAST_OF_BREAKS.contains(&b) && ends_line(text, at))
+            {
+                self.seeds
+                    .of_character(byte)
+                    .iter()
+                    .for_each(|(form, place)| self.grow(text, *form, at, *place, found));
             }
+        }
+    }
+
+    fn find_gram(&self, text: &[u8], at: usize, [a, b, c]: [u8; GRAM], found: &mut Vec<Range<usize>>) {
+        let gram = u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c);
+        if self.seeds.may_hold(gram) {
+            self.seeds.of_gram(gram).for_each(|(form, place)| self.grow(text, form, at, place, found));
         }
     }
 
     /// A form's character stands here: whether the whole form stands around it.
     fn grow(&self, text: &[u8], form: usize, at: usize, place: usize, found: &mut Vec<Range<usize>>) {
         let Some(form) = self.forms.get(form) else { return };
-        for start in begins(form, text, at, place) {
-            if let Some(end) = follow(form, text, start).end {
-                found.push(with_lead(form, text, start)..end);
+        begins(form, text, (at, place, false), &mut |start, place| {
+            if let Some(end) = follow(form, text, start, place).end {
+                found.push(with_lead(form, text, start, place)..end);
             }
-        }
+        });
     }
 
     /// Where the earliest spelling begins that this text may be cut off in; its length if none does.
@@ -67,44 +82,50 @@ impl Masker {
         // Nothing that holds another byte is part of a spelling.
         let run = tail.iter().rev().take_while(|byte| self.seeds.alphabet.has(**byte)).count();
         let open = |at: &usize| {
-            let byte = text.get(*at).copied().unwrap_or_default();
-            self.seeds.first.has(byte) && self.forms.iter().any(|form| follow(form, text, *at).open)
+            let rest = text.get(*at..).unwrap_or_default();
+            let Some(byte) = rest.first().filter(|byte| self.seeds.first.has(**byte)) else { return false };
+            let escape = escape(rest);
+            let begins = |class: &Class| {
+                class.has(*byte)
+                    || matches!(escape, Escape::Torn)
+                    || matches!(escape, Escape::Of(byte, _) if class.has(byte))
+            };
+            let open =
+                |form: &Form, place| form.inner.get(place).is_some_and(begins) && follow(form, text, *at, place).open;
+            self.forms.iter().any(|form| form.begins().any(|place| open(form, place)))
         };
         (text.len() - run..text.len()).find(open).unwrap_or(text.len())
     }
 }
 
-/// Goes back from a character of a form, without escapes, to where the form begins.
-fn begins(form: &Form, text: &[u8], at: usize, place: usize) -> Vec<usize> {
-    let mut begins = Vec::new();
-    let mut steps: Vec<Step> = vec![(at, place, false)];
-    while let Some((mut at, mut place, mut broken)) = steps.pop() {
-        while place > 0 {
-            let before = text.get(..at).unwrap_or_default();
-            if form.breaks_at(place) && !broken {
-                let breaks = BREAKS.iter().filter(|line_break| before.ends_with(line_break));
-                steps.extend(breaks.map(|line_break| (at - line_break.len(), place, true)));
-            }
-            let fits = |byte: &u8| form.inner.get(place - 1).is_some_and(|class| class.has(*byte));
-            if !before.last().is_some_and(fits) {
-                break;
-            }
-            (at, place, broken) = (at - 1, place - 1, false);
+/// Goes back from a character of a form, without escapes, to where the form begins: there, and at
+/// which of its characters.
+fn begins(form: &Form, text: &[u8], (mut at, mut place, mut broken): Step, found: &mut impl FnMut(usize, usize)) {
+    loop {
+        if form.begins().any(|begin| begin == place) {
+            found(at, place);
         }
-        if place == 0 {
-            begins.push(at);
+        let before = text.get(..at).unwrap_or_default();
+        let Some(byte) = before.last() else { return };
+        if form.breaks_at(place) && !broken && LAST_OF_BREAKS.contains(byte) {
+            for line_break in BREAKS.iter().filter(|line_break| before.ends_with(line_break)) {
+                begins(form, text, (at - line_break.len(), place, true), found);
+            }
+        }
+        match place.checked_sub(1).and_then(|place| form.inner.get(place)) {
+            Some(class) if class.has(*byte) => (at, place, broken) = (at - 1, place - 1, false),
+            _ => return,
         }
     }
-    begins
 }
 
-/// Goes through a form from its beginning, with escapes.
-fn follow(form: &Form, text: &[u8], start: usize) -> Followed {
+/// Goes through a form from this character of it on, with escapes.
+fn follow(form: &Form, text: &[u8], start: usize, place: usize) -> Followed {
     let mut followed = Followed::default();
     // Where a text can be read in two ways the other ones wait here; none is gone twice.
     let mut steps: Vec<Step> = vec![];
     let mut forks: Vec<Step> = vec![];
-    let mut next = Some((start, 0, false));
+    let mut next = Some((start, place, false));
     while let Some((at, place, broken)) = next.take().or_else(|| steps.pop()) {
         let rest = text.get(at..).unwrap_or_default();
         let Some(class) = form.inner.get(place) else {
@@ -154,10 +175,11 @@ fn after(form: &Form, rest: &[u8]) -> (usize, bool) {
     }
 }
 
-/// The characters before a form that hold some of its bits, where they are there.
-fn with_lead(form: &Form, text: &[u8], start: usize) -> usize {
+/// Where the characters begin that stand before this one of a form and hold some of its bits, as far
+/// as they are there.
+fn with_lead(form: &Form, text: &[u8], start: usize, place: usize) -> usize {
     let mut begin = start;
-    for _ in 0..form.lead {
+    for _ in 0..form.lead + place {
         let before = text.get(..begin).unwrap_or_default();
         let line_break = BREAKS.iter().find(|line_break| before.ends_with(line_break)).map_or(0, |found| found.len());
         let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
@@ -167,6 +189,12 @@ fn with_lead(form: &Form, text: &[u8], start: usize) -> usize {
         }
     }
     begin
+}
+
+/// Whether a line ends before this place.
+fn ends_line(text: &[u8], at: usize) -> bool {
+    let before = text.get(..at).unwrap_or_default();
+    BREAKS.iter().any(|line_break| before.ends_with(line_break))
 }
 
 fn merged(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {

@@ -27,8 +27,10 @@ pub(super) struct Seeds {
     filter: Zeroizing<Vec<u64>>,
     /// Three characters, the form, the first one's place in it; sorted.
     grams: Zeroizing<Vec<[u32; 3]>>,
-    /// A character, the form, its place in it; sorted.
-    characters: Zeroizing<Vec<[u32; 3]>>,
+    /// For each character where it stands.
+    characters: Zeroizing<Vec<Vec<Seed>>>,
+    /// The characters that no two others of a form need stand before.
+    early: Zeroizing<Vec<(Class, Seed)>>,
 }
 
 impl Seeds {
@@ -39,7 +41,10 @@ impl Seeds {
         // Of escapes and line breaks: all that stands between characters.
         let between = Class::of(*b"0123456789abcdefABCDEFu/\\\"'nr\r\n");
         let mut seeds = Self {
-            first: forms.iter().filter_map(|form| form.inner.first()).fold(escapes, |set, class| set.or(*class)),
+            first: forms
+                .iter()
+                .flat_map(|form| form.begins().filter_map(|place| form.inner.get(place)))
+                .fold(escapes, |set, class| set.or(*class)),
             alphabet: forms
                 .iter()
                 .flat_map(|form| form.inner.iter())
@@ -47,25 +52,34 @@ impl Seeds {
             stride: (run + 1).saturating_sub(GRAM).max(1),
             filter: Zeroizing::new(vec![0; 1 << (FILTER_BITS - 6)]),
             grams: Zeroizing::default(),
-            characters: Zeroizing::default(),
+            early: Zeroizing::default(),
+            characters: Zeroizing::new(vec![Vec::new(); 128]),
         };
         for (number, form) in (0..).zip(forms) {
+            let early = form.begins().flat_map(|place| [place, place + 1]);
+            let early = early.filter_map(|place| Some((*form.inner.get(place)?, (number, place))));
+            seeds.early.extend(early);
             for (place, class) in (0..).zip(form.inner.iter()) {
-                seeds.characters.extend(class.bytes().map(|byte| [byte.into(), number, place]));
+                for byte in class.bytes() {
+                    seeds
+                        .characters
+                        .get_mut(usize::from(byte))
+                        .into_iter()
+                        .for_each(|seeds| seeds.push((number, place)));
+                }
             }
             for (place, classes) in (0..).zip(form.inner.windows(GRAM)) {
                 let spell = |grams: Vec<u32>, class: &Class| -> Vec<u32> {
                     grams.iter().flat_map(|gram| class.bytes().map(move |byte| gram << 8 | u32::from(byte))).collect()
                 };
                 for gram in classes.iter().fold(vec![0], spell) {
-                    seeds.grams.push([gram, number, place]);
+                    seeds.grams.push([gram, number as u32, place as u32]);
                     let (word, bit) = filtered(gram);
                     seeds.filter.get_mut(word).into_iter().for_each(|word| *word |= bit);
                 }
             }
         }
         seeds.grams.sort_unstable();
-        seeds.characters.sort_unstable();
         seeds
     }
 
@@ -77,22 +91,23 @@ impl Seeds {
 
     /// Where these three characters stand in forms.
     pub fn of_gram(&self, gram: u32) -> impl Iterator<Item = Seed> {
-        equal(&self.grams, gram)
+        let from = self.grams.partition_point(|[own, ..]| *own < gram);
+        let rest = self.grams.get(from..).unwrap_or_default().iter();
+        rest.take_while(move |[own, ..]| *own == gram).map(|[_, form, place]| (*form as usize, *place as usize))
+    }
+
+    /// Where this character begins a form, or nearly.
+    pub fn early(&self, byte: u8) -> impl Iterator<Item = Seed> {
+        self.early.iter().filter(move |(class, _)| class.has(byte)).map(|(_, seed)| *seed)
     }
 
     /// Where this character stands in forms.
-    pub fn of_character(&self, byte: u8) -> impl Iterator<Item = Seed> {
-        equal(&self.characters, byte.into())
+    pub fn of_character(&self, byte: u8) -> &[Seed] {
+        self.characters.get(usize::from(byte)).map_or(&[], Vec::as_slice)
     }
 }
 
 fn filtered(gram: u32) -> (usize, u64) {
     let hash = gram.wrapping_mul(SPREAD) >> (32 - FILTER_BITS);
     ((hash >> 6) as usize, 1 << (hash & 63))
-}
-
-fn equal(sorted: &[[u32; 3]], key: u32) -> impl Iterator<Item = Seed> {
-    let from = sorted.partition_point(|[own, ..]| *own < key);
-    let rest = sorted.get(from..).unwrap_or_default().iter();
-    rest.take_while(move |[own, ..]| *own == key).map(|[_, form, place]| (*form as usize, *place as usize))
 }

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::rules::{HOST, LOAD_HEADERS, LOAD_PATH};
+use crate::rules::{HOST, LOAD_HEADERS};
 
 /// Prints the counters that wrk's own report rounds.
 const REPORT: &str = r#"
@@ -51,7 +51,7 @@ impl Wrk {
 
     /// Loads a listener on the loopback. Anything but a 2xx or 3xx for every
     /// request is an error: a refusal is cheap and would look fast.
-    pub fn run(&self, port: u16, placeholder: &str, connections: u32, seconds: u64) -> Result<Count> {
+    pub fn run(&self, port: u16, path: &str, placeholder: &str, connections: u32, seconds: u64) -> Result<Count> {
         let mut wrk = Command::new("wrk");
         wrk.args(["--threads", "1", "--timeout", "5s", "--connections", &connections.to_string()])
             .args(["--duration", &format!("{seconds}s"), "--script"])
@@ -61,7 +61,7 @@ impl Wrk {
         for (name, value) in LOAD_HEADERS {
             wrk.args(["--header", &format!("{name}: {value}")]);
         }
-        let output = wrk.arg(format!("http://127.0.0.1:{port}{LOAD_PATH}")).output().context("running wrk")?;
+        let output = wrk.arg(format!("http://127.0.0.1:{port}{path}")).output().context("running wrk")?;
         let text = String::from_utf8_lossy(&output.stdout);
         let count = parse(&text)
             .ok_or_else(|| anyhow!("wrk counted nothing:\n{text}{}", String::from_utf8_lossy(&output.stderr)))?;

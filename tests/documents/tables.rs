@@ -111,6 +111,7 @@ pub fn full() -> Record {
         lease_id: text("l-ac452ec074517bcf"),
         fingerprint: text("02fe76d3e39997f6"),
         evidence: text("placeholder"),
+        masked: Some(1),
         issued_to: text("eacd475a"),
         ttl_ms: Some(300_000),
         count: Some(8192),

@@ -88,6 +88,8 @@ async fn ten_megabytes_without_a_secret_arrive_byte_for_byte() {
     for answer in both(&stack, reply.clone()).await.into_iter().chain(both(&stack, reply.chunked()).await) {
         assert!(answer.complete && answer.body == whole, "{} bytes", answer.body.len());
     }
+    // On record before all of it is read again.
+    uses(&stack, 4).await;
     stack.reconcile().await;
 }
 

@@ -69,7 +69,8 @@ fn the_last_chunk_is_let_go() {
     // What was held and what came are looked at together; places count from what was held.
     assert_eq!(stream.feed(&masker, b"x ghp_", false).held, 4);
     let found = stream.feed(&masker, b"TheRealTokenOfTheUser!", false);
-    assert_eq!((found.echoes, found.new, found.held), (vec![0..25], 1, 0));
+    assert_eq!((found.echoes.first(), found.echoes.len()), (Some(&(0..25)), 1));
+    assert_eq!((found.new, found.held), (1, 0));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 const LARGEST: usize = 600_000;
 
 /// Everything Envoy can call. Each callback more costs 3–5 µs a request.
-const EXPORTS: [&str; 13] = [
+const EXPORTS: [&str; 16] = [
     "_initialize",
     "memory",
     "proxy_abi_version_0_2_1",
@@ -29,6 +29,9 @@ const EXPORTS: [&str; 13] = [
     "proxy_on_request_body",
     "proxy_on_request_headers",
     "proxy_on_request_trailers",
+    "proxy_on_response_body",
+    "proxy_on_response_headers",
+    "proxy_on_response_trailers",
     "proxy_on_tick",
 ];
 
@@ -37,7 +40,7 @@ const PLUMBING: [&str; 5] =
     ["_initialize", "memory", "proxy_abi_version_0_2_1", "proxy_on_context_create", "proxy_on_memory_allocate"];
 
 /// What the module's own code asks of Envoy, beside the callout and the log of the SDK.
-const OURS: [&str; 16] = [
+const OURS: [&str; 18] = [
     "proxy_close_stream",
     "proxy_continue_stream",
     "proxy_define_metric",
@@ -51,13 +54,15 @@ const OURS: [&str; 16] = [
     "proxy_remove_header_map_value",
     "proxy_replace_header_map_value",
     "proxy_send_local_response",
+    "proxy_set_buffer_bytes",
     "proxy_set_effective_context",
+    "proxy_set_header_map_pairs",
     "proxy_set_property",
     "proxy_set_tick_period_milliseconds",
 ];
 
 /// What the SDK's trait objects name besides: default methods that nothing calls.
-const NEVER_CALLED: [&str; 18] = [
+const NEVER_CALLED: [&str; 16] = [
     "proxy_add_header_map_value",
     "proxy_call_foreign_function",
     "proxy_dequeue_shared_queue",
@@ -73,8 +78,6 @@ const NEVER_CALLED: [&str; 18] = [
     "proxy_grpc_stream",
     "proxy_register_shared_queue",
     "proxy_resolve_shared_queue",
-    "proxy_set_buffer_bytes",
-    "proxy_set_header_map_pairs",
     "proxy_set_shared_data",
 ];
 

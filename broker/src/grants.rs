@@ -117,10 +117,11 @@ impl Grants {
         if steady.is_zero() {
             return Err(Reason::IdentityRequired);
         }
-        let Issued { lease, injections } = self.leases.issue(&credential, destination, steady).map_err(|error| {
-            tracing::warn!(%credential, %error, "no lease");
-            Reason::SourceUnavailable
-        })?;
+        let Issued { lease, injections, mask } =
+            self.leases.issue(&credential, destination, steady).map_err(|error| {
+                tracing::warn!(%credential, %error, "no lease");
+                Reason::SourceUnavailable
+            })?;
 
         let issued = Record {
             session_id: Some(session.id.clone()),
@@ -159,6 +160,7 @@ impl Grants {
             lease,
             max_unacked_uses: self.max_unacked_uses,
             injections,
+            mask,
         }))
     }
 }

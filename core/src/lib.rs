@@ -16,6 +16,7 @@ pub mod evidence;
 mod fixture;
 pub mod headers;
 pub mod injection;
+pub mod masking;
 pub mod matching;
 pub mod names;
 pub mod object;

@@ -57,6 +57,7 @@ reasons! {
     DestinationMismatch   "destination_mismatch"   421 "The route leads elsewhere than the destination. The operator's Envoy config is wrong: `attache doctor`."
     MethodNotAllowed      "method_not_allowed"     405 "Use a standard upper-case method; TRACE and CONNECT never carry a credential."
     BodyUnreadable        "body_unreadable"        403 "The body must be read before a decision and could not be understood: docs/read-only.md tells what can be."
+    ResponseUnreadable    "response_unreadable"    502 "The answer is compressed although it was asked for as it is, or switches protocols: echoes of the credential in it could not be masked. Ask the operator for `mask: false` there."
     BodyTooLarge          "body_too_large"         413 "The body must be read before a decision and is too large for that."
     RateLimited           "rate_limited"           429 "Too many requests; wait and try again."
     BrokerUnavailable     "broker_unavailable"     503 "The broker did not answer. Try again; the operator sees why in `attache doctor`."

@@ -47,3 +47,8 @@ impl<'de> Deserialize<'de> for Secret {
 pub(crate) fn onto_the_wire<S: Serializer>(secret: &Secret, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(secret.expose())
 }
+
+/// Likewise, several of them.
+pub(crate) fn all_onto_the_wire<S: Serializer>(secrets: &[Secret], out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq(secrets.iter().map(Secret::expose))
+}

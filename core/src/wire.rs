@@ -9,7 +9,7 @@ use crate::names::Name;
 use crate::object::{object, object_or_null};
 use crate::policy::AccessMode;
 use crate::refusal::Reason;
-use crate::secret::{Secret, onto_the_wire};
+use crate::secret::{Secret, all_onto_the_wire, onto_the_wire};
 use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -192,6 +192,10 @@ pub struct Granted {
     pub max_unacked_uses: u32,
     /// What enters the request.
     pub injections: Vec<WireInjection>,
+    /// What the agent must not get back ([`crate::masking`]); none where masking is off.
+    #[serde(serialize_with = "all_onto_the_wire")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub mask: Vec<Secret>,
 }
 
 /// The bounded right to use one version of a secret.
@@ -341,6 +345,9 @@ pub struct UseRecord {
     /// The status the agent got; 0 if it left before there was one.
     #[cfg_attr(feature = "openapi", schema(maximum = 65_535))]
     pub response_code: u16,
+    /// How often the answer held the credential, which was masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked: Option<u64>,
     /// Whether a credential went upstream.
     pub auth_injected: bool,
     /// Which evidence was shown: [`EvidenceDigests::word`].

@@ -1,12 +1,13 @@
 //! One request, from its head to its record.
 
+use crate::echoes::Echoes;
 use crate::host;
 use attache_core::Millis;
 use attache_core::access::Body;
 use attache_core::policy::Policy;
 use attache_core::refusal::Reason;
 use attache_core::request::{Asked, Snapshot, is_read, stands};
-use attache_core::worker::{Cut, Outcome};
+use attache_core::worker::{Cut, Grant, Outcome};
 use std::rc::Rc;
 
 /// Filter state that the judge writes: a request's body, or that it is too large.
@@ -27,10 +28,17 @@ pub struct Flow {
     pub cut: Option<Reason>,
     /// How often Envoy has failed to do what was decided: to answer, end or resume it.
     pub failures: u8,
+    /// What came back of the credential.
+    pub echoes: Echoes,
     pub started: Millis,
 }
 
 impl Flow {
+    /// The grant it was let through with.
+    pub fn grant(&self) -> Option<&Grant> {
+        if let Outcome::Forwarded(grant) = &self.outcome { Some(grant) } else { None }
+    }
+
     /// Whether the verdict let it go, and nothing has taken that back.
     pub fn is_released(&self) -> bool {
         matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed) && self.cut.is_none()

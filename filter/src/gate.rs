@@ -1,5 +1,6 @@
 //! The gate: one request's callbacks. Until the verdict, headers, body and trailers all hold.
 
+use crate::echoes::Piece;
 use crate::host::{self, Map};
 use crate::shared::{Shared, Step};
 use proxy_wasm::traits::{Context, HttpContext};
@@ -50,6 +51,24 @@ impl HttpContext for Gate {
         #[cfg(feature = "trap")]
         crate::trap::spring("request_trailers");
         self.action()
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("response_headers");
+        self.shared.answered(self.id, Piece::Head(end_of_stream))
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("response_body");
+        self.shared.answered(self.id, Piece::Body(size, end_of_stream))
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        #[cfg(feature = "trap")]
+        crate::trap::spring_later("response_trailers");
+        self.shared.answered(self.id, Piece::Trailers)
     }
 
     fn on_log(&mut self) {

@@ -24,6 +24,8 @@ pub enum Map {
     Request = 0,
     /// The response's.
     Response = 2,
+    /// The response's trailers.
+    ResponseTrailers = 3,
     /// A callout's answer.
     Callout = 6,
 }
@@ -33,6 +35,8 @@ pub enum Map {
 pub enum Buffer {
     /// What is buffered of the request's body.
     RequestBody = 0,
+    /// What is buffered of the response's body, and what has just come of it.
+    ResponseBody = 1,
     /// A callout's answer.
     Callout = 4,
     /// The plugin's configuration.
@@ -46,6 +50,7 @@ const NOT_FOUND: u32 = 1;
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
     fn proxy_get_header_map_value(
         map: u32,
         name: *const u8,
@@ -64,6 +69,7 @@ unsafe extern "C" {
     fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
     fn proxy_get_buffer_bytes(buffer: u32, start: usize, max: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_buffer_bytes(buffer: u32, start: usize, size: usize, data: *const u8, data_size: usize) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -86,6 +92,12 @@ unsafe extern "C" {
 pub fn header_pairs(map: Map) -> Result<Vec<u8>> {
     // SAFETY: see `returned`.
     returned(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
+}
+
+/// Sets a whole map, serialised likewise.
+pub fn set_header_pairs(map: Map, pairs: &[u8]) -> Result<()> {
+    // SAFETY: the slice outlives the call, which copies it.
+    check(unsafe { proxy_set_header_map_pairs(map as u32, pairs.as_ptr(), pairs.len()) })
 }
 
 /// One header's value, all its lines joined by commas; `None` if it is absent.
@@ -124,9 +136,19 @@ pub fn set_property(path: &str, value: &[u8]) -> Result<()> {
 
 /// Up to `max` bytes of a buffer.
 pub fn buffer(buffer: Buffer, max: usize) -> Result<Vec<u8>> {
+    optional(part(buffer, 0, max)).map(Option::unwrap_or_default)
+}
+
+/// Up to `max` bytes of a buffer, from `start` on.
+pub fn part(buffer: Buffer, start: usize, max: usize) -> Result<Vec<u8>> {
     // SAFETY: see `returned`.
-    optional(returned(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, max, data, size) }))
-        .map(Option::unwrap_or_default)
+    returned(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, start, max, data, size) })
+}
+
+/// Replaces the first `size` bytes of a buffer.
+pub fn set_buffer(buffer: Buffer, size: usize, data: &[u8]) -> Result<()> {
+    // SAFETY: the slice outlives the call, which copies it.
+    check(unsafe { proxy_set_buffer_bytes(buffer as u32, 0, size, data.as_ptr(), data.len()) })
 }
 
 /// Answers the request in the upstream's stead.

@@ -9,17 +9,19 @@ pub struct Metrics {
     pub passed: u64,
     pub refused: u64,
     pub cut: u64,
+    pub masked: u64,
     pub callouts: u64,
     pub callouts_failed: u64,
     pub retried: u64,
-    ids: Option<[u32; 7]>,
+    ids: Option<[u32; 8]>,
 }
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "attache.forwarded",
     "attache.passed",
     "attache.refused",
     "attache.cut",
+    "attache.masked",
     "attache.callouts",
     "attache.callouts_failed",
     "attache.retried",
@@ -33,6 +35,7 @@ impl Metrics {
             &mut self.passed,
             &mut self.refused,
             &mut self.cut,
+            &mut self.masked,
             &mut self.callouts,
             &mut self.callouts_failed,
             &mut self.retried,

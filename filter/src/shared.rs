@@ -10,8 +10,9 @@ use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
 use attache_core::worker::{Entry, Grant, Outcome, Report, Worker, verdict};
+use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +29,8 @@ pub struct Shared {
     pub metrics: RefCell<Metrics>,
     /// Every request from its head to its record, by context: a change may concern any of them.
     flows: RefCell<HashMap<u32, Flow>>,
+    /// Destinations that have sent a credential back: each is told of once.
+    echoing: RefCell<HashSet<Rc<str>>>,
     timeout: Millis,
     guarded: bool,
     listener: Option<Name>,
@@ -61,6 +64,7 @@ impl Shared {
             worker: RefCell::new(worker),
             metrics: RefCell::default(),
             flows: RefCell::default(),
+            echoing: RefCell::default(),
             timeout,
             guarded,
             listener,
@@ -123,6 +127,22 @@ impl Shared {
     /// Whether a request has been let go.
     pub fn has_released(&self, context: u32) -> bool {
         self.flows.borrow().get(&context).is_some_and(Flow::is_released)
+    }
+
+    /// Does something with a request that is under way; an answer to one that is not goes on: it is
+    /// Envoy's own, or to a request that never came here.
+    pub fn with_flow(&self, context: u32, act: impl FnOnce(&mut Flow) -> Action) -> Action {
+        self.flows.borrow_mut().get_mut(&context).map_or(Action::Continue, act)
+    }
+
+    /// Ends a stream whose answer must not go on: with another answer while nothing of it has.
+    pub fn stop(&self, flow: &mut Flow, reason: Reason, nothing_has_gone: bool) {
+        flow.cut = Some(reason);
+        let stopped = if nothing_has_gone { answer(flow, reason, None) } else { host::reset() };
+        match stopped {
+            Ok(()) => self.metrics.borrow_mut().cut += 1,
+            Err(_) => log::error!("attache: envoy did not end a stream"),
+        }
     }
 
     /// Ends the streams that may go on no longer: with an answer where none has begun, else with a
@@ -346,6 +366,7 @@ impl Shared {
             Outcome::Forwarded(_) => worker.end_use(),
             _ => {}
         }
+        self.note_echoes(flow);
         let duration = self.now().since(flow.started).0;
         let response_code = response_code();
         let mismatch = Outcome::Refused(Reason::DestinationMismatch, None);
@@ -355,10 +376,23 @@ impl Shared {
             asked: flow.asked.as_ref(),
             outcome: if turned_away { &mismatch } else { &flow.outcome },
             cut: flow.cut,
+            masked: flow.echoes.masked,
             at_ms: self.unix_origin.get().saturating_add(flow.started.0),
             duration_ms: duration,
             response_code,
         });
+    }
+
+    /// An upstream that sends credentials back does so for a reason; the operator should know it.
+    fn note_echoes(&self, flow: &Flow) {
+        let masked = flow.echoes.masked;
+        self.metrics.borrow_mut().masked += masked;
+        let destination = flow.asked.as_ref().and_then(|asked| asked.destination.clone());
+        if let Some(destination) = destination.filter(|_| masked > 0)
+            && self.echoing.borrow_mut().insert(destination.clone())
+        {
+            log::warn!("attache: {destination} has sent back the credential it was given; that was masked");
+        }
     }
 
     /// A request is gone without a record: its context was deleted.
@@ -411,6 +445,7 @@ fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
     // guard looks at it.
     host::set_property(VERDICT, grant.verdict.as_bytes())?;
     forward.remove().try_for_each(host::remove_header)?;
+    forward.set().iter().try_for_each(|(name, value)| host::set_header(name, value))?;
     if let Some(target) = forward.target() {
         host::set_header(b":path", target)?;
     }

@@ -174,6 +174,7 @@ pub fn full() -> Record {
         evidence: text("placeholder"),
         upstream: text("127.0.0.1:9443"),
         details: text("low_version"),
+        masked: Some(1),
         issued_to: text("eacd475a"),
         ttl_ms: Some(300_000),
         count: Some(8192),

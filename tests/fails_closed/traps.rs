@@ -26,7 +26,7 @@ pub const JUDGED: &str = "/o/r/info/lfs/objects/batch";
 
 /// The callbacks in which the test build can be made to trap, and what Envoy calls for each. In all
 /// but `configure` it is a request that makes it.
-pub const CALLBACKS: [(&str, &str); 12] = [
+pub const CALLBACKS: [(&str, &str); 15] = [
     ("configure", "proxy_on_configure"),
     ("context_create", "proxy_on_context_create"),
     ("request_headers", "proxy_on_request_headers"),
@@ -35,6 +35,9 @@ pub const CALLBACKS: [(&str, &str); 12] = [
     ("judge_request_headers", "proxy_on_request_headers"),
     ("judge_request_body", "proxy_on_request_body"),
     ("judge_request_trailers", "proxy_on_request_trailers"),
+    ("response_headers", "proxy_on_response_headers"),
+    ("response_body", "proxy_on_response_body"),
+    ("response_trailers", "proxy_on_response_trailers"),
     ("log", "proxy_on_log"),
     ("delete", "proxy_on_delete"),
     ("tick", "proxy_on_tick"),

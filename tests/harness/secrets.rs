@@ -104,6 +104,30 @@ impl Scanner {
     }
 }
 
+/// What a text says to those who take its escapes for what they stand for (`%41`, `\u0041`, `\/`), in
+/// any mixture, and to whom a line of base64 is not its end; `None` if it holds none of these.
+#[must_use]
+pub fn unescaped(text: &[u8]) -> Option<Vec<u8>> {
+    memchr::memchr3(b'%', b'\\', b'\n', text)?;
+    let digits =
+        |at: usize| std::str::from_utf8(text.get(at..at + 2)?).ok().and_then(|two| u8::from_str_radix(two, 16).ok());
+    let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
+    while let Some(byte) = text.get(at) {
+        let next = text.get(at + 1).copied().unwrap_or_default();
+        let (said, size) = match (byte, next) {
+            (b'%', _) if digits(at + 1).is_some() => (digits(at + 1), 3),
+            (b'\\', b'u') if text[at..].starts_with(b"\\u00") && digits(at + 4).is_some() => (digits(at + 4), 6),
+            (b'\\', b'r' | b'n') => (None, 2),
+            (b'\\', b'/' | b'\\' | b'"' | b'\'') => (Some(next), 2),
+            (b'\r' | b'\n', _) => (None, 1),
+            _ => (Some(*byte), 1),
+        };
+        out.extend(said.filter(|byte| !b"\r\n".contains(byte)));
+        at += size;
+    }
+    Some(out)
+}
+
 fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut forms = vec![("plain", secret.to_vec())];
     for shift in 0..3 {
@@ -187,6 +211,28 @@ mod tests {
         assert_eq!(forms_found(partly.as_bytes()), ["percent-encoded"]);
         assert_eq!(forms_found(hex(SECRET.as_bytes(), "%").as_bytes()), ["percent-encoded"]);
         assert!(forms_found(SECRET.replace('c', "*").as_bytes()).is_empty());
+    }
+
+    #[test]
+    fn finds_any_mixture_of_escapes_and_base64_in_lines() {
+        let secrets = Secrets::new([("k", SECRET)]);
+        let mixed: String = SECRET
+            .bytes()
+            .enumerate()
+            .map(|(at, byte)| match at % 4 {
+                0 => format!("%{byte:02X}"),
+                1 => format!("\\u{byte:04x}"),
+                2 if byte == b'/' => "\\/".to_owned(),
+                _ => char::from(byte).to_string(),
+            })
+            .collect();
+        let base64 = STANDARD.encode(format!("user:{SECRET}"));
+        let lines = |line_break: &str| format!("{}{line_break}{}", &base64[..20], &base64[20..]);
+        for text in [mixed, lines("\r\n"), lines("\\n"), lines("%0D%0A"), base64.replace('=', "%3D")] {
+            let found = secrets.find(&unescaped(text.as_bytes()).expect("it has escapes"));
+            assert_eq!(found.len(), 1, "{text}");
+        }
+        assert_eq!(unescaped(b"nothing to see"), None);
     }
 
     #[test]

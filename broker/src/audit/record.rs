@@ -101,6 +101,9 @@ pub struct Record {
     /// Envoy's word for what became of a request, where Envoy alone tells of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
+    /// How often the answer held the credential, which was masked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masked: Option<u64>,
     /// The worker that a lease was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_to: Option<String>,
@@ -152,6 +155,7 @@ impl Record {
             evidence: None,
             upstream: None,
             details: None,
+            masked: None,
             issued_to: None,
             ttl_ms: None,
             count: None,
@@ -190,6 +194,7 @@ impl Record {
             lease_id: seen.lease_id,
             fingerprint: seen.fingerprint,
             evidence: Some(seen.evidence),
+            masked: seen.masked,
             ..Self::new(kind, seen.at_ms)
         }
     }

@@ -75,6 +75,7 @@ fn used(seq: u64) -> UseRecord {
         response_code: 200,
         auth_injected: true,
         evidence: "placeholder".into(),
+        masked: None,
         destination: None,
         service: None,
         session_id: None,

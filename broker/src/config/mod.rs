@@ -245,6 +245,8 @@ pub struct Destination {
     pub with: Vec<CompanionSpec>,
     /// What any session may do with the credential here, at most.
     pub access_mode: AccessMode,
+    /// Whether answers are searched for the credential, which is then masked.
+    pub mask: bool,
     /// Where Envoy dials instead of `host:port`.
     pub upstream: Option<Upstream>,
     /// The SHA-256 of the server's public key, base64, for a certificate no authority signed.

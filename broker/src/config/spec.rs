@@ -199,6 +199,8 @@ pub struct CredentialSpec {
     pub destinations: Vec<DestinationSpec>,
     /// What any session may do with it, at most (default `read-write`).
     pub access_mode: Option<AccessMode>,
+    /// Whether answers are searched for the credential, which is then masked (default `true`).
+    pub mask: Option<bool>,
     /// What its placeholders look like (default: no prefix, 40 characters).
     pub placeholder: Option<Shape>,
     /// What a request without a placeholder gets (default `deny`).
@@ -245,6 +247,8 @@ pub struct DestinationSpec {
     pub with: Vec<CompanionSpec>,
     /// What any session may do with it here, at most (default: what the credential may).
     pub access_mode: Option<AccessMode>,
+    /// Whether answers from here are searched for the credential (default: as the credential says).
+    pub mask: Option<bool>,
     /// Answer a request without identity with a Basic challenge, as git needs.
     pub basic_challenge: Option<bool>,
 }

@@ -13,7 +13,9 @@ use crate::meters::LeaseMeters;
 use crate::random::{self, NoRandomness};
 use crate::sources::{Environment, SourceError};
 use crate::state_dir::InstanceKey;
+use attache_core::Secret;
 use attache_core::injection::InjectionError;
+use attache_core::masking::NotMaskable;
 use attache_core::names::Name;
 use attache_core::policy::Carrier;
 use attache_core::wire::{self, WireInjection};
@@ -44,6 +46,14 @@ pub enum LeaseError {
         /// Why.
         why: InjectionError,
     },
+    /// The secret cannot be told from chance in an answer.
+    #[error("for {destination}: {why}")]
+    NotMaskable {
+        /// The destination.
+        destination: String,
+        /// Why.
+        why: NotMaskable,
+    },
     /// The credential has no such destination.
     #[error("is not bound to this destination")]
     NotBound,
@@ -66,6 +76,9 @@ impl LeaseError {
             LeaseError::Source(SourceError::NotText(_) | SourceError::Empty(_)) | LeaseError::NotInjectable { .. } => {
                 "put the secret itself there, whole, as one line of text"
             }
+            LeaseError::NotMaskable { .. } => {
+                "take a longer secret, or write `mask: false` for the destination: echoes then reach the agent"
+            }
             LeaseError::NotBound => "bind it to a destination in the config",
             LeaseError::NoRandomness(_) => "see why the system gives no random bytes, and restart the broker",
         }
@@ -78,6 +91,8 @@ pub struct Issued {
     pub lease: wire::Lease,
     /// The changes to the request.
     pub injections: Vec<WireInjection>,
+    /// What must not come back.
+    pub mask: Vec<Secret>,
 }
 
 /// How a credential stands, for operators.
@@ -231,7 +246,8 @@ impl Leases {
             refresh_after_ms: millis(ttl * 3 / 4),
         };
         self.meters.issued.get_or_create(&credential.into()).inc();
-        Ok(Issued { lease, injections: injections.collect() })
+        let mask = version.masked.get(destination).into_iter().cloned().collect();
+        Ok(Issued { lease, injections: injections.collect(), mask })
     }
 
     /// How all credentials stand.

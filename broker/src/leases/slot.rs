@@ -8,6 +8,7 @@ use crate::sources::{self, Environment, Mark, Source};
 use crate::state_dir::InstanceKey;
 use attache_core::Secret;
 use attache_core::injection::Rendered;
+use attache_core::masking;
 use attache_core::names::Name;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -38,6 +39,8 @@ pub struct Version {
     pub fingerprint: String,
     /// What enters a request, by the destination's id.
     pub rendered: BTreeMap<String, Vec<Rendered>>,
+    /// What must not come back, by the destination's id, where masking is on.
+    pub masked: BTreeMap<String, Secret>,
     place: String,
     since_ms: u64,
     expires_ms: Option<u64>,
@@ -207,12 +210,18 @@ fn version(
     now: Now,
 ) -> Result<Version, LeaseError> {
     let mut rendered: BTreeMap<String, Vec<Rendered>> = BTreeMap::new();
+    let mut masked = BTreeMap::new();
     for destination in &credential.destinations {
         let id = destination_id(destination);
         let one = destination
             .injection
             .render(secret)
             .map_err(|why| LeaseError::NotInjectable { destination: id.clone(), why })?;
+        if destination.mask {
+            let check = masking::check(secret);
+            check.map_err(|why| LeaseError::NotMaskable { destination: id.clone(), why })?;
+            masked.insert(id.clone(), secret.clone());
+        }
         let others = rendered.entry(id).or_default();
         // Two path groups of one host may share an injection.
         if !others.iter().any(|other| other.carrier == one.carrier) {
@@ -220,7 +229,7 @@ fn version(
         }
     }
     let expires_ms = expiry(secret);
-    Ok(Version { fingerprint: key.fingerprint(secret), rendered, place, since_ms: now.wall_ms, expires_ms })
+    Ok(Version { fingerprint: key.fingerprint(secret), rendered, masked, place, since_ms: now.wall_ms, expires_ms })
 }
 
 /// When a secret ends, if it is a JWT that says so (RFC 7519, 4.1.4). Its signature is the service's matter.

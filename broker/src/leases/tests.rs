@@ -56,11 +56,11 @@ async fn what_is_absent_falls_through_and_an_error_stops() {
     let world = World::new();
     let none = world.issue(&world.load(None).await).unwrap_err();
     assert!(none.starts_with("no source has it: env TOKEN, file ") && none.ends_with("/second"), "{none}");
-    world.write("second", "two");
-    assert_eq!(world.issue(&world.load(None).await).unwrap(), "Bearer two");
-    world.write("first", "one");
-    assert_eq!(world.issue(&world.load(None).await).unwrap(), "Bearer one");
-    assert_eq!(world.issue(&world.load(Some("zero")).await).unwrap(), "Bearer zero");
+    world.write("second", "the-secret-two");
+    assert_eq!(world.issue(&world.load(None).await).unwrap(), "Bearer the-secret-two");
+    world.write("first", "the-secret-one");
+    assert_eq!(world.issue(&world.load(None).await).unwrap(), "Bearer the-secret-one");
+    assert_eq!(world.issue(&world.load(Some("the-secret-zero")).await).unwrap(), "Bearer the-secret-zero");
     set_permissions(world.path("first"), Permissions::from_mode(0o644)).unwrap();
     let error = world.issue(&world.load(None).await).unwrap_err();
     assert!(error.contains("chmod 600"), "never the second: {error}");
@@ -137,7 +137,7 @@ async fn a_secret_that_says_when_it_ends_is_believed() {
 #[tokio::test]
 async fn a_change_is_published_once_and_only_if_the_secret_is_another() {
     let world = World::new();
-    world.write("second", "two");
+    world.write("second", "the-secret-two");
     let leases = world.load(None).await;
     let after = async |change: &dyn Fn()| {
         change();
@@ -146,14 +146,14 @@ async fn a_change_is_published_once_and_only_if_the_secret_is_another() {
         leases.feed.cursor()
     };
     assert_eq!(after(&|| {}).await, 0);
-    assert_eq!(after(&|| world.write("second", "two")).await, 0, "the same secret, written again");
-    assert_eq!(after(&|| world.write("second", "new")).await, 1);
-    assert_eq!(after(&|| world.write("first", "one")).await, 2, "a source that goes before appears");
+    assert_eq!(after(&|| world.write("second", "the-secret-two")).await, 0, "the same secret, written again");
+    assert_eq!(after(&|| world.write("second", "the-secret-new")).await, 1);
+    assert_eq!(after(&|| world.write("first", "the-secret-one")).await, 2, "a source that goes before appears");
     assert_eq!(after(&|| set_permissions(world.path("first"), Permissions::from_mode(0o640)).unwrap()).await, 3);
     assert!(world.issue(&leases).is_err());
-    assert_eq!(after(&|| world.write("first", "one")).await, 4);
+    assert_eq!(after(&|| world.write("first", "the-secret-one")).await, 4);
     assert_eq!(after(&|| std::fs::remove_file(world.path("first")).unwrap()).await, 5);
-    assert_eq!(world.issue(&leases).unwrap(), "Bearer new");
+    assert_eq!(world.issue(&leases).unwrap(), "Bearer the-secret-new");
 }
 
 #[tokio::test]
@@ -167,9 +167,25 @@ async fn a_secret_that_cannot_stand_where_it_must_is_not_leased() {
 }
 
 #[tokio::test]
+async fn what_must_not_come_back_is_said_unless_that_is_switched_off() {
+    let mut world = World::new();
+    let masked = |leases: &Leases, world: &World| {
+        let issued = leases.issue(world.name(), DESTINATION, Duration::from_secs(8)).map_err(|error| error.to_string());
+        issued.map(|issued| issued.mask.iter().map(|secret| secret.expose().to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(masked(&world.load(Some("the-secret")).await, &world).unwrap(), ["the-secret"]);
+    let error = masked(&world.load(Some("1234567")).await, &world).unwrap_err();
+    assert!(error.contains("too short to be masked") && !error.contains("1234567"), "{error}");
+    world.config.credentials[0].destinations.iter_mut().for_each(|destination| destination.mask = false);
+    for secret in ["the-secret", "1234567"] {
+        assert!(masked(&world.load(Some(secret)).await, &world).unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_lease_is_bounded_and_bound() {
     let world = World::new();
-    let leases = world.load(Some("secret")).await;
+    let leases = world.load(Some("the-secret")).await;
     let issue = |destination: &str, seconds| leases.issue(world.name(), destination, Duration::from_secs(seconds));
     let long = issue(DESTINATION, 3600).ok().unwrap().lease;
     assert_eq!((long.ttl_ms, long.refresh_after_ms), (300_000, 225_000));

@@ -5,6 +5,7 @@ mod audit;
 mod canonical;
 mod graphql;
 mod headers;
+mod masking;
 mod narrowing;
 mod placeholders;
 mod strips;

@@ -1,5 +1,6 @@
 //! From a grant to what exactly is done to the request.
 
+use super::snapshot::VEILS;
 use super::{Asked, Snapshot, Way, identify};
 use crate::access::{Body, Operation};
 use crate::companion::Companion;
@@ -14,6 +15,7 @@ pub struct Forward {
     remove: Vec<Vec<u8>>,
     target: Option<Vec<u8>>,
     beside: Vec<(String, Vec<u8>)>,
+    plain: bool,
 }
 
 impl Forward {
@@ -25,6 +27,11 @@ impl Forward {
     /// Headers to set that hold no secret: what the service wants beside the credential.
     pub fn beside(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.beside.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// The headers by which the answer is asked for as it is and whole, where echoes are masked.
+    pub fn set(&self) -> &'static [(&'static [u8], &'static [u8])] {
+        if self.plain { &[(b"accept-encoding", b"identity")] } else { &[] }
     }
 
     /// The new request target, where parameters are taken out or set.
@@ -47,16 +54,20 @@ pub fn authorise<'b>(
         // The broker answered for another form than the policy describes: one of them is old.
         return Err(Reason::BrokerUnavailable);
     }
+    let plain = grant.masker.is_some();
+    let veils = if plain && snapshot.is_veiled() { VEILS } else { &[] };
     Ok(Forward {
         remove: snapshot
             .auth_lines()
             .iter()
             .map(|line| line.name.of(bytes))
+            .chain(veils.iter().copied())
             .filter(|name| !grant.headers().any(|(set, _)| set.as_bytes() == *name))
             .map(<[u8]>::to_vec)
             .collect(),
         target: rewrite_target(snapshot, asked, grant),
         beside: beside(binding, snapshot, grant),
+        plain,
     })
 }
 

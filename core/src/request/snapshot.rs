@@ -34,6 +34,8 @@ const FORMS: [&[u8]; 3] = [b"x-www-form-urlencoded", b"form-data", b"multipart/"
 
 /// How a type says that its text is UTF-8.
 const UTF8: [&[u8]; 2] = [b"charset=utf-8", b"charset=\"utf-8\""];
+/// Headers that ask for an answer in which an echo could not be seen: a part of it, or compressed.
+pub const VEILS: &[&[u8]] = &[b"range", b"if-range", b"grpc-accept-encoding"];
 
 /// What kind of body a request announces, as far as that matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,6 +110,7 @@ pub struct Snapshot {
     hidden: bool,
     disguised: bool,
     rerouted: bool,
+    veiled: bool,
     media: Media,
     encoded: bool,
     bodiless: Option<bool>,
@@ -137,6 +140,7 @@ impl Snapshot {
                 }
                 b"transfer-encoding" => snapshot.bodiless = Some(false),
                 name if METHOD_HEADERS.contains(&name) || UPGRADES.contains(&name) => snapshot.disguised = true,
+                name if VEILS.contains(&name) => snapshot.veiled = true,
                 name if REROUTES.contains(&name) => snapshot.rerouted = true,
                 name if policy.identity_headers().any(|header| header == name) => {
                     snapshot.overflow |= snapshot.jwts.try_push(line).is_err();
@@ -211,6 +215,11 @@ impl Snapshot {
     /// Whether a header asks for another path than `:path`.
     pub fn is_rerouted(&self) -> bool {
         self.rerouted
+    }
+
+    /// Whether a header asks for a part of the answer, or for a compressed one.
+    pub fn is_veiled(&self) -> bool {
+        self.veiled
     }
 
     /// What kind of body it announces.

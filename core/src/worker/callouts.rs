@@ -268,10 +268,13 @@ impl Worker {
         }
     }
 
-    fn accept(&self, destination: usize, evidence: &str, granted: Granted, sent: Millis) -> Option<Grant> {
+    fn accept(&mut self, destination: usize, evidence: &str, granted: Granted, sent: Millis) -> Option<Grant> {
         let destination = self.policy.destination(destination)?;
         let service = destination.binding(&granted.credential).map_or("", |binding| &binding.service);
-        let facts = grant::Facts { destination: &destination.id, cluster: &destination.cluster, service, evidence };
+        // What cannot be masked is not used.
+        let masker = self.maskers.of(&granted.lease.fingerprint, &granted.mask).ok()?;
+        let (id, cluster) = (&destination.id, &destination.cluster);
+        let facts = grant::Facts { destination: id, cluster, service, evidence, masker };
         Grant::accept(granted, sent, facts)
     }
 

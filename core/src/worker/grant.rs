@@ -1,12 +1,14 @@
 //! A grant as one worker keeps it.
 
 use crate::audit::escape_into;
+use crate::masking::Masker;
 use crate::names::Name;
 use crate::policy::AccessMode;
 use crate::secret::Secret;
 use crate::time::Millis;
 use crate::wire::{Change, Granted, WireInjection};
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// A renewal that failed is tried again after this: a broker in trouble is not asked at every tick
 /// for every grant in use.
@@ -43,6 +45,8 @@ pub struct Grant {
     /// The decision for Envoy's own eyes: its route guard matches the beginning, its access log
     /// prints the whole.
     pub verdict: String,
+    /// Finds the credential in what comes back; `None` where masking is off.
+    pub masker: Option<Rc<Masker>>,
     as_of: u64,
     injections: Vec<WireInjection>,
 }
@@ -74,6 +78,7 @@ impl Grant {
             cluster: facts.cluster.to_owned(),
             record_members: members(&granted, &facts),
             verdict: verdict(&granted, &facts),
+            masker: facts.masker,
             credential: granted.credential,
             session_id: granted.session_id,
             access_mode: granted.access_mode,
@@ -118,6 +123,8 @@ pub struct Facts<'a> {
     pub service: &'a str,
     /// The evidence that was shown.
     pub evidence: &'a str,
+    /// Finds the credential in what comes back.
+    pub masker: Option<Rc<Masker>>,
 }
 
 fn members(granted: &Granted, facts: &Facts<'_>) -> String {

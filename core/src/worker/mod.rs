@@ -20,6 +20,7 @@ pub use cuts::Cut;
 pub use grant::{Facts, Grant};
 pub use records::{Outcome, Report, verdict};
 
+use crate::masking::Maskers;
 use crate::names::Name;
 use crate::policy::Policy;
 use crate::request::{Asked, Snapshot, Way};
@@ -74,6 +75,7 @@ pub struct Worker {
     uses_under_way: u64,
     calls: HashMap<u32, Call>,
     cuts: Vec<Cut>,
+    maskers: Maskers,
     key: Vec<u8>,
 }
 
@@ -96,6 +98,7 @@ impl Worker {
             uses_under_way: 0,
             calls: HashMap::new(),
             cuts: Vec::new(),
+            maskers: Maskers::default(),
             key: Vec::new(),
         }
     }

@@ -33,6 +33,8 @@ pub struct Report<'a> {
     pub outcome: &'a Outcome,
     /// Why it was cut short after that, if it was.
     pub cut: Option<Reason>,
+    /// How often its answer held the credential, which was masked.
+    pub masked: u64,
     /// When it arrived: Unix milliseconds.
     pub at_ms: u64,
     /// How long it took, in milliseconds.
@@ -60,6 +62,9 @@ impl Worker {
             begin(out, seq, kind, report.at_ms, report.duration_ms, decision);
             number(out, ",\"response_code\":", u64::from(report.response_code));
             out.push_str(if is_use { ",\"auth_injected\":true" } else { ",\"auth_injected\":false" });
+            if report.masked > 0 {
+                number(out, ",\"masked\":", report.masked);
+            }
             bytes_member(out, "request_id", report.snapshot.request_id());
             bytes_member(out, "method", report.snapshot.method());
             bytes_member(out, "authority", report.snapshot.authority());

@@ -54,8 +54,8 @@ impl Wrk {
 
     /// Loads a listener on the loopback. Anything but a 2xx or 3xx for every
     /// request is an error: a refusal is cheap and would look fast.
-    pub fn run(&self, port: u16, placeholder: &str, connections: u32, seconds: u64) -> Result<Count> {
-        let mut wrk = self.command(port, placeholder, connections, seconds);
+    pub fn run(&self, port: u16, path: &str, placeholder: &str, connections: u32, seconds: u64) -> Result<Count> {
+        let mut wrk = self.command(port, path, placeholder, connections, seconds);
         let (count, failures) = count(&wrk.output().context("running wrk")?)?;
         ensure!(failures == 0, "{failures} of {} requests failed", count.requests);
         Ok(count)
@@ -63,12 +63,12 @@ impl Wrk {
 
     /// The same, until it is told to end.
     pub fn begin(&self, port: u16, placeholder: &str, connections: u32) -> Result<Loading> {
-        let mut wrk = self.command(port, placeholder, connections, LONGEST_SECONDS);
+        let mut wrk = self.command(port, LOAD_PATH, placeholder, connections, LONGEST_SECONDS);
         let wrk = wrk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("running wrk")?;
         Ok(Loading(Some(wrk)))
     }
 
-    fn command(&self, port: u16, placeholder: &str, connections: u32, seconds: u64) -> Command {
+    fn command(&self, port: u16, path: &str, placeholder: &str, connections: u32, seconds: u64) -> Command {
         let mut wrk = Command::new("wrk");
         wrk.args(["--threads", "1", "--timeout", "5s", "--connections", &connections.to_string()])
             .args(["--duration", &format!("{seconds}s"), "--script"])
@@ -78,7 +78,7 @@ impl Wrk {
         for (name, value) in LOAD_HEADERS {
             wrk.args(["--header", &format!("{name}: {value}")]);
         }
-        wrk.arg(format!("http://127.0.0.1:{port}{LOAD_PATH}"));
+        wrk.arg(format!("http://127.0.0.1:{port}{path}"));
         wrk
     }
 }

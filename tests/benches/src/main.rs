@@ -7,6 +7,7 @@
 //!
 //! `bench changes` measures another thing: [`changes`].
 
+mod bodies;
 mod changes;
 mod client;
 mod counters;
@@ -40,7 +41,7 @@ use machine::{Cores, Machine};
 use plan::Plan;
 use proof::Prover;
 use report::{Measured, Report};
-use rules::Rules;
+use rules::{LOAD_PATH, Rules};
 use slices::{Runner, Slice, Target};
 use upstream::Upstream;
 use variants::{Absent, Part, Workbench};
@@ -87,6 +88,9 @@ fn run() -> Result<()> {
     let throughput = runner.rounds(plan.connections, Duration::from_secs(plan.throughput_seconds))?;
     let latency = runner.rounds(1, Duration::from_secs(plan.latency_seconds))?;
 
+    let unmasked = parts.iter().find_map(|(_, part)| part.unmasked.as_deref());
+    let bodies = bodies::measure(&runner, unmasked, &plan)?;
+
     let measured = targets.iter().enumerate().map(|(index, target)| {
         let of = |series| Samples::of(series, index, plan.enough);
         let has_service = target.service.is_some();
@@ -101,6 +105,7 @@ fn run() -> Result<()> {
         variants: measured.collect(),
         absent,
         module_bytes,
+        bodies,
     };
     let path = target_dir()?.join("bench.json");
     fs::write(&path, serde_json::to_vec_pretty(&report.to_json())?)?;
@@ -133,7 +138,7 @@ fn prove(parts: &[(&'static str, Part)], envoy: &Envoy, upstream: &Upstream, cli
         let audited = proven.and_then(|()| part.audit.iter().try_for_each(|log| prover.prove_audit(log)));
         audited.with_context(|| format!("{name} does not do its work"))?;
         let (placeholder, service) = (part.placeholder.clone(), part.service.clone());
-        targets.push(Target { name, port, placeholder, service });
+        targets.push(Target { name, port, path: LOAD_PATH.to_owned(), placeholder, service });
     }
     Ok(targets)
 }

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::bodies::{self, Bodies};
 use crate::estimate::{CPU_US, Disturbed, Figure, Held, LOAD_CORE, P50_US, RPS, RULE, SERVICE_US, Samples};
 use crate::machine::Machine;
 use crate::plan::Plan;
@@ -41,6 +42,8 @@ pub struct Report {
     pub absent: Vec<(&'static str, Absent)>,
     /// The size of the filter's module.
     pub module_bytes: Option<u64>,
+    /// What masking costs by the size of an answer.
+    pub bodies: Vec<Bodies>,
 }
 
 /// A target, and whether it is met. A missed one fails nothing: speed is
@@ -81,6 +84,7 @@ impl Report {
             "variants": variants,
             "targets": self.verdicts(),
             "module_bytes": self.module_bytes,
+            "bodies": self.bodies.iter().map(Bodies::to_json).collect::<Vec<_>>(),
         })
     }
 
@@ -106,6 +110,10 @@ impl Report {
         ));
         for Verdict { target, measured, verdict } in self.verdicts() {
             lines.push(format!("{target:<52} {measured:>18}  {verdict}"));
+        }
+        if !self.bodies.is_empty() {
+            lines.push(bodies::head());
+            lines.extend(self.bodies.iter().map(Bodies::to_row));
         }
         if self.any_rough() {
             lines.push("\n~ rough: too few clean slices, all were used".to_owned());

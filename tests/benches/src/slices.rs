@@ -13,12 +13,14 @@ use crate::load::{Count, Wrk};
 pub const BARE: usize = 0;
 
 /// A proven variant.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// Its name.
     pub name: &'static str,
     /// Its listener's port.
     pub port: u16,
+    /// What is asked for.
+    pub path: String,
     /// The placeholder to send.
     pub placeholder: String,
     /// The service it asks.
@@ -81,9 +83,9 @@ impl Runner<'_> {
     }
 
     fn slice(&self, target: usize, round: usize, connections: u32) -> Result<Slice> {
-        let Target { name, port, placeholder, service } = &self.targets[target];
+        let Target { name, port, path, placeholder, service } = &self.targets[target];
         let before = self.probe.read(service.as_ref())?;
-        let count = self.wrk.run(*port, placeholder, connections, self.seconds);
+        let count = self.wrk.run(*port, path, placeholder, connections, self.seconds);
         let after = self.probe.read(service.as_ref())?;
         let count = count.with_context(|| format!("measuring {name}"))?;
         Ok(Slice { target, round, count, interval: before.until(&after) })

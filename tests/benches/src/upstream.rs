@@ -18,10 +18,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::runtime;
 
-use crate::rules::PROOF_PATH;
+use crate::rules::{BODY_OF, PROOF_PATH};
 
 /// Half a kilobyte of JSON, as a small API answer.
 const BODY_BYTES: usize = 512;
+
+/// The largest answer.
+const MOST_TEXT: usize = 10_000_000;
 
 /// A running upstream; it lives as long as this process.
 #[derive(Debug)]
@@ -36,12 +39,14 @@ impl Upstream {
     pub fn start() -> Result<Self> {
         let received = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&received);
-        let body = answer_body();
+        let (body, text) = (answer_body(), text());
         let (port, _thread) = serve("upstream", move |request| {
             if request.uri().path() == PROOF_PATH {
                 *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.headers().clone());
             }
-            let mut response = Response::new(Full::new(body.clone()));
+            let size = request.uri().path().rsplit_once(BODY_OF).and_then(|(_, size)| size.parse::<usize>().ok());
+            let body = size.map_or(body.clone(), |size| text.slice(..size.min(text.len())));
+            let mut response = Response::new(Full::new(body));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         })?;
@@ -90,6 +95,16 @@ where
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
+}
+
+/// JSON as APIs answer it, for large answers: words, numbers, URLs, escapes.
+fn text() -> Bytes {
+    let item = concat!(
+        r#"{"id":41973,"name":"widget-7f3a","url":"https://api.bench.test/v1/items/41973?page=2","#,
+        r#""text":"A line.\nAnother one, with \"quotes\" and 100% of it.","tags":["a","b"],"size":1.25},"#,
+        "\n"
+    );
+    Bytes::from(item.repeat(MOST_TEXT / item.len() + 1))
 }
 
 fn answer_body() -> Bytes {

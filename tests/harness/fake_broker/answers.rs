@@ -25,6 +25,8 @@ pub struct Grant {
     pub max_unacked_uses: u32,
     /// `{"header": NAME, "value": V}` or `{"query": NAME, "value": V}`.
     pub injections: Vec<Value>,
+    /// What is masked in answers; nothing by default.
+    pub mask: Vec<String>,
 }
 
 impl Grant {
@@ -50,6 +52,7 @@ impl Grant {
             refresh_after_ms: 30_000,
             max_unacked_uses: 1_000,
             injections: vec![injection],
+            mask: Vec::new(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Grant {
             },
             "max_unacked_uses": self.max_unacked_uses,
             "injections": self.injections,
+            "mask": self.mask,
         }})
     }
 }

@@ -7,7 +7,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use super::Violation;
 use crate::agent::{Decoded, Transcript};
-use crate::secrets::Secrets;
+use crate::secrets::{Secrets, unescaped};
 
 /// A compressed body is searched up to this many bytes of its content.
 const LONGEST_CONTENT: u64 = 64 << 20;
@@ -19,7 +19,11 @@ pub(super) fn in_bytes(secrets: &Secrets, place: &str, bytes: &[u8]) -> Vec<Viol
         form: finding.form,
         offset: finding.offset,
     };
-    secrets.find(bytes).into_iter().map(leak).collect()
+    let mut found = secrets.find(bytes);
+    if found.is_empty() {
+        found = unescaped(bytes).map(|text| secrets.find(&text)).unwrap_or_default();
+    }
+    found.into_iter().map(leak).collect()
 }
 
 /// What an agent received: as bytes, with framing removed, and with content coding removed.

@@ -47,6 +47,7 @@ struct Watched {
     logs: Vec<(String, PathBuf)>,
     texts: Vec<(String, String)>,
     excused: Vec<String>,
+    unmasked: Vec<String>,
     evidence: Option<Evidence>,
     variables: BTreeMap<String, String>,
 }
@@ -112,6 +113,11 @@ impl Oracle {
         self.watched().excused.push(first_line.to_owned());
     }
 
+    /// Agents may receive this credential: its echoes are not masked.
+    pub fn unmasked(&self, credential: &str) {
+        self.watched().unmasked.push(credential.to_owned());
+    }
+
     /// Waits until everything adds up.
     ///
     /// # Panics
@@ -142,7 +148,9 @@ impl Oracle {
         violations.extend(hits::reconcile(&watched.upstreams, &audit, askers.as_ref()));
         violations.extend(self.unanswered(&watched.excused, &audit));
         for transcript in self.ledger.transcripts() {
-            violations.extend(leaks::in_transcript(&self.secrets, &transcript));
+            let mut leaks = leaks::in_transcript(&self.secrets, &transcript);
+            leaks.retain(|leak| !matches!(leak, Violation::Leak { secret, .. } if watched.unmasked.contains(secret)));
+            violations.extend(leaks);
         }
         let files = watched.logs.iter().map(|(name, path)| (name.as_str(), path));
         for (name, path) in files.chain(watched.audit.as_ref().map(|path| ("the audit log", path))) {

@@ -318,6 +318,9 @@ async fn a_secret_that_an_agent_received_is_found_in_every_form() {
         ("base64", Reply::new(200).body(STANDARD.encode(format!("x-access-token:{SECRET}")))),
         ("hex", Reply::new(200).body(hex)),
         ("percent-encoded", Reply::new(200).body(percent)),
+        ("plain", Reply::new(200).body(SECRET.replace('-', "\\u002d").replace('_', "%5f"))),
+        ("plain", Reply::new(200).chunked().body(SECRET.replace('-', "%2D")).trailer("grpc-message", "x")),
+        ("base64", Reply::new(200).body(STANDARD.encode(format!("u:{SECRET}")).replace('=', "%3D\r\n"))),
     ];
     for (expected, reply) in replies {
         let scene = Scene::set().await;

@@ -37,6 +37,7 @@ pub(super) fn resolve_all(
         let spec = completed(spec, written, preset);
         let Some(mut destination) = resolve(&spec, written, (at, path), around, problems) else { continue };
         destination.access_mode = narrower(cap, destination.access_mode);
+        destination.mask = spec.mask.or(written.mask).or(preset.mask).unwrap_or(true);
         if destinations.iter().any(|other| other.host == destination.host && other.port == destination.port) {
             problems.add(at, Problem::Twice);
         }
@@ -93,6 +94,7 @@ fn merged(base: &DestinationSpec, over: &DestinationSpec) -> DestinationSpec {
         access: over.access.clone().or_else(|| base.access.clone()),
         with: joined(&[&over.with, &base.with]),
         access_mode: over.access_mode.or(base.access_mode),
+        mask: over.mask.or(base.mask),
         basic_challenge: over.basic_challenge.or(base.basic_challenge),
     }
 }
@@ -165,6 +167,7 @@ fn resolve(
         access,
         with: spec.with.clone(),
         access_mode: spec.access_mode.unwrap_or_default(),
+        mask: true,
         upstream,
         spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),
         basic_challenge: spec.basic_challenge.unwrap_or_default(),

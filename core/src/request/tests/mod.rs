@@ -8,3 +8,4 @@ mod passes;
 mod query;
 mod reads_only;
 mod strips;
+mod veils;

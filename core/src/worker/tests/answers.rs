@@ -3,6 +3,7 @@
 use super::{Desk, Learnt, TIMEOUT, api, grants, usual};
 use crate::fixture::{header, query, test};
 use crate::refusal::Reason;
+use crate::secret::Secret;
 use crate::time::Millis;
 use crate::wire::{Denied, GrantAnswer, Granted};
 use serde_json::{Value, json};
@@ -138,6 +139,20 @@ fn a_lease_has_a_lifetime_that_can_be_believed() {
         (u64::MAX, UNAVAILABLE),
     ] {
         assert_eq!(learns_from(|granted| granted.lease.ttl_ms = ttl_ms), learnt, "{ttl_ms}");
+    }
+}
+
+#[test]
+fn a_credential_that_cannot_be_masked_is_not_used() {
+    for (what, mask, learnt) in [
+        ("masking is off", vec![], Ok(())),
+        ("long enough", vec!["ghp_real"], Ok(())),
+        ("too short", vec!["ghp_rea"], Err(())),
+        ("not ASCII", vec!["ghp_r\u{e9}al-real"], Err(())),
+        ("one of two", vec!["ghp_real", ""], Err(())),
+    ] {
+        let outcome = learns_from(|granted| granted.mask = mask.into_iter().map(Secret::new).collect());
+        assert_eq!(outcome != UNAVAILABLE, learnt.is_ok(), "{what}");
     }
 }
 

@@ -6,7 +6,7 @@ use crate::fixture::{self, Request, SECRET, get, request, test};
 use crate::names::Name;
 use crate::policy::AccessMode;
 use crate::refusal::Reason;
-use crate::request::{Asked, identify};
+use crate::request::{Asked, Snapshot, identify};
 use crate::wire::{Changes, UseKind, UseRecord};
 use crate::worker::{Call, Outcome, Report, verdict};
 use serde_json::Value;
@@ -27,15 +27,20 @@ pub(super) fn record(desk: &mut Desk, request: &Request, outcome: &Outcome) {
     let policy = desk.worker.policy();
     let snapshot = request.read(&policy);
     let asked: Option<Asked> = identify(&snapshot, &policy).ok();
-    desk.worker.record(&Report {
-        snapshot: &snapshot,
-        asked: asked.as_ref(),
+    desk.worker.record(&Report { asked: asked.as_ref(), ..report(&snapshot, outcome) });
+}
+
+fn report<'a>(snapshot: &'a Snapshot, outcome: &'a Outcome) -> Report<'a> {
+    Report {
+        snapshot,
+        asked: None,
         outcome,
         cut: None,
+        masked: 0,
         at_ms: 1_700_000_000_000,
         duration_ms: 12,
         response_code: 200,
-    });
+    }
 }
 
 #[test]
@@ -58,6 +63,7 @@ fn a_use_says_who_what_where_and_with_which_lease() {
         decision: "forward".into(),
         reason: None,
         response_code: 200,
+        masked: None,
         auth_injected: true,
         evidence: "placeholder".into(),
         destination: Some("api.github.com:443".into()),
@@ -71,6 +77,23 @@ fn a_use_says_who_what_where_and_with_which_lease() {
     };
     assert_eq!(record, expected);
     assert!(!line.contains(SECRET) && !line.contains("secret"), "neither the credential nor query values: {line}");
+}
+
+#[test]
+fn a_use_says_how_often_its_credential_came_back() {
+    let mut desk = Desk::ready();
+    let outcome = Outcome::Forwarded(desk.have_granted(&api(), usual()));
+    for (masked, said) in [(0, None), (3, Some(3))] {
+        let policy = desk.worker.policy();
+        let snapshot = api().read(&policy);
+        let report = Report { masked, ..report(&snapshot, &outcome) };
+        desk.worker.record(&report);
+        let (token, line) = desk.batch().unwrap();
+        let record: UseRecord = serde_json::from_str(&line).unwrap();
+        assert_eq!((record.masked, line.contains("masked")), (said, said.is_some()));
+        desk.answer(token, &crate::wire::AuditAnswer { acked: record.seq });
+        desk.wait(1_000);
+    }
 }
 
 #[test]
@@ -227,6 +250,7 @@ fn a_record_names_the_destination_that_was_asked_for_whatever_the_policy_is_by_t
         asked: Some(&asked),
         outcome: &Outcome::Passed,
         cut: None,
+        masked: 0,
         at_ms: 0,
         duration_ms: 0,
         response_code: 200,

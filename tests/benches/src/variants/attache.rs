@@ -54,14 +54,15 @@ fn prepare(bench: &Workbench, module: &Path, broker: &Path) -> Result<Part> {
     let process = attache.serve(&dir, data_plane)?;
 
     let authorization = bench.rules.authorization();
-    let read_only = attache.placeholder(config::READER)?;
+    let read_only = attache.placeholder(config::READER, &config::variable(0))?;
     let pieces = pieces(attache.bootstrap()?)?;
     Ok(Part {
         listener: pieces.listener,
         clusters: pieces.clusters,
         secrets: pieces.secrets,
         bootstrap: pieces.bootstrap,
-        placeholder: attache.placeholder(config::WRITER)?,
+        placeholder: attache.placeholder(config::WRITER, &config::variable(0))?,
+        unmasked: Some(attache.placeholder(config::UNMASKED, config::UNMASKED_VARIABLE)?),
         claim: Claim::Decides { authorization, read_only },
         audit: Some(config::audit_log(&dir)),
         service: Some(Meter::Process(process.0.id())),
@@ -97,10 +98,10 @@ impl Attache<'_> {
         Ok(process)
     }
 
-    /// The placeholder of a session of the measured credential.
-    fn placeholder(&self, session: &str) -> Result<String> {
+    /// The placeholder that a session exports in this variable.
+    fn placeholder(&self, session: &str, variable: &str) -> Result<String> {
         let env: Value = serde_json::from_str(&self.run(&["session", "env", session, "--json"])?)?;
-        let placeholder = env[config::variable(0)].as_str();
+        let placeholder = env[variable].as_str();
         Ok(placeholder.with_context(|| format!("session env {session} shows no placeholder"))?.to_owned())
     }
 

@@ -50,6 +50,8 @@ pub struct Part {
     pub bootstrap: Map<String, Value>,
     /// The placeholder that the load sends in Authorization.
     pub placeholder: String,
+    /// A placeholder whose credential is not masked in answers.
+    pub unmasked: Option<String>,
     /// What it claims, and has to show before it is measured.
     pub claim: Claim,
     /// The log in which its requests must appear.
@@ -145,6 +147,7 @@ impl Part {
             secrets: Vec::new(),
             bootstrap: Map::new(),
             placeholder: bench.rules.placeholder(false),
+            unmasked: None,
             claim,
             audit: None,
             service: None,

@@ -8,12 +8,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use crate::rules::UNMASKED_PREFIX;
 use crate::variants::Workbench;
 
 /// A session of the measured credential alone, read-write.
 pub const WRITER: &str = "writer";
 /// The same, read-only.
 pub const READER: &str = "reader";
+
+/// A session and its one credential, whose echoes are not masked.
+pub const UNMASKED: &str = "unmasked";
+/// Where that has its placeholder.
+pub const UNMASKED_VARIABLE: &str = "BENCH_UNMASKED";
 
 const INSTANCE: &str = "bench";
 
@@ -44,7 +50,12 @@ pub fn write(bench: &Workbench, dir: &Path, data_plane: u16) -> Result<PathBuf> 
         });
         credentials.insert(name, written);
     }
-    let others: Vec<String> = (1..credentials.len()).map(credential).collect();
+    let mut unmasked = credentials.get(&credential(0)).cloned().unwrap_or_default();
+    unmasked["mask"] = json!(false);
+    unmasked["agent_env"] = json!({UNMASKED_VARIABLE: "placeholder"});
+    unmasked["destinations"][0]["paths"] = json!([UNMASKED_PREFIX]);
+    credentials.insert(UNMASKED.to_owned(), unmasked);
+    let others: Vec<String> = (1..credentials.len() - 1).map(credential).collect();
     let session = |name: &str, credentials: Value, mode: &str| json!({"name": name, "credentials": credentials, "access_mode": mode});
     let config = json!({
         "instance": INSTANCE,
@@ -55,6 +66,7 @@ pub fn write(bench: &Workbench, dir: &Path, data_plane: u16) -> Result<PathBuf> 
         "sessions": [
             session(WRITER, json!([credential(0)]), "read-write"),
             session(READER, json!([credential(0)]), "read-only"),
+            session(UNMASKED, json!([UNMASKED]), "read-write"),
             session("others", json!(others), "read-write"),
         ],
     });

@@ -1,0 +1,37 @@
+//! Headers and trailers: masked in the map that Envoy hands over; and what they say of the body.
+
+use super::{Masker, cover};
+use crate::headers;
+
+/// Headers that say how a body is encoded: compressed, it cannot be searched.
+const CODINGS: [&[u8]; 2] = [b"content-encoding", b"grpc-encoding"];
+
+/// Answers that never have a body (RFC 9110, 15.3.5 and 15.4.5).
+const BODILESS: [&[u8]; 2] = [b"204", b"304"];
+/// The answer after which another protocol is spoken (RFC 9110, 15.2.2).
+const SWITCHED: &[u8] = b"101";
+
+/// Masks names and values in a serialised map; how many echoes there were.
+pub fn mask_headers(masker: &Masker, map: &mut [u8]) -> usize {
+    // Lengths stand before the first name and between no two: one search for all, since what ends
+    // each of them stands in no spelling.
+    let first = headers::lines(map).next().map_or(map.len(), |line| line.name.start());
+    let lines = map.get_mut(first..).unwrap_or_default();
+    let found = masker.find(lines);
+    found.iter().for_each(|range| cover(lines, range.clone()));
+    found.len()
+}
+
+/// Whether what follows these response headers can be searched: it is not compressed, or nothing
+/// follows. A tunnel cannot: no body ends it.
+pub fn is_readable(map: &[u8], bodiless: bool) -> bool {
+    let is_identity = |coding: &[u8]| matches!(&*coding.trim_ascii().to_ascii_lowercase(), b"" | b"identity");
+    let is_plain = |value: &[u8]| value.split(|b| *b == b',').all(is_identity);
+    let status = headers::lines(map).find(|line| line.name.of(map) == b":status");
+    let status = status.map_or(&b""[..], |line| line.value.of(map));
+    headers::is_whole(map)
+        && status != SWITCHED
+        && (bodiless
+            || BODILESS.contains(&status)
+            || headers::lines(map).all(|line| !CODINGS.contains(&line.name.of(map)) || is_plain(line.value.of(map))))
+}

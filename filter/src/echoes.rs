@@ -1,0 +1,108 @@
+//! What comes back: headers, body and trailers, each masked before it goes on.
+//!
+//! Envoy keeps what is held back: a chunk that may end within a secret waits in its buffer, masked as
+//! far as is known, until the next one or the end. So trailers, which end a body without a last
+//! chunk, have nothing to wait for.
+
+use crate::host::{self, Buffer, Map};
+use crate::shared::Shared;
+use attache_core::masking::{self, Masker, Stream};
+use attache_core::refusal::Reason;
+use proxy_wasm::types::Action;
+
+/// What is known of one answer.
+#[derive(Default)]
+pub struct Echoes {
+    /// How often the credential came back.
+    pub masked: u64,
+    stream: Stream,
+    /// How much of the body waits in Envoy's buffer.
+    waiting: usize,
+    /// Whether nothing more of it may go on.
+    stopped: bool,
+}
+
+/// A piece of an answer.
+pub enum Piece {
+    /// Its head, and whether that is all.
+    Head(bool),
+    /// How much of the body is there, what waits included, and whether that is all.
+    Body(usize, bool),
+    /// Its trailers.
+    Trailers,
+}
+
+/// What a piece may do next.
+enum Onward {
+    Go,
+    Wait,
+    /// Never: it cannot be searched.
+    Unreadable,
+}
+
+impl Shared {
+    /// Masks a piece of an answer. What cannot be masked goes no further: the answer is replaced
+    /// while its head is here, and cut after that.
+    pub fn answered(&self, context: u32, piece: Piece) -> Action {
+        self.with_flow(context, |flow| {
+            let Some(masker) = flow.grant().and_then(|grant| grant.masker.clone()) else { return Action::Continue };
+            if flow.echoes.stopped {
+                return Action::Pause;
+            }
+            let is_head = matches!(piece, Piece::Head(_));
+            let onward = match piece {
+                Piece::Head(last) => {
+                    let bodiless = last || flow.snapshot.method() == b"HEAD";
+                    flow.echoes.fields(&masker, Map::Response, bodiless)
+                }
+                Piece::Body(size, last) => flow.echoes.body(&masker, size, last),
+                Piece::Trailers => flow.echoes.fields(&masker, Map::ResponseTrailers, true),
+            };
+            let reason = match onward {
+                Ok(Onward::Go) => return Action::Continue,
+                Ok(Onward::Wait) => return Action::Pause,
+                Ok(Onward::Unreadable) => Reason::ResponseUnreadable,
+                Err(_) => Reason::Internal,
+            };
+            flow.echoes.stopped = true;
+            self.stop(flow, reason, is_head);
+            Action::Pause
+        })
+    }
+}
+
+impl Echoes {
+    fn fields(&mut self, masker: &Masker, map: Map, bodiless: bool) -> host::Result<Onward> {
+        let mut pairs = host::header_pairs(map)?;
+        if !masking::is_readable(&pairs, bodiless) {
+            return Ok(Onward::Unreadable);
+        }
+        let found = masking::mask_headers(masker, &mut pairs);
+        if found > 0 {
+            self.masked += found as u64;
+            host::set_header_pairs(map, &pairs)?;
+        }
+        Ok(Onward::Go)
+    }
+
+    fn body(&mut self, masker: &Masker, size: usize, last: bool) -> host::Result<Onward> {
+        let fresh = size.saturating_sub(self.waiting);
+        let chunk = if fresh == 0 { Vec::new() } else { host::part(Buffer::ResponseBody, self.waiting, fresh)? };
+        if chunk.len() != fresh {
+            return Ok(Onward::Unreadable);
+        }
+        let held_before = self.stream.held();
+        let found = self.stream.feed(masker, &chunk, last);
+        if !found.echoes.is_empty() {
+            let mut text = host::part(Buffer::ResponseBody, 0, size)?;
+            let base = self.waiting.saturating_sub(held_before);
+            for echo in &found.echoes {
+                masking::cover(&mut text, base + echo.start..base + echo.end);
+            }
+            host::set_buffer(Buffer::ResponseBody, size, &text)?;
+        }
+        self.masked += found.new as u64;
+        self.waiting = if found.held == 0 { 0 } else { size };
+        Ok(if found.held == 0 { Onward::Go } else { Onward::Wait })
+    }
+}

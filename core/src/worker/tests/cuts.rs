@@ -71,7 +71,8 @@ fn what_only_a_connection_named_ends_when_another_session_is_bound_to_it() {
         ("jwt+listener", true),
     ] {
         let (cuts, _) = told(vec![taken(change(1, Some("s-1"), None), Left::Named)]);
-        let facts = Facts { destination: "api.github.com:443", cluster: "to-api", service: "github", evidence };
+        let facts =
+            Facts { destination: "api.github.com:443", cluster: "to-api", service: "github", evidence, masker: None };
         let grant = Grant::accept(usual(), Millis(0), facts).unwrap();
         let expected = (!named).then_some(Reason::EvidenceConflict);
         assert_eq!(ends(&cuts, &grant), [expected; 2], "{evidence}");

@@ -245,7 +245,8 @@ async fn a_request_that_goes_by_the_filter_raises_an_alarm() {
         filters.retain(|filter| filter["name"] != "attache.assertion");
         for host in manager["route_config"]["virtual_hosts"].as_array_mut().expect("hosts") {
             let own = host["name"] == "api.custom.test:443";
-            for route in host["routes"].as_array_mut().expect("routes") {
+            // The gateway's own host has a tree.
+            for route in host["routes"].as_array_mut().into_iter().flatten() {
                 let settings = route["typed_per_filter_config"].as_object_mut();
                 settings.and_then(|settings| settings.remove("attache.assertion"));
                 if own && route.get("route").is_some() {

@@ -82,6 +82,8 @@ impl Scene {
                 name["schema"] = json!({"type": "string", "enum": [known]});
             }
         }
+        // Protobuf, which schemathesis cannot write: Envoy does, in `audits/reconciles.rs`.
+        document["paths"].as_object_mut().expect("paths").remove("/v1/access-log");
         document
     }
 
@@ -107,6 +109,8 @@ impl Scene {
         command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", SEED]);
         // How fast requests are thought of says how busy the machine is, and nothing of the broker.
         command.args(["--suppress-health-check", "too_slow"]);
+        // A server may close a kept connection whenever it likes, just when the next question is sent.
+        command.args(["--header", "Connection: close"]);
         if let Some(token) = token {
             let token = std::fs::read_to_string(token).expect("the token");
             command.args(["--header", &format!("Authorization: Bearer {token}")]);

@@ -87,9 +87,9 @@ async fn onepassword_stands_between_environment_and_files_and_its_errors_stop() 
     assert_eq!(leases.standings()[0].source.as_deref(), Some("1password op://v/i/f"));
 
     // `test` asks the source itself, and what it finds is in force.
-    world.write("vault", "another");
+    world.write("vault", "another-of-it");
     let standing = leases.test(world.name()).await.unwrap();
-    assert_eq!((standing.error, world.issue(&leases).unwrap().as_str()), (None, "Bearer another"));
+    assert_eq!((standing.error, world.issue(&leases).unwrap().as_str()), (None, "Bearer another-of-it"));
     let cursor = leases.feed.cursor();
     leases.test(world.name()).await.unwrap();
     assert_eq!(leases.feed.cursor(), cursor, "the same secret voids nothing");
@@ -108,7 +108,7 @@ async fn slow_sources_are_asked_at_once() {
     let mut world = World::new();
     // Each waits for the other: one after the other, neither would answer.
     let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\nexport PATH=/usr/bin:/bin\necho > \"came${3##*/}\"\n\
-                  until [ -e camea ] && [ -e cameb ]; do sleep 0.01; done\nprintf s\n";
+                  until [ -e camea ] && [ -e cameb ]; do sleep 0.01; done\nprintf of-the-vault\n";
     world.write("op", script);
     set_permissions(world.path("op"), Permissions::from_mode(0o700)).unwrap();
     let item = |field: &str| {

@@ -8,7 +8,7 @@ use super::values::{
     DataPlane, DialAddress, FileName, Host, Label, ListenAddress, PathPrefix, Period, Pin, Size, Socket, SyslogTo, Url,
     Variable,
 };
-use super::{Bind, SourceKind};
+use super::{AuditMode, Bind, SourceKind};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
@@ -171,6 +171,8 @@ pub struct CredentialSpec {
     pub destinations: Vec<DestinationSpec>,
     /// What any session may do with it, at most (default `read-write`).
     pub access_mode: Option<AccessMode>,
+    /// When its uses are on record (default `batched`).
+    pub audit: Option<AuditMode>,
     /// What its placeholders look like (default: no prefix, 40 characters).
     pub placeholder: Option<Shape>,
     /// What a request without a placeholder gets (default `deny`).

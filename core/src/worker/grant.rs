@@ -7,6 +7,7 @@ use crate::secret::Secret;
 use crate::time::Millis;
 use crate::wire::{Change, Granted, WireInjection};
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// A renewal that failed is tried again after this: a broker in trouble is not asked at every tick
 /// for every grant in use.
@@ -28,6 +29,10 @@ pub struct Grant {
     pub access_mode: AccessMode,
     /// A worker with this many uses not yet acknowledged refuses more.
     pub max_unacked_uses: u32,
+    /// The lease it draws on.
+    pub lease_id: Rc<str>,
+    /// Whether each use of it is on record before it begins ([`super::Announced`]).
+    pub is_strict: bool,
     /// From then on it is void.
     pub expires: Millis,
     /// From then on, a use asks for the next one ahead.
@@ -67,6 +72,8 @@ impl Grant {
             return None;
         }
         Some(Self {
+            lease_id: lease.id.as_str().into(),
+            is_strict: granted.strict,
             expires: sent + Millis(lease.ttl_ms),
             refresh_at: Cell::new(sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms))),
             destination: facts.destination.to_owned(),

@@ -24,7 +24,7 @@ pub struct QueryArgs {
     /// With this decision: forward, pass, refuse, declare, create, set, end
     #[arg(long, value_name = "DECISION")]
     decision: Option<String>,
-    /// Of this kind; several with commas: use, deny, issue, mode, revoke, unaccounted, gap …
+    /// Of this kind; several with commas: use, deny, issue, intent, mode, revoke, unaccounted, gap …
     #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
     kinds: Vec<String>,
     /// Not before: a length of time ago (15m, 8h, 7d), or a time (2026-01-31T12:00:00Z)

@@ -63,6 +63,7 @@ fn resolve(
         service: service.map_or_else(|| name.as_str().to_owned(), |service| service.0.clone()),
         lookup: lookup(written.source.as_ref().or(preset.source.as_ref()), path, sources, around, problems),
         destinations: destination::resolve_all(written, preset, path, around, problems),
+        audit: written.audit.or(preset.audit).unwrap_or_default(),
         placeholder,
         missing_placeholder,
         agent_env: Vec::new(),

@@ -263,6 +263,31 @@ async fn who_leaves_while_held_leaves_an_intent_and_no_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_goes_between_intent_and_answer_lets_nothing_go() {
+    let latch = Latch::default();
+    let stack = held_back(&latch).await;
+    latch.release();
+    stack.broker.behave_next(Endpoint::Intents, [Behaviour::Hang]);
+    let begun = Instant::now();
+    let (_, answer) = tokio::join!(
+        async {
+            announced(&stack, 1).await;
+            stack.broker.refuse().await;
+        },
+        ask(&stack, "POST", "/held")
+    );
+    refusal::expect(&answer, Reason::BrokerUnavailable);
+    assert!(begun.elapsed() < SOON, "as soon as it is known");
+    assert_eq!(stack.upstream().requests().len(), 0);
+    stack.broker.accept().await;
+    let end = Instant::now() + SOON;
+    while ask(&stack, "POST", "/again").await.status != 200 {
+        assert!(Instant::now() < end, "it goes on by itself");
+    }
+    stack.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_away_while_a_request_is_held_is_taken_from_it() {
     for (change, denied) in [
         (json!({"session_id": "session-1", "left": "nothing"}), Reason::SessionExpired),

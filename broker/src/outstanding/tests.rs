@@ -254,8 +254,10 @@ fn use_of(kind: &str, seq: u64, intent: u64) -> UseRecord {
 async fn of_what_was_announced_exactly_what_has_no_record_is_told_of() {
     let dir = tempfile::tempdir().unwrap();
     let life = Life::begin_at(&dir, Now::read(), NEVER);
-    let issue = Record { count: Some(0), lease_id: Some("l-1".into()), ..Record::new(Kind::Issue, 0) };
+    let issue =
+        Record { count: Some(0), lease_id: Some("l-1".into()), ..Record::new(Kind::Issue, Now::read().wall_ms) };
     life.outstanding.issued(&issue, TTL);
+    life.audit.append(issue).await.unwrap();
     for (worker, intent) in [("w1", 1), ("w1", 2), ("w1", 3), ("w2", 1), ("w2", 3)] {
         life.announce(worker, "l-1", intent).await;
     }
@@ -265,14 +267,15 @@ async fn of_what_was_announced_exactly_what_has_no_record_is_told_of() {
     life.outstanding.not_announced(&intent_of("w2", "l-2", 3));
     life.ended("w1", "use", &[(1, 1)]).await;
     life.ended("w2", "deny", &[(1, 1)]).await;
+    let open = |life: &Life| life.outstanding.open().issues.iter().map(|issue| issue.facts.intent).collect::<Vec<_>>();
+    assert_eq!(open(&life), [Some(2), Some(3), Some(3)], "nothing of the lease");
     drop(life);
     // The log says the same to the next life.
     for intent in [2, 3] {
         let life = Life::begin_at(&dir, Now::read(), NEVER);
         life.outstanding.look().await;
         assert_eq!(life.told_intents(), [], "their workers may live");
-        let open: Vec<_> = life.outstanding.open().issues.iter().filter_map(|issue| issue.facts.intent).collect();
-        assert_eq!(open, [2, 3, 3][intent as usize - 2..]);
+        assert_eq!(open(&life), [Some(2), Some(3), Some(3)][intent as usize - 2..]);
         life.ended("w1", "use", &[(intent, intent)]).await;
         drop(life);
     }

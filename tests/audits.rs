@@ -11,6 +11,8 @@ mod durable;
 mod reconciles;
 #[path = "audits/records.rs"]
 mod records;
+#[path = "audits/strict.rs"]
+mod strict;
 #[path = "audits/survives.rs"]
 mod survives;
 #[path = "audits/unaccounted.rs"]

@@ -15,8 +15,8 @@ use crate::sessions::{Identified, Session, Sessions};
 use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
 use attache_core::refusal::Reason;
-use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Granted};
-use std::collections::HashMap;
+use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Granted, Intent, IntentAnswer};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub struct Grants {
     pub destinations: HashMap<String, DestinationSpec>,
     /// What credentials and destinations allow at most.
     pub caps: Caps,
+    /// Credentials each use of which is announced: its intent is on record before it begins.
+    pub strict: HashSet<Name>,
     /// How many uses a worker may make before their records have arrived.
     pub max_unacked_uses: u32,
     /// Who may use what.
@@ -67,6 +69,19 @@ impl Grants {
                 GrantAnswer { nonce, granted: None, denied: Some(Denied { reason }) }
             }
         }
+    }
+
+    /// Answers when a request that is about to go out is on disk, or cannot be.
+    pub async fn announce(&self, intent: Intent) -> IntentAnswer {
+        let nonce = intent.nonce.clone();
+        let intent = Record::of_intent(intent);
+        // Before it can go out: what is outstanding is never fewer uses than there are.
+        self.outstanding.announced(&intent);
+        let recorded = self.audit.append(intent.clone()).await.is_ok();
+        if !recorded {
+            self.outstanding.not_announced(&intent);
+        }
+        IntentAnswer { nonce, recorded }
     }
 
     /// A grant for the session as it is when the answer leaves.
@@ -123,6 +138,7 @@ impl Grants {
                 Reason::SourceUnavailable
             })?;
 
+        let strict = self.strict.contains(&credential);
         let issued = Record {
             session_id: Some(session.id.clone()),
             service: service(spec, &credential),
@@ -135,7 +151,8 @@ impl Grants {
             evidence: Some(evidence.word()),
             issued_to: Some(worker.to_owned()),
             ttl_ms: Some(lease.ttl_ms),
-            count: Some(self.max_unacked_uses.into()),
+            // Of what is announced one by one, the log knows by itself.
+            count: Some(if strict { 0 } else { self.max_unacked_uses.into() }),
             ..Record::new(Kind::Issue, now.wall_ms)
         };
         // Before it can be used: what is outstanding is never fewer leases than there are.
@@ -159,6 +176,7 @@ impl Grants {
             access_mode,
             lease,
             max_unacked_uses: self.max_unacked_uses,
+            strict,
             injections,
             mask,
         }))

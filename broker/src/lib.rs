@@ -189,6 +189,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let grants = Grants {
         destinations: grants::by_id(policy.clone()),
         caps: config.caps(),
+        strict: config.strict(),
         max_unacked_uses: config.limits.max_unacked_uses,
         sessions: sessions.clone(),
         identities: identities.clone(),

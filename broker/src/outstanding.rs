@@ -2,16 +2,22 @@
 //!
 //! A worker keeps the records of its uses until the log has them. One that dies takes them along, and
 //! nobody knows how many: only that there were no more than it was allowed. That is what the log then
-//! says, once for each lease that the worker may have used last. Issues stand in the log, so the
-//! broker's own death makes it forget none.
+//! says, once for each lease that the worker may have used last. Where each use is announced, the log
+//! knows which: it says so once for each intent. Issues and intents stand in the log, so the broker's own
+//! death makes it forget none.
+
+mod intents;
+
+pub use intents::announced_in;
 
 use crate::audit::{AuditLog, Decision, Files, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
+use intents::Ended;
 use serde::Deserialize;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub const LONGEST_USE: Duration = Duration::from_secs(3600);
 /// No lease of a life before lives longer than `limits.grant_ttl` allows.
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
-/// Leases that are remembered; of more, the oldest are told of at once.
+/// Leases and intents that are remembered; of more, the oldest are told of at once.
 const MOST: usize = 65_536;
 /// How often it looks for workers that are gone.
 const TICK: Duration = Duration::from_millis(500);
@@ -35,9 +41,17 @@ pub struct Outstanding {
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
     stale_after: Duration,
-    issues: Mutex<VecDeque<Issue>>,
+    open: Mutex<Open>,
 }
 
+/// What nobody has told of yet.
+#[derive(Default)]
+struct Open {
+    issues: VecDeque<Issue>,
+    ended: Ended,
+}
+
+/// A lease; or an intent, which is the issue of one use.
 struct Issue {
     facts: Arc<Facts>,
     /// When it was issued; for one of a life before, when this one began.
@@ -49,11 +63,12 @@ struct Issue {
     told: bool,
 }
 
-/// What an issue's record says.
+/// What the record of an issue or an intent says.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Facts {
     timestamp: String,
     kind: String,
+    worker: String,
     decision: Option<String>,
     session_id: Option<String>,
     service: Option<String>,
@@ -65,6 +80,11 @@ struct Facts {
     fingerprint: Option<String>,
     issued_to: Option<String>,
     count: Option<u64>,
+    intent: Option<u64>,
+    request_id: Option<String>,
+    method: Option<String>,
+    authority: Option<String>,
+    path: Option<String>,
 }
 
 impl Outstanding {
@@ -76,21 +96,25 @@ impl Outstanding {
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
     ) -> std::io::Result<Self> {
-        let issues = Mutex::new(left_by_others(path, now)?);
-        Ok(Self { feed, audit, stale_after, issues })
+        let open = Mutex::new(left_by_others(path, now)?);
+        Ok(Self { feed, audit, stale_after, open })
     }
 
     /// A lease was issued, and may be used for `ttl`.
     pub fn issued(&self, issue: &Record, ttl: Duration) {
+        if issue.count == Some(0) {
+            // Intents tell of its uses.
+            return;
+        }
         let since = Instant::now();
         let until = since + ttl + LONGEST_USE;
         let facts = Arc::new(Facts::of(issue));
-        self.issues().push_back(Issue { facts, since, until, ours: true, told: false });
+        self.open().issues.push_back(Issue { facts, since, until, ours: true, told: false });
     }
 
     /// A lease did not leave the broker after all.
     pub fn withdrawn(&self, lease_id: &str) {
-        self.issues().retain(|issue| issue.facts.lease_id.as_deref() != Some(lease_id));
+        self.open().issues.retain(|issue| issue.facts.lease_id.as_deref() != Some(lease_id));
     }
 
     /// Looks for workers that are gone, over and over.
@@ -107,7 +131,7 @@ impl Outstanding {
     pub async fn look(&self) {
         let now = Instant::now();
         let gone = {
-            let mut issues = self.issues();
+            let issues = &mut self.open().issues;
             issues.retain(|issue| issue.until > now);
             let excess = issues.len().saturating_sub(MOST);
             let is_gone = |issue: &Issue| {
@@ -119,7 +143,7 @@ impl Outstanding {
             issues.iter().enumerate().filter(told_of).map(|(_, issue)| issue.facts.clone()).collect()
         };
         self.tell(gone).await;
-        let mut issues = self.issues();
+        let issues = &mut self.open().issues;
         while issues.len() > MOST && issues.front().is_some_and(|issue| issue.told) {
             issues.pop_front();
         }
@@ -128,13 +152,13 @@ impl Outstanding {
     /// The workers have ended, having delivered every record: nothing that this life issued is
     /// outstanding. What others left is told of.
     pub async fn delivered(&self) {
-        self.issues().retain(|issue| !issue.ours);
+        self.open().issues.retain(|issue| !issue.ours);
         self.ended().await;
     }
 
     /// The workers have ended: tells of everything that is outstanding.
     pub async fn ended(&self) {
-        let all = self.issues().iter().filter(|issue| !issue.told).map(|issue| issue.facts.clone()).collect();
+        let all = self.open().issues.iter().filter(|issue| !issue.told).map(|issue| issue.facts.clone()).collect();
         self.tell(all).await;
     }
 
@@ -144,14 +168,14 @@ impl Outstanding {
             let done = self.audit.append_all(records).await;
             // What the log did not take is told of at the next look.
             let told: Vec<_> = some.iter().zip(done).filter(|(_, done)| done.is_ok()).map(|(facts, _)| facts).collect();
-            for issue in self.issues().iter_mut() {
+            for issue in &mut self.open().issues {
                 issue.told |= told.iter().any(|facts| Arc::ptr_eq(facts, &issue.facts));
             }
         }
     }
 
-    fn issues(&self) -> MutexGuard<'_, VecDeque<Issue>> {
-        self.issues.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,19 +193,36 @@ impl Facts {
             fingerprint: issue.fingerprint,
             issued_to: issue.issued_to,
             count: issue.count,
+            intent: issue.intent,
+            request_id: issue.request_id,
+            method: issue.method,
+            authority: issue.authority,
+            path: issue.path,
             ..Self::default()
         }
+    }
+
+    /// Whether both are about the same lease and, where there is one, the same intent.
+    fn is_of_same_use(&self, other: &Self) -> bool {
+        let of = |facts: &Self| (facts.issued_to.clone(), facts.lease_id.clone(), facts.intent);
+        of(self) == of(other)
     }
 
     fn record(&self) -> Record {
         let facts = self.clone();
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let reason = format!(
-            "worker {} is gone; at most {} uses of lease {} have no record",
-            text(&facts.issued_to),
-            facts.count.unwrap_or_default(),
-            text(&facts.lease_id)
-        );
+        let (worker, lease) = (text(&facts.issued_to), text(&facts.lease_id));
+        let (count, reason) = match facts.intent {
+            Some(intent) => {
+                let what = format!("what became of its intent {intent}, with lease {lease}, has no record");
+                (Some(1), format!("worker {worker} is gone; {what}"))
+            }
+            None => {
+                let count = facts.count.unwrap_or_default();
+                let what = format!("at most {count} uses of lease {lease} have no record");
+                (facts.count, format!("worker {worker} is gone; {what}"))
+            }
+        };
         Record {
             session_id: facts.session_id,
             service: facts.service,
@@ -193,16 +234,21 @@ impl Facts {
             lease_id: facts.lease_id,
             fingerprint: facts.fingerprint,
             issued_to: facts.issued_to,
-            count: facts.count,
+            intent: facts.intent,
+            request_id: facts.request_id,
+            method: facts.method,
+            authority: facts.authority,
+            path: facts.path,
+            count,
             ..Record::new(Kind::Unaccounted, Now::read().wall_ms)
         }
     }
 }
 
-/// The issues of lives before that may still be outstanding.
-fn left_by_others(path: &Path, now: Now) -> std::io::Result<VecDeque<Issue>> {
+/// The issues and intents of lives before that may still be outstanding.
+fn left_by_others(path: &Path, now: Now) -> std::io::Result<Open> {
     let most = LONGEST_TTL + LONGEST_USE;
-    let mut left = VecDeque::<Issue>::new();
+    let mut left = Open::default();
     for opened in Files::of(path)? {
         let (_, file) = opened?;
         let changed = file.metadata()?.modified()?;
@@ -215,7 +261,8 @@ fn left_by_others(path: &Path, now: Now) -> std::io::Result<VecDeque<Issue>> {
             // Damage is told of where the log is opened; what is left of the line is no record.
             let text = std::str::from_utf8(&line).unwrap_or_default();
             // Quotes in values are escaped, so only kinds look like this.
-            if ["issue", "unaccounted", "stop"].iter().any(|kind| text.contains(&format!("\"kind\":\"{kind}\""))) {
+            let of_kind = |kind: &&str| text.contains(&format!("\"kind\":\"{kind}\""));
+            if ["issue", "unaccounted", "stop"].iter().any(of_kind) || text.contains("\"intent\":") {
                 follow(text, now, most, &mut left);
             }
             line.clear();
@@ -224,19 +271,21 @@ fn left_by_others(path: &Path, now: Now) -> std::io::Result<VecDeque<Issue>> {
     Ok(left)
 }
 
-fn follow(line: &str, now: Now, most: Duration, left: &mut VecDeque<Issue>) {
+fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
     let Ok(facts) = serde_json::from_str::<Facts>(line) else { return };
+    let Open { issues, ended } = left;
     match facts.kind.as_str() {
-        "stop" if facts.decision.as_deref() == Some(DELIVERED) => left.clear(),
-        "unaccounted" => {
-            left.retain(|issue| (&issue.facts.issued_to, &issue.facts.lease_id) != (&facts.issued_to, &facts.lease_id))
-        }
-        "issue" => {
+        "stop" if facts.decision.as_deref() == Some(DELIVERED) => issues.clear(),
+        "unaccounted" => issues.retain(|issue| !issue.facts.is_of_same_use(&facts)),
+        "use" | "deny" => ended.end(issues, &facts.worker, &facts.intent.into_iter().collect::<HashSet<_>>()),
+        "issue" if facts.count == Some(0) => {}
+        "intent" if ended.holds(&facts) => {}
+        "issue" | "intent" => {
             let at = facts.timestamp.parse().map_or(0, |at: jiff::Timestamp| at.as_millisecond());
             let age = Duration::from_millis(now.wall_ms.saturating_sub(u64::try_from(at).unwrap_or(0)));
             if let Some(rest) = most.checked_sub(age).filter(|rest| !rest.is_zero()) {
                 let until = now.mono + rest;
-                left.push_back(Issue { facts: Arc::new(facts), since: now.mono, until, ours: false, told: false });
+                issues.push_back(Issue { facts: Arc::new(facts), since: now.mono, until, ours: false, told: false });
             }
         }
         _ => {}

@@ -20,6 +20,8 @@ pub const POLICY_PATH: &str = "/v1/policy";
 pub const GRANTS_PATH: &str = "/v1/grants";
 /// `GET /v1/changes?worker=&epoch=&after=&wait_ms=` → [`Changes`].
 pub const CHANGES_PATH: &str = "/v1/changes";
+/// `POST /v1/intents` [`Intent`] → [`IntentAnswer`].
+pub const INTENTS_PATH: &str = "/v1/intents";
 /// `POST /v1/audit?worker=` with lines of [`UseRecord`] → [`AuditAnswer`].
 pub const AUDIT_PATH: &str = "/v1/audit";
 /// The most a batch of records may weigh, in bytes. No single record comes near it.
@@ -190,6 +192,9 @@ pub struct Granted {
     pub lease: Lease,
     /// A worker with this many uses not yet acknowledged refuses more.
     pub max_unacked_uses: u32,
+    /// Whether each use must be on record before it begins ([`Intent`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict: bool,
     /// What enters the request.
     pub injections: Vec<WireInjection>,
     /// What the agent must not get back ([`crate::masking`]); none where masking is off.
@@ -304,6 +309,62 @@ pub enum Left {
     Nothing,
 }
 
+/// Announces one use of a grant that is `strict`: the request goes out once this is on disk.
+///
+/// Text fields are as in [`UseRecord`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Intent {
+    /// Fresh for each call, 32 hex digits; the answer must carry it back.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{32}$"))]
+    pub nonce: String,
+    /// The worker that asks, 8 hex digits.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{8}$"))]
+    pub worker: String,
+    /// Names the request among those that this worker has announced, from 1.
+    pub intent: u64,
+    /// When the request arrived: Unix time in milliseconds, by the worker's wall clock.
+    pub at_ms: u64,
+    /// Envoy's `x-request-id`.
+    pub request_id: String,
+    /// The method.
+    pub method: String,
+    /// The authority, as sent.
+    pub authority: String,
+    /// The path without its query.
+    pub path: String,
+    /// Which evidence was shown: [`EvidenceDigests::word`].
+    pub evidence: String,
+    /// The destination's id.
+    pub destination: String,
+    /// [`crate::policy::BindingSpec::service`].
+    pub service: String,
+    /// The session's id.
+    pub session_id: String,
+    /// The session's name.
+    pub session: Name,
+    /// What the session may do.
+    pub access_mode: AccessMode,
+    /// The credential.
+    pub credential: Name,
+    /// The lease that would be used.
+    pub lease_id: String,
+    /// The secret's fingerprint.
+    pub fingerprint: String,
+}
+
+/// Whether an [`Intent`] is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct IntentAnswer {
+    /// The nonce of the intent this answers.
+    pub nonce: String,
+    /// `false`: the log cannot be written, or is too far behind.
+    pub recorded: bool,
+}
+
 /// Says up to which record the broker holds durably.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -350,6 +411,9 @@ pub struct UseRecord {
     pub masked: Option<u64>,
     /// Whether a credential went upstream.
     pub auth_injected: bool,
+    /// [`Intent::intent`], where the request was announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<u64>,
     /// Which evidence was shown: [`EvidenceDigests::word`].
     pub evidence: String,
     /// The destination's id, where one was found.

@@ -7,7 +7,7 @@ use attache_core::access::Body;
 use attache_core::policy::Policy;
 use attache_core::refusal::Reason;
 use attache_core::request::{Asked, Snapshot, is_read, stands};
-use attache_core::worker::{Cut, Grant, Outcome};
+use attache_core::worker::{Announced, Cut, Grant, Outcome};
 use std::rc::Rc;
 
 /// Filter state that the judge writes: a request's body, or that it is too large.
@@ -22,6 +22,8 @@ pub struct Flow {
     pub snapshot: Snapshot,
     pub asked: Option<Asked>,
     pub outcome: Outcome,
+    /// What the log holds of it already.
+    pub announced: Announced,
     /// The policy it was let through by: `asked` means something by no other.
     pub policy: Option<Rc<Policy>>,
     /// Why it was ended before its end.

@@ -164,9 +164,13 @@ fn wake(shared: &Shared, wakeups: Vec<Wakeup>) {
                 continue;
             }
             let step = match &wake {
-                Wake::Granted(grant) => shared.conclude(&mut flow, Rc::clone(grant), shared.now()),
+                Wake::Granted(grant) => shared.conclude(context, &mut flow, Rc::clone(grant), shared.now()),
                 Wake::Refused(reason) => shared.refuse(&mut flow, *reason, None),
                 Wake::Again => shared.again(context, &mut flow),
+                Wake::Recorded(lease) => {
+                    flow.announced.is_recorded(Rc::clone(lease));
+                    shared.again(context, &mut flow)
+                }
             };
             if let Step::Go = step
                 && host::resume().is_err()

@@ -9,7 +9,7 @@ use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
-use attache_core::worker::{Entry, Grant, Outcome, Report, Worker, verdict};
+use attache_core::worker::{Entry, Grant, Intended, Outcome, Report, Worker, verdict};
 use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -232,7 +232,7 @@ impl Shared {
         match self.consider(context, flow, now) {
             Considered::Wait => Step::Hold,
             Considered::Pass(asked) => self.pass(flow, asked),
-            Considered::Granted(grant) => self.conclude(flow, grant, now),
+            Considered::Granted(grant) => self.conclude(context, flow, grant, now),
             Considered::Refused(reason) => self.refuse(flow, reason, None),
         }
     }
@@ -267,8 +267,9 @@ impl Shared {
         }
     }
 
-    /// A grant is there: the verdict.
-    pub fn conclude(&self, flow: &mut Flow, grant: Rc<Grant>, now: Millis) -> Step {
+    /// A grant is there: the verdict. Where the log must have the request first, it is held for that, and
+    /// everything is looked at again when the log has it.
+    pub fn conclude(&self, context: u32, flow: &mut Flow, grant: Rc<Grant>, now: Millis) -> Step {
         let policy = self.worker.borrow().policy();
         let verdict = match &flow.asked {
             _ if now >= grant.expires => Err(Reason::BrokerUnavailable),
@@ -279,20 +280,32 @@ impl Shared {
             }
             None => Err(Reason::Internal),
         };
-        let applied = verdict.and_then(|forward| {
+        let step = verdict.and_then(|forward| {
             self.check_cluster(&grant)?;
-            inject(&forward, &grant)
+            match flow.announced.covers(&grant) {
+                true => inject(&forward, &grant).map(|()| Step::Go),
+                false => self.announce(context, flow, &grant, now).map(|()| Step::Hold),
+            }
         });
-        match applied {
-            Ok(()) => {
+        match step {
+            Ok(Step::Go) => {
                 self.metrics.borrow_mut().forwarded += 1;
                 self.worker.borrow_mut().begin_use();
                 flow.outcome = Outcome::Forwarded(grant);
                 flow.policy = Some(policy);
                 Step::Go
             }
+            Ok(held) => held,
             Err(reason) => self.refuse(flow, reason, Some(grant)),
         }
+    }
+
+    /// Holds a request until the log has its intent.
+    fn announce(&self, context: u32, flow: &mut Flow, grant: &Grant, now: Millis) -> Result<(), Reason> {
+        let Flow { snapshot, asked: Some(asked), announced, started, .. } = flow else { return Err(Reason::Internal) };
+        let at_ms = self.unix_origin.get().saturating_add(started.0);
+        let intended = Intended { context, snapshot, asked, grant, at_ms, since: *started };
+        self.worker.borrow_mut().announce(announced, &intended, now)
     }
 
     /// Without a route guard, the route that stands now is the one that will be taken, unless one
@@ -377,6 +390,7 @@ impl Shared {
             outcome: if turned_away { &mismatch } else { &flow.outcome },
             cut: flow.cut,
             masked: flow.echoes.masked,
+            intent: flow.announced.number(),
             at_ms: self.unix_origin.get().saturating_add(flow.started.0),
             duration_ms: duration,
             response_code,

@@ -129,8 +129,9 @@ async fn a_checkpoint_can_be_verified_by_hand() {
     assert!(!bash(&["-euo", "pipefail", "-s"], &forged, dir.path()).status.success());
 }
 
-/// An issue, its use, another that was cut, a refusal, an answer of Envoy's own, a gap and a checkpoint.
-fn sample() -> [Record; 7] {
+/// An issue, its use, another that was cut, a refusal, an answer of Envoy's own, a gap, a checkpoint, and an
+/// intent of which nothing has come yet.
+fn sample() -> [Record; 8] {
     let issue = Record { kind: Kind::Issue, auth_injected: false, method: None, path: None, ..full() };
     let used = Record { reason: None, issued_to: None, ttl_ms: None, ..full() };
     let cut = Record { reason: Some("session_expired".into()), issued_to: None, ttl_ms: None, ..full() };
@@ -138,7 +139,9 @@ fn sample() -> [Record; 7] {
     let gap = Record { reason: Some("records are missing".into()), ..Record::new(Kind::Gap, full().at_ms) };
     let checkpoint = Record { kind: Kind::Checkpoint, auth_injected: false, issued_to: None, ttl_ms: None, ..full() };
     let by_envoy = Record { reason: Some("not_decided".into()), ..refused.clone() };
-    [issue, used, cut, refused, by_envoy, gap, checkpoint]
+    let (worker, decision) = ("broker".into(), None);
+    let intent = Record { kind: Kind::Intent, auth_injected: false, worker, decision, intent: Some(8), ..full() };
+    [issue, used, cut, refused, by_envoy, gap, checkpoint, intent]
 }
 
 fn write_log(dir: &Path, records: &[Record]) {

@@ -6,10 +6,12 @@ use super::{Health, Metrics};
 use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
+use crate::outstanding::announced_in;
 use crate::publication::Publication;
 use crate::witness::{self, Witness};
 use attache_core::Secret;
-use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, MOST_AUDIT_BYTES, UseRecord};
+use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, Intent, IntentAnswer};
+use attache_core::wire::{MOST_AUDIT_BYTES, UseRecord};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -26,6 +28,8 @@ use tower_http::timeout::TimeoutLayer;
 
 /// Longest request for a grant, in bytes.
 const GRANT_BODY: usize = 64 * 1024;
+/// Longest intent, in bytes: texts of 4 kB, each of their bytes escaped.
+const INTENT_BODY: usize = 128 * 1024;
 /// How long a body may take to arrive and be answered.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
@@ -62,6 +66,7 @@ impl DataPlane {
         let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, BODY_TIME);
         let bodies = Router::new()
             .route(wire::GRANTS_PATH, post(grants).layer(DefaultBodyLimit::max(GRANT_BODY)))
+            .route(wire::INTENTS_PATH, post(intents).layer(DefaultBodyLimit::max(INTENT_BODY)))
             .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(MOST_AUDIT_BYTES)))
             .route(witness::ACCESS_LOG_PATH, post(access_log).layer(DefaultBodyLimit::max(witness::MOST_BYTES)))
             .layer(timeout);
@@ -153,6 +158,23 @@ pub(super) async fn grants(
     Ok(json(&door.grants.answer(request).await))
 }
 
+/// Whether a request that is about to go out is on disk.
+#[utoipa::path(post, path = wire::INTENTS_PATH, security(("token" = [])), request_body = Intent, responses(
+    (status = 200, body = IntentAnswer), (status = 400, body = Failure), (status = 401, body = Failure),
+    (status = 413, body = Failure), (status = 503),
+))]
+pub(super) async fn intents(
+    State(door): State<Arc<DataPlane>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let intent: Intent = parse(&body?)?;
+    check_worker(&intent.worker)?;
+    if !is_hex(&intent.nonce, 32) {
+        return Err(ApiError::Field("nonce"));
+    }
+    Ok(json(&door.grants.announce(intent).await))
+}
+
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -210,8 +232,11 @@ pub(super) async fn audit(
     check_worker(&worker)?;
     let records = use_records(&body?)?;
     let noted = door.witness.note(&records);
+    let announced = announced_in(&records);
     let acked = door.audit.append_uses(worker.clone(), records).await?;
     door.witness.recorded(&worker, &noted, acked);
+    let ended = announced.into_iter().filter(|(seq, _)| *seq <= acked).map(|(_, intent)| intent).collect();
+    door.grants.outstanding.ended_uses(&worker, &ended);
     Ok(json_with(StatusCode::OK, &AuditAnswer { acked }))
 }
 

@@ -3,7 +3,7 @@
 use crate::clock::rfc3339;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
-use attache_core::wire::{UseKind, UseRecord};
+use attache_core::wire::{Intent, UseKind, UseRecord};
 use serde::{Serialize, Serializer};
 
 /// What a record records.
@@ -21,6 +21,8 @@ pub enum Kind {
     Gap,
     /// A secret left the broker, for one worker and one lease.
     Issue,
+    /// A request is about to go out with a credential whose audit is strict.
+    Intent,
     /// A session was ended.
     Revoke,
     /// A session began, or its access mode was set.
@@ -104,13 +106,17 @@ pub struct Record {
     /// How often the answer held the credential, which was masked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masked: Option<u64>,
-    /// The worker that a lease was issued to.
+    /// The worker that a lease was issued to, or that announced a request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_to: Option<String>,
+    /// The number under which a worker announced a request: at its intent, and at the record of what
+    /// became of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intent: Option<u64>,
     /// How long the lease lives, in milliseconds from when it was issued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
-    /// At an issue: how many uses of it may await their record. Unaccounted: how many there may have
+    /// At an issue: how many uses of it may await their record; 0 where intents tell of each. Unaccounted: how many there may have
     /// been. At a checkpoint: how many records stand before it, in all files. At a gap: how many records
     /// are there that were not noted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,6 +163,7 @@ impl Record {
             details: None,
             masked: None,
             issued_to: None,
+            intent: None,
             ttl_ms: None,
             count: None,
             key: None,
@@ -171,13 +178,11 @@ impl Record {
             UseKind::Deny => Kind::Deny,
             UseKind::Gap => Kind::Gap,
         };
-        // The filter cuts the query off; whatever it does, no query value gets into the log.
-        let path = seen.path.split('?').next().unwrap_or_default().to_owned();
         Self {
             session_id: seen.session_id,
             service: seen.service,
             method: Some(seen.method),
-            path: Some(path),
+            path: Some(without_query(&seen.path)),
             auth_injected: seen.auth_injected,
             response_code: Some(seen.response_code),
             duration_ms: Some(seen.duration_ms),
@@ -195,9 +200,37 @@ impl Record {
             fingerprint: seen.fingerprint,
             evidence: Some(seen.evidence),
             masked: seen.masked,
+            intent: seen.intent,
             ..Self::new(kind, seen.at_ms)
         }
     }
+
+    /// The record of a request that is about to go out.
+    pub fn of_intent(seen: Intent) -> Self {
+        Self {
+            session_id: Some(seen.session_id),
+            service: Some(seen.service),
+            method: Some(seen.method),
+            path: Some(without_query(&seen.path)),
+            request_id: Some(seen.request_id),
+            session: Some(seen.session),
+            authority: Some(seen.authority),
+            destination: Some(seen.destination),
+            access_mode: Some(seen.access_mode),
+            credential: Some(seen.credential),
+            lease_id: Some(seen.lease_id),
+            fingerprint: Some(seen.fingerprint),
+            evidence: Some(seen.evidence),
+            issued_to: Some(seen.worker),
+            intent: Some(seen.intent),
+            ..Self::new(Kind::Intent, seen.at_ms)
+        }
+    }
+}
+
+/// The filter cuts the query off; whatever it does, no query value gets into the log.
+fn without_query(path: &str) -> String {
+    path.split('?').next().unwrap_or_default().to_owned()
 }
 
 fn as_rfc3339<S: Serializer>(at_ms: &u64, out: S) -> Result<S::Ok, S::Error> {

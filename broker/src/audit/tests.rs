@@ -74,6 +74,7 @@ fn used(seq: u64) -> UseRecord {
         reason: None,
         response_code: 200,
         auth_injected: true,
+        intent: None,
         evidence: "placeholder".into(),
         masked: None,
         destination: None,

@@ -30,6 +30,8 @@ use attache_core::matching::host::Host;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, Unmatched};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -218,12 +220,25 @@ pub struct Credential {
     pub lookup: Vec<Lookup>,
     /// Where it may go; never empty.
     pub destinations: Vec<Destination>,
+    /// When its uses are on record.
+    pub audit: AuditMode,
     /// What its placeholders look like; always passes [`Shape::check`].
     pub placeholder: Shape,
     /// What a request without a placeholder gets.
     pub missing_placeholder: MissingPlaceholder,
     /// What an agent's environment needs, in order.
     pub agent_env: Vec<AgentEnv>,
+}
+
+/// When the uses of a credential are on record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditMode {
+    /// Soon after they are over, in batches; how many may be without a record is bounded.
+    #[default]
+    Batched,
+    /// Each one also before it begins: a request waits until the log has its intent.
+    Strict,
 }
 
 /// One place a credential may go.

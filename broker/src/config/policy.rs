@@ -2,16 +2,23 @@
 //!
 //! The Envoy bootstrap is generated from the same policy, so the two cannot differ.
 
-use super::{Config, Credential, Destination};
+use super::{AuditMode, Config, Credential, Destination};
 use attache_core::digest::Digest;
 use attache_core::matching::host::Host;
+use attache_core::names::Name;
 use attache_core::policy::{BindingSpec, DestinationSpec, EvidenceSpec, Spec};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Hex digits of a policy's version: enough that two never meet by chance.
 const VERSION_DIGITS: usize = 16;
 
 impl Config {
+    /// The credentials whose audit is strict.
+    pub fn strict(&self) -> HashSet<Name> {
+        let strict = self.credentials.iter().filter(|credential| credential.audit == AuditMode::Strict);
+        strict.map(|credential| credential.name.clone()).collect()
+    }
+
     /// The policy of this config. Its version is the digest of everything else in it.
     pub fn policy(&self) -> Spec {
         let routes = Routes::of(&self.credentials);

@@ -9,7 +9,7 @@ use super::values::{
     DataPlane, DialAddress, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin, Size, Socket,
     SyslogTo, Url, Variable,
 };
-use super::{Bind, SourceKind};
+use super::{AuditMode, Bind, SourceKind};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
@@ -201,6 +201,8 @@ pub struct CredentialSpec {
     pub access_mode: Option<AccessMode>,
     /// Whether answers are searched for the credential, which is then masked (default `true`).
     pub mask: Option<bool>,
+    /// When its uses are on record (default `batched`).
+    pub audit: Option<AuditMode>,
     /// What its placeholders look like (default: no prefix, 40 characters).
     pub placeholder: Option<Shape>,
     /// What a request without a placeholder gets (default `deny`).

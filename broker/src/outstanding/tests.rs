@@ -4,6 +4,7 @@ use super::*;
 use crate::audit::key::AuditKey;
 use crate::changes::Poll;
 use crate::config::{AuditConfig, Checkpoints};
+use attache_core::wire::{Intent, UseRecord};
 use std::path::PathBuf;
 
 const STALE: Duration = Duration::from_millis(60);
@@ -132,7 +133,7 @@ async fn issues_outlive_the_broker_and_what_was_told_is_not_repeated() {
     assert_eq!(life.told()[4..], pairs(&[("w2", "l-5")]));
     drop(life);
     let later = Now::read().plus(LONGEST_TTL + LONGEST_USE);
-    assert!(Life::begin_at(&dir, later, STALE).outstanding.issues().is_empty());
+    assert!(Life::begin_at(&dir, later, STALE).outstanding.open().issues.is_empty());
 }
 
 #[tokio::test]
@@ -149,7 +150,7 @@ async fn workers_that_ended_in_order_leave_nothing() {
     life.audit.append(Record { decision, ..Record::new(Kind::Stop, Now::read().wall_ms) }).await.unwrap();
     drop(life);
     let life = Life::begin(&dir);
-    assert!(life.outstanding.issues().is_empty());
+    assert!(life.outstanding.open().issues.is_empty());
     life.issue("w3", "l-3").await;
     life.outstanding.ended().await;
     assert_eq!(life.told()[1..], pairs(&[("w3", "l-3")]), "and of one that was killed, at once");
@@ -183,4 +184,122 @@ impl Life {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         text.matches("\"kind\":\"unaccounted\"").count()
     }
+}
+
+impl Life {
+    /// Announces a request as the data plane does.
+    async fn announce(&self, worker: &str, lease: &str, intent: u64) {
+        let record = intent_of(worker, lease, intent);
+        self.outstanding.announced(&record);
+        self.audit.append(record).await.unwrap();
+    }
+
+    /// Records what became of requests as the data plane does.
+    async fn ended(&self, worker: &str, kind: &str, seqs_and_intents: &[(u64, u64)]) {
+        let records: Vec<_> = seqs_and_intents.iter().map(|(seq, intent)| use_of(kind, *seq, *intent)).collect();
+        let ended = announced_in(&records).into_iter().map(|(_, intent)| intent).collect();
+        self.audit.append_uses(worker.into(), records).await.unwrap();
+        self.outstanding.ended_uses(worker, &ended);
+    }
+
+    /// The intents that were told of, each with its worker and its count.
+    fn told_intents(&self) -> Vec<(String, u64, u64)> {
+        let mut told = Vec::new();
+        for opened in Files::of(&self.path).unwrap() {
+            for line in BufReader::new(opened.unwrap().1).lines() {
+                let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+                if line["kind"] == "unaccounted" {
+                    assert_eq!((&line["request_id"], &line["path"]), (&"r".into(), &"/pay".into()));
+                    let number = |field: &str| line[field].as_u64().unwrap();
+                    told.push((line["issued_to"].as_str().unwrap().to_owned(), number("intent"), number("count")));
+                }
+            }
+        }
+        told
+    }
+}
+
+fn intent_of(worker: &str, lease: &str, intent: u64) -> Record {
+    Record::of_intent(Intent {
+        nonce: "0".repeat(32),
+        worker: worker.into(),
+        intent,
+        at_ms: Now::read().wall_ms,
+        request_id: "r".into(),
+        method: "POST".into(),
+        authority: "pay.test".into(),
+        path: "/pay?query=value".into(),
+        evidence: "placeholder".into(),
+        destination: "pay.test:443".into(),
+        service: "pay".into(),
+        session_id: "s-1".into(),
+        session: Name::parse("reviewer").unwrap(),
+        access_mode: AccessMode::ReadWrite,
+        credential: Name::parse("pay").unwrap(),
+        lease_id: lease.into(),
+        fingerprint: "f".into(),
+    })
+}
+
+fn use_of(kind: &str, seq: u64, intent: u64) -> UseRecord {
+    let record = serde_json::json!({
+        "seq": seq, "kind": kind, "at_ms": 0, "duration_ms": 0, "request_id": "r", "method": "POST", "path": "/pay",
+        "authority": "pay.test", "decision": "forward", "response_code": 0, "auth_injected": kind == "use",
+        "evidence": "placeholder", "intent": intent,
+    });
+    serde_json::from_value(record).unwrap()
+}
+
+#[tokio::test]
+async fn of_what_was_announced_exactly_what_has_no_record_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life::begin_at(&dir, Now::read(), NEVER);
+    let issue =
+        Record { count: Some(0), lease_id: Some("l-1".into()), ..Record::new(Kind::Issue, Now::read().wall_ms) };
+    life.outstanding.issued(&issue, TTL);
+    life.audit.append(issue).await.unwrap();
+    for (worker, intent) in [("w1", 1), ("w1", 2), ("w1", 3), ("w2", 1), ("w2", 3)] {
+        life.announce(worker, "l-1", intent).await;
+    }
+    // Announced twice, as its lease changed; and one that the log did not take.
+    life.announce("w1", "l-2", 1).await;
+    life.outstanding.announced(&intent_of("w2", "l-2", 3));
+    life.outstanding.not_announced(&intent_of("w2", "l-2", 3));
+    life.ended("w1", "use", &[(1, 1)]).await;
+    life.ended("w2", "deny", &[(1, 1)]).await;
+    let open = |life: &Life| life.outstanding.open().issues.iter().map(|issue| issue.facts.intent).collect::<Vec<_>>();
+    assert_eq!(open(&life), [Some(2), Some(3), Some(3)], "nothing of the lease");
+    drop(life);
+    // The log says the same to the next life.
+    for intent in [2, 3] {
+        let life = Life::begin_at(&dir, Now::read(), NEVER);
+        life.outstanding.look().await;
+        assert_eq!(life.told_intents(), [], "their workers may live");
+        assert_eq!(open(&life), [Some(2), Some(3), Some(3)][intent as usize - 2..]);
+        life.ended("w1", "use", &[(intent, intent)]).await;
+        drop(life);
+    }
+    let life = Life::begin_at(&dir, Now::read(), NEVER);
+    life.outstanding.ended().await;
+    assert_eq!(life.told_intents(), [("w2".into(), 3, 1)], "nothing of the lease, nothing of the others");
+    life.outstanding.ended().await;
+    drop(life);
+    let life = Life::begin(&dir);
+    until_stale().await;
+    life.outstanding.look().await;
+    assert_eq!(life.told_intents().len(), 1, "once");
+}
+
+#[tokio::test]
+async fn an_intent_that_its_record_has_overtaken_is_not_outstanding() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life::begin(&dir);
+    life.ended("w1", "deny", &[(1, 8)]).await;
+    life.announce("w1", "l-1", 8).await;
+    life.announce("w2", "l-1", 8).await;
+    let open = |life: &Life| life.outstanding.open().issues.iter().map(|issue| issue.facts.clone()).collect::<Vec<_>>();
+    assert!(matches!(&open(&life)[..], [other] if other.issued_to.as_deref() == Some("w2")));
+    drop(life);
+    let life = Life::begin(&dir);
+    assert!(matches!(&open(&life)[..], [other] if other.issued_to.as_deref() == Some("w2")));
 }

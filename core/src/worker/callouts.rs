@@ -2,15 +2,16 @@
 //!
 //! A broker's failure looks like an answer: a refused connection is a 503, a timeout a 504, a torn
 //! answer has no headers at all. So an answer counts only with status 200, the JSON media type, a
-//! body that fits its type, and, for a grant, the nonce of this very question.
+//! body that fits its type, and, for a grant or an intent, the nonce of this very question.
 
 use super::feed::News;
 use super::flights::Landed;
-use super::{Cut, Grant, Standing, Worker, grant};
+use super::{Cut, Grant, Standing, Worker, grant, intents};
 use crate::policy::{Policy, Spec};
 use crate::refusal::Reason;
 use crate::time::Millis;
-use crate::wire::{AUDIT_PATH, AuditAnswer, Changes, GRANTS_PATH, GrantAnswer, GrantRequest, Granted, POLICY_PATH};
+use crate::wire::{AUDIT_PATH, AuditAnswer, Changes, GRANTS_PATH, GrantAnswer, GrantRequest, Granted};
+use crate::wire::{INTENTS_PATH, IntentAnswer, POLICY_PATH};
 use serde::de::DeserializeOwned;
 use std::rc::Rc;
 
@@ -32,6 +33,8 @@ pub enum Call {
     /// A grant, by its cache key and the nonce of the question: an answer that comes after its
     /// flight was ended must not land the next one.
     Grant(Vec<u8>, String),
+    /// An intent, by the context that is held for it and the nonce.
+    Intent(u32, String),
 }
 
 /// A callout to perform now.
@@ -75,6 +78,8 @@ pub enum Wake {
     Refused(Reason),
     /// Something changed: begin again.
     Again,
+    /// The intent is on disk, for this lease: begin again, as time has passed.
+    Recorded(Rc<str>),
 }
 
 impl Worker {
@@ -100,6 +105,12 @@ impl Worker {
             // A struct of strings always serialises; were it not so, the empty body is refused.
             let body = serde_json::to_vec(&request).unwrap_or_default();
             due.push(post(Call::Grant(key.to_vec(), nonce), GRANTS_PATH.into(), body, timeout));
+        }
+        while let Some((context, held)) = self.intents.next() {
+            let (nonce, left) = (nonce(), (held.since + timeout).since(now));
+            let body = intents::body(&nonce, &self.id, &held.members);
+            self.intents.send(context, &nonce, now);
+            due.push(post(Call::Intent(context, nonce), INTENTS_PATH.into(), body, left.max(Millis(1))));
         }
         if let Some(path) = self.feed.poll(&self.id, now) {
             due.push(get(Call::Changes, path, self.feed.hold() + timeout));
@@ -142,8 +153,11 @@ impl Worker {
             let unasked = if self.feed.is_fresh(now) { Reason::RateLimited } else { self.why_unanswered(now) };
             wakeups.extend(wake(late.unasked, Wake::Refused(unasked)));
             wakeups.extend(wake(late.unanswered, Wake::Refused(self.why_unanswered(now))));
+            let unrecorded = self.intents.take_late(now.since(timeout));
+            wakeups.extend(wake(unrecorded, Wake::Refused(self.why_unanswered(now))));
         }
         if now > timeout + LOST {
+            self.intents.give_up(now.since(timeout + LOST));
             for (key, nonce) in self.flights.overdue(now.since(timeout + LOST)) {
                 wakeups.extend(self.settle_grant(&key, &nonce, None, now));
             }
@@ -163,6 +177,9 @@ impl Worker {
                 Vec::new()
             }
             Call::Grant(key, nonce) => self.settle_grant(&key, &nonce, body.and_then(parse::<GrantAnswer>), now),
+            Call::Intent(context, nonce) => {
+                self.settle_intent(context, &nonce, body.and_then(parse::<IntentAnswer>), now)
+            }
         }
     }
 
@@ -268,6 +285,17 @@ impl Worker {
         }
     }
 
+    fn settle_intent(&mut self, context: u32, nonce: &str, answer: Option<IntentAnswer>, now: Millis) -> Vec<Wakeup> {
+        let Some(held) = self.intents.land(context, nonce) else { return Vec::new() };
+        let in_time = now.since(held.since) < self.settings.callout_timeout;
+        let learnt = match answer.filter(|answer| in_time && answer.nonce == nonce) {
+            Some(IntentAnswer { recorded: true, .. }) => Wake::Recorded(held.lease),
+            Some(IntentAnswer { recorded: false, .. }) => Wake::Refused(Reason::AuditBacklog),
+            None => Wake::Refused(self.why_unanswered(now)),
+        };
+        wake(vec![context], learnt)
+    }
+
     fn accept(&mut self, destination: usize, evidence: &str, granted: Granted, sent: Millis) -> Option<Grant> {
         let destination = self.policy.destination(destination)?;
         let service = destination.binding(&granted.credential).map_or("", |binding| &binding.service);
@@ -279,7 +307,7 @@ impl Worker {
     }
 
     /// A worker that has been in touch lately misses one answer; one that has not is stale.
-    fn why_unanswered(&self, now: Millis) -> Reason {
+    pub(super) fn why_unanswered(&self, now: Millis) -> Reason {
         if self.feed.was_fresh() && !self.feed.is_fresh(now) { Reason::Stale } else { Reason::BrokerUnavailable }
     }
 }

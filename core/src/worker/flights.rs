@@ -8,9 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::rc::Rc;
 
-/// Most callouts for grants in the air; further questions queue, first come, first served. Four
-/// workers fill the connections that the broker takes, and no more.
-const MOST_IN_AIR: usize = 256;
+/// Most callouts for grants in the air; further questions queue, first come, first served. With the
+/// intents of strict credentials, four workers fill the connections that the broker takes, and no more.
+const MOST_IN_AIR: usize = 192;
 
 /// A question's cache key, shared by all lists it stands in.
 type Key = Rc<[u8]>;

@@ -30,6 +30,10 @@ pub struct Grant {
     pub access_mode: AccessMode,
     /// A worker with this many uses not yet acknowledged refuses more.
     pub max_unacked_uses: u32,
+    /// The lease it draws on.
+    pub lease_id: Rc<str>,
+    /// Whether each use of it is on record before it begins ([`super::Announced`]).
+    pub is_strict: bool,
     /// From then on it is void.
     pub expires: Millis,
     /// From then on, a use asks for the next one ahead.
@@ -71,6 +75,8 @@ impl Grant {
             return None;
         }
         Some(Self {
+            lease_id: lease.id.as_str().into(),
+            is_strict: granted.strict,
             expires: sent + Millis(lease.ttl_ms),
             refresh_at: Cell::new(sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms))),
             destination: facts.destination.to_owned(),

@@ -1,4 +1,4 @@
-//! One worker: a VM's memory of the world. Cache, single flight, freshness, change feed, backlog.
+//! One worker: a VM's memory of the world. Cache, single flight, intents, freshness, change feed, backlog.
 //!
 //! It performs nothing. The shell asks what is [`Worker::due`], performs it, and hands back what
 //! came of it ([`Worker::sent`], [`Worker::unsent`], [`Worker::answered`]); each of those may name
@@ -12,12 +12,14 @@ mod cuts;
 mod feed;
 mod flights;
 mod grant;
+mod intents;
 mod records;
 
 pub use cache::Entry;
 pub use callouts::{Answer, Call, Dispatch, Wake, Wakeup};
 pub use cuts::Cut;
 pub use grant::{Facts, Grant};
+pub use intents::{Announced, Intended};
 pub use records::{Outcome, Report, verdict};
 
 use crate::masking::Maskers;
@@ -29,6 +31,7 @@ use backlog::Backlog;
 use cache::Cache;
 use feed::Feed;
 use flights::{Flight, Flights, Waiter};
+use intents::Intents;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -70,6 +73,7 @@ pub struct Worker {
     waiting_for_policy: Vec<(u32, Millis)>,
     cache: Cache,
     flights: Flights,
+    intents: Intents,
     feed: Feed,
     backlog: Backlog,
     uses_under_way: u64,
@@ -94,6 +98,7 @@ impl Worker {
             waiting_for_policy: Vec::new(),
             cache: Cache::default(),
             flights: Flights::default(),
+            intents: Intents::default(),
             backlog: Backlog::default(),
             uses_under_way: 0,
             calls: HashMap::new(),
@@ -148,6 +153,7 @@ impl Worker {
     /// A request is gone: nobody wakes it any more.
     pub fn leave(&mut self, context: u32) {
         self.flights.leave(context);
+        self.intents.leave(context);
         self.waiting_for_policy.retain(|(waiting, _)| *waiting != context);
     }
 
@@ -180,7 +186,7 @@ impl Worker {
 
     /// When to look around next: at once if somebody waits for a callout that is not sent yet.
     pub fn next_tick(&self) -> Millis {
-        if self.flights.is_queued() { Millis(1) } else { IDLE_TICK }
+        if self.flights.is_queued() || self.intents.is_queued() { Millis(1) } else { IDLE_TICK }
     }
 
     fn write_key(&mut self, snapshot: &Snapshot, asked: &Asked) {

@@ -35,6 +35,8 @@ pub struct Report<'a> {
     pub cut: Option<Reason>,
     /// How often its answer held the credential, which was masked.
     pub masked: u64,
+    /// The number under which it was announced, if it was.
+    pub intent: Option<u64>,
     /// When it arrived: Unix milliseconds.
     pub at_ms: u64,
     /// How long it took, in milliseconds.
@@ -68,7 +70,10 @@ impl Worker {
             bytes_member(out, "request_id", report.snapshot.request_id());
             bytes_member(out, "method", report.snapshot.method());
             bytes_member(out, "authority", report.snapshot.authority());
-            bytes_member(out, "path", path(report));
+            bytes_member(out, "path", path(report.snapshot, report.asked));
+            if let Some(intent) = report.intent {
+                number(out, ",\"intent\":", intent);
+            }
             if let Some(reason) = reason {
                 grant::member(out, "reason", reason);
             }
@@ -129,14 +134,14 @@ fn begin(out: &mut String, seq: u64, kind: &str, at_ms: u64, duration_ms: u64, d
     grant::member(out, "decision", decision);
 }
 
-fn number(out: &mut String, before: &str, value: u64) {
+pub(super) fn number(out: &mut String, before: &str, value: u64) {
     out.push_str(before);
     // The formatting machinery costs ten times as much, four times a request.
     out.push_str(itoa::Buffer::new().format(value));
 }
 
 /// Appends a member; of a value longer than [`LONGEST`], its beginning.
-fn bytes_member(out: &mut String, name: &str, value: &[u8]) {
+pub(super) fn bytes_member(out: &mut String, name: &str, value: &[u8]) {
     let value = value.get(..LONGEST).unwrap_or(value);
     for part in [",\"", name, "\":\""] {
         out.push_str(part);
@@ -146,10 +151,10 @@ fn bytes_member(out: &mut String, name: &str, value: &[u8]) {
 }
 
 /// The path at the destination, or the target without its query where it was not understood.
-fn path<'a>(report: &Report<'a>) -> &'a [u8] {
-    let bytes = report.snapshot.bytes();
-    match report.asked {
+pub(super) fn path<'a>(snapshot: &'a Snapshot, asked: Option<&'a Asked>) -> &'a [u8] {
+    let bytes = snapshot.bytes();
+    match asked {
         Some(asked) => asked.path.of(bytes),
-        None => report.snapshot.target().of(bytes).split(|b| *b == b'?').next().unwrap_or_default(),
+        None => snapshot.target().of(bytes).split(|b| *b == b'?').next().unwrap_or_default(),
     }
 }

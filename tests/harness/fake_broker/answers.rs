@@ -23,6 +23,8 @@ pub struct Grant {
     pub ttl_ms: u64,
     pub refresh_after_ms: u64,
     pub max_unacked_uses: u32,
+    /// Whether each use is announced before it begins.
+    pub strict: bool,
     /// `{"header": NAME, "value": V}` or `{"query": NAME, "value": V}`.
     pub injections: Vec<Value>,
     /// What is masked in answers; nothing by default.
@@ -51,6 +53,7 @@ impl Grant {
             ttl_ms: 60_000,
             refresh_after_ms: 30_000,
             max_unacked_uses: 1_000,
+            strict: false,
             injections: vec![injection],
             mask: Vec::new(),
         }
@@ -59,7 +62,7 @@ impl Grant {
     /// As an answer without its nonce.
     #[must_use]
     pub fn answer(&self) -> Value {
-        json!({"granted": {
+        let mut answer = json!({"granted": {
             "session_id": self.session_id,
             "session": self.session,
             "credential": self.credential,
@@ -72,7 +75,11 @@ impl Grant {
             "max_unacked_uses": self.max_unacked_uses,
             "injections": self.injections,
             "mask": self.mask,
-        }})
+        }});
+        if self.strict {
+            answer["granted"]["strict"] = true.into();
+        }
+        answer
     }
 }
 
@@ -88,6 +95,10 @@ pub(super) async fn answer(shared: &Arc<Shared>, call: &Call, hold: bool) -> (u1
             Err(error) => (400, json!({"error": error.to_string()})),
         },
         Endpoint::Changes => (200, changes(shared, call, hold).await),
+        Endpoint::Intents => match serde_json::from_slice(&call.body) {
+            Ok(intent) => (200, record(shared, &intent)),
+            Err(error) => (400, json!({"error": error.to_string()})),
+        },
         Endpoint::Audit => audit(shared, call),
     }
 }
@@ -123,9 +134,25 @@ fn grant(shared: &Shared, request: &Value) -> Value {
             "fingerprint": granted["lease"]["fingerprint"],
             "issued_to": request["worker"],
             "ttl_ms": granted["lease"]["ttl_ms"],
+            "count": if granted["strict"] == true { json!(0) } else { granted["max_unacked_uses"].clone() },
             "asked": request["evidence"],
         }),
     );
+    answer
+}
+
+fn record(shared: &Shared, intent: &Value) -> Value {
+    let recording = Arc::clone(&shared.state().recording);
+    let mut answer = recording(intent);
+    answer["nonce"] = intent["nonce"].clone();
+    if answer["recorded"] == true {
+        let mut record = intent.clone();
+        record["kind"] = "intent".into();
+        record["timestamp"] = record["at_ms"].take();
+        record["issued_to"] = record["worker"].take();
+        let _one_line_at_a_time = shared.state();
+        write(shared, &record);
+    }
     answer
 }
 

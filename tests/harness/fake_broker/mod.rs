@@ -1,7 +1,7 @@
 //! A broker that can misbehave: the data plane at socket level, switchable while it runs.
 //!
 //! It shares no type with the product, so that a drift on either side shows. It writes an audit
-//! log for the [oracle](crate::Oracle) (an issue record before each grant, every use record once),
+//! log for the [oracle](crate::Oracle) (an issue before each grant, each intent, every use record once),
 //! it is not chained, and it holds no session: grants are what the test says, and an issue record says
 //! for which evidence (`asked`) it was.
 
@@ -37,13 +37,15 @@ pub enum Endpoint {
     Grants,
     /// `GET /v1/changes`
     Changes,
+    /// `POST /v1/intents`
+    Intents,
     /// `POST /v1/audit`
     Audit,
 }
 
 impl Endpoint {
-    /// All four.
-    pub const ALL: [Self; 4] = [Self::Policy, Self::Grants, Self::Changes, Self::Audit];
+    /// All five.
+    pub const ALL: [Self; 5] = [Self::Policy, Self::Grants, Self::Changes, Self::Intents, Self::Audit];
 }
 
 /// One call as it arrived.
@@ -76,6 +78,7 @@ struct Shared {
 struct State {
     policy: Value,
     granting: Granting,
+    recording: Granting,
     standing: BTreeMap<Endpoint, Behaviour>,
     scripted: BTreeMap<Endpoint, VecDeque<Behaviour>>,
     calls: Vec<Call>,
@@ -100,6 +103,7 @@ impl FakeBroker {
         let state = State {
             policy: Value::Null,
             granting: Arc::new(|_| json!({"denied": {"reason": "credential_not_granted"}})),
+            recording: Arc::new(|_| json!({"recorded": true})),
             standing: BTreeMap::new(),
             scripted: BTreeMap::new(),
             calls: Vec::new(),
@@ -149,6 +153,11 @@ impl FakeBroker {
     /// and `lease.id` and `as_of` where they are missing.
     pub fn answer_grants(&self, granting: impl Fn(&Value) -> Value + Send + Sync + 'static) {
         self.shared.state().granting = Arc::new(granting);
+    }
+
+    /// Answers each intent by this: `{"recorded": …}`. The nonce is added; what is recorded is in the log.
+    pub fn answer_intents(&self, recording: impl Fn(&Value) -> Value + Send + Sync + 'static) {
+        self.shared.state().recording = Arc::new(recording);
     }
 
     /// How an endpoint behaves from now on.

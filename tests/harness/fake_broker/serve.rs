@@ -60,6 +60,7 @@ async fn respond(tcp: &mut TcpStream, shared: &Arc<Shared>, mut fields: Fields, 
         ("GET", "/v1/policy") => Endpoint::Policy,
         ("POST", "/v1/grants") => Endpoint::Grants,
         ("GET", "/v1/changes") => Endpoint::Changes,
+        ("POST", "/v1/intents") => Endpoint::Intents,
         ("POST", "/v1/audit") => Endpoint::Audit,
         _ => return whole(tcp, 404, "application/json", b"{}").await,
     };

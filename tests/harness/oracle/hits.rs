@@ -79,6 +79,7 @@ impl Hit<'_> {
             [record] => {
                 violations.extend(self.misrecorded(record));
                 violations.extend(self.issue(audit, record));
+                violations.extend(self.intent(audit, record));
                 violations.extend(askers.and_then(|askers| askers.judge(self, record, audit)));
             }
             _ => violations.push(Violation::RecordedTwice { hit: self.to_string(), records: uses.len() }),
@@ -139,6 +140,28 @@ impl Hit<'_> {
         let Some(ttl) = issue.ttl_ms() else { return Some(Violation::Endless { lease }) };
         let end = issue.at_ms()? + ttl + CONNECTING_MS;
         (self.request.wall_ms > end).then(|| self.expired(lease, self.request.wall_ms - end + CONNECTING_MS))
+    }
+
+    /// Where the lease says that each use of it is announced: the one intent that the use record names, and
+    /// whether the log had it when the request arrived.
+    fn intent(&self, audit: &Audit, used: &Record) -> Option<Violation> {
+        let unannounced = |how| Some(Violation::Unannounced { hit: self.to_string(), how });
+        let lease = used.text("lease_id");
+        let strict = audit.of_kind("issue").any(|issue| issue.text("lease_id") == lease && issue.text("count") == "0");
+        let fits = |own: &Record| {
+            let same =
+                ["request_id", "lease_id", "session_id", "credential", "destination", "method", "path", "intent"];
+            own.text("issued_to") == used.text("worker") && same.iter().all(|name| own.text(name) == used.text(name))
+        };
+        let own: Vec<_> = audit.of_kind("intent").filter(|intent| fits(intent)).collect();
+        match (strict, &own[..]) {
+            (false, []) => None,
+            (false, _) => unannounced("announced, though nothing asks for that"),
+            (true, [intent]) if self.request.witness_len.is_none_or(|length| intent.end <= length) => None,
+            (true, [_]) => unannounced("its intent was not in the log when the request arrived"),
+            (true, []) => unannounced("no intent of its own"),
+            (true, _) => unannounced("announced more than once"),
+        }
     }
 
     /// A moment of this test's clock as records have it, in milliseconds since the epoch.

@@ -109,6 +109,30 @@ async fn a_scene_in_which_everything_adds_up_passes() {
 }
 
 #[tokio::test]
+async fn a_strict_use_without_an_intent_of_its_own_before_it_is_found() {
+    let strict = || with(issue(), "count", 0);
+    let used = || with(used(), "intent", 7);
+    let mut intent = with(used(), "kind", "intent");
+    (intent["issued_to"], intent["worker"]) = ("w1".into(), "broker".into());
+    let good = scene(&[strict(), intent.clone()], &[used()]).await;
+    assert_eq!(good.found(), []);
+    let other = |member: &str, value: Value| with(intent.clone(), member, value);
+    for (before, after) in [
+        (vec![strict()], vec![used()]),
+        (vec![strict()], vec![intent.clone(), used()]),
+        (vec![strict(), intent.clone(), intent.clone()], vec![used()]),
+        (vec![strict(), other("request_id", "r2".into())], vec![used()]),
+        (vec![strict(), other("lease_id", "l2".into())], vec![used()]),
+        (vec![strict(), other("intent", 8.into())], vec![used()]),
+        (vec![strict(), other("issued_to", "w2".into())], vec![used()]),
+        (vec![issue(), intent.clone()], vec![used()]),
+    ] {
+        let found = scene(&before, &after).await.found();
+        assert!(matches!(&found[..], [Violation::Unannounced { .. }]), "{before:#?} {found:?}");
+    }
+}
+
+#[tokio::test]
 async fn timestamps_in_rfc_3339_count() {
     let at = humantime::format_rfc3339_millis(SystemTime::now() - Duration::from_millis(500)).to_string();
     scene(&[with(issue(), "timestamp", at)], &[used()]).await.oracle.reconcile().await;

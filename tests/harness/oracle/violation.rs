@@ -33,6 +33,8 @@ pub enum Violation {
     IssuedTwice { lease: String, records: usize },
     /// A hit that came before its lease's issue record was in the log.
     IssuedLate { hit: String, lease: String, how: &'static str },
+    /// A hit on a strict lease without one intent of its own in the log before it, or on another with one.
+    Unannounced { hit: String, how: &'static str },
     /// One use record, but several hits.
     SentTwice { request_id: String, hits: usize },
     /// A request that got no answer; `why` is `None` while it may still get one.
@@ -76,6 +78,7 @@ impl fmt::Display for Violation {
             Self::IssuedLate { hit, lease, how } => {
                 write!(f, "lease {lease:?} was on record only after it was used ({how}): {hit}")
             }
+            Self::Unannounced { hit, how } => write!(f, "{how}: {hit}"),
             Self::SentTwice { request_id, hits } => {
                 write!(f, "{hits} requests carried a secret under one use record, {request_id}")
             }

@@ -70,6 +70,7 @@ fn resolve(
             problems,
         ),
         destinations: destination::resolve_all(written, preset, path, around, problems),
+        audit: written.audit.or(preset.audit).unwrap_or_default(),
         placeholder,
         missing_placeholder,
         agent_env: Vec::new(),

@@ -5,6 +5,7 @@ mod backlog;
 mod changes;
 mod cuts;
 mod freshness;
+mod intents;
 mod policy;
 mod records;
 mod single_flight;
@@ -29,6 +30,8 @@ enum Learnt {
     Granted,
     Again,
     Refused(Reason),
+    /// On disk, for this lease.
+    Recorded(String),
 }
 
 /// A question that awaits its answer.
@@ -208,6 +211,7 @@ fn learnt(wakeups: Vec<Wakeup>) -> Vec<(u32, Learnt)> {
                 Wake::Granted(_) => Learnt::Granted,
                 Wake::Again => Learnt::Again,
                 Wake::Refused(reason) => Learnt::Refused(*reason),
+                Wake::Recorded(lease) => Learnt::Recorded(lease.to_string()),
             };
             (context, learnt)
         }));

@@ -193,7 +193,7 @@ fn a_flood_of_strangers_is_asked_about_in_turn_and_every_one_is_answered() {
     let mut desk = Desk::ready();
     (0..2_000).for_each(|context| desk.hold(context, &stranger(context)));
     let mut open = desk.questions();
-    assert_eq!(open.len(), 256, "no more are in the air");
+    assert_eq!(open.len(), 192, "no more are in the air");
     assert_eq!(desk.worker.next_tick(), Millis(50), "nothing can be sent before one has landed");
     let mut answered = Vec::new();
     while !open.is_empty() {
@@ -215,7 +215,7 @@ fn who_could_not_be_asked_about_in_time_is_told_to_wait() {
     desk.wait(TIMEOUT);
     let mut refused = learnt(desk.worker.overdue(desk.now()));
     refused.sort_by_key(|(context, _)| *context);
-    let reason = |context| if context < 256 { Reason::BrokerUnavailable } else { Reason::RateLimited };
+    let reason = |context| if context < 192 { Reason::BrokerUnavailable } else { Reason::RateLimited };
     let expected = (0..300).filter(|context| *context != 290);
     assert_eq!(refused, expected.map(|context| (context, Learnt::Refused(reason(context)))).collect::<Vec<_>>());
     // What nobody waits for any more is not asked, not even when there is room again.

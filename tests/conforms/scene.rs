@@ -9,6 +9,7 @@ use attache_broker::config::{Config, Overrides};
 use attache_tests::{Attache, util};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncWriteExt as _, copy, sink};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::process::Command;
 
@@ -147,12 +148,22 @@ async fn forward(socket: &Path) -> SocketAddr {
     let address = listener.local_addr().expect("a bound socket has an address");
     let socket: PathBuf = socket.to_owned();
     tokio::spawn(async move {
-        while let Ok((mut tcp, _)) = listener.accept().await {
+        while let Ok((tcp, _)) = listener.accept().await {
             let socket = socket.clone();
             tokio::spawn(async move {
-                let Ok(mut unix) = UnixStream::connect(socket).await else { return };
-                // Whoever ends it first, it has ended.
-                let _ = tokio::io::copy_bidirectional(&mut tcp, &mut unix).await;
+                let Ok(unix) = UnixStream::connect(socket).await else { return };
+                let ((mut asks, mut is_told), (mut answers, mut hears)) = (tcp.into_split(), unix.into_split());
+                // Who is refused before all was said cannot go on saying it, and is told nevertheless.
+                let asked = async {
+                    let _ = copy(&mut asks, &mut hears).await;
+                    let _ = hears.shutdown().await;
+                    let _ = copy(&mut asks, &mut sink()).await;
+                };
+                let told = async {
+                    let _ = copy(&mut answers, &mut is_told).await;
+                    let _ = is_told.shutdown().await;
+                };
+                tokio::join!(asked, told);
             });
         }
     });

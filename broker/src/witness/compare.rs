@@ -127,7 +127,7 @@ impl Comparison {
     /// A worker's records came, and those up to number `durable` are on disk. Some came before.
     pub fn recorded(&mut self, worker: &str, records: &[Recorded], durable: u64, now: Instant) {
         let before = self.noted.get(worker).copied().unwrap_or(0);
-        for record in records.iter().filter(|record| (before + 1..=durable).contains(&record.seq)) {
+        for record in records.iter().filter(|record| record.seq > before && record.seq <= durable) {
             let Some(key) = record.key else { continue };
             if self.entries.take(key).is_some() {
                 self.news.explained += 1;

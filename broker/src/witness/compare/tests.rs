@@ -121,3 +121,12 @@ fn an_id_is_found_however_it_was_escaped() {
     assert_eq!(comparison.key("a-1\u{ff}\""), comparison.key("a-1\u{fffd}"));
     assert_eq!((comparison.key(""), comparison.key("\u{ff}")), (None, None));
 }
+
+#[test]
+fn the_highest_number_is_a_number() {
+    let (now, mut comparison) = (Instant::now(), Comparison::new(BEGAN_MS));
+    comparison.recorded("w", &[record(&comparison, u64::MAX, "a")], u64::MAX, now);
+    comparison.recorded("w", &[record(&comparison, u64::MAX, "b")], u64::MAX, now);
+    comparison.saw(decided("a"), now);
+    assert_eq!(at_last(&mut comparison, now), News { explained: 1, ..News::default() });
+}

@@ -15,7 +15,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up test check bench bench-changes fmt clean
+.PHONY: help setup build filter demo up test check bench bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,12 @@ bench-changes: filter ## Measure how fast a change arrives; writes target/bench-
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	$(TARGET)/release/bench changes
+
+bench-scale: filter ## Measure with up to 10,000 destinations and sessions; writes target/bench-scale.json
+	@scripts/need wrk
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	$(TARGET)/release/bench scale
 
 fmt: ## Format everything
 	cargo fmt --all

@@ -37,7 +37,7 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Unreadable(std::io::Error),
     /// The file is not a config by its size.
-    #[error("is larger than 1 MiB, which no config is")]
+    #[error("is larger than 16 MiB, which no config is")]
     TooLarge,
     /// Somebody else could send credentials anywhere.
     #[error("anybody can write this file, and so send credentials anywhere: chmod o-w it")]

@@ -10,8 +10,8 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// No config is longer, in bytes.
-const MAX_LEN: u64 = 1 << 20;
+/// No config is longer, in bytes: 10,000 credentials, each with its destination, take 4 MB.
+const MAX_LEN: u64 = 16 << 20;
 
 /// What the command line says in place of the config.
 #[derive(Clone, Debug, Default)]

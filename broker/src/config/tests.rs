@@ -56,6 +56,16 @@ fn the_documented_config_is_read() {
 }
 
 #[test]
+fn a_config_has_room_for_ten_thousand_credentials_and_no_more() {
+    let lines = |bytes: usize| format!("{}\n", "#".repeat(1023)).repeat(bytes / 1024);
+    load(&(UNIFI.to_owned() + &lines(4 << 20))).unwrap();
+    let problem = load(&(UNIFI.to_owned() + &lines(16 << 20))).unwrap_err().to_string();
+    assert!(problem.contains("16 MiB"), "{problem}");
+    // Each of them has some thirty nodes.
+    assert!(tree::parse(&format!("[{}1]", "1, ".repeat(300_000))).is_ok());
+}
+
+#[test]
 fn agents_never_get_a_socket_of_the_brokers() {
     let socket = |path: &str| load(&format!("listen: {{proxy_socket: 'unix:{path}'}}\n"));
     assert_eq!(socket("/run/a.sock").unwrap().listen.proxy_socket.as_deref(), Some(Path::new("/run/a.sock")));

@@ -43,6 +43,10 @@ pub(super) struct Entry {
     pub node: Node,
 }
 
+/// Mappings, lists and scalars in one config: 10,000 credentials have some 300,000. The file's size
+/// bounds them too; aliases have a bound of their own, which is the library's.
+const MOST_NODES: usize = 1_000_000;
+
 /// The text is not YAML.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
@@ -58,7 +62,8 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
-        reject_unsupported_tags: true
+        reject_unsupported_tags: true,
+        budget: serde_saphyr::budget! { max_nodes: MOST_NODES, max_events: 2 * MOST_NODES }
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().map(Place::from);

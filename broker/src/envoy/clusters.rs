@@ -6,6 +6,7 @@ use crate::state_dir::TOKEN_SECRET_NAME;
 use attache_core::matching::host::{Authority, Host};
 use attache_core::policy::DestinationSpec;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::Path;
 
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -13,11 +14,15 @@ const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// Requests on one HTTP/2 connection to an upstream: what servers take at the least (RFC 9113, 6.5.2).
 const UPSTREAM_STREAMS: u32 = 100;
 
+/// How each destination is reached, by its id. All credentials reach one destination in one way: the
+/// config was checked for that.
+pub(super) fn ways(config: &Config) -> HashMap<String, &Destination> {
+    let all = config.credentials.iter().flat_map(|credential| &credential.destinations);
+    all.map(|destination| (destination_id(destination), destination)).collect()
+}
+
 /// The cluster of a destination: TLS, its name verified, unless the config says `plaintext: true`.
-pub(super) fn destination(spec: &DestinationSpec, config: &Config, machine: &Machine) -> Value {
-    // All credentials reach one destination in one way: the config was checked for that.
-    let mut reached = config.credentials.iter().flat_map(|credential| &credential.destinations);
-    let how = reached.find(|destination| destination_id(destination) == spec.id);
+pub(super) fn destination(spec: &DestinationSpec, how: Option<&Destination>, machine: &Machine) -> Value {
     let mut cluster = base(spec, how);
     set(&mut cluster, "circuit_breakers", generous());
     let keepalive = json!({"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}});

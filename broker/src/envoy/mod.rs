@@ -90,7 +90,9 @@ pub fn bootstrap(shape: Shape, config: &Config, policy: &Spec, machine: &Machine
     let broker = clusters::broker(config, machine);
     let health = health::cluster(&broker);
     let mut clusters = vec![broker];
-    clusters.extend(policy.destinations.iter().map(|destination| clusters::destination(destination, config, machine)));
+    let ways = clusters::ways(config);
+    let way = |spec: &DestinationSpec| ways.get(&spec.id).copied();
+    clusters.extend(policy.destinations.iter().map(|spec| clusters::destination(spec, way(spec), machine)));
     clusters.push(health);
     json!({
         "node": {"id": format!("attache-{}", config.instance), "cluster": "attache"},

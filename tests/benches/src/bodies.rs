@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::estimate::{CPU_US, Figure, Held, P50_US, Samples};
+use crate::load::Ask;
 use crate::plan::Plan;
 use crate::rules::{BODY_OF, UNMASKED_PREFIX};
 use crate::slices::{Runner, Target};
@@ -35,8 +36,11 @@ pub fn measure(runner: &Runner<'_>, unmasked: Option<&str>, plan: &Plan) -> Resu
     };
     let mut found = Vec::new();
     for size in SIZES {
-        let at = |target: &Target, prefix: &str| Target { path: format!("{prefix}x{BODY_OF}{size}"), ..target.clone() };
-        let plain = Target { name: "attache_unmasked", placeholder: unmasked.to_owned(), ..attache.clone() };
+        let at = |target: &Target, prefix: &str| {
+            let ask = Ask { path: format!("{prefix}x{BODY_OF}{size}"), ..target.ask.clone() };
+            Target { ask, ..target.clone() }
+        };
+        let plain = Target { name: "attache_unmasked", ask: Ask::of(unmasked), ..attache.clone() };
         let targets = [at(bare, "/v1/"), at(attache, "/v1/"), at(&plain, UNMASKED_PREFIX)];
         let runner = Runner { targets: &targets, ..*runner };
         runner.warm(CONNECTIONS)?;

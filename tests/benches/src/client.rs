@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Client {
     runtime: Runtime,
-    http: legacy::Client<HttpConnector, Empty<Bytes>>,
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
 impl Client {
@@ -28,8 +28,8 @@ impl Client {
         Ok(Self { runtime, http: legacy::Client::builder(TokioExecutor::new()).build_http() })
     }
 
-    /// Sends a request without a body, and reads the whole answer.
-    pub fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, String)> {
+    /// Sends a request, and reads the whole answer.
+    pub fn send(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, String)> {
         let exchange = async {
             let response = self.http.request(request).await?;
             let status = response.status();
@@ -41,7 +41,7 @@ impl Client {
 
     /// An admin page.
     pub fn admin(&self, port: u16, path: &str) -> Result<String> {
-        let request = Request::get(format!("http://127.0.0.1:{port}{path}")).body(Empty::new())?;
+        let request = Request::get(format!("http://127.0.0.1:{port}{path}")).body(Full::default())?;
         Ok(self.send(request)?.1)
     }
 }

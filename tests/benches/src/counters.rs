@@ -70,8 +70,6 @@ fn read_schedstat(thread: PathBuf) -> Result<Spent> {
 pub struct Probe {
     /// The cores in use.
     pub cores: Cores,
-    /// Envoy.
-    pub envoy: Meter,
     /// The processes other than this one that belong to the benchmark.
     pub processes: Vec<Meter>,
 }
@@ -117,9 +115,9 @@ pub struct Interval {
 }
 
 impl Probe {
-    /// Reads all counters, and those of the service that the variant under
-    /// measurement asks.
-    pub fn read(&self, service: Option<&Meter>) -> Result<Snapshot> {
+    /// Reads all counters: those of the Envoy under measurement, and of the
+    /// service that it asks.
+    pub fn read(&self, envoy: &Meter, service: Option<&Meter>) -> Result<Snapshot> {
         let stat = fs::read_to_string("/proc/stat")?;
         let mut ours = own_cpu()?;
         for process in &self.processes {
@@ -127,7 +125,7 @@ impl Probe {
         }
         Ok(Snapshot {
             at: Instant::now(),
-            envoy: self.envoy.read()?,
+            envoy: envoy.read()?,
             service: service.map(Meter::read).transpose()?.unwrap_or_default().cpu,
             ours,
             envoy_core: Core::parse(&stat, self.cores.envoy)?,

@@ -16,8 +16,8 @@ use crate::variants::{Alive, Part};
 
 /// The cluster of the shared upstream.
 const UPSTREAM: &str = "bench_upstream";
-/// Compiling the wasm modules included.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// Compiling the wasm modules included, and reading ten thousand destinations.
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A running Envoy with one worker.
 #[derive(Debug)]

@@ -8,8 +8,28 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::rules::{HOST, LOAD_HEADERS, LOAD_PATH};
 
-/// Prints the counters that wrk's own report rounds.
-const REPORT: &str = r#"
+/// Sends what the environment says, and prints the counters that wrk's own report rounds.
+const SCRIPT: &str = r#"
+local post, agents = os.getenv("BENCH_POST"), os.getenv("BENCH_AGENTS")
+if post then
+  wrk.method, wrk.body = "POST", post
+  wrk.headers["content-type"] = "application/json"
+end
+if agents then
+  local requests, next = {}, 0
+  function init()
+    for placeholder in io.lines(agents) do
+      wrk.headers["Authorization"] = "Bearer " .. placeholder
+      requests[#requests + 1] = wrk.format()
+    end
+    math.randomseed(os.time())
+    next = math.random(#requests)
+  end
+  function request()
+    next = next % #requests + 1
+    return requests[next]
+  end
+end
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format("counted %d %d %d %d\n", summary.requests, summary.duration,
@@ -17,13 +37,39 @@ done = function(summary, latency, requests)
 end
 "#;
 
+/// Where the script looks for a body, and for a file of placeholders.
+const POST: &str = "BENCH_POST";
+const AGENTS: &str = "BENCH_AGENTS";
+
 /// A load that nobody ends.
 const LONGEST_SECONDS: u64 = 600;
 
-/// wrk, found and given its report.
+/// wrk, found and given its script.
 #[derive(Debug)]
 pub struct Wrk {
-    report: PathBuf,
+    script: PathBuf,
+}
+
+/// What is asked for, over and over.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Whom it is for.
+    pub host: String,
+    /// Path and query.
+    pub path: String,
+    /// Who asks.
+    pub agents: Agents,
+    /// A body of JSON; then it is a POST.
+    pub post: Option<String>,
+}
+
+/// Whose placeholders are sent.
+#[derive(Clone, Debug)]
+pub enum Agents {
+    /// Always this one.
+    One(String),
+    /// Those of a file in turn, one a line; the first is any of them.
+    All(PathBuf),
 }
 
 /// What one run of wrk counted.
@@ -47,15 +93,15 @@ impl Wrk {
             }
             Err(error) => return Err(error).context("running wrk"),
         }
-        let report = dir.join("report.lua");
-        fs::write(&report, REPORT)?;
-        Ok(Self { report })
+        let script = dir.join("load.lua");
+        fs::write(&script, SCRIPT)?;
+        Ok(Self { script })
     }
 
     /// Loads a listener on the loopback. Anything but a 2xx or 3xx for every
     /// request is an error: a refusal is cheap and would look fast.
-    pub fn run(&self, port: u16, path: &str, placeholder: &str, connections: u32, seconds: u64) -> Result<Count> {
-        let mut wrk = self.command(port, path, placeholder, connections, seconds);
+    pub fn run(&self, port: u16, ask: &Ask, connections: u32, seconds: u64) -> Result<Count> {
+        let mut wrk = self.command(port, ask, connections, seconds);
         let (count, failures) = count(&wrk.output().context("running wrk")?)?;
         ensure!(failures == 0, "{failures} of {} requests failed", count.requests);
         Ok(count)
@@ -63,23 +109,38 @@ impl Wrk {
 
     /// The same, until it is told to end.
     pub fn begin(&self, port: u16, placeholder: &str, connections: u32) -> Result<Loading> {
-        let mut wrk = self.command(port, LOAD_PATH, placeholder, connections, LONGEST_SECONDS);
+        let mut wrk = self.command(port, &Ask::of(placeholder), connections, LONGEST_SECONDS);
         let wrk = wrk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("running wrk")?;
         Ok(Loading(Some(wrk)))
     }
 
-    fn command(&self, port: u16, path: &str, placeholder: &str, connections: u32, seconds: u64) -> Command {
+    fn command(&self, port: u16, ask: &Ask, connections: u32, seconds: u64) -> Command {
         let mut wrk = Command::new("wrk");
         wrk.args(["--threads", "1", "--timeout", "5s", "--connections", &connections.to_string()])
             .args(["--duration", &format!("{seconds}s"), "--script"])
-            .arg(&self.report)
-            .args(["--header", &format!("Host: {HOST}")])
-            .args(["--header", &format!("Authorization: Bearer {placeholder}")]);
+            .arg(&self.script)
+            .args(["--header", &format!("Host: {}", ask.host)]);
+        wrk.env_remove(POST).env_remove(AGENTS);
+        match &ask.agents {
+            Agents::One(placeholder) => wrk.args(["--header", &format!("Authorization: Bearer {placeholder}")]),
+            Agents::All(file) => wrk.env(AGENTS, file),
+        };
+        if let Some(body) = &ask.post {
+            wrk.env(POST, body);
+        }
         for (name, value) in LOAD_HEADERS {
             wrk.args(["--header", &format!("{name}: {value}")]);
         }
-        wrk.arg(format!("http://127.0.0.1:{port}{path}"));
+        wrk.arg(format!("http://127.0.0.1:{port}{}", ask.path));
         wrk
+    }
+}
+
+impl Ask {
+    /// The measured request of one agent.
+    pub fn of(placeholder: &str) -> Self {
+        let agents = Agents::One(placeholder.to_owned());
+        Self { host: HOST.to_owned(), path: LOAD_PATH.to_owned(), agents, post: None }
     }
 }
 

@@ -5,7 +5,7 @@
 //! It never fails on speed, never measures a variant that has not shown that
 //! it does its work, and never compares figures of different moments.
 //!
-//! `bench changes` measures another thing: [`changes`].
+//! `bench changes` and `bench scale` measure other things: [`changes`], [`scale`].
 
 mod bodies;
 mod changes;
@@ -14,12 +14,15 @@ mod counters;
 mod envoy;
 mod estimate;
 mod exports;
+mod graphql;
+mod instance;
 mod load;
 mod machine;
 mod plan;
 mod proof;
 mod report;
 mod rules;
+mod scale;
 mod slices;
 mod stats;
 mod upstream;
@@ -36,12 +39,13 @@ use client::Client;
 use counters::{Meter, Probe};
 use envoy::Envoy;
 use estimate::{Disturbed, Samples};
-use load::Wrk;
+use instance::Ground;
+use load::{Ask, Wrk};
 use machine::{Cores, Machine};
 use plan::Plan;
 use proof::Prover;
 use report::{Measured, Report};
-use rules::{LOAD_PATH, Rules};
+use rules::{HOST, Rules};
 use slices::{Runner, Slice, Target};
 use upstream::Upstream;
 use variants::{Absent, Part, Workbench};
@@ -50,7 +54,8 @@ fn main() -> ExitCode {
     let outcome = match std::env::args().nth(1).as_deref() {
         None => run(),
         Some("changes") => changes::run(),
-        Some(other) => Err(anyhow!("there is `bench` and `bench changes`, not {other}")),
+        Some("scale") => scale::run(),
+        Some(other) => Err(anyhow!("there is `bench`, `bench changes` and `bench scale`, not {other}")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,12 +86,18 @@ fn run() -> Result<()> {
     let envoy = Envoy::start(dir.path(), &bootstrap, cores.envoy, &client)?;
     let targets = prove(&parts, &envoy, &upstream, &client)?;
 
-    let probe = Probe { cores, envoy: Meter::Process(envoy.pid()), processes: processes(&parts) };
+    let probe = Probe { cores, processes: processes(&parts) };
     let runner = Runner { wrk: &wrk, probe: &probe, targets: &targets, seconds: plan.slice_seconds };
     eprintln!("{} variants; measuring for {} s", targets.len(), plan.measured_seconds());
     runner.warm(plan.connections)?;
     let throughput = runner.rounds(plan.connections, Duration::from_secs(plan.throughput_seconds))?;
     let latency = runner.rounds(1, Duration::from_secs(plan.latency_seconds))?;
+
+    // Like Attaché itself: absent where it is not built, and said so there.
+    let is_there = parts.iter().any(|(name, _)| *name == "attache");
+    let target = target_dir()?;
+    let ground = Ground { dir: dir.path(), target: &target, core: cores.envoy, upstream_port, client: &client };
+    let graphql = is_there.then(|| graphql::measure(&ground, cores, &upstream, &wrk, &plan)).transpose()?;
 
     let unmasked = parts.iter().find_map(|(_, part)| part.unmasked.as_deref());
     let bodies = bodies::measure(&runner, unmasked, &plan)?;
@@ -106,6 +117,7 @@ fn run() -> Result<()> {
         absent,
         module_bytes,
         bodies,
+        graphql,
     };
     let path = target_dir()?.join("bench.json");
     fs::write(&path, serde_json::to_vec_pretty(&report.to_json())?)?;
@@ -133,12 +145,12 @@ fn prove(parts: &[(&'static str, Part)], envoy: &Envoy, upstream: &Upstream, cli
     let mut targets = Vec::new();
     for (name, part) in parts {
         let port = envoy.port(name)?;
-        let prover = Prover { client, upstream, port };
+        let prover = Prover { client, upstream, port, host: HOST, prefix: "" };
         let proven = prover.prove(&part.claim, &part.placeholder);
         let audited = proven.and_then(|()| part.audit.iter().try_for_each(|log| prover.prove_audit(log)));
         audited.with_context(|| format!("{name} does not do its work"))?;
-        let (placeholder, service) = (part.placeholder.clone(), part.service.clone());
-        targets.push(Target { name, port, path: LOAD_PATH.to_owned(), placeholder, service });
+        let (ask, service) = (Ask::of(&part.placeholder), part.service.clone());
+        targets.push(Target { name, port, ask, envoy: Meter::Process(envoy.pid()), service });
     }
     Ok(targets)
 }

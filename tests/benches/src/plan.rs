@@ -1,4 +1,4 @@
-//! How long the run takes. `BENCH_QUICK=1` asks for a minute and a half instead of seven.
+//! How long the run takes. `BENCH_QUICK=1` asks for a minute and a half instead of eight.
 
 use serde::Serialize;
 
@@ -15,6 +15,8 @@ pub struct Plan {
     pub latency_seconds: u64,
     /// Rounds of answers by size stop here, all sizes together.
     pub bodies_seconds: u64,
+    /// Rounds of GraphQL slices stop here.
+    pub graphql_seconds: u64,
     /// Connections of a throughput slice.
     pub connections: u32,
     /// Fewer clean slices than this, and a figure is marked as rough.
@@ -24,14 +26,16 @@ pub struct Plan {
 impl Plan {
     /// The plan that the environment asks for.
     pub fn from_env() -> Self {
-        let quick = std::env::var_os("BENCH_QUICK").is_some_and(|value| value != "0" && !value.is_empty());
+        let quick = is_quick();
         let (throughput_seconds, latency_seconds, bodies_seconds) = if quick { (28, 14, 18) } else { (205, 110, 90) };
+        let graphql_seconds = if quick { 8 } else { 32 };
         Self {
             quick,
             slice_seconds: 1,
             throughput_seconds,
             latency_seconds,
             bodies_seconds,
+            graphql_seconds,
             connections: 16,
             enough: 6,
         }
@@ -39,6 +43,11 @@ impl Plan {
 
     /// Without the start and the warming.
     pub fn measured_seconds(&self) -> u64 {
-        self.throughput_seconds + self.latency_seconds + self.bodies_seconds
+        self.throughput_seconds + self.latency_seconds + self.bodies_seconds + self.graphql_seconds
     }
+}
+
+/// Whether the environment asks for a short, rough run.
+pub fn is_quick() -> bool {
+    std::env::var_os("BENCH_QUICK").is_some_and(|value| value != "0" && !value.is_empty())
 }

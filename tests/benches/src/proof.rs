@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Result, ensure};
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST as HOST_HEADER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST as HOST_HEADER};
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::Empty;
+use http_body_util::Full;
 
 use crate::client::Client;
-use crate::rules::{HOST, PROOF_PATH};
+use crate::rules::PROOF_PATH;
 use crate::upstream::Upstream;
 use crate::variants::Claim;
 
@@ -30,6 +29,10 @@ pub struct Prover<'a> {
     pub upstream: &'a Upstream,
     /// The variant's port.
     pub port: u16,
+    /// Whom the requests are for.
+    pub host: &'a str,
+    /// What stands before the path: nothing, or a prefix of the gateway.
+    pub prefix: &'a str,
 }
 
 impl Prover<'_> {
@@ -44,8 +47,8 @@ impl Prover<'_> {
                 let second = received.get(SECOND_CREDENTIAL.0);
                 ensure!(second.is_none(), "a second credential reached the upstream");
                 self.arrives(&format!("Bearer {read_only}"), authorization)?;
-                self.refused(Method::GET, "Bearer ghp_ATTACHEunknown", StatusCode::UNAUTHORIZED)?;
-                self.refused(Method::POST, &format!("Bearer {read_only}"), StatusCode::FORBIDDEN)
+                self.refused(Method::GET, "Bearer ghp_ATTACHEunknown", "", StatusCode::UNAUTHORIZED)?;
+                self.refused(Method::POST, &format!("Bearer {read_only}"), "", StatusCode::FORBIDDEN)
             }
         }
     }
@@ -62,8 +65,22 @@ impl Prover<'_> {
 
     /// A read must be answered 200, with `expected` at the upstream.
     fn arrives(&self, sent: &str, expected: &str) -> Result<HeaderMap> {
-        let (status, body) = self.send(Method::GET, sent)?;
-        ensure!(status == StatusCode::OK, "a read is answered {status}: {body}");
+        self.sent(Method::GET, sent, "", expected)
+    }
+
+    /// A POST of JSON must be answered 200, with `expected` at the upstream.
+    pub fn posted(&self, sent: &str, json: &str, expected: &str) -> Result<()> {
+        self.sent(Method::POST, sent, json, expected).map(drop)
+    }
+
+    /// A POST of JSON must be refused because the session only reads.
+    pub fn not_posted(&self, sent: &str, json: &str) -> Result<()> {
+        self.refused(Method::POST, sent, json, StatusCode::FORBIDDEN)
+    }
+
+    fn sent(&self, method: Method, sent: &str, json: &str, expected: &str) -> Result<HeaderMap> {
+        let (status, body) = self.send(method.clone(), sent, json)?;
+        ensure!(status == StatusCode::OK, "a {method} is answered {status}: {body}");
         let received = self.upstream.take_received().unwrap_or_default();
         let values: Vec<_> = received.get_all(AUTHORIZATION).iter().collect();
         ensure!(values == [expected], "not the one expected Authorization reached the upstream");
@@ -71,21 +88,23 @@ impl Prover<'_> {
     }
 
     /// Must be answered `expected`, and not reach the upstream.
-    fn refused(&self, method: Method, sent: &str, expected: StatusCode) -> Result<()> {
-        let (status, body) = self.send(method.clone(), sent)?;
+    fn refused(&self, method: Method, sent: &str, json: &str, expected: StatusCode) -> Result<()> {
+        let (status, body) = self.send(method.clone(), sent, json)?;
         ensure!(status == expected, "{method} is answered {status}, not {expected}: {body}");
         ensure!(self.upstream.take_received().is_none(), "a refused {method} reached the upstream");
         Ok(())
     }
 
-    fn send(&self, method: Method, authorization: &str) -> Result<(StatusCode, String)> {
-        let request: Request<Empty<Bytes>> = Request::builder()
+    fn send(&self, method: Method, authorization: &str, json: &str) -> Result<(StatusCode, String)> {
+        let mut request = Request::builder()
             .method(method)
-            .uri(format!("http://127.0.0.1:{}{PROOF_PATH}", self.port))
-            .header(HOST_HEADER, HOST)
+            .uri(format!("http://127.0.0.1:{}{}{PROOF_PATH}", self.port, self.prefix))
+            .header(HOST_HEADER, self.host)
             .header(AUTHORIZATION, authorization)
-            .header(SECOND_CREDENTIAL.0, SECOND_CREDENTIAL.1)
-            .body(Empty::new())?;
-        self.client.send(request)
+            .header(SECOND_CREDENTIAL.0, SECOND_CREDENTIAL.1);
+        if !json.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        self.client.send(request.body(Full::from(json.to_owned()))?)
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::bodies::{self, Bodies};
 use crate::estimate::{CPU_US, Disturbed, Figure, Held, LOAD_CORE, P50_US, RPS, RULE, SERVICE_US, Samples};
+use crate::graphql::Graphql;
 use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::variants::Absent;
@@ -44,6 +45,8 @@ pub struct Report {
     pub module_bytes: Option<u64>,
     /// What masking costs by the size of an answer.
     pub bodies: Vec<Bodies>,
+    /// What judging GraphQL costs.
+    pub graphql: Option<Graphql>,
 }
 
 /// A target, and whether it is met. A missed one fails nothing: speed is
@@ -85,6 +88,7 @@ impl Report {
             "targets": self.verdicts(),
             "module_bytes": self.module_bytes,
             "bodies": self.bodies.iter().map(Bodies::to_json).collect::<Vec<_>>(),
+            "graphql": self.graphql.as_ref().map(Graphql::to_json),
         })
     }
 
@@ -115,6 +119,7 @@ impl Report {
             lines.push(bodies::head());
             lines.extend(self.bodies.iter().map(Bodies::to_row));
         }
+        lines.extend(self.graphql.iter().map(Graphql::to_text));
         if self.any_rough() {
             lines.push("\n~ rough: too few clean slices, all were used".to_owned());
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::counters::{Interval, Meter, Probe};
-use crate::load::{Count, Wrk};
+use crate::load::{Ask, Count, Wrk};
 
 /// The index of `bare` among the targets.
 pub const BARE: usize = 0;
@@ -19,10 +19,10 @@ pub struct Target {
     pub name: &'static str,
     /// Its listener's port.
     pub port: u16,
-    /// What is asked for.
-    pub path: String,
-    /// The placeholder to send.
-    pub placeholder: String,
+    /// What is asked for, by whom.
+    pub ask: Ask,
+    /// Its Envoy.
+    pub envoy: Meter,
     /// The service it asks.
     pub service: Option<Meter>,
 }
@@ -83,10 +83,10 @@ impl Runner<'_> {
     }
 
     fn slice(&self, target: usize, round: usize, connections: u32) -> Result<Slice> {
-        let Target { name, port, path, placeholder, service } = &self.targets[target];
-        let before = self.probe.read(service.as_ref())?;
-        let count = self.wrk.run(*port, path, placeholder, connections, self.seconds);
-        let after = self.probe.read(service.as_ref())?;
+        let Target { name, port, ask, envoy, service } = &self.targets[target];
+        let before = self.probe.read(envoy, service.as_ref())?;
+        let count = self.wrk.run(*port, ask, connections, self.seconds);
+        let after = self.probe.read(envoy, service.as_ref())?;
         let count = count.with_context(|| format!("measuring {name}"))?;
         Ok(Slice { target, round, count, interval: before.until(&after) })
     }

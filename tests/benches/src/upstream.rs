@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -87,9 +87,13 @@ where
         stream.set_nodelay(true)?;
         let answer = answer.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(&request);
-                async move { Ok::<_, Infallible>(response) }
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                let answer = answer.clone();
+                async move {
+                    // To the end, or the connection could not be used again.
+                    while let Some(Ok(_)) = request.body_mut().frame().await {}
+                    Ok::<_, Infallible>(answer(&request))
+                }
             });
             // A connection that Envoy ends is no event for the benchmark.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

@@ -9,7 +9,9 @@ use crate::config::spec::{CredentialSpec, DestinationSpec, UpstreamSpec};
 use crate::config::{Credential, Destination, Upstream};
 use attache_core::access::{Access, AccessError};
 use attache_core::companion::Companion;
+use attache_core::matching::host::Host;
 use attache_core::policy::CompanionSpec;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Resolves the destinations of one credential.
 pub(super) fn resolve_all(
@@ -23,8 +25,10 @@ pub(super) fn resolve_all(
     let of_preset = preset.destinations.iter().map(|destination| (destination.clone(), join(path, "preset")));
     let mut specs: Vec<(DestinationSpec, String)> = of_preset.collect();
     let known = specs.len();
-    for (index, addition) in written.destinations.iter().enumerate() {
-        let at = written_at(path, index, around);
+    // Indices are those of the file: reading leaves out what it cannot read.
+    let list = join(path, "destinations");
+    let kept = (0..).map(|index| format!("{list}[{index}]")).filter(|at| !around.left_out.contains(at));
+    for (at, addition) in kept.zip(&written.destinations) {
         match specs.iter_mut().take(known).find(|(base, _)| refines(addition, base)) {
             Some((base, base_at)) => (*base, *base_at) = (merged(base, addition), at),
             None => specs.push((addition.clone(), at)),
@@ -33,17 +37,18 @@ pub(super) fn resolve_all(
     let cap = narrower(written.access_mode.unwrap_or_default(), preset.access_mode.unwrap_or_default());
 
     let mut destinations: Vec<Destination> = Vec::new();
+    let mut earlier = BTreeSet::new();
     for (spec, at) in &specs {
         let spec = completed(spec, written, preset);
         let Some(mut destination) = resolve(&spec, written, (at, path), around, problems) else { continue };
         destination.access_mode = narrower(cap, destination.access_mode);
         destination.mask = spec.mask.or(written.mask).or(preset.mask).unwrap_or(true);
-        if destinations.iter().any(|other| other.host == destination.host && other.port == destination.port) {
+        if !earlier.insert((destination.host.clone(), destination.port)) {
             problems.add(at, Problem::Twice);
         }
         destinations.push(destination);
     }
-    if specs.is_empty() && !around.is_incomplete(&join(path, "destinations")) {
+    if specs.is_empty() && !around.is_incomplete(&list) {
         problems.add(path, if written.preset.is_some() { Problem::NoHost } else { Problem::NoDestination });
     }
     destinations
@@ -51,30 +56,24 @@ pub(super) fn resolve_all(
 
 /// Credentials that share a destination share the cluster that leads there.
 pub(super) fn check_together(credentials: &[Credential], problems: &mut Problems) {
-    for (index, credential) in credentials.iter().enumerate() {
+    let mut known: BTreeMap<(&Host, u16), Vec<(&Credential, &Destination)>> = BTreeMap::new();
+    for credential in credentials {
         for destination in &credential.destinations {
-            let differs = |other: &&Credential| {
-                let mut same = other.destinations.iter();
-                same.any(|o| o.host == destination.host && o.port == destination.port && !reached_alike(o, destination))
+            let earlier = known.entry((&destination.host, destination.port)).or_default();
+            let differs = |(other, there): &&(&Credential, &Destination)| {
+                other.name != credential.name && !reached_alike(there, destination)
             };
-            if let Some(other) = credentials.iter().take(index).find(differs) {
+            if let Some((other, _)) = earlier.iter().find(differs) {
                 let path = join("credentials", credential.name.as_str());
                 problems.add(path, Problem::ReachedDifferently(other.name.clone()));
             }
+            earlier.push((credential, destination));
         }
     }
 }
 
 fn reached_alike(one: &Destination, other: &Destination) -> bool {
     (one.plaintext, &one.upstream, &one.spki_sha256) == (other.plaintext, &other.upstream, &other.spki_sha256)
-}
-
-/// The path under which an entry was written: reading leaves out what it cannot read, and closes the gap.
-fn written_at(path: &str, index: usize, around: &Around<'_>) -> String {
-    let list = join(path, "destinations");
-    let at = |index: usize| format!("{list}[{index}]");
-    let mut kept = (0..).map(at).filter(|at| !around.left_out.contains(at));
-    kept.nth(index).unwrap_or(list)
 }
 
 fn refines(addition: &DestinationSpec, base: &DestinationSpec) -> bool {

@@ -4,7 +4,9 @@ use super::{Around, Problems};
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{SessionSpec, Spec};
-use crate::config::{AgentEnv, AgentValue, Credential, DeclaredSession};
+use crate::config::{AgentValue, Credential, DeclaredSession};
+use attache_core::names::Name;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -17,14 +19,16 @@ pub(super) fn resolve_all(
     problems: &mut Problems,
 ) -> Vec<DeclaredSession> {
     let mut sessions: Vec<DeclaredSession> = Vec::new();
+    let mut names = BTreeSet::new();
+    let by_name: BTreeMap<_, _> = credentials.iter().map(|credential| (&credential.name, credential)).collect();
     // Indices are those of the file: reading leaves out what it cannot read.
     let kept = (0..).map(|index| format!("sessions[{index}]")).filter(|at| !around.left_out.contains(at));
     for (at, written) in kept.zip(&spec.sessions) {
-        if sessions.iter().any(|other| other.name == written.name) {
+        if !names.insert(&written.name) {
             problems.add(join(&at, "name"), Problem::Twice);
         }
         check_credentials(written, spec, &at, around, problems);
-        check_variables(written, credentials, &at, problems);
+        check_variables(written, &by_name, &at, problems);
         let ttl = written.ttl.as_ref().map(|period| period.0);
         if ttl.is_some_and(|ttl| !(Duration::from_secs(1)..=365 * DAY).contains(&ttl)) {
             problems.add(join(&at, "ttl"), Problem::OutOfBounds("a length of time from 1s to 365d"));
@@ -43,32 +47,34 @@ pub(super) fn resolve_all(
 fn check_credentials(written: &SessionSpec, spec: &Spec, at: &str, around: &Around<'_>, problems: &mut Problems) {
     let list = join(at, "credentials");
     let kept = (0..).map(|index| format!("{list}[{index}]")).filter(|at| !around.left_out.contains(at));
-    for (index, (at, name)) in kept.zip(&written.credentials).enumerate() {
+    let mut earlier = BTreeSet::new();
+    for (at, name) in kept.zip(&written.credentials) {
         let is_known =
             spec.credentials.contains_key(name) || around.left_out.contains(&join("credentials", name.as_str()));
         if !is_known && !around.left_out.contains("credentials") {
             problems.add(&at, Problem::UnknownCredential);
         }
-        if written.credentials.iter().take(index).any(|earlier| earlier == name) {
+        if !earlier.insert(name) {
             problems.add(&at, Problem::Twice);
         }
     }
 }
 
 /// Two credentials of one session that fill one variable: the agent would have either.
-fn check_variables(written: &SessionSpec, credentials: &[Credential], at: &str, problems: &mut Problems) {
-    let used: Vec<_> = credentials.iter().filter(|credential| written.credentials.contains(&credential.name)).collect();
-    for (index, credential) in used.iter().enumerate() {
+fn check_variables(written: &SessionSpec, by_name: &BTreeMap<&Name, &Credential>, at: &str, problems: &mut Problems) {
+    let names: BTreeSet<_> = written.credentials.iter().collect();
+    let mut earlier: BTreeMap<_, Vec<(&Name, &AgentValue)>> = BTreeMap::new();
+    for credential in names.into_iter().filter_map(|name| by_name.get(name)) {
         for variable in &credential.agent_env {
+            let others = earlier.entry(&variable.name).or_default();
             // One URL for both is none too many.
-            let differs = |theirs: &AgentEnv| theirs.value == AgentValue::Placeholder || theirs.value != variable.value;
-            let clashes = |other: &&&Credential| {
-                other.agent_env.iter().any(|theirs| theirs.name == variable.name && differs(theirs))
-            };
-            if let Some(other) = used.iter().take(index).find(clashes) {
-                let (one, two) = (other.name.clone(), credential.name.clone());
+            let clashes =
+                |(_, theirs): &&(&Name, &AgentValue)| **theirs == AgentValue::Placeholder || **theirs != variable.value;
+            if let Some((other, _)) = others.iter().find(clashes) {
+                let (one, two) = ((*other).clone(), credential.name.clone());
                 problems.add(join(at, "credentials"), Problem::VariableTwice(one, two, variable.name.clone()));
             }
+            others.push((&credential.name, &variable.value));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! machine, as they do where they run. It fails when a change is not confirmed by every worker, or
 //! when a request that began after that was let through; never on speed.
 
-mod exchange;
+pub mod exchange;
 mod prober;
 mod report;
 mod world;
@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::load::Wrk;
+use crate::plan::is_quick;
 use crate::target_dir;
 use crate::upstream::Upstream;
 use prober::{Prober, Verdict};
@@ -34,8 +35,7 @@ const PAUSE: Duration = Duration::from_millis(60);
 
 /// Measures, prints a table and writes `bench-changes.json`.
 pub fn run() -> Result<()> {
-    let quick = std::env::var_os("BENCH_QUICK").is_some_and(|value| value != "0" && !value.is_empty());
-    let changes = if quick { 20 } else { 200 };
+    let changes = if is_quick() { 20 } else { 200 };
     let upstream = Upstream::start()?;
     let mut rows = Vec::new();
     for workers in WORKERS {

@@ -4,7 +4,7 @@
 //! Nothing of it is simulated. Where it cannot be prepared, the variant is
 //! absent and says why; the others are measured all the same.
 
-mod bootstrap;
+pub mod bootstrap;
 mod config;
 
 use std::fs;
@@ -20,29 +20,30 @@ use super::{Absent, Alive, Claim, Part, Workbench};
 use crate::counters::Meter;
 use bootstrap::pieces;
 
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// Of a broker with ten thousand destinations, too.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// The packed filter: `$ATTACHE_FILTER`, else `filter/attache_filter.wasm` in
 /// the target directory.
-pub fn module(bench: &Workbench) -> Option<PathBuf> {
+pub fn module(target: &Path) -> Option<PathBuf> {
     let named = std::env::var_os("ATTACHE_FILTER").map(PathBuf::from);
-    let path = named.unwrap_or_else(|| bench.target.join("filter/attache_filter.wasm"));
+    let path = named.unwrap_or_else(|| target.join("filter/attache_filter.wasm"));
     path.exists().then_some(path)
 }
 
 /// The broker: `$ATTACHE_BROKER`, else `release/attache` in the target
 /// directory.
-fn broker(bench: &Workbench) -> Option<PathBuf> {
+pub fn broker(target: &Path) -> Option<PathBuf> {
     let named = std::env::var_os("ATTACHE_BROKER").map(PathBuf::from);
-    let path = named.unwrap_or_else(|| bench.target.join("release/attache"));
+    let path = named.unwrap_or_else(|| target.join("release/attache"));
     path.exists().then_some(path)
 }
 
 /// The filter with its broker.
 pub fn part(bench: &Workbench) -> Result<Part, Absent> {
     let not_built = |what: &str| Absent::NotBuilt(what.to_owned());
-    let module = module(bench).ok_or_else(|| not_built("the packed filter"))?;
-    let broker = broker(bench).ok_or_else(|| not_built("the broker"))?;
+    let module = module(&bench.target).ok_or_else(|| not_built("the packed filter"))?;
+    let broker = broker(&bench.target).ok_or_else(|| not_built("the broker"))?;
     prepare(bench, &module, &broker).map_err(|error| Absent::Broken(format!("{error:#}")))
 }
 
@@ -72,15 +73,18 @@ fn prepare(bench: &Workbench, module: &Path, broker: &Path) -> Result<Part> {
 
 /// The command line of the broker's binary.
 #[derive(Clone, Copy, Debug)]
-struct Attache<'a> {
-    binary: &'a Path,
-    config: &'a Path,
-    module: &'a Path,
+pub struct Attache<'a> {
+    /// The broker.
+    pub binary: &'a Path,
+    /// `attache.yaml`.
+    pub config: &'a Path,
+    /// The packed filter.
+    pub module: &'a Path,
 }
 
 impl Attache<'_> {
     /// Starts the broker and waits until its data plane accepts.
-    fn serve(&self, dir: &Path, data_plane: u16) -> Result<Alive> {
+    pub fn serve(&self, dir: &Path, data_plane: u16) -> Result<Alive> {
         let log = dir.join("broker.log");
         let mut command = self.command(&["serve"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
@@ -99,14 +103,14 @@ impl Attache<'_> {
     }
 
     /// The placeholder that a session exports in this variable.
-    fn placeholder(&self, session: &str, variable: &str) -> Result<String> {
+    pub fn placeholder(&self, session: &str, variable: &str) -> Result<String> {
         let env: Value = serde_json::from_str(&self.run(&["session", "env", session, "--json"])?)?;
         let placeholder = env[variable].as_str();
         Ok(placeholder.with_context(|| format!("session env {session} shows no placeholder"))?.to_owned())
     }
 
     /// The gateway's bootstrap.
-    fn bootstrap(&self) -> Result<Value> {
+    pub fn bootstrap(&self) -> Result<Value> {
         let text = self.run(&["envoy-config", "--shape", "gateway", "--json"])?;
         serde_json::from_str(&text).context("envoy-config does not answer in JSON")
     }
@@ -126,6 +130,6 @@ impl Attache<'_> {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

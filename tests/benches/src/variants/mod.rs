@@ -1,10 +1,10 @@
 //! The variants, one file each, one line each in [`all`].
 
-mod attache;
+pub mod attache;
 mod bare;
 mod credential_injector;
 mod ext_authz;
-mod gateway;
+pub mod gateway;
 mod lua;
 mod minimal;
 mod noop_wasm;
@@ -126,7 +126,7 @@ pub fn all(mut bench: Workbench) -> Result<Vec<Variant>> {
 
 /// The size of the filter's module in bytes, if it is built.
 pub fn module_bytes(bench: &Workbench) -> Option<u64> {
-    attache::module(bench).and_then(|path| std::fs::metadata(path).ok()).map(|file| file.len())
+    attache::module(&bench.target).and_then(|path| std::fs::metadata(path).ok()).map(|file| file.len())
 }
 
 impl fmt::Display for Absent {

@@ -30,7 +30,7 @@ pub fn part(bench: &Workbench) -> Result<Result<Part, Absent>> {
 /// The measured filter's own exports, or, where it is not built, those of its
 /// contract.
 fn wanted_exports(bench: &Workbench) -> Result<BTreeSet<String>> {
-    match attache::module(bench) {
+    match attache::module(&bench.target) {
         Some(path) => exports::names(&fs::read(&path)?).with_context(|| format!("{}", path.display())),
         None => Ok(exports::CONTRACT.iter().map(|name| (*name).to_owned()).collect()),
     }

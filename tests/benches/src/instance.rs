@@ -1,0 +1,161 @@
+//! A broker of its own with an Envoy of its own, in the listener of `attache envoy-config`.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::changes::exchange::exchange;
+use crate::client::Client;
+use crate::counters::Meter;
+use crate::envoy::{self, Envoy};
+use crate::variants::attache::bootstrap::{Pieces, pieces};
+use crate::variants::attache::{self, Attache};
+use crate::variants::{Alive, Claim, Part, gateway};
+
+/// The listener under measurement.
+pub const ATTACHE: &str = "attache";
+/// The same without our filters and guards.
+pub const BARE: &str = "bare";
+/// The file of the one secret.
+pub const SECRET_FILE: &str = "secret";
+/// What is in it.
+pub const SECRET: &str = "ghp_secret0of0the0bench0and0nobody0else0";
+const INSTANCE: &str = "bench";
+
+/// What every instance stands on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'a> {
+    /// For its files.
+    pub dir: &'a Path,
+    /// Cargo's target directory.
+    pub target: &'a Path,
+    /// Envoy's core.
+    pub core: usize,
+    /// The port of the upstream.
+    pub upstream_port: u16,
+    /// For Envoy's admin.
+    pub client: &'a Client,
+}
+
+/// What is running; ended when dropped.
+#[derive(Debug)]
+pub struct Instance {
+    /// Envoy, with the listeners [`ATTACHE`] and [`BARE`].
+    pub envoy: Envoy,
+    /// How long the broker took until it served.
+    pub broker_started: Duration,
+    /// How long Envoy took until it was live.
+    pub envoy_started: Duration,
+    dir: PathBuf,
+    broker: Alive,
+}
+
+impl Instance {
+    /// Starts both, with these credentials and sessions in the config.
+    pub fn start(ground: &Ground<'_>, name: &str, credentials: Value, sessions: Value) -> Result<Self> {
+        let module = attache::module(ground.target).context("the packed filter is not built")?;
+        let binary = attache::broker(ground.target).context("the broker is not built")?;
+        let dir = ground.dir.join(name);
+        let data_plane = attache::free_port()?;
+        let config = write(&dir, data_plane, credentials, sessions)?;
+        let attache = Attache { binary: &binary, config: &config, module: &module };
+        let began = Instant::now();
+        let broker = attache.serve(&dir, data_plane)?;
+        let broker_started = began.elapsed();
+
+        let pieces = pieces(attache.bootstrap()?)?;
+        let bare = gateway::without_filters(&pieces.listener)?;
+        let nothing = Pieces { listener: bare, clusters: vec![], secrets: vec![], bootstrap: Map::new() };
+        let bootstrap = envoy::bootstrap(ground.upstream_port, &mut [(BARE, part(nothing)), (ATTACHE, part(pieces))])?;
+        let began = Instant::now();
+        let envoy = Envoy::start(&dir, &bootstrap, ground.core, ground.client)?;
+        Ok(Self { envoy, broker_started, envoy_started: began.elapsed(), dir, broker })
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> Meter {
+        Meter::Process(self.broker.0.id())
+    }
+
+    /// The placeholder of a session that has one.
+    pub fn placeholder(&self, session: &str) -> Result<String> {
+        let mut control = UnixStream::connect(self.state().join("control.sock"))?;
+        let request = format!("GET /v1/sessions/{session}/env HTTP/1.1\r\nhost: attache\r\n\r\n");
+        let (status, body) = exchange(&mut control, request.as_bytes())?;
+        ensure!(status == 200, "the environment of {session} is answered {status}");
+        let variables: Value = serde_json::from_slice(&body)?;
+        let mut values = variables.as_array().into_iter().flatten().filter_map(|one| one["value"].as_str());
+        let placeholder = values.find(|value| value.starts_with(PREFIX));
+        Ok(placeholder.with_context(|| format!("{session} has no placeholder"))?.to_owned())
+    }
+
+    /// How many grants were issued so far.
+    pub fn grants_issued(&self) -> Result<usize> {
+        let log = fs::read_to_string(self.state().join("audit.jsonl"))?;
+        Ok(log.lines().filter(|record| record.contains(r#""kind":"issue""#)).count())
+    }
+
+    /// Where its files may lie.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn state(&self) -> PathBuf {
+        self.dir.join("state").join(INSTANCE)
+    }
+}
+
+/// What the placeholders begin with.
+const PREFIX: &str = "ghp_";
+
+/// A credential that goes to these destinations.
+pub fn credential(destinations: Value) -> Value {
+    json!({
+        "source": {"file": SECRET_FILE},
+        "inject": "bearer",
+        "placeholder": {"prefix": PREFIX, "length": 40},
+        "destinations": destinations,
+    })
+}
+
+fn write(dir: &Path, data_plane: u16, credentials: Value, sessions: Value) -> Result<PathBuf> {
+    let private = |path: &Path| DirBuilder::new().mode(0o700).recursive(true).create(path);
+    let (state, secrets) = (dir.join("state"), dir.join("secrets"));
+    private(&state.join(INSTANCE))?;
+    private(&secrets)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(secrets.join(SECRET_FILE))?;
+    file.write_all(SECRET.as_bytes())?;
+    let config = json!({
+        "instance": INSTANCE,
+        "state_dir": state,
+        "listen": {"proxy": "127.0.0.1:0", "data_plane": format!("127.0.0.1:{data_plane}")},
+        "sources": {"order": ["file"], "file": {"dir": secrets}},
+        "credentials": credentials,
+        "sessions": sessions,
+    });
+    let path = dir.join("attache.yaml");
+    // JSON is YAML.
+    fs::write(&path, serde_json::to_vec(&config)?)?;
+    Ok(path)
+}
+
+fn part(Pieces { listener, clusters, secrets, bootstrap }: Pieces) -> Part {
+    Part {
+        listener,
+        clusters,
+        secrets,
+        bootstrap,
+        placeholder: String::new(),
+        unmasked: None,
+        claim: Claim::Untouched,
+        audit: None,
+        service: None,
+        alive: Vec::new(),
+    }
+}

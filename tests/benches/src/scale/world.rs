@@ -1,0 +1,197 @@
+//! One broker and one Envoy of so many destinations, or of so many sessions.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::client::Client;
+use crate::counters::Meter;
+use crate::instance::{ATTACHE, Ground, Instance, SECRET, credential};
+use crate::load::{Agents, Ask, Wrk};
+use crate::proof::Prover;
+use crate::rules::LOAD_PATH;
+use crate::slices::Target;
+use crate::upstream::Upstream;
+use crate::variants::Claim;
+
+/// Destinations of one credential.
+const OF_ONE_CREDENTIAL: usize = 100;
+/// What every session's grants take, at two hundred a second.
+const WARM_LIMIT: Duration = Duration::from_secs(50);
+/// One run of the load while the grants are fetched.
+const WARM_SECONDS: u64 = 2;
+
+/// What there are many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axis {
+    /// In the config, in the policy, in Envoy's routes and clusters.
+    Destinations,
+    /// Each with a grant in the worker.
+    Sessions,
+}
+
+/// How a destination is named.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// By the request's authority.
+    Host,
+    /// By the first segment of its path.
+    Prefix,
+}
+
+/// One size of one axis.
+#[derive(Debug)]
+pub struct World {
+    /// How many.
+    pub size: usize,
+    /// Resident memory of Envoy after all grants are there.
+    pub envoy_bytes: u64,
+    axis: Axis,
+    instance: Instance,
+    asked_for: String,
+    placeholders: PathBuf,
+    one: String,
+}
+
+impl World {
+    /// Starts both.
+    pub fn start(ground: &Ground<'_>, axis: Axis, size: usize) -> Result<Self> {
+        let (destinations, sessions) = match axis {
+            Axis::Destinations => (size, 1),
+            Axis::Sessions => (1, size),
+        };
+        let middle = destinations / 2;
+        let sessions: Vec<String> = (0..sessions).map(|n| format!("agent-{n:05}")).collect();
+        // A reader that asks to read: both halves of what is claimed can be shown.
+        let used = name(middle / OF_ONE_CREDENTIAL);
+        let declared =
+            sessions.iter().map(|name| json!({"name": name, "credentials": [used], "access_mode": "read-only"}));
+        let declared = Value::Array(declared.collect());
+        let called = format!("{}-{size}", axis.as_str());
+        let instance = Instance::start(ground, &called, credentials(destinations, ground.upstream_port), declared)
+            .with_context(|| format!("{size} {}", axis.as_str()))?;
+
+        let placeholders = sessions.iter().map(|session| instance.placeholder(session)).collect::<Result<Vec<_>>>()?;
+        let file = instance.dir().join("placeholders");
+        fs::write(&file, placeholders.join("\n") + "\n")?;
+        let one = placeholders.into_iter().next().context("no session")?;
+        Ok(Self { size, envoy_bytes: 0, axis, instance, asked_for: host(middle), placeholders: file, one })
+    }
+
+    /// Fails unless it injects, and refuses what it must.
+    pub fn prove(&self, way: Way, client: &Client, upstream: &Upstream) -> Result<()> {
+        let (host, prefix) = self.named(way);
+        let prover =
+            Prover { client, upstream, port: self.instance.envoy.port(ATTACHE)?, host: &host, prefix: &prefix };
+        let claim = Claim::Decides { authorization: format!("Bearer {SECRET}"), read_only: self.one.clone() };
+        let proven = prover.prove(&claim, &self.one);
+        proven.with_context(|| format!("{} {} by {}", self.size, self.axis.as_str(), way.as_str()))
+    }
+
+    /// Has the worker hold a grant for every session.
+    pub fn warm(&mut self, wrk: &Wrk, connections: u32) -> Result<()> {
+        let sessions = if self.axis == Axis::Sessions { self.size } else { 1 };
+        let target = self.target(Way::Host)?;
+        let deadline = Instant::now() + WARM_LIMIT;
+        while self.grants_issued()? < sessions {
+            ensure!(Instant::now() < deadline, "{} of {sessions} grants in time", self.grants_issued()?);
+            wrk.run(target.port, &target.ask, connections, WARM_SECONDS)?;
+        }
+        self.envoy_bytes = resident(self.instance.envoy.pid())?;
+        Ok(())
+    }
+
+    /// What is measured.
+    pub fn target(&self, way: Way) -> Result<Target> {
+        let (host, prefix) = self.named(way);
+        let agents = Agents::All(self.placeholders.clone());
+        Ok(Target {
+            name: self.axis.as_str(),
+            port: self.instance.envoy.port(ATTACHE)?,
+            ask: Ask { host, path: format!("{prefix}{LOAD_PATH}"), agents, post: None },
+            envoy: Meter::Process(self.instance.envoy.pid()),
+            service: None,
+        })
+    }
+
+    /// The broker.
+    pub fn broker(&self) -> Meter {
+        self.instance.broker()
+    }
+
+    /// How many grants were issued so far.
+    pub fn grants_issued(&self) -> Result<usize> {
+        self.instance.grants_issued()
+    }
+
+    /// How long the broker took until it served.
+    pub fn broker_started(&self) -> Duration {
+        self.instance.broker_started
+    }
+
+    /// How long Envoy took until it was live.
+    pub fn envoy_started(&self) -> Duration {
+        self.instance.envoy_started
+    }
+
+    /// The authority, and what stands before the path.
+    fn named(&self, way: Way) -> (String, String) {
+        match way {
+            Way::Host => (self.asked_for.clone(), String::new()),
+            Way::Prefix => ("127.0.0.1".to_owned(), format!("/{}", self.asked_for)),
+        }
+    }
+}
+
+impl Axis {
+    /// In the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Destinations => "destinations",
+            Self::Sessions => "sessions",
+        }
+    }
+}
+
+impl Way {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Host, Self::Prefix];
+
+    /// In the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "Host",
+            Self::Prefix => "path prefix",
+        }
+    }
+}
+
+fn credentials(destinations: usize, upstream_port: u16) -> Value {
+    let upstream = json!({"address": format!("127.0.0.1:{upstream_port}")});
+    let all: Vec<usize> = (0..destinations).collect();
+    let chunks = all.chunks(OF_ONE_CREDENTIAL).enumerate().map(|(index, chunk)| {
+        let bound =
+            chunk.iter().map(|n| json!({"host": host(*n), "port": 80, "plaintext": true, "upstream": upstream}));
+        (name(index), credential(Value::Array(bound.collect())))
+    });
+    Value::Object(chunks.collect::<Map<_, _>>())
+}
+
+fn host(n: usize) -> String {
+    format!("host-{n:05}.bench.test")
+}
+
+fn name(credential: usize) -> String {
+    format!("bench-{credential:03}")
+}
+
+/// Resident memory in bytes.
+fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?.trim().parse()?;
+    Ok(kib << 10)
+}

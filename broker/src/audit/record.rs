@@ -94,7 +94,8 @@ pub struct Record {
     /// The secret's fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// Which evidence was shown: `placeholder`, `session_token`, both with `+`, `none`.
+    /// Which evidence was shown, joined by `+`: `placeholder`, `session_token`, `jwt`, `peer`, `source`,
+    /// `listener`; or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
     /// The upstream's address, where Envoy alone tells of a request.

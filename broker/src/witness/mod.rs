@@ -152,21 +152,34 @@ impl Witness {
 
     /// Writes some of what is found; whether there may be more.
     async fn write(&self, now: Instant) -> bool {
-        let records = self.state().batch(now);
+        let (records, told) = self.state().batch(now);
         let all = records.len();
         if all == 0 {
             return false;
         }
         let written = self.audit.append_all(records).await;
         let failed = written.iter().filter(|one| one.is_err()).count();
-        // They are not tried again: one whose disk was slow may stand there all the same.
-        self.state().dropped += failed as u64;
+        // They are not tried again: one whose disk was slow may stand there all the same. But what a
+        // record counts is counted again, rather twice than never.
+        let mut state = self.state();
+        state.dropped += failed as u64;
+        if let (Some(lost), Some(Err(_))) = (told, written.first()) {
+            state.untell(lost);
+        }
+        drop(state);
         failed == 0 && all == BATCH
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What one `gap` record counts.
+#[derive(Clone, Copy)]
+struct Lost {
+    without_entry: u64,
+    dropped: u64,
 }
 
 impl State {
@@ -201,14 +214,22 @@ impl State {
     }
 
     /// What to write next, what was lost first.
-    fn batch(&mut self, now: Instant) -> Vec<Record> {
-        let mut batch: Vec<_> = self.lost(now).into_iter().collect();
+    fn batch(&mut self, now: Instant) -> (Vec<Record>, Option<Lost>) {
+        let (gap, told) = self.lost(now).unzip();
+        let mut batch: Vec<_> = gap.into_iter().collect();
         let more = self.records.len().min(BATCH - batch.len());
         batch.extend(self.records.drain(..more));
-        batch
+        (batch, told)
     }
 
-    fn lost(&mut self, now: Instant) -> Option<Record> {
+    /// Counts once more what a record that was not written counted.
+    fn untell(&mut self, lost: Lost) {
+        self.without_entry += lost.without_entry;
+        self.dropped += lost.dropped;
+        self.told = None;
+    }
+
+    fn lost(&mut self, now: Instant) -> Option<(Record, Lost)> {
         let due = self.told.is_none_or(|told| now.duration_since(told) >= TELL);
         // An Envoy that sends no access log at all is no loss: health tells of it.
         let without_entry = if self.comparison.has_heard() { self.without_entry } else { 0 };
@@ -220,7 +241,9 @@ impl State {
              and {} findings were too many to keep",
             self.dropped
         );
-        (self.without_entry, self.dropped, self.told) = (0, 0, Some(now));
-        Some(Record { reason: Some(reason), ..Record::new(Kind::Gap, Now::read().wall_ms) })
+        let lost = Lost { without_entry, dropped: self.dropped };
+        self.without_entry -= without_entry;
+        (self.dropped, self.told) = (0, Some(now));
+        Some((Record { reason: Some(reason), ..Record::new(Kind::Gap, Now::read().wall_ms) }, lost))
     }
 }

@@ -1,6 +1,6 @@
 //! Masking: what an upstream sends back of a credential never reaches the agent.
 //!
-//! A secret is looked for in five *forms*: as it is, as base64 of a text that contains it at each of
+//! A secret is looked for in six *forms*: as it is, as base64 of a text that contains it at each of
 //! three alignments (both alphabets, mixed), and as hex in either case. In each form every
 //! single character may be written as itself or as an *escape*: `%41`, `\u0041`, `\/`, `\\`, `\"`
 //! or `\'`, in any mixture. Base64 may be broken into lines. See `docs/masking.md`.

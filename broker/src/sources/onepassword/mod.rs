@@ -45,6 +45,8 @@ struct Memory {
     good: Option<(Instant, Secret)>,
     /// Changes with each answer.
     answers: u64,
+    /// Changes whenever the last answer is forgotten.
+    forgotten: u64,
     /// Whether somebody is asking behind the back of the others.
     busy: bool,
 }
@@ -70,15 +72,26 @@ impl Inner {
     /// Asks `op`, unless the last answer is young enough.
     async fn ask(&self) {
         let _one_at_a_time = self.one_at_a_time.lock().await;
-        if !self.memory().is_due(self.refresh) {
+        loop {
+            let forgotten = {
+                let memory = self.memory();
+                if !memory.is_due(self.refresh) {
+                    return;
+                }
+                memory.forgotten
+            };
+            let answer = self.op.read(&self.reference).await;
+            let (mut memory, now) = (self.memory(), Instant::now());
+            // Whoever had it forgotten meanwhile wants an answer to a later question.
+            if memory.forgotten != forgotten {
+                continue;
+            }
+            memory.last = Some((now, answer.as_ref().map(|_| ()).map_err(|error| *error)));
+            memory.answers += 1;
+            if let Ok(secret) = answer {
+                memory.good = Some((now, secret));
+            }
             return;
-        }
-        let answer = self.op.read(&self.reference).await;
-        let (mut memory, now) = (self.memory(), Instant::now());
-        memory.last = Some((now, answer.as_ref().map(|_| ()).map_err(|error| *error)));
-        memory.answers += 1;
-        if let Ok(secret) = answer {
-            memory.good = Some((now, secret));
         }
     }
 }
@@ -131,7 +144,9 @@ impl Source for Item {
     }
 
     fn forget(&self) {
-        self.inner.memory().last = None;
+        let mut memory = self.inner.memory();
+        memory.last = None;
+        memory.forgotten += 1;
     }
 
     fn trouble(&self) -> Option<String> {

@@ -236,3 +236,25 @@ fn what_is_too_old_is_believed_no_longer() {
     assert_eq!(good(memory(1, Err(OpError::NotSignedIn))), Err(OpError::NotSignedIn));
     assert_eq!(good(memory(0, Ok(()))), Ok(()));
 }
+
+#[tokio::test]
+async fn an_answer_to_a_question_from_before_is_not_taken_for_one_to_the_next() {
+    let world = World::new();
+    let item = Arc::new(world.item("op://Private/GitHub/token", Duration::from_secs(600)));
+    // It has read the value, and answers when it is let.
+    let slow = "old=$(cat value); touch begun; until [ -e go ]; do sleep 0.01; done; printf '%s' \"$old\"; exit 0\n";
+    world.write("behaviour", slow);
+    let asking = {
+        let item = Arc::clone(&item);
+        tokio::spawn(async move { item.read().await })
+    };
+    while !world.temp.path().join("begun").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.write("value", "ghp_the-next-one");
+    item.forget();
+    world.mends();
+    world.write("go", "");
+    let secret = asking.await.unwrap().unwrap().unwrap();
+    assert_eq!((secret.expose(), world.asked()), ("ghp_the-next-one", 2));
+}

@@ -10,6 +10,9 @@ use attache_core::masking::{self, Masker, Stream};
 use attache_core::refusal::Reason;
 use proxy_wasm::types::Action;
 
+/// So much of what waits in Envoy's buffer may be copied for one answer: eight times what the buffer holds.
+const MOST_COPIED: usize = 8 << 20;
+
 /// What is known of one answer.
 #[derive(Default)]
 pub struct Echoes {
@@ -18,6 +21,8 @@ pub struct Echoes {
     stream: Stream,
     /// How much of the body waits in Envoy's buffer.
     waiting: usize,
+    /// How much of what waits was copied to mask a piece of it.
+    copied: usize,
     /// Whether nothing more of it may go on.
     stopped: bool,
 }
@@ -94,6 +99,13 @@ impl Echoes {
         let held_before = self.stream.held();
         let found = self.stream.feed(masker, &chunk, last);
         if !found.echoes.is_empty() {
+            if self.waiting > 0 {
+                // What waits is copied each time: an upstream that has it done again and again is stopped.
+                self.copied = self.copied.saturating_add(size);
+                if self.copied > MOST_COPIED {
+                    return Ok(Onward::Unreadable);
+                }
+            }
             let mut text = host::part(Buffer::ResponseBody, 0, size)?;
             let base = self.waiting.saturating_sub(held_before);
             for echo in &found.echoes {

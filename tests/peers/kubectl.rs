@@ -10,8 +10,7 @@ use crate::recorded::{answer, whole};
 use crate::scene::{Scene, has, shown};
 
 const TOKEN: &str = "the-real-service-account-token-of-the-cluster";
-const CREDENTIAL: &str = "{source: {file: kubernetes}, inject: bearer, agent_env: {K8S_TOKEN: placeholder}, \
-     destinations: [{host: k8s.example.com, upstream: DIAL}]}";
+const CREDENTIAL: &str = "{preset: kubernetes, source: {file: kubernetes}, agent_env: {K8S_TOKEN: placeholder}, destinations: [{host: k8s.example.com, upstream: DIAL}]}";
 
 async fn start() -> Option<Scene> {
     if !has(&["kubectl"]) {
@@ -54,6 +53,11 @@ async fn what_the_document_shows_works() {
     assert!(said.err.starts_with("Error from server (read_only): request refused by attache: "), "{}", said.err);
     let deletes = || scene.stack.upstream().requests().iter().filter(|hit| hit.method == "DELETE").count();
     assert_eq!(deletes(), 0, "a viewer's deletion arrived");
+    // A GET that becomes whatever the other end makes of it.
+    scene
+        .shell("viewer", "kubectl get --raw /k8s.example.com/api/v1/nodes/n/proxy/run")
+        .await
+        .refused(Reason::ReadOnly);
     scene.shell("admin", &format!("{}{delete}", shown("sh kubectl"))).await.ok();
     assert_eq!(deletes(), 1);
 

@@ -7,9 +7,7 @@ use crate::registry::Registry;
 use crate::scene::{Scene, has, is_installed, shown};
 
 const HOST: &str = "registry.example.com";
-const CREDENTIAL: &str = "{source: {file: npm}, inject: bearer, placeholder: {prefix: npm_, length: 40}, \
-     agent_env: {NPM_TOKEN: placeholder}, destinations: [{host: registry.example.com, upstream: DIAL, \
-     access: {reads: [{method: POST, path: /-/npm/v1/security/advisories/bulk}]}}]}";
+const CREDENTIAL: &str = "{preset: npm, source: {file: npm}, agent_env: {NPM_TOKEN: placeholder}, destinations: [{host: registry.example.com, upstream: DIAL}]}";
 const QUIETLY: &str = "export npm_config_update_notifier=false npm_config_fetch_retries=0 npm_config_fund=false\n";
 /// A package of one file.
 const PACKAGE: &str = "mkdir -p letter && cd letter && echo 'module.exports = \"Good day\"' > index.js && \

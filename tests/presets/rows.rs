@@ -178,12 +178,7 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                     ("/markdown", JSON, "{}"),
                     ("/markdown/raw", "text/x-markdown", "x"),
                 ],
-                writes: &[
-                    ("GET", "/graphql?query=mutation%7Ba%7D"),
-                    ("POST", "/graphql"),
-                    ("POST", "/user/repos"),
-                    ("PATCH", "/repos/o/r"),
-                ],
+                writes: &[("GET", "/graphql?query=mutation%7Ba%7D"), ("POST", "/user/repos"), ("PATCH", "/repos/o/r")],
                 ..plain_at("api.github.com", BEARER)
             },
             Destination {
@@ -221,7 +216,11 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                 ("/api/v4/markdown", JSON, "{}"),
                 ("/api/v4/projects/7/ci/lint", JSON, "{}"),
             ],
-            writes: &[("POST", "/api/v4/projects"), ("POST", "/api/graphql"), ("PUT", "/api/v4/projects/7")],
+            writes: &[
+                ("POST", "/api/v4/projects"),
+                ("GET", "/api/graphql?query=mutation%7Ba%7D"),
+                ("PUT", "/api/v4/projects/7"),
+            ],
             ..plain_at("gitlab.extra.test", &[&[("private-token", plain)]])
         }],
     },
@@ -271,6 +270,9 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                 ("GET", "/api/snapshots-delete/abc"),
                 ("GET", "/api/datasources/proxy/uid/x/write"),
                 ("GET", "/api/plugin-proxy/x/y"),
+                ("GET", "/api/plugins/x/resources/y"),
+                ("GET", "/api/datasources/7/resources/y"),
+                ("GET", "/api/datasources/uid/x/resources/y"),
                 ("POST", "/api/ds/query"),
                 ("POST", "/api/dashboards/db"),
             ],
@@ -327,8 +329,6 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
             reads: &[
                 ("/v1/chat/completions", JSON, "{}"),
                 ("/chat/completions", JSON, "{}"),
-                ("/v1/responses", JSON, "{}"),
-                ("/responses", JSON, "{}"),
                 ("/v1/completions", JSON, "{}"),
                 ("/completions", JSON, "{}"),
                 ("/v1/embeddings", JSON, "{}"),
@@ -343,7 +343,7 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                 ("/images/generations", JSON, "{}"),
                 ("/v1/messages", JSON, "{}"),
             ],
-            writes: &[("POST", "/key/generate"), ("POST", "/model/new"), ("POST", "/v1/files")],
+            writes: &[("POST", "/key/generate"), ("POST", "/model/new"), ("POST", "/v1/responses")],
             ..plain_at("litellm.extra.test", BEARER)
         }],
     },

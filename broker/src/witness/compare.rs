@@ -115,7 +115,16 @@ impl Comparison {
             undecided(entry).into_iter().for_each(|finding| self.found(finding));
             return;
         }
-        let Some(key) = self.key(&entry.request_id) else { return };
+        if entry.went_elsewhere() {
+            self.found(Finding::Bypassed(entry));
+            return;
+        }
+        let Some(key) = self.key(&entry.request_id) else {
+            if !entry.upstream.is_empty() {
+                self.found(Finding::Unrecorded(entry));
+            }
+            return;
+        };
         if self.records.take(key).is_some() {
             self.news.explained += 1;
         } else {

@@ -54,6 +54,16 @@ pub struct Entry {
     pub verdict: String,
 }
 
+impl Entry {
+    /// Whether it reached an upstream that its own verdict does not name: refused, undecided, or decided
+    /// for another cluster. What is let pass as it came may go anywhere.
+    pub fn went_elsewhere(&self) -> bool {
+        let names_it = self.verdict.starts_with(&format!("{{\"cluster\":\"{}\"", self.cluster));
+        let passed = self.verdict.starts_with("{\"cluster\":\"\",\"decision\":\"pass\"");
+        !self.upstream.is_empty() && !names_it && !passed
+    }
+}
+
 /// The entries of one batch; `None` if it is no OTLP.
 pub fn decode(body: &[u8]) -> Option<Vec<Entry>> {
     let batch = Batch::decode(body).ok()?;

@@ -39,7 +39,10 @@ pub enum AccessError {
 
 /// Query parameters by which frameworks take another method, beside the names of
 /// [`METHOD_HEADERS`].
-const METHOD_PARAMETERS: [&[u8]; 3] = [b"_method", b"_http_method", b"x_http_method_override"];
+/// Google's APIs take method, headers and type from the query as well
+/// (<https://cloud.google.com/apis/docs/system-parameters>).
+const METHOD_PARAMETERS: [&[u8]; 6] =
+    [b"_method", b"_http_method", b"x_http_method_override", b"$httpmethod", b"$httpheaders", b"$ct"];
 
 /// Query parameters that mean another method where they name one, and something else elsewhere.
 const MAYBE_METHOD_PARAMETERS: [&[u8]; 5] = [b"method", b"httpmethod", b"_httpmethod", b"http_method", b"verb"];

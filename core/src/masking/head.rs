@@ -4,7 +4,23 @@ use super::{Masker, cover};
 use crate::headers;
 
 /// Headers that say how a body is encoded: compressed, it cannot be searched.
-const CODINGS: [&[u8]; 2] = [b"content-encoding", b"grpc-encoding"];
+const CODINGS: [&[u8]; 3] = [b"content-encoding", b"grpc-encoding", b"connect-content-encoding"];
+/// Character sets in which ASCII is written as in ASCII, by how their names begin. A secret in another,
+/// as UTF-16 is, would not be found.
+const CHARSETS: [&[u8]; 12] = [
+    b"utf-8",
+    b"utf8",
+    b"us-ascii",
+    b"ascii",
+    b"iso-8859-",
+    b"latin1",
+    b"windows-125",
+    b"koi8-",
+    b"euc-",
+    b"gb",
+    b"big5",
+    b"shift_jis",
+];
 
 /// Answers that never have a body (RFC 9110, 15.3.5 and 15.4.5).
 const BODILESS: [&[u8]; 2] = [b"204", b"304"];
@@ -33,5 +49,19 @@ pub fn is_readable(map: &[u8], bodiless: bool) -> bool {
         && status != SWITCHED
         && (bodiless
             || BODILESS.contains(&status)
-            || headers::lines(map).all(|line| !CODINGS.contains(&line.name.of(map)) || is_plain(line.value.of(map))))
+            || headers::lines(map).all(|line| match line.name.of(map) {
+                b"content-type" => names_no_other_charset(line.value.of(map)),
+                name => !CODINGS.contains(&name) || is_plain(line.value.of(map)),
+            }))
+}
+
+fn names_no_other_charset(kind: &[u8]) -> bool {
+    kind.split(|b| *b == b';' || *b == b',').all(|parameter| {
+        let parameter = parameter.trim_ascii().to_ascii_lowercase();
+        let Some(rest) = parameter.strip_prefix(b"charset") else { return true };
+        let Some(set) = rest.trim_ascii().strip_prefix(b"=") else { return true };
+        let set = set.trim_ascii();
+        let set = set.strip_prefix(b"\"").unwrap_or(set);
+        CHARSETS.iter().any(|known| set.starts_with(known))
+    })
 }

@@ -34,8 +34,10 @@ const FORMS: [&[u8]; 3] = [b"x-www-form-urlencoded", b"form-data", b"multipart/"
 
 /// How a type says that its text is UTF-8.
 const UTF8: [&[u8]; 2] = [b"charset=utf-8", b"charset=\"utf-8\""];
-/// Headers that ask for an answer in which an echo could not be seen: a part of it, or compressed.
-pub const VEILS: &[&[u8]] = &[b"range", b"if-range", b"grpc-accept-encoding"];
+/// Headers that ask for an answer in which an echo could not be seen: a part of it, or compressed, or in
+/// another character set.
+pub const VEILS: &[&[u8]] =
+    &[b"range", b"if-range", b"grpc-accept-encoding", b"connect-accept-encoding", b"accept-charset"];
 
 /// What kind of body a request announces, as far as that matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //! ticks of 10 ms, 1 % of a slice.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -45,7 +45,11 @@ impl Meter {
         };
         let mut sum = Spent::default();
         for thread in threads {
-            let spent = read_schedstat(thread)?;
+            let spent = match read_schedstat(&thread) {
+                // It has ended since it was listed; what it spent since the last reading is lost with it.
+                Err(_) if matches!(self, Self::Process(_)) && !thread.exists() => continue,
+                read => read?,
+            };
             sum.cpu += spent.cpu;
             sum.waited += spent.waited;
         }
@@ -53,7 +57,7 @@ impl Meter {
     }
 }
 
-fn read_schedstat(thread: PathBuf) -> Result<Spent> {
+fn read_schedstat(thread: &Path) -> Result<Spent> {
     let path = thread.join("schedstat");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let mut fields = text.split_whitespace().map(str::parse);

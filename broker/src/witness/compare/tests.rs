@@ -130,3 +130,22 @@ fn the_highest_number_is_a_number() {
     comparison.saw(decided("a"), now);
     assert_eq!(at_last(&mut comparison, now), News { explained: 1, ..News::default() });
 }
+
+#[test]
+fn a_request_that_went_where_its_verdict_does_not_name_is_an_alarm_whatever_is_on_record() {
+    let (now, mut comparison) = (Instant::now(), Comparison::new(BEGAN_MS));
+    let records = [record(&comparison, 1, "a"), record(&comparison, 2, "b"), record(&comparison, 3, "c")];
+    comparison.recorded("w", &records, 3, now);
+    let to = |cluster: &str, entry: Entry| Entry { cluster: cluster.into(), upstream: "10.0.0.1:443".into(), ..entry };
+    let refused = to("c", entry("a", "{\"cluster\":\"\",\"decision\":\"refuse\",\"reason\":\"read_only\"}"));
+    let elsewhere = to("d", decided("b"));
+    for went in [&refused, &elsewhere] {
+        comparison.saw(went.clone(), now);
+    }
+    comparison.saw(to("c", decided("c")), now);
+    let nameless = to("c", decided(""));
+    comparison.saw(nameless.clone(), now);
+    let found =
+        [Finding::Bypassed(refused.into()), Finding::Bypassed(elsewhere.into()), Finding::Unrecorded(nameless.into())];
+    assert_eq!(comparison.news(now).findings, found);
+}

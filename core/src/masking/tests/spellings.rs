@@ -193,3 +193,24 @@ fn a_body_is_readable_where_nothing_says_otherwise() {
     let torn = serialize([("x", b"y".as_slice())]);
     assert!(!is_readable(&torn[..torn.len() - 1], true), "what contradicts itself says nothing");
 }
+
+#[test]
+fn a_body_in_another_character_set_is_not_readable() {
+    let with = |kind: &str| {
+        let map = serialize([(":status", b"200".as_slice()), ("content-type", kind.as_bytes())]);
+        is_readable(&map, false)
+    };
+    for kind in
+        ["text/html", "application/json; charset=utf-8", "text/plain;charset=\"UTF-8\"; a=b", "a/b; charset=ISO-8859-1"]
+    {
+        assert!(with(kind), "{kind}");
+    }
+    for kind in [
+        "text/plain; charset=utf-16",
+        "text/plain;CHARSET=\"UTF-16LE\"",
+        "a/b; x=y; charset = ucs-2",
+        "a/b;charset=utf-7",
+    ] {
+        assert!(!with(kind), "{kind}");
+    }
+}

@@ -11,6 +11,7 @@ fn upstream(mask: &[&str]) -> Request {
     let request = get("api.github.com", "/user").bearer(PLACEHOLDER);
     let request = request.with("accept-encoding", "gzip, br").with("range", "bytes=0-1").with("if-range", "x");
     let request = request.with("grpc-accept-encoding", "gzip").with("accept-encoding", "zstd").with("accept", "*/*");
+    let request = request.with("connect-accept-encoding", "gzip").with("accept-charset", "utf-16");
     request.upstream(&policy, &accepted(&policy, destination::API, granted)).unwrap()
 }
 
@@ -18,7 +19,7 @@ fn upstream(mask: &[&str]) -> Request {
 fn the_answer_is_asked_for_whole_and_as_it_is() {
     let sent = upstream(&[SECRET]);
     assert_eq!(sent.all("accept-encoding"), ["identity"]);
-    for veil in ["range", "if-range", "grpc-accept-encoding"] {
+    for veil in ["range", "if-range", "grpc-accept-encoding", "connect-accept-encoding", "accept-charset"] {
         assert!(sent.all(veil).is_empty(), "{veil}");
     }
     assert_eq!(sent.all("accept"), ["*/*"]);

@@ -93,6 +93,22 @@ async fn ten_megabytes_without_a_secret_arrive_byte_for_byte() {
     stack.reconcile().await;
 }
 
+/// What ends like the beginning of a secret is held, a piece at a time: never more than Envoy buffers.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_megabytes_at_once_of_what_may_begin_a_secret_are_not_cut() {
+    let stack = Plan::default().start().await;
+    // Every other end of a piece may begin one.
+    let whole = format!("{}-", &GITHUB[..1]).repeat(5_000_000);
+    for reply in [Reply::new(200), Reply::new(200).chunked()] {
+        let reply = reply.part(Part::Repeat(Bytes::from(whole.clone()), 1));
+        for answer in both(&stack, reply).await {
+            assert!(answer.complete && answer.body == whole.as_bytes(), "{} bytes", answer.body.len());
+        }
+    }
+    uses(&stack, 4).await;
+    stack.reconcile().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_again_and_again_is_masked_each_time() {
     const PIECES: u64 = 200;

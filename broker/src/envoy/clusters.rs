@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 
+/// What is read of an upstream at once, in bytes: the filter may hold a piece of an answer whose end could
+/// begin an echo, and Envoy ends a stream of which more is held than the listener buffers.
+const PIECE_BYTES: u32 = 64 << 10;
+
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Requests on one HTTP/2 connection to an upstream: what servers take at the least (RFC 9113, 6.5.2).
@@ -97,7 +101,7 @@ fn base(spec: &DestinationSpec, how: Option<&Destination>) -> Value {
     let mut cluster = json!({
         "name": spec.cluster,
         "connect_timeout": "5s",
-        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "per_connection_buffer_limit_bytes": PIECE_BYTES,
         "load_assignment": assignment(&spec.cluster, &address),
     });
     if is_name {

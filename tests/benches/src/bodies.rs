@@ -16,6 +16,9 @@ const SIZES: [usize; 3] = [1_000, 100_000, 10_000_000];
 /// Two answers at a time: enough to keep Envoy busy, few enough for ten megabytes each.
 const CONNECTIONS: u32 = 2;
 
+/// A slice of the largest.
+const LONG_SECONDS: u64 = 5;
+
 /// What was found for one size.
 #[derive(Debug)]
 pub struct Bodies {
@@ -42,7 +45,9 @@ pub fn measure(runner: &Runner<'_>, unmasked: Option<&str>, plan: &Plan) -> Resu
         };
         let plain = Target { name: "attache_unmasked", ask: Ask::of(unmasked), ..attache.clone() };
         let targets = [at(bare, "/v1/"), at(attache, "/v1/"), at(&plain, UNMASKED_PREFIX)];
-        let runner = Runner { targets: &targets, ..*runner };
+        // A slice must hold some whole answers.
+        let seconds = if size > 1_000_000 { LONG_SECONDS } else { runner.seconds };
+        let runner = Runner { targets: &targets, seconds, ..*runner };
         runner.warm(CONNECTIONS)?;
         let slices = runner.rounds(CONNECTIONS, Duration::from_secs(plan.bodies_seconds / SIZES.len() as u64))?;
         let [masked, unmasked] = [1, 2].map(|target| Samples::of(&slices, target, plan.enough));

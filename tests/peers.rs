@@ -2,7 +2,7 @@
 //! there are any: what reads passes, what writes passes where it may, and a refusal is shown to whoever
 //! runs the client.
 //!
-//! `scripts/peers` gets them. A test whose client is not there says so and passes.
+//! `scripts/peers` gets them. A test whose client is not there says so and passes; `make test` lists what was skipped.
 
 #[path = "peers/anthropic.rs"]
 mod anthropic;

@@ -6,12 +6,22 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
+/// Something that is written as an object.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_map(Members(PhantomData))
+    }
+}
+
 /// Reads a struct from an object. For `deserialize_with`, and for whole bodies.
 ///
 /// # Errors
 /// Anything but an object, and what `T` itself refuses.
 pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<T, D::Error> {
-    input.deserialize_map(Object(PhantomData))
+    Object::deserialize(input).map(|object| object.0)
 }
 
 /// The same of a member that may be `null`.
@@ -19,28 +29,20 @@ pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Resul
 /// # Errors
 /// As [`object`].
 pub fn object_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Option<T>, D::Error> {
-    Ok(Option::<Wrapped<T>>::deserialize(input)?.map(|wrapped| wrapped.0))
+    Ok(Option::<Object<T>>::deserialize(input)?.map(|object| object.0))
 }
 
-struct Wrapped<T>(T);
+struct Members<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Wrapped<T> {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        object(input).map(Self)
-    }
-}
-
-struct Object<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
-    type Value = T;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = Object<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(members))
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
     }
 }
 

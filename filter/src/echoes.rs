@@ -18,6 +18,8 @@ const MOST_COPIED: usize = 8 << 20;
 pub struct Echoes {
     /// How often the credential came back.
     pub masked: u64,
+    /// Its status, if it went on as it came: the record need not ask for it again.
+    pub status: Option<u16>,
     stream: Stream,
     /// How much of the body waits in Envoy's buffer.
     waiting: usize,
@@ -58,10 +60,10 @@ impl Shared {
             let onward = match piece {
                 Piece::Head(last) => {
                     let bodiless = last || flow.snapshot.method() == b"HEAD";
-                    flow.echoes.fields(&masker, Map::Response, bodiless)
+                    flow.echoes.head(&masker, bodiless)
                 }
                 Piece::Body(size, last) => flow.echoes.body(&masker, size, last),
-                Piece::Trailers => flow.echoes.fields(&masker, Map::ResponseTrailers, true),
+                Piece::Trailers => flow.echoes.fields(&masker, Map::ResponseTrailers, true).map(|(onward, _)| onward),
             };
             let reason = match onward {
                 Ok(Onward::Go) => return Action::Continue,
@@ -77,17 +79,25 @@ impl Shared {
 }
 
 impl Echoes {
-    fn fields(&mut self, masker: &Masker, map: Map, bodiless: bool) -> host::Result<Onward> {
+    fn head(&mut self, masker: &Masker, bodiless: bool) -> host::Result<Onward> {
+        let (onward, pairs) = self.fields(masker, Map::Response, bodiless)?;
+        if matches!(onward, Onward::Go) {
+            self.status = std::str::from_utf8(masking::status(&pairs)).ok().and_then(|digits| digits.parse().ok());
+        }
+        Ok(onward)
+    }
+
+    fn fields(&mut self, masker: &Masker, map: Map, bodiless: bool) -> host::Result<(Onward, Vec<u8>)> {
         let mut pairs = host::header_pairs(map)?;
         if !masking::is_readable(&pairs, bodiless) {
-            return Ok(Onward::Unreadable);
+            return Ok((Onward::Unreadable, pairs));
         }
         let found = masking::mask_headers(masker, &mut pairs);
         if found > 0 {
             self.masked += found as u64;
             host::set_header_pairs(map, &pairs)?;
         }
-        Ok(Onward::Go)
+        Ok((Onward::Go, pairs))
     }
 
     fn body(&mut self, masker: &Masker, size: usize, last: bool) -> host::Result<Onward> {

@@ -381,7 +381,7 @@ impl Shared {
         }
         self.note_echoes(flow);
         let duration = self.now().since(flow.started).0;
-        let response_code = response_code();
+        let response_code = flow.echoes.status.unwrap_or_else(response_code);
         let mismatch = Outcome::Refused(Reason::DestinationMismatch, None);
         let turned_away = response_code == Reason::DestinationMismatch.status() && was_turned_away();
         worker.record(&Report {

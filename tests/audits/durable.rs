@@ -107,7 +107,7 @@ async fn a_record_is_synced_before_anybody_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_lets_no_grant_leave_until_there_is_room() {
     if !Disk::may_be_mounted() {
-        println!("SKIPPED: only root can mount a small disk. Run this test as root.");
+        util::skipped("only root can mount a small disk: run this test as root");
         return;
     }
     let stack = Plan::default().disk(16 << 20).data_plane(([127, 0, 0, 1], util::free_port()).into()).start().await;

@@ -27,7 +27,7 @@ impl Provider {
         let Ok(first) = serde_json::from_str::<Value>(&line) else {
             let status = child.wait().expect("a child can be waited for");
             assert_eq!(status.code(), Some(77), "the provider did not start: {line}");
-            eprintln!("SKIPPED: no OpenID provider here; see above");
+            attache_tests::util::skipped("no OpenID provider here: scripts/oidc-provider says what is missing");
             return None;
         };
         let issuer = first["issuer"].as_str().expect("an issuer").to_owned();

@@ -95,7 +95,7 @@ impl Scene {
         let installed = Command::new(&script).arg("--version").stdout(Stdio::null()).status();
         let installed = util::within(INSTALL, installed).await.expect("the script runs");
         if installed.code() == Some(77) {
-            eprintln!("SKIPPED: no schemathesis here; see above");
+            util::skipped("no schemathesis here: scripts/schemathesis --version says what is missing");
             return None;
         }
         let (socket, token) = match door {

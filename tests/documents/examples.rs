@@ -73,7 +73,7 @@ fn every_query_of_the_log_answers() {
     let root = at("");
     let need = bash(&["-s"], "scripts/need jq", &root);
     if !need.status.success() {
-        println!("SKIPPED: jq is not here and cannot be installed: {}", String::from_utf8_lossy(&need.stderr));
+        attache_tests::util::skipped(format_args!("jq is not here: {}", String::from_utf8_lossy(&need.stderr).trim()));
         return;
     }
     let page = documents().into_iter().find(|page| page.path == Path::new("docs/audit.md")).expect("the page");
@@ -102,7 +102,10 @@ async fn a_checkpoint_can_be_verified_by_hand() {
     let root = at("");
     let need = bash(&["-s"], "scripts/need jq openssl", &root);
     if !need.status.success() {
-        println!("SKIPPED: jq or openssl is not here: {}", String::from_utf8_lossy(&need.stderr));
+        attache_tests::util::skipped(format_args!(
+            "jq or openssl is not here: {}",
+            String::from_utf8_lossy(&need.stderr).trim()
+        ));
         return;
     }
     let page = documents().into_iter().find(|page| page.path == Path::new("docs/audit.md")).expect("the page");

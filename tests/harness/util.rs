@@ -89,6 +89,18 @@ pub fn workspace_root() -> PathBuf {
     tests.parent().expect("this crate lies beneath the workspace root").to_path_buf()
 }
 
+/// Says that a test is skipped, and why and what to do: on standard error, which a test that passes does not
+/// show, and in `skipped` in Cargo's target directory, which `make test` shows at its end.
+pub fn skipped(why: impl std::fmt::Display) {
+    use std::io::Write as _;
+    eprintln!("SKIPPED: {why}");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from);
+    let list = std::fs::OpenOptions::new().create(true).append(true).open(target.join("skipped"));
+    // One write, so that tests beside each other do not mix their lines.
+    let told = list.and_then(|mut list| list.write_all(format!("{why}\n").as_bytes()));
+    told.expect("the target directory is writable");
+}
+
 /// The compiled filter: `$ATTACHE_FILTER`, else what `make filter` built.
 #[must_use]
 pub fn filter_wasm() -> PathBuf {

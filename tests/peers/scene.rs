@@ -137,7 +137,7 @@ pub fn is_installed(name: &str) -> bool {
         entry.path().is_file() && entry.file_name().to_string_lossy().starts_with(name)
     });
     if !found {
-        eprintln!("SKIPPED: {name} is not in .tools; scripts/peers installs it");
+        util::skipped(format_args!("{name} is not in .tools; scripts/peers installs it"));
     }
     found
 }
@@ -148,7 +148,7 @@ pub fn has(wanted: &[&str]) -> bool {
     let found = |name: &str| std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
     let missing: Vec<_> = wanted.iter().filter(|name| !found(name)).collect();
     if !missing.is_empty() {
-        eprintln!("SKIPPED: {missing:?} not here; scripts/peers gets them, some only as root on Debian");
+        util::skipped(format_args!("{missing:?} not here; scripts/peers gets them, some only as root on Debian"));
     }
     missing.is_empty()
 }

@@ -4,6 +4,7 @@
 //! Together with `deny_unknown_fields`, which also refuses a member that stands twice, what is read
 //! here says the same to a server that folds case, takes the first of two members, or the last.
 
+use crate::object::Object;
 use crate::refusal::Reason;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -16,32 +17,9 @@ pub(super) fn calls<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<Vec<T>,
     if calls.0.is_empty() { Err(Reason::BodyUnreadable) } else { Ok(calls.0) }
 }
 
-/// Something that is written as an object.
-pub(super) struct Object<T>(pub T);
-
 struct Calls<T>(Vec<T>);
 
-struct ObjectVisitor<T>(PhantomData<T>);
-
 struct CallsVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-    }
-}
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Calls<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -114,7 +114,7 @@ impl Access {
 
     /// Whether some decision needs a request's body.
     pub fn needs_body(&self) -> bool {
-        self.graphql.is_some() || self.reads.iter().chain(&self.writes).any(|rule| rule.body.is_some())
+        self.graphql.is_some() || self.reads.iter().any(|rule| rule.body.is_some())
     }
 
     /// Allows the operation, or says why not. `body` is asked for only where a rule needs it.
@@ -141,6 +141,9 @@ impl Access {
         // Where GraphQL is spoken neither method nor rule tells: a GET may hold a mutation.
         if let Some(graphql) = self.graphql.as_ref().filter(|graphql| graphql.is_at(operation.path)) {
             return graphql.check(operation, body);
+        }
+        if self.graphql.as_ref().is_some_and(|graphql| graphql.may_be_asked(operation)) {
+            return Err(Reason::ReadOnly);
         }
         if method::is_safe(operation.method) && !self.only_listed {
             return Ok(());

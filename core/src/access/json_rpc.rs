@@ -1,6 +1,7 @@
 //! JSON-RPC 2.0, and the one call of MCP whose method does not say what it does.
 
-use super::envelope::{self, Object};
+use super::envelope;
+use crate::object::Object;
 use crate::refusal::Reason;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::collections::HashSet;

@@ -43,8 +43,7 @@ pub fn mask_headers(masker: &Masker, map: &mut [u8]) -> usize {
 pub fn is_readable(map: &[u8], bodiless: bool) -> bool {
     let is_identity = |coding: &[u8]| matches!(&*coding.trim_ascii().to_ascii_lowercase(), b"" | b"identity");
     let is_plain = |value: &[u8]| value.split(|b| *b == b',').all(is_identity);
-    let status = headers::lines(map).find(|line| line.name.of(map) == b":status");
-    let status = status.map_or(&b""[..], |line| line.value.of(map));
+    let status = status(map);
     headers::is_whole(map)
         && status != SWITCHED
         && (bodiless
@@ -53,6 +52,12 @@ pub fn is_readable(map: &[u8], bodiless: bool) -> bool {
                 b"content-type" => names_no_other_charset(line.value.of(map)),
                 name => !CODINGS.contains(&name) || is_plain(line.value.of(map)),
             }))
+}
+
+/// The `:status` of response headers; empty if they have none.
+pub fn status(map: &[u8]) -> &[u8] {
+    let line = headers::lines(map).find(|line| line.name.of(map) == b":status");
+    line.map_or(&b""[..], |line| line.value.of(map))
 }
 
 fn names_no_other_charset(kind: &[u8]) -> bool {

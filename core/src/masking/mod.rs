@@ -22,7 +22,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use head::{is_readable, mask_headers};
+pub use head::{is_readable, mask_headers, status};
 pub use kept::Maskers;
 pub use stream::{Found, Stream};
 

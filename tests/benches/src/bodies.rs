@@ -12,7 +12,7 @@ use crate::rules::{BODY_OF, UNMASKED_PREFIX};
 use crate::slices::{Runner, Target};
 
 /// Bytes of an answer.
-const SIZES: [usize; 2] = [1_000, 100_000];
+const SIZES: [usize; 3] = [1_000, 100_000, 10_000_000];
 /// Two answers at a time: enough to keep Envoy busy, few enough for ten megabytes each.
 const CONNECTIONS: u32 = 2;
 

@@ -7,10 +7,11 @@
 
 mod document;
 
-use super::envelope::{self, Object};
+use super::envelope;
 use super::{AccessError, Body, Operation};
 use crate::matching::path::Pattern;
 use crate::matching::query::{self, Parameter};
+use crate::object::Object;
 use crate::policy::GraphqlSpec;
 use crate::refusal::Reason;
 use crate::request::Media;
@@ -55,6 +56,16 @@ impl Graphql {
     /// Whether some server would take this path for an endpoint.
     pub(super) fn is_at(&self, path: &[u8]) -> bool {
         self.paths.iter().any(|pattern| pattern.resembles(path) || pattern.matches(path))
+    }
+
+    /// Whether some server takes this for a question at an endpoint, though its path goes on: one that
+    /// overlooks `.json` at its end, or all that stands below it. Then no body was read.
+    pub(super) fn may_be_asked(&self, operation: Operation<'_>) -> bool {
+        let begins = |at: usize| operation.path.get(..at).is_some_and(|begin| self.is_at(begin));
+        let named =
+            |p: Parameter<'_>| [&b"query"[..], b"extensions"].iter().any(|known| query::could_mean(p.name, known));
+        query::loose_parameters(operation.query.unwrap_or_default()).any(named)
+            && memchr::memchr2_iter(b'/', b'.', operation.path).any(begins)
     }
 
     /// Allows what is sure to read.

@@ -273,6 +273,12 @@ fn a_get_runs_what_its_query_string_holds() {
         ("/graphql/?query=mutation{a}", WRITES),
         ("/GRAPHQL?query=mutation{a}", WRITES),
         ("/graphql;x?query=mutation{a}", WRITES),
+        // Some servers overlook what comes after.
+        ("/graphql.json?query=mutation{a}", WRITES),
+        ("/graphql/x?page=2&%71uery={a}", WRITES),
+        ("/graphql/x;QUERY={a}?a;query={a}", WRITES),
+        ("/graphql/x?page=2", OK),
+        ("/graphqlx?query={a}", OK),
         ("/other?query=mutation{a}", OK),
     ] {
         assert_eq!(get(target), verdict, "{target}");

@@ -279,7 +279,7 @@ fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
         "unaccounted" => issues.retain(|issue| !issue.facts.is_of_same_use(&facts)),
         "use" | "deny" => ended.end(issues, &facts.worker, &facts.intent.into_iter().collect::<HashSet<_>>()),
         "issue" if facts.count == Some(0) => {}
-        "intent" if ended.holds(&facts) => {}
+        "intent" if ended.take(&facts) => {}
         "issue" | "intent" => {
             let at = facts.timestamp.parse().map_or(0, |at: jiff::Timestamp| at.as_millisecond());
             let age = Duration::from_millis(now.wall_ms.saturating_sub(u64::try_from(at).unwrap_or(0)));

@@ -30,10 +30,11 @@ impl Ended {
         self.0.drain(..excess);
     }
 
-    /// Whether the request that this intent announces has ended already.
-    pub fn holds(&self, intent: &Facts) -> bool {
+    /// Whether the request that this intent announces has ended already. It is asked about once.
+    pub fn take(&mut self, intent: &Facts) -> bool {
         let (worker, number) = (intent.issued_to.as_deref(), intent.intent);
-        self.0.iter().any(|(of, ended)| Some(of.as_str()) == worker && Some(*ended) == number)
+        let at = self.0.iter().position(|(of, ended)| Some(of.as_str()) == worker && Some(*ended) == number);
+        at.and_then(|at| self.0.remove(at)).is_some()
     }
 }
 
@@ -42,7 +43,7 @@ impl Outstanding {
     pub fn announced(&self, intent: &Record) {
         let (since, facts) = (Instant::now(), Facts::of(intent));
         let mut open = self.open();
-        if !open.ended.holds(&facts) {
+        if !open.ended.take(&facts) {
             let until = since + LONGEST_TTL + LONGEST_USE;
             open.issues.push_back(Issue { facts: Arc::new(facts), since, until, ours: true, told: false });
         }

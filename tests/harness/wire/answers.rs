@@ -28,7 +28,7 @@ impl Answers {
         self.buffer.extend_from_slice(bytes);
         let mut events = Vec::new();
         while self.body.is_some() || self.head(&mut events) {
-            self.content(&mut events);
+            Body::drain(&mut self.body, &mut self.buffer, self.stream, &mut events);
             if self.body.is_some() {
                 break;
             }
@@ -60,24 +60,6 @@ impl Answers {
         let method = self.asked.pop_front().unwrap_or_default();
         self.body = Some(Body::new(Framing::of_answer(&method, status, &head.fields)));
         true
-    }
-
-    fn content(&mut self, events: &mut Vec<Event>) {
-        let (Some(body), stream) = (&mut self.body, self.stream) else { return };
-        while let Some(bytes) = body.take(&mut self.buffer) {
-            events.push(Event::Data { stream, bytes });
-        }
-        if body.broken() {
-            events.push(Event::Garbage(self.buffer.split().freeze()));
-        }
-        if body.done() {
-            let fields = body.trailers().clone();
-            if !fields.0.is_empty() {
-                events.push(Event::Trailers { stream, fields });
-            }
-            events.push(Event::End { stream });
-            self.body = None;
-        }
     }
 }
 

@@ -110,6 +110,25 @@ enum State {
 }
 
 impl Body {
+    /// What there is of a stream's body becomes events; at its end there is none any more.
+    pub fn drain(of: &mut Option<Self>, buffer: &mut BytesMut, stream: u32, events: &mut Vec<Event>) {
+        let Some(body) = of else { return };
+        while let Some(bytes) = body.take(buffer) {
+            events.push(Event::Data { stream, bytes });
+        }
+        if body.broken() {
+            events.push(Event::Garbage(buffer.split().freeze()));
+        }
+        if body.done() {
+            let fields = body.trailers().clone();
+            if !fields.0.is_empty() {
+                events.push(Event::Trailers { stream, fields });
+            }
+            events.push(Event::End { stream });
+            *of = None;
+        }
+    }
+
     /// A body at its beginning.
     #[must_use]
     pub fn new(framing: Framing) -> Self {
@@ -223,7 +242,7 @@ impl Requests {
             if self.body.is_none() && !self.head(&mut events) {
                 return events;
             }
-            self.content(&mut events);
+            Body::drain(&mut self.body, &mut self.buffer, self.stream, &mut events);
             if self.body.is_some() {
                 return events;
             }
@@ -251,24 +270,6 @@ impl Requests {
         self.body = Some(Body::new(Framing::of(&head.fields, Framing::Length(0))));
         events.push(Event::Head { stream: self.stream, fields });
         true
-    }
-
-    fn content(&mut self, events: &mut Vec<Event>) {
-        let (Some(body), stream) = (&mut self.body, self.stream) else { return };
-        while let Some(bytes) = body.take(&mut self.buffer) {
-            events.push(Event::Data { stream, bytes });
-        }
-        if body.broken() {
-            events.push(Event::Garbage(self.buffer.split().freeze()));
-        }
-        if body.done() {
-            let fields = body.trailers().clone();
-            if !fields.0.is_empty() {
-                events.push(Event::Trailers { stream, fields });
-            }
-            events.push(Event::End { stream });
-            self.body = None;
-        }
     }
 }
 

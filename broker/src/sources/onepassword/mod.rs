@@ -1,4 +1,4 @@
-//! 1Password, by its command line `op`: https://developer.1password.com/docs/cli/secret-references/
+//! 1Password, by its command line `op`: <https://developer.1password.com/docs/cli/secret-references/>
 //!
 //! A question takes seconds and is counted by 1Password, so answers are remembered, and asked for
 //! anew behind the back of whoever uses them. A reference stands in the config: what it names is

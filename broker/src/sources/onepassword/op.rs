@@ -1,4 +1,4 @@
-//! `op read`, as a child: https://developer.1password.com/docs/cli/reference/commands/read/
+//! `op read`, as a child: <https://developer.1password.com/docs/cli/reference/commands/read/>
 //!
 //! No shell, nothing of our environment but what `op` needs, a bounded time, a bounded output. It
 //! ends with 0 and the value, or with another code and a line of text: that line is classed, never

@@ -8,7 +8,7 @@
 //! What is found is overwritten with `*` at equal length. A stream ([`Stream`]) comes in chunks,
 //! cut anywhere: of a chunk nothing is held back but an end that begins one of these spellings.
 //!
-//! Two passes find every occurrence without looking at most of the text ([`search`]): one reads
+//! Two passes find every occurrence without looking at most of the text (`search.rs`): one reads
 //! three bytes in each stride, since a spelling without escapes is longer than that; the other looks
 //! at each `%` and `\`.
 

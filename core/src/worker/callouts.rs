@@ -267,7 +267,12 @@ impl Worker {
                 if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential, at) {
                     return wake(contexts, Wake::Again);
                 }
-                self.accept(flight.destination, &flight.evidence_word, granted, sent).filter(|g| now < g.expires)
+                let grant = self.accept(flight.destination, &flight.evidence_word, granted, sent);
+                if grant.as_ref().is_some_and(|grant| grant.expires <= now) {
+                    // It ended on its way, as the last one before the end of a session's rights does.
+                    return wake(contexts, Wake::Again);
+                }
+                grant
             }
             Some((None, Some(denied))) => {
                 self.cache.refuse(key.to_vec(), denied.reason, now);

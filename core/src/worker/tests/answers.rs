@@ -220,15 +220,19 @@ fn a_slow_answer_extends_nothing() {
 }
 
 #[test]
-fn a_grant_that_is_over_when_it_arrives_is_not_used() {
+fn a_grant_that_is_over_when_it_arrives_is_not_used_but_asked_for_anew() {
     let mut desk = Desk::ready();
     desk.hold(1, &api());
     let question = desk.question();
     desk.wait(1_500);
     let mut granted = usual();
     granted.lease.ttl_ms = 1_500;
-    assert_eq!(desk.grant(&question, granted), [(1, UNAVAILABLE)]);
+    assert_eq!(desk.grant(&question, granted), [(1, Learnt::Again)]);
     assert_eq!(desk.find(&api()), None);
+    // Whoever says so in turn gets an answer in the time that any decision may take.
+    desk.hold(1, &api());
+    let question = desk.question();
+    assert_eq!(desk.grant(&question, usual()), [(1, Learnt::Granted)]);
 }
 
 #[test]

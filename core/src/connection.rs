@@ -1,7 +1,10 @@
 //! What a connection shows about who asks. Envoy says it, and no agent can write it into a request.
 
+use crate::door::Inside;
+use crate::matching::host::Host;
 use crate::names::Name;
 use crate::policy::EvidenceSpec;
+use crate::wire::Transport;
 use core::net::{IpAddr, SocketAddr};
 
 /// Longest URI of a peer, in bytes (SPIFFE ID, 2.3).
@@ -17,6 +20,10 @@ pub enum Property {
     /// Address and port of the peer: the connection's own, as long as Envoy has
     /// `use_remote_address` (`attache doctor` looks).
     Source,
+    /// What the door of a forward proxy found ([`Inside`]).
+    Inside,
+    /// The host that the TLS handshake names.
+    ServerName,
 }
 
 impl Property {
@@ -26,12 +33,23 @@ impl Property {
         peer.into_iter().flatten().chain(evidence.source.then_some(Self::Source)).collect()
     }
 
+    /// What must be asked for to know where a request of this transport may go.
+    pub fn of_transport(transport: Transport) -> &'static [Self] {
+        match transport {
+            Transport::Gateway => &[],
+            Transport::Plain => &[Self::Inside],
+            Transport::Intercepted => &[Self::Inside, Self::ServerName],
+        }
+    }
+
     /// Its path at the proxy, segments separated by zero bytes (Envoy's attributes).
     pub fn path(self) -> &'static str {
         match self {
             Self::PeerVerified => "connection\0peer_certificate_valid",
             Self::Peer => "connection\0uri_san_peer_certificate",
             Self::Source => "source\0address",
+            Self::Inside => "filter_state\0attache.tunnel",
+            Self::ServerName => "connection\0requested_server_name",
         }
     }
 }
@@ -43,12 +61,20 @@ pub struct Connection {
     peer: Option<String>,
     source: Option<IpAddr>,
     listener: Option<Name>,
+    transport: Transport,
+    inside: Option<Inside>,
+    server_name: Option<Host>,
 }
 
 impl Connection {
     /// A connection of this listener, of which nothing else is known.
     pub fn of(listener: Option<Name>) -> Self {
         Self { listener, ..Self::default() }
+    }
+
+    /// The same, of this transport.
+    pub fn by(self, transport: Transport) -> Self {
+        Self { transport, ..self }
     }
 
     /// Takes what the proxy says. What cannot be understood stays unknown, and a session that is
@@ -59,6 +85,8 @@ impl Connection {
             Property::PeerVerified => self.verified = said == [1],
             Property::Peer => self.peer = uri(said),
             Property::Source => self.source = address(said),
+            Property::Inside => self.enter(Inside::parse(said)),
+            Property::ServerName => self.server_name = Host::parse(said).ok(),
         }
     }
 
@@ -75,6 +103,30 @@ impl Connection {
     /// The listener it came in by.
     pub fn listener(&self) -> Option<&Name> {
         self.listener.as_ref()
+    }
+
+    /// Behind the door, the connection is the proxy's own: what the client's showed stands in its place.
+    fn enter(&mut self, inside: Option<Inside>) {
+        self.source = inside.as_ref().and_then(|inside| inside.source);
+        self.peer = inside.as_ref().and_then(|inside| inside.peer.clone());
+        self.listener = inside.as_ref().and_then(|inside| inside.listener.clone());
+        self.verified = true;
+        self.inside = inside;
+    }
+
+    /// How requests come by it.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// What the door of a forward proxy found.
+    pub fn inside(&self) -> Option<&Inside> {
+        self.inside.as_ref()
+    }
+
+    /// The host that the TLS handshake names.
+    pub fn server_name(&self) -> Option<&Host> {
+        self.server_name.as_ref()
     }
 
     /// Whether it can name a session by itself. An address cannot: many share one.

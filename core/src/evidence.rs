@@ -69,6 +69,8 @@ pub struct Evidence {
     pub placeholder: Option<Token>,
     /// The session token.
     pub session_token: Option<Token>,
+    /// The session token that was shown at the door of a forward proxy.
+    pub inside: Option<Digest>,
     /// The line that holds a JWT. What it says is the broker's to find out.
     pub jwt: Option<Line>,
 }
@@ -130,6 +132,11 @@ impl Evidence {
             }
         }
         evidence.jwt = the_jwt(snapshot)?;
+        evidence.inside = snapshot.connection().inside().and_then(|inside| inside.session_token);
+        let shown = evidence.session_token.as_ref().map(|token| Digest::of(token.of(snapshot)));
+        if evidence.inside.is_some() && shown.is_some() && evidence.inside != shown {
+            return Err(Reason::EvidenceConflict);
+        }
         Ok(evidence)
     }
 
@@ -141,7 +148,7 @@ impl Evidence {
         show_in(&mut self.session_token, token, snapshot)
     }
 
-    /// Whether the request itself shows nothing; its connection may.
+    /// Whether the request itself shows nothing; its connection may, and what it came through.
     pub fn is_empty(&self) -> bool {
         self.placeholder.is_none() && self.session_token.is_none() && self.jwt.is_none()
     }
@@ -153,7 +160,7 @@ impl Evidence {
         let connection = snapshot.connection();
         EvidenceDigests {
             placeholder: digest(&self.placeholder),
-            session_token: digest(&self.session_token),
+            session_token: digest(&self.session_token).or(self.inside),
             jwt: self.jwt.map(|line| ShownJwt { header: text(line.name), token: text(line.value) }),
             peer: connection.peer().map(str::to_owned),
             source: connection.source(),
@@ -167,6 +174,7 @@ impl Evidence {
         for token in [&self.placeholder, &self.session_token] {
             each(token.as_ref().map(|token| token.of(snapshot)).unwrap_or_default());
         }
+        each(self.inside.as_ref().map(|digest| digest.as_bytes().as_slice()).unwrap_or_default());
         let jwt = self.jwt.unwrap_or_default();
         each(jwt.name.of(snapshot.bytes()));
         each(jwt.value.of(snapshot.bytes()));
@@ -185,7 +193,7 @@ impl Evidence {
         let connection = snapshot.connection();
         evidence_word([
             self.placeholder.is_some(),
-            self.session_token.is_some(),
+            self.session_token.is_some() || self.inside.is_some(),
             self.jwt.is_some(),
             connection.peer().is_some(),
             connection.source().is_some(),

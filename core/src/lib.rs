@@ -11,6 +11,7 @@ pub mod audit;
 pub mod companion;
 pub mod connection;
 pub mod digest;
+pub mod door;
 pub mod evidence;
 #[cfg(test)]
 mod fixture;

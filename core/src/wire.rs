@@ -10,7 +10,7 @@ use crate::object::{object, object_or_null};
 use crate::policy::AccessMode;
 use crate::refusal::Reason;
 use crate::secret::{Secret, all_onto_the_wire, onto_the_wire};
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -18,6 +18,8 @@ use std::fmt;
 pub const POLICY_PATH: &str = "/v1/policy";
 /// `POST /v1/grants` [`GrantRequest`] → [`GrantAnswer`].
 pub const GRANTS_PATH: &str = "/v1/grants";
+/// `POST /v1/tunnels` [`TunnelRequest`] → [`TunnelAnswer`].
+pub const TUNNELS_PATH: &str = "/v1/tunnels";
 /// `GET /v1/changes?worker=&epoch=&after=&wait_ms=` → [`Changes`].
 pub const CHANGES_PATH: &str = "/v1/changes";
 /// `POST /v1/intents` [`Intent`] → [`IntentAnswer`].
@@ -53,6 +55,29 @@ pub struct Plugin {
     /// configuration, and so its own root context and cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<Name>,
+    /// How requests reach this entry.
+    #[serde(default, skip_serializing_if = "Transport::is_gateway")]
+    pub transport: Transport,
+}
+
+/// How requests reach an entry, and so what names their destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// By a base URL: authority or route prefix.
+    #[default]
+    Gateway,
+    /// By a forward proxy, as `http://`: the authority, on which the door has let it in.
+    Plain,
+    /// By a forward proxy, out of a tunnel that is intercepted: the authority, which is the tunnel's
+    /// and that of the TLS handshake.
+    Intercepted,
+}
+
+impl Transport {
+    fn is_gateway(&self) -> bool {
+        *self == Self::Gateway
+    }
 }
 
 /// An entry of the filter chain.
@@ -63,6 +88,8 @@ pub enum Role {
     Gate,
     /// Reads bounded bodies before the gate.
     Judge,
+    /// Lets requests into a forward proxy: who asks, and the one address that the host leads to.
+    Door,
 }
 
 /// Asks for a grant.
@@ -81,6 +108,63 @@ pub struct GrantRequest {
     /// Who asks.
     #[serde(deserialize_with = "object")]
     pub evidence: EvidenceDigests,
+}
+
+/// Asks for a way to a host, for a client of a forward proxy.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TunnelRequest {
+    /// Fresh for each call, 32 hex digits; the answer must carry it back.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{32}$"))]
+    pub nonce: String,
+    /// The worker that asks, 8 hex digits.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{8}$"))]
+    pub worker: String,
+    /// The host, canonical ([`crate::matching::host::Host`]).
+    pub host: String,
+    /// The port.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65_535))]
+    pub port: u16,
+    /// Whether the client asks by `http://`, rather than for a tunnel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plaintext: bool,
+    /// Who asks. A placeholder never comes with a `CONNECT`.
+    #[serde(deserialize_with = "object")]
+    pub evidence: EvidenceDigests,
+}
+
+/// The broker's answer: exactly one of `granted` and `denied`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TunnelAnswer {
+    /// The nonce of the request this answers.
+    pub nonce: String,
+    /// The way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<TunnelGranted>,
+    /// Or why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<Denied>,
+}
+
+/// A way to a host: for whom, to which address, until when it may be entered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TunnelGranted {
+    /// The change cursor up to which this is known. A change with a later one voids it.
+    pub as_of: u64,
+    /// The session's unique id.
+    pub session_id: String,
+    /// The session's name.
+    pub session: Name,
+    /// The one address that the proxy may dial: resolved once, and vetted.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub address: SocketAddr,
+    /// How long it may be entered, counted from the send time of the request.
+    pub ttl_ms: u64,
 }
 
 /// Everything a request shows about who asks: tokens that we gave out as digests, the rest as it is.
@@ -283,6 +367,14 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it is about ways that this session was let through by.
+    pub fn concerns_session(&self, session_id: &str) -> bool {
+        match (&self.session_id, &self.credential) {
+            (None, None) => true,
+            (session, _) => session.as_deref() == Some(session_id),
+        }
+    }
+
     /// Whether it is about grants of this session, for this credential, at this destination.
     pub fn concerns(&self, session_id: &str, credential: &Name, destination: &str) -> bool {
         let whose = match (&self.session_id, &self.credential) {
@@ -383,7 +475,7 @@ pub struct AuditAnswer {
 pub struct UseRecord {
     /// Counts this worker's records from 1, without gaps.
     pub seq: u64,
-    /// `use`, `deny` or `gap`.
+    /// `use`, `tunnel`, `deny` or `gap`.
     pub kind: UseKind,
     /// When the request arrived: Unix time in milliseconds, by the worker's wall clock.
     pub at_ms: u64,
@@ -397,7 +489,7 @@ pub struct UseRecord {
     pub authority: String,
     /// The path without its query.
     pub path: String,
-    /// `forward`, `pass` or `refuse`.
+    /// `forward`, `pass` or `refuse`; of a tunnel, `intercept` or `tunnel`.
     pub decision: String,
     /// [`Reason`], for a refusal and for a use that was cut short; for a gap, how many records were
     /// dropped.
@@ -414,6 +506,15 @@ pub struct UseRecord {
     /// [`Intent::intent`], where the request was announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<u64>,
+    /// What went through a tunnel from the agent, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// What went through it to the agent, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+    /// The address that was vetted for a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
     /// Which evidence was shown: [`EvidenceDigests::word`].
     pub evidence: String,
     /// The destination's id, where one was found.
@@ -451,6 +552,8 @@ pub enum UseKind {
     Use,
     /// A request that was refused.
     Deny,
+    /// A client that was let in at the door of a forward proxy.
+    Tunnel,
     /// Refusals that were dropped because too many awaited the broker.
     Gap,
 }

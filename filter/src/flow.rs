@@ -4,6 +4,7 @@ use crate::echoes::Echoes;
 use crate::host;
 use attache_core::Millis;
 use attache_core::access::Body;
+use attache_core::door::Call;
 use attache_core::policy::Policy;
 use attache_core::refusal::Reason;
 use attache_core::request::{Asked, Snapshot, is_read, stands};
@@ -43,7 +44,7 @@ impl Flow {
 
     /// Whether the verdict let it go, and nothing has taken that back.
     pub fn is_released(&self) -> bool {
-        matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed) && self.cut.is_none()
+        matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed | Outcome::Tunnelled(_)) && self.cut.is_none()
     }
 
     /// Why it is not to go on, once that is decided.
@@ -56,10 +57,18 @@ impl Flow {
 
     /// Why it may go on no longer, if so.
     pub fn ends(&self, context: u32, cuts: &[Cut], stale_since: Option<Millis>) -> Option<Reason> {
-        let Outcome::Forwarded(grant) = &self.outcome else { return None };
         if self.cut.is_some() {
             return None;
         }
+        let stale = stale_since.filter(|since| self.started <= *since).map(|_| Reason::Stale);
+        let grant = match &self.outcome {
+            Outcome::Forwarded(grant) => grant,
+            Outcome::Tunnelled(tunnel) => {
+                let leads = |policy: &Policy| Call::read(&self.snapshot, policy).map(|call| call.passage);
+                return cuts.iter().find_map(|cut| cut.ends_way(tunnel, leads)).or(stale);
+            }
+            _ => return None,
+        };
         let is_read = || {
             let (Some(policy), Some(asked)) = (&self.policy, &self.asked) else { return false };
             let mut body = Vec::new();
@@ -69,8 +78,7 @@ impl Flow {
             let mut body = Vec::new();
             stands(policy, &self.snapshot, grant, || body_of(context, &mut body))
         };
-        let stale = stale_since.is_some_and(|since| self.started <= since);
-        cuts.iter().find_map(|cut| cut.ends(grant, is_read, stands)).or(stale.then_some(Reason::Stale))
+        cuts.iter().find_map(|cut| cut.ends(grant, is_read, stands)).or(stale)
     }
 }
 

@@ -9,6 +9,7 @@
 // The SDK's `main!` defines the module's entry without a comment of ours.
 #![allow(missing_docs)]
 
+mod door;
 mod echoes;
 mod flow;
 mod gate;

@@ -13,10 +13,11 @@ pub struct Metrics {
     pub callouts: u64,
     pub callouts_failed: u64,
     pub retried: u64,
-    ids: Option<[u32; 8]>,
+    pub tunnels: u64,
+    ids: Option<[u32; 9]>,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "attache.forwarded",
     "attache.passed",
     "attache.refused",
@@ -25,6 +26,7 @@ const NAMES: [&str; 8] = [
     "attache.callouts",
     "attache.callouts_failed",
     "attache.retried",
+    "attache.tunnels",
 ];
 
 impl Metrics {
@@ -39,6 +41,7 @@ impl Metrics {
             &mut self.callouts,
             &mut self.callouts_failed,
             &mut self.retried,
+            &mut self.tunnels,
         ];
         if counts.iter().all(|count| **count == 0) && self.ids.is_some() {
             return;

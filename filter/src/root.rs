@@ -1,5 +1,6 @@
 //! The root context: configuration, the tick, callouts and their answers.
 
+use crate::door::Door;
 use crate::gate::Gate;
 use crate::host::{self, Buffer, Map};
 use crate::judge::Judge;
@@ -65,7 +66,7 @@ impl Root {
     fn configure(&mut self, plugin: Plugin) {
         self.entry = Some(match plugin.role {
             Role::Judge => Entry::Judge { limit: plugin.body_limit as usize },
-            Role::Gate => {
+            Role::Gate | Role::Door => {
                 let timeout = Millis(plugin.callout_timeout_ms);
                 let settings = Settings {
                     instance: plugin.instance.clone(),
@@ -74,7 +75,7 @@ impl Root {
                 };
                 let id = random_hex().chars().take(8).collect();
                 let worker = Worker::new(settings, id);
-                let shared = Rc::new(Shared::new(worker, timeout, plugin.guarded, plugin.listener));
+                let shared = Rc::new(Shared::new(worker, timeout, &plugin));
                 Entry::Gate { shared, cluster: plugin.broker_cluster, instance: plugin.instance }
             }
         });
@@ -143,6 +144,7 @@ impl RootContext for Root {
         #[cfg(feature = "trap")]
         crate::trap::spring_later("context_create");
         Some(match self.entry.as_ref()? {
+            Entry::Gate { shared, .. } if shared.is_door() => Box::new(Door::new(id, Rc::clone(shared))),
             Entry::Gate { shared, .. } => Box::new(Gate::new(id, Rc::clone(shared))),
             Entry::Judge { limit } => Box::new(Judge::new(*limit)),
         })
@@ -165,6 +167,10 @@ fn wake(shared: &Shared, wakeups: Vec<Wakeup>) {
             }
             let step = match &wake {
                 Wake::Granted(grant) => shared.conclude(context, &mut flow, Rc::clone(grant), shared.now()),
+                Wake::Tunnel(tunnel) => {
+                    let entered = shared.enter(&mut flow, Rc::clone(tunnel), shared.now());
+                    entered.unwrap_or_else(|reason| shared.refuse(&mut flow, reason, None))
+                }
                 Wake::Refused(reason) => shared.refuse(&mut flow, *reason, None),
                 Wake::Again => shared.again(context, &mut flow),
                 Wake::Recorded(lease) => {

@@ -4,11 +4,13 @@ use crate::flow::{Flow, read_body};
 use crate::host::{self, Map};
 use crate::metrics::Metrics;
 use attache_core::Millis;
-use attache_core::connection::Connection;
+use attache_core::connection::{Connection, Property};
+use attache_core::door::{self, Call, Passage, Tunnel};
 use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
+use attache_core::wire::{Plugin, Role, Transport};
 use attache_core::worker::{Entry, Grant, Intended, Outcome, Report, Worker, verdict};
 use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
@@ -21,7 +23,22 @@ const VERDICT: &str = "attache";
 /// How often Envoy is asked to do what it failed to do, once a tick; then its stream timeouts do it.
 const MOST_FAILURES: u8 = 20;
 /// What makes clients that ask first without a credential ask again with one.
-const CHALLENGE: (&str, &[u8]) = ("www-authenticate", b"Basic realm=\"attache\", charset=\"UTF-8\"");
+const CHALLENGE: (&str, &[u8]) = ("www-authenticate", BASIC);
+/// The same for clients of a proxy (RFC 9110, 11.7.1).
+const PROXY_CHALLENGE: (&str, &[u8]) = ("proxy-authenticate", BASIC);
+const BASIC: &[u8] = b"Basic realm=\"attache\", charset=\"UTF-8\"";
+/// The status that goes with it.
+const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
+/// Filter state that the door writes: whom it let in where to ([`Tunnel::inside`]), and the address that
+/// may be dialled. Envoy's own filter behind it hands both on, from connection to connection.
+const INSIDE: &str = "attache_tunnel";
+const ADDRESS: &str = "attache_address";
+const HOST: &str = "attache_host";
+/// Where the door finds who asks.
+const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
+/// Where hosts go that no destination names, behind the door.
+const UNMATCHED_TLS: &str = "attache_unmatched";
+const UNMATCHED_PLAIN: &str = "attache_unmatched_plain";
 
 /// One worker's state. Lives as long as its root context.
 pub struct Shared {
@@ -33,6 +50,8 @@ pub struct Shared {
     echoing: RefCell<HashSet<Rc<str>>>,
     timeout: Millis,
     guarded: bool,
+    is_door: bool,
+    transport: Transport,
     listener: Option<Name>,
     origin: Instant,
     unix_origin: Cell<u64>,
@@ -59,20 +78,27 @@ enum Considered {
 }
 
 impl Shared {
-    pub fn new(worker: Worker, timeout: Millis, guarded: bool, listener: Option<Name>) -> Self {
+    pub fn new(worker: Worker, timeout: Millis, plugin: &Plugin) -> Self {
         Self {
             worker: RefCell::new(worker),
             metrics: RefCell::default(),
             flows: RefCell::default(),
             echoing: RefCell::default(),
             timeout,
-            guarded,
-            listener,
+            guarded: plugin.guarded,
+            is_door: plugin.role == Role::Door,
+            transport: plugin.transport,
+            listener: plugin.listener.clone(),
             origin: Instant::now(),
             unix_origin: Cell::new(unix_millis()),
             tick: Cell::new(0),
             owing: Cell::new(false),
         }
+    }
+
+    /// Whether this is the door of a forward proxy, rather than a gate.
+    pub fn is_door(&self) -> bool {
+        self.is_door
     }
 
     /// Now, on the VM's monotonic clock.
@@ -217,8 +243,9 @@ impl Shared {
     /// A request's head under the policy in force, and of its connection what that policy needs.
     fn read(&self, headers: Vec<u8>) -> Snapshot {
         let policy = self.worker.borrow().policy();
-        let mut connection = Connection::of(self.listener.clone().filter(|_| policy.needs_listener()));
-        for property in policy.properties() {
+        let listener = self.listener.clone().filter(|_| policy.needs_listener());
+        let mut connection = Connection::of(listener).by(self.transport);
+        for property in policy.properties().iter().chain(Property::of_transport(self.transport)) {
             // What Envoy does not say stays unknown: a session that is bound to it is refused.
             if let Ok(Some(said)) = host::property(property.path()) {
                 connection.learn(*property, &said);
@@ -228,6 +255,9 @@ impl Shared {
     }
 
     fn advance(&self, context: u32, flow: &mut Flow, now: Millis) -> Step {
+        if self.is_door {
+            return self.knock(context, flow, now).unwrap_or_else(|reason| self.refuse(flow, reason, None));
+        }
         // The worker is borrowed for `consider` alone: what follows borrows it again.
         match self.consider(context, flow, now) {
             Considered::Wait => Step::Hold,
@@ -235,6 +265,68 @@ impl Shared {
             Considered::Granted(grant) => self.conclude(context, flow, grant, now),
             Considered::Refused(reason) => self.refuse(flow, reason, None),
         }
+    }
+
+    /// A request at the door of a forward proxy.
+    fn knock(&self, context: u32, flow: &mut Flow, now: Millis) -> Result<Step, Reason> {
+        let mut worker = self.worker.borrow_mut();
+        let may_wait = now.since(flow.started) < self.timeout;
+        if !worker.has_policy() {
+            if !may_wait {
+                return Err(Reason::PolicyMissing);
+            }
+            worker.hold_for_policy(context, flow.started);
+            return Ok(Step::Hold);
+        }
+        let call = Call::read(&flow.snapshot, &worker.policy())?;
+        let evidence = door::evidence(&flow.snapshot)?;
+        if !door::names_a_session(&evidence) {
+            return Err(Reason::IdentityRequired);
+        }
+        match worker.find_tunnel(&call, &evidence, now) {
+            Some(Entry::Tunnel(tunnel)) => {
+                drop(worker);
+                self.enter(flow, tunnel, now)
+            }
+            Some(Entry::Refused(reason, _)) => Err(reason),
+            None if may_wait => {
+                worker.hold_for_tunnel(context, &call, &evidence, flow.started);
+                Ok(Step::Hold)
+            }
+            _ => Err(Reason::BrokerUnavailable),
+        }
+    }
+
+    /// The way is known: the door opens.
+    pub fn enter(&self, flow: &mut Flow, tunnel: Rc<Tunnel>, now: Millis) -> Result<Step, Reason> {
+        if now >= tunnel.expires {
+            return Err(Reason::BrokerUnavailable);
+        }
+        let worker = self.worker.borrow();
+        if !worker.has_room() {
+            return Err(Reason::AuditBacklog);
+        }
+        if !worker.has_policy() || Call::read(&flow.snapshot, &worker.policy())?.passage != tunnel.passage {
+            return Err(Reason::Internal);
+        }
+        flow.outcome = Outcome::Tunnelled(Rc::clone(&tunnel));
+        let is_tunnel = tunnel.passage != Passage::Plain;
+        // The verdict opens the tunnel's route; plain requests have theirs from the gate. A changed head
+        // makes Envoy select the route again.
+        let opened = host::set_property(INSIDE, tunnel.inside.as_bytes())
+            .and_then(|()| host::set_property(ADDRESS, tunnel.address.to_string().as_bytes()))
+            .and_then(|()| host::set_property(HOST, tunnel.host.as_bytes()))
+            .and_then(|()| match is_tunnel {
+                true => host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes()),
+                false => Ok(()),
+            })
+            .and_then(|()| host::remove_header(PROXY_AUTHORIZATION));
+        if opened.is_err() {
+            flow.outcome = Outcome::Undecided;
+            return Err(Reason::Internal);
+        }
+        self.metrics.borrow_mut().tunnels += u64::from(is_tunnel);
+        Ok(Step::Go)
     }
 
     fn consider(&self, context: u32, flow: &mut Flow, now: Millis) -> Considered {
@@ -263,7 +355,7 @@ impl Shared {
             Some(Entry::Granted(grant)) => Considered::Granted(grant),
             Some(Entry::Refused(reason, _)) => Considered::Refused(reason),
             None if may_wait => Considered::Wait,
-            None => Considered::Refused(Reason::BrokerUnavailable),
+            _ => Considered::Refused(Reason::BrokerUnavailable),
         }
     }
 
@@ -329,12 +421,17 @@ impl Shared {
         let policy = self.worker.borrow().policy();
         let cluster = match asked.way {
             Way::Managed(index) | Way::Unclaimed(index) => policy.destination(index).map_or("", |d| &d.cluster),
-            Way::Unmatched => "",
+            Way::Unmatched => match self.transport {
+                Transport::Gateway => "",
+                Transport::Plain => UNMATCHED_PLAIN,
+                Transport::Intercepted => UNMATCHED_TLS,
+            },
         };
         flow.asked = Some(asked);
         // Removing a header, present or not, makes Envoy select the route again, under its guard.
         let done = host::set_property(VERDICT, verdict(&Outcome::Passed, cluster).as_bytes())
             .and_then(|()| host::remove_header(SESSION_HEADER))
+            .and_then(|()| host::remove_header(PROXY_AUTHORIZATION))
             // A JWT is for us: whoever else gets it could show it to us.
             .and_then(|()| policy.identity_headers().try_for_each(host::remove_header));
         match done {
@@ -353,8 +450,13 @@ impl Shared {
         self.metrics.borrow_mut().refused += 1;
         // If this fails, Envoy's access log says what was decided before; the request goes no further.
         let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
-        let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
-        if answer(flow, reason, challenge.then_some(CHALLENGE)).is_err() {
+        let answered = if self.is_door && reason.status() == 401 {
+            answer_with(flow, reason, PROXY_AUTHENTICATION_REQUIRED, Some(PROXY_CHALLENGE))
+        } else {
+            let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
+            answer(flow, reason, challenge.then_some(CHALLENGE))
+        };
+        if answered.is_err() {
             // The request stays held.
             self.failed(flow);
         }
@@ -368,6 +470,12 @@ impl Shared {
 
     /// Records a request that is over.
     pub fn finish(&self, context: u32, flow: &Flow) {
+        if let Outcome::Tunnelled(tunnel) = &flow.outcome
+            && tunnel.passage == Passage::Plain
+        {
+            // The gate has recorded it.
+            return;
+        }
         let mut worker = self.worker.borrow_mut();
         match flow.outcome {
             Outcome::Undecided => {
@@ -394,6 +502,7 @@ impl Shared {
             at_ms: self.unix_origin.get().saturating_add(flow.started.0),
             duration_ms: duration,
             response_code,
+            carried: matches!(flow.outcome, Outcome::Tunnelled(_)).then(carried),
         });
     }
 
@@ -433,12 +542,16 @@ fn end(context: u32, flow: &Flow, reason: Reason) -> host::Result<()> {
 
 /// Answers in the upstream's stead.
 fn answer(flow: &Flow, reason: Reason, more: Option<(&str, &[u8])>) -> host::Result<()> {
+    answer_with(flow, reason, reason.status(), more)
+}
+
+fn answer_with(flow: &Flow, reason: Reason, status: u16, more: Option<(&str, &[u8])>) -> host::Result<()> {
     let form = Form::of(flow.snapshot.bytes());
     let mut lines: Vec<(&str, &[u8])> =
         vec![("content-type", form.content_type().as_bytes()), ("x-attache-reason", reason.as_str().as_bytes())];
     lines.extend(more);
     let body = reason.body_in(form, flow.snapshot.request_id());
-    host::respond(reason.status(), reason.as_str(), &lines, body.as_bytes())
+    host::respond(status, reason.as_str(), &lines, body.as_bytes())
 }
 
 /// Strips, sets, and makes sure that what was set stands there alone.
@@ -475,6 +588,16 @@ fn stands_alone(grant: &Grant) -> bool {
         // Exposed to be compared with what now stands in the request.
         found.as_deref() == Some(value.expose().as_bytes())
     })
+}
+
+/// What went through a tunnel: from the agent, and to it.
+fn carried() -> (u64, u64) {
+    let size = |path| {
+        let said = host::property(path).ok().flatten().unwrap_or_default();
+        // An integer of CEL: eight bytes, little-endian.
+        <[u8; 8]>::try_from(said.as_slice()).map_or(0, |bytes| u64::try_from(i64::from_le_bytes(bytes)).unwrap_or(0))
+    };
+    (size("request\0size"), size("response\0size"))
 }
 
 fn response_code() -> u16 {

@@ -13,6 +13,8 @@ use serde::{Serialize, Serializer};
 pub enum Kind {
     /// A request that was forwarded.
     Use,
+    /// A client that was let in at the door of a forward proxy.
+    Tunnel,
     /// A request that was refused.
     Deny,
     /// What may have been used without a record of it: the worker that would tell is gone.
@@ -98,7 +100,13 @@ pub struct Record {
     /// `listener`; or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
-    /// The upstream's address, where Envoy alone tells of a request.
+    /// What went through a tunnel from the agent, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// What went through it to the agent, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+    /// The upstream's address, of a tunnel and where Envoy alone tells of a request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// Envoy's word for what became of a request, where Envoy alone tells of it.
@@ -160,6 +168,8 @@ impl Record {
             lease_id: None,
             fingerprint: None,
             evidence: None,
+            bytes_in: None,
+            bytes_out: None,
             upstream: None,
             details: None,
             masked: None,
@@ -176,6 +186,7 @@ impl Record {
     pub fn of_use(worker: &str, seen: UseRecord) -> Self {
         let kind = match seen.kind {
             UseKind::Use => Kind::Use,
+            UseKind::Tunnel => Kind::Tunnel,
             UseKind::Deny => Kind::Deny,
             UseKind::Gap => Kind::Gap,
         };
@@ -200,6 +211,9 @@ impl Record {
             lease_id: seen.lease_id,
             fingerprint: seen.fingerprint,
             evidence: Some(seen.evidence),
+            bytes_in: seen.bytes_in,
+            bytes_out: seen.bytes_out,
+            upstream: seen.upstream,
             masked: seen.masked,
             intent: seen.intent,
             ..Self::new(kind, seen.at_ms)

@@ -34,6 +34,8 @@ impl Config {
             version: String::new(),
             instance: self.instance.clone(),
             unmatched: self.unmatched,
+            passthrough: Vec::new(),
+            intercept_unmatched: false,
             evidence: EvidenceSpec::default(),
             destinations: destinations.into_values().collect(),
         };

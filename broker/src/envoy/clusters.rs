@@ -27,16 +27,44 @@ pub(super) fn ways(config: &Config) -> HashMap<String, &Destination> {
 
 /// The cluster of a destination: TLS, its name verified, unless the config says `plaintext: true`.
 pub(super) fn destination(spec: &DestinationSpec, how: Option<&Destination>, machine: &Machine) -> Value {
-    let mut cluster = base(spec, how);
+    towards(base(spec, how), spec.plaintext, how, machine)
+}
+
+/// The same behind a door, which has found the one address to dial; an address that the config names is
+/// that of the cluster.
+pub(super) fn behind_the_door(spec: &DestinationSpec, how: Option<&Destination>, machine: &Machine) -> Value {
+    let is_named = how.is_some_and(|how| how.upstream.as_ref().is_some_and(|upstream| upstream.address.is_some()));
+    let base = if is_named { base(spec, how) } else { direct(&spec.cluster) };
+    towards(base, spec.plaintext, how, machine)
+}
+
+/// Where hosts go that no destination names, behind a door.
+pub(super) fn unmatched(name: &str, plaintext: bool, machine: &Machine) -> Value {
+    towards(direct(name), plaintext, None, machine)
+}
+
+/// A cluster that dials the address that the door has found, and no other.
+pub(super) fn direct(name: &str) -> Value {
+    json!({
+        "name": name,
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "5s",
+        "per_connection_buffer_limit_bytes": PIECE_BYTES,
+        "circuit_breakers": generous(),
+    })
+}
+
+fn towards(mut cluster: Value, plaintext: bool, how: Option<&Destination>, machine: &Machine) -> Value {
     set(&mut cluster, "circuit_breakers", generous());
     let keepalive = json!({"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}});
     set(&mut cluster, "upstream_connection_options", keepalive);
-    if spec.plaintext {
+    if plaintext {
         set(&mut cluster, "metadata", json!({"filter_metadata": {"attache": {"plaintext": true}}}));
     } else {
         set(&mut cluster, "transport_socket", tls(how, machine));
     }
-    let options = upstream_options(spec.plaintext, is_pinned_alone(how));
+    let options = upstream_options(plaintext, is_pinned_alone(how));
     set(&mut cluster, "typed_extension_protocol_options", json!({OPTIONS: options}));
     cluster
 }
@@ -124,7 +152,7 @@ fn assignment(name: &str, address: &Value) -> Value {
 }
 
 /// Agents are bounded at the listener; here a bound would only be a second, surprising one.
-fn generous() -> Value {
+pub(super) fn generous() -> Value {
     json!({"thresholds": [{"max_connections": 65_536, "max_pending_requests": 65_536, "max_requests": 65_536}]})
 }
 

@@ -8,24 +8,41 @@ use super::{BROKER_CLUSTER, LISTENER, Machine, assertion, health, judged_paths, 
 use crate::config::Config;
 use attache_core::names::Name;
 use attache_core::policy::Spec;
-use attache_core::wire::{Plugin, Role};
+use attache_core::wire::{Plugin, Role, Transport};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const GATE: &str = "attache.gate";
 const JUDGE: &str = "attache.judge";
+const DOOR: &str = "attache.door";
 /// The message of a filter's settings on one route.
 pub(super) const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
 
-/// The filters of the listener, in order.
+/// The filters of the gateway's listener, in order.
 pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Value> {
+    behind(deciding(Transport::Gateway, config, policy, machine))
+}
+
+/// The filters that decide about requests that come by a transport.
+pub(super) fn deciding(transport: Transport, config: &Config, policy: &Spec, machine: &Machine) -> Vec<Value> {
     let mut chain = Vec::new();
     if policy.destinations.iter().any(|destination| !judged_paths(destination).is_empty()) {
-        let mut judge = entry(JUDGE, Role::Judge, config, machine);
+        let mut judge = entry(JUDGE, Role::Judge, transport, config, machine);
         set(&mut judge, "disabled", true);
         chain.push(judge);
     }
-    chain.push(entry(GATE, Role::Gate, config, machine));
+    chain.push(entry(GATE, Role::Gate, transport, config, machine));
+    chain
+}
+
+/// The door of a forward proxy.
+pub(super) fn door(config: &Config, machine: &Machine) -> Value {
+    entry(DOOR, Role::Door, Transport::Plain, config, machine)
+}
+
+/// Filters that decide, and those behind them.
+pub(super) fn behind(deciding: Vec<Value>) -> Vec<Value> {
+    let mut chain = deciding;
     chain.push(health::filter());
     chain.push(assertion::filter());
     chain.push(json!({
@@ -52,15 +69,21 @@ pub(super) fn without_gate() -> Value {
     })
 }
 
-fn entry(name: &str, role: Role, config: &Config, machine: &Machine) -> Value {
+/// The same where there is a door.
+pub(super) fn without_door(mut settings: Value) -> Value {
+    set(&mut settings, DOOR, json!({"@type": type_url(PER_ROUTE), "disabled": true}));
+    settings
+}
+
+fn entry(name: &str, role: Role, transport: Transport, config: &Config, machine: &Machine) -> Value {
     let mut plugin = json!({
         "name": name,
-        // One root context each, in the VM they share.
+        // One root context for each settings, in the VM they share.
         "root_id": name,
         "vm_config": vm(config, machine),
         "configuration": {
             "@type": type_url("google.protobuf.StringValue"),
-            "value": settings(role, config),
+            "value": settings(role, transport, config),
         },
         // A trapped VM refuses, and is back within a second.
         "failure_policy": "FAIL_RELOAD",
@@ -91,7 +114,7 @@ fn vm(config: &Config, machine: &Machine) -> Value {
     vm
 }
 
-fn settings(role: Role, config: &Config) -> String {
+fn settings(role: Role, transport: Transport, config: &Config) -> String {
     let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
     let plugin = Plugin {
         role,
@@ -101,7 +124,8 @@ fn settings(role: Role, config: &Config) -> String {
         callout_timeout_ms: millis(config.limits.callout_timeout),
         body_limit: config.limits.body_limit,
         guarded: true,
-        listener: Name::parse(LISTENER).ok().filter(|_| role == Role::Gate),
+        listener: Name::parse(LISTENER).ok().filter(|_| role != Role::Judge),
+        transport: if role == Role::Gate { transport } else { Transport::Gateway },
     };
     // Texts and numbers; that serializes.
     serde_json::to_string(&plugin).unwrap_or_default()

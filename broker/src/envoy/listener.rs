@@ -7,12 +7,17 @@ use serde_json::{Value, json};
 
 /// A request that nobody answers ends after this long: one that a trap in the VM has stranded, too.
 /// Routes of decided requests raise it.
-const STREAM_IDLE: &str = "15s";
+pub(super) const STREAM_IDLE: &str = "15s";
 /// No stream lives longer than this.
 pub(super) const STREAM_MOST: &str = "3600s";
 
 /// The listener of the gateway.
 pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Value {
+    public(config, connection_manager("attache", filters::chain(config, policy, machine), routes::gateway(policy)))
+}
+
+/// The listener that agents reach.
+pub(super) fn public(config: &Config, connection_manager: Value) -> Value {
     let address = config.listen.proxy;
     let mut listener = json!({
         "name": LISTENER,
@@ -21,7 +26,7 @@ pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Valu
         "filter_chains": [{
             "filters": [{
                 "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": connection_manager(config, policy, machine),
+                "typed_config": connection_manager,
             }],
         }],
     });
@@ -33,10 +38,11 @@ pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Valu
     listener
 }
 
-fn connection_manager(config: &Config, policy: &Spec, machine: &Machine) -> Value {
+/// What Envoy does to requests, wherever they come in.
+pub(super) fn connection_manager(name: &str, http_filters: Vec<Value>, route_config: Value) -> Value {
     json!({
         "@type": type_url("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
-        "stat_prefix": "attache",
+        "stat_prefix": name,
         // HTTP/1.1, and HTTP/2 with prior knowledge.
         "codec_type": "AUTO",
         // The source is the connection's, and x-envoy-* headers of agents are dropped.
@@ -62,8 +68,8 @@ fn connection_manager(config: &Config, policy: &Spec, machine: &Machine) -> Valu
         "server_header_transformation": "PASS_THROUGH",
         "access_log": [log::stdout(), log::to_broker()],
         "local_reply_config": {"mappers": [assertion::reply(), upgrade_required()]},
-        "http_filters": filters::chain(config, policy, machine),
-        "route_config": routes::gateway(policy),
+        "http_filters": http_filters,
+        "route_config": route_config,
     })
 }
 

@@ -6,10 +6,12 @@
 //! checks, or says why it is there.
 
 pub mod admin;
+mod ads;
 mod assertion;
 mod clusters;
 mod filters;
 pub mod find;
+mod forward;
 mod health;
 mod listener;
 mod log;
@@ -45,6 +47,8 @@ const BUFFER_BYTES: u32 = 1 << 20;
 pub enum Shape {
     /// Agents call a base URL on Envoy; each destination has a route and a cluster.
     Gateway,
+    /// Agents name Envoy as their proxy (`HTTPS_PROXY`); TLS is intercepted.
+    ForwardProxy,
 }
 
 /// What the bootstrap says of the machine that Envoy runs on.
@@ -86,15 +90,24 @@ impl FromStr for Admin {
 
 /// The bootstrap (`envoy.config.bootstrap.v3.Bootstrap`) of an instance's Envoy.
 pub fn bootstrap(shape: Shape, config: &Config, policy: &Spec, machine: &Machine) -> Value {
-    let Shape::Gateway = shape;
     let broker = clusters::broker(config, machine);
     let health = health::cluster(&broker);
     let mut clusters = vec![broker];
-    let ways = clusters::ways(config);
-    let way = |spec: &DestinationSpec| ways.get(&spec.id).copied();
-    clusters.extend(policy.destinations.iter().map(|spec| clusters::destination(spec, way(spec), machine)));
+    let listeners = match shape {
+        Shape::Gateway => {
+            let ways = clusters::ways(config);
+            let way = |spec: &DestinationSpec| ways.get(&spec.id).copied();
+            clusters.extend(policy.destinations.iter().map(|spec| clusters::destination(spec, way(spec), machine)));
+            vec![listener::gateway(config, policy, machine)]
+        }
+        Shape::ForwardProxy => {
+            clusters.push(ads::cluster(config, machine));
+            clusters.extend(forward::clusters(config, policy, machine));
+            forward::listeners(config, policy, machine)
+        }
+    };
     clusters.push(health);
-    json!({
+    let mut bootstrap = json!({
         "node": {"id": format!("attache-{}", config.instance), "cluster": "attache"},
         "admin": {"address": admin_address(&machine.admin)},
         "overload_manager": {
@@ -107,10 +120,17 @@ pub fn bootstrap(shape: Shape, config: &Config, policy: &Spec, machine: &Machine
             }],
         },
         "static_resources": {
-            "listeners": [listener::gateway(config, policy, machine)],
+            "listeners": listeners,
             "clusters": clusters,
         },
-    })
+    });
+    if shape == Shape::ForwardProxy {
+        let internal = type_url("envoy.extensions.bootstrap.internal_listener.v3.InternalListener");
+        let internal = json!({"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": internal}});
+        set(&mut bootstrap, "bootstrap_extensions", json!([internal]));
+        set(&mut bootstrap, "dynamic_resources", ads::dynamic_resources());
+    }
+    bootstrap
 }
 
 /// A bootstrap as YAML, with a word on where it comes from. `None` if it cannot be written.

@@ -16,6 +16,18 @@ pub(super) const VERDICT: &str = "wasm.attache";
 /// What stands before the cluster's name in it.
 pub(super) const VERDICT_BEGINS: &str = "{\"cluster\":\"";
 
+/// Headers that say where the agent is, and how it came in.
+const FORWARDED: [&str; 8] = [
+    "x-forwarded-proto",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "forwarded",
+    "x-real-ip",
+    "x-envoy-external-address",
+];
+
 /// The route table: each destination under its authorities and under a prefix of the gateway.
 pub(super) fn gateway(policy: &Spec) -> Value {
     let named = policy.destinations.iter().map(|destination| {
@@ -55,7 +67,8 @@ fn by_prefix(policy: &Spec) -> Value {
     })
 }
 
-fn nowhere() -> Value {
+/// Where nothing leads.
+pub(super) fn nowhere() -> Value {
     refusal("nowhere", "/", Reason::HostNotAllowed)
 }
 
@@ -71,7 +84,7 @@ fn list(routes: Vec<Value>) -> Value {
 /// a rule asks what a body says: it makes Envoy buffer, and a large upload that comes in one burst
 /// while Envoy buffers is answered with a 413. A path that is spelt in another way goes by unread,
 /// and the gate refuses what it could not read.
-fn ways_to(destination: &DestinationSpec, prefix: &str) -> Vec<Value> {
+pub(super) fn ways_to(destination: &DestinationSpec, prefix: &str) -> Vec<Value> {
     let judged = judged_paths(destination).into_iter().map(Some);
     judged.chain([None]).flat_map(|path| guarded(destination, prefix, path)).collect()
 }
@@ -93,10 +106,7 @@ fn guarded(destination: &DestinationSpec, prefix: &str, judged: Option<&str>) ->
             "idle_timeout": listener::STREAM_MOST,
         },
         // Where the agent is and how it came in is nobody's business; some upstreams redirect for it.
-        "request_headers_to_remove": [
-            "x-forwarded-proto", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix",
-            "forwarded", "x-real-ip", "x-envoy-external-address",
-        ],
+        "request_headers_to_remove": FORWARDED,
     });
     set(&mut open, "typed_per_filter_config", json!({assertion::NAME: assertion::rule(&destination.cluster)}));
     let mut closed = refusal(&format!("undecided:{}", destination.id), prefix, Reason::DestinationMismatch);
@@ -143,6 +153,21 @@ pub(super) fn verdict_for(cluster: &str) -> String {
 fn sent_authority(destination: &DestinationSpec) -> &str {
     let own = if destination.plaintext { ":80" } else { ":443" };
     destination.id.strip_suffix(own).unwrap_or(&destination.id)
+}
+
+/// The routes of hosts that no destination names, behind a door.
+pub(super) fn unmatched(cluster: &str) -> [Value; 2] {
+    let mut open = json!({
+        "name": "unmatched",
+        "match": {
+            "prefix": "/",
+            "filter_state": [{"key": VERDICT, "string_match": {"prefix": verdict_for(cluster)}}],
+        },
+        "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": listener::STREAM_MOST},
+        "request_headers_to_remove": FORWARDED,
+    });
+    set(&mut open, "typed_per_filter_config", json!({assertion::NAME: assertion::rule(cluster)}));
+    [open, refusal("undecided:unmatched", "/", Reason::DestinationMismatch)]
 }
 
 fn refusal(name: &str, prefix: &str, reason: Reason) -> Value {

@@ -21,6 +21,8 @@ pub struct Policy {
     version: String,
     instance: Name,
     unmatched: Unmatched,
+    passthrough: Vec<String>,
+    intercept_unmatched: bool,
     destinations: Vec<Destination>,
     by_authority: HashMap<Vec<u8>, usize>,
     by_prefix: HashMap<Vec<u8>, usize>,
@@ -37,6 +39,8 @@ pub struct Destination {
     pub id: Rc<str>,
     /// The only cluster a request for it may take.
     pub cluster: String,
+    /// Whether it is reached without TLS.
+    pub plaintext: bool,
     /// Whether a request without identity is answered with a Basic challenge.
     pub basic_challenge: bool,
     bindings: Vec<Binding>,
@@ -109,6 +113,8 @@ impl Policy {
         let mut policy = Self {
             version: spec.version,
             unmatched: spec.unmatched,
+            passthrough: spec.passthrough,
+            intercept_unmatched: spec.intercept_unmatched,
             properties: Property::needed(&spec.evidence),
             evidence: spec.evidence,
             ..Self::empty(spec.instance)
@@ -149,6 +155,7 @@ impl Policy {
             basic_challenge: bindings.iter().any(|(_, challenge)| *challenge),
             bindings: bindings.into_iter().map(|(binding, _)| binding).collect(),
             cluster: spec.cluster,
+            plaintext: spec.plaintext,
             id: spec.id.into(),
         });
         Ok(())
@@ -160,6 +167,8 @@ impl Policy {
             version: String::new(),
             instance,
             unmatched: Unmatched::Deny,
+            passthrough: Vec::new(),
+            intercept_unmatched: false,
             destinations: Vec::new(),
             by_authority: HashMap::new(),
             by_prefix: HashMap::new(),
@@ -188,6 +197,16 @@ impl Policy {
     /// What happens to hosts that no destination names.
     pub fn unmatched(&self) -> Unmatched {
         self.unmatched
+    }
+
+    /// Whether a host (`host:port`) is let through a forward proxy undecrypted.
+    pub fn passes_through(&self, id: &str) -> bool {
+        self.passthrough.iter().any(|known| known == id)
+    }
+
+    /// Whether a forward proxy decrypts traffic to hosts that no destination names.
+    pub fn intercepts_unmatched(&self) -> bool {
+        self.intercept_unmatched
     }
 
     /// What of a connection somebody needs: each is a host call, and none is made besides.

@@ -14,6 +14,12 @@ pub struct Spec {
     pub instance: Name,
     /// What happens to hosts that no destination names.
     pub unmatched: Unmatched,
+    /// Hosts that no credential is bound to and that are never decrypted: canonical `host:port`, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passthrough: Vec<String>,
+    /// Whether a forward proxy decrypts traffic to hosts that no destination names (default: no).
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub intercept_unmatched: bool,
     /// What else counts as evidence, because some session or rule demands it.
     #[serde(default, skip_serializing_if = "EvidenceSpec::is_empty")]
     pub evidence: EvidenceSpec,

@@ -86,7 +86,7 @@ proptest! {
             Settings { instance: Name::parse("default").unwrap(), stale_after: Millis(1), callout_timeout: Millis(1) };
         let mut worker = Worker::new(settings, "a".into());
         let asked = asked.ok();
-        worker.record(&Report { snapshot: &snapshot, asked: asked.as_ref(), outcome: &outcome, cut: None, masked: 0, intent: None, at_ms, duration_ms, response_code });
+        worker.record(&Report { snapshot: &snapshot, asked: asked.as_ref(), outcome: &outcome, cut: None, masked: 0, carried: None, intent: None, at_ms, duration_ms, response_code });
         let due = worker.due(Millis(1_000), String::new);
         let batch = due.into_iter().find(|dispatch| dispatch.call == Call::Audit).unwrap().body;
         let (end, line) = batch.split_last().unwrap();

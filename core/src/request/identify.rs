@@ -3,10 +3,12 @@
 use super::Snapshot;
 use crate::evidence::Evidence;
 use crate::headers::Span;
+use crate::matching::host::{Authority, Host};
 use crate::matching::method;
 use crate::matching::path::Target;
 use crate::policy::{MissingPlaceholder, Policy, Unmatched};
 use crate::refusal::Reason;
+use crate::wire::Transport;
 use std::rc::Rc;
 
 /// A request understood: where it wants to go, and who asks.
@@ -43,8 +45,13 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     }
     let bytes = snapshot.bytes();
     let target = Target::parse(bytes, snapshot.target()).map_err(|_| Reason::PathMalformed)?;
-    let (found, cut) =
-        policy.locate(snapshot.authority(), target.path.of(bytes)).map_err(|_| Reason::AuthorityMalformed)?;
+    let (found, cut) = match snapshot.connection().transport() {
+        Transport::Gateway => {
+            policy.locate(snapshot.authority(), target.path.of(bytes)).map_err(|_| Reason::AuthorityMalformed)?
+        }
+        Transport::Plain => (behind_the_door(snapshot, policy, 80, true)?, 0),
+        Transport::Intercepted => (behind_the_door(snapshot, policy, 443, false)?, 0),
+    };
     if !method::may_carry(snapshot.method()) {
         return Err(Reason::MethodNotAllowed);
     }
@@ -61,8 +68,8 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     let evidence = Evidence::collect(snapshot, destination)?;
     let id = Some(Rc::clone(&destination.id));
     let bindings = destination.bindings();
-    // What the connection shows may name a session, for a credential that needs no placeholder.
-    let may_inject = snapshot.connection().may_name_a_session()
+    // What the connection shows may name a session, or the door, for a credential that needs no placeholder.
+    let may_inject = (snapshot.connection().may_name_a_session() || evidence.inside.is_some())
         && bindings.iter().any(|b| b.missing_placeholder == MissingPlaceholder::Inject);
     if !evidence.is_empty() || may_inject {
         return Ok(asked(Way::Managed(index), id, evidence));
@@ -73,5 +80,25 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
         Ok(asked(Way::Unclaimed(index), id, evidence))
     } else {
         Err(Reason::IdentityRequired)
+    }
+}
+
+/// The destination of a request behind the door of a forward proxy: it was let through to one host and
+/// port, and goes there alone, by the way it was let through for. In a tunnel, the TLS handshake has
+/// named that host, too.
+fn behind_the_door(snapshot: &Snapshot, policy: &Policy, port: u16, plaintext: bool) -> Result<Option<usize>, Reason> {
+    let authority = Authority::parse(snapshot.authority()).map_err(|_| Reason::AuthorityMalformed)?;
+    let connection = snapshot.connection();
+    // Without it nobody was let in, whatever brought the request here.
+    let inside = connection.inside().ok_or(Reason::Internal)?;
+    let id = format!("{}:{}", authority.host, authority.port.unwrap_or(port));
+    let is_named = |host: &Host| connection.server_name() == Some(host);
+    if inside.id != id || !(plaintext || is_named(&authority.host)) {
+        return Err(Reason::DestinationMismatch);
+    }
+    let found = policy.by_authority(id.as_bytes());
+    match found.and_then(|index| policy.destination(index)) {
+        Some(destination) if destination.plaintext != plaintext => Err(Reason::TlsRequired),
+        _ => Ok(found),
     }
 }

@@ -5,6 +5,7 @@
 //! need no place in the key: a worker serves one instance, and a new policy empties the cache.
 
 use super::Grant;
+use crate::door::Tunnel;
 use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::wire::Change;
@@ -25,6 +26,8 @@ const REFUSAL_TTL: Millis = Millis(2_000);
 pub enum Entry {
     /// May pass, within the grant.
     Granted(Rc<Grant>),
+    /// May enter, by this way.
+    Tunnel(Rc<Tunnel>),
     /// May not, until then.
     Refused(Reason, Millis),
 }
@@ -41,9 +44,9 @@ impl Cache {
         self.grants.get(key).or_else(|| self.refusals.get(key)).filter(|entry| entry.holds(now))
     }
 
-    pub fn insert(&mut self, key: Vec<u8>, grant: Rc<Grant>, now: Millis) {
+    pub fn insert(&mut self, key: Vec<u8>, entry: Entry, now: Millis) {
         self.refusals.remove(&key);
-        put(&mut self.grants, CAPACITY, key, Entry::Granted(grant), now);
+        put(&mut self.grants, CAPACITY, key, entry, now);
     }
 
     pub fn refuse(&mut self, key: Vec<u8>, reason: Reason, now: Millis) {
@@ -56,6 +59,7 @@ impl Cache {
         self.refusals.clear();
         self.grants.retain(|_, entry| match entry {
             Entry::Granted(grant) => !grant.is_voided_by(change),
+            Entry::Tunnel(tunnel) => !tunnel.is_voided_by(change),
             Entry::Refused(..) => false,
         });
     }
@@ -82,6 +86,7 @@ impl Entry {
     fn holds(&self, now: Millis) -> bool {
         match self {
             Entry::Granted(grant) => now < grant.expires,
+            Entry::Tunnel(tunnel) => now < tunnel.expires,
             Entry::Refused(_, until) => now < *until,
         }
     }

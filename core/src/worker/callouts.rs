@@ -5,13 +5,14 @@
 //! body that fits its type, and, for a grant or an intent, the nonce of this very question.
 
 use super::feed::News;
-use super::flights::Landed;
-use super::{Cut, Grant, Standing, Worker, grant, intents};
+use super::flights::{Landed, What};
+use super::{Cut, Entry, Grant, Standing, Worker, grant, intents};
+use crate::door::{Passage, Tunnel};
 use crate::policy::{Policy, Spec};
 use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::wire::{AUDIT_PATH, AuditAnswer, Changes, GRANTS_PATH, GrantAnswer, GrantRequest, Granted};
-use crate::wire::{INTENTS_PATH, IntentAnswer, POLICY_PATH};
+use crate::wire::{INTENTS_PATH, IntentAnswer, POLICY_PATH, TUNNELS_PATH, TunnelAnswer, TunnelRequest};
 use serde::de::DeserializeOwned;
 use std::rc::Rc;
 
@@ -33,6 +34,8 @@ pub enum Call {
     /// A grant, by its cache key and the nonce of the question: an answer that comes after its
     /// flight was ended must not land the next one.
     Grant(Vec<u8>, String),
+    /// A way through the door, likewise.
+    Tunnel(Vec<u8>, String),
     /// An intent, by the context that is held for it and the nonce.
     Intent(u32, String),
 }
@@ -74,6 +77,8 @@ pub struct Wakeup {
 pub enum Wake {
     /// The grant: authorise with it.
     Granted(Rc<Grant>),
+    /// The way through the door.
+    Tunnel(Rc<Tunnel>),
     /// There is none.
     Refused(Reason),
     /// Something changed: begin again.
@@ -93,18 +98,26 @@ impl Worker {
         }
         while let Some(key) = self.flights.next() {
             let Some(flight) = self.flights.get(&key) else { continue };
-            let Some(destination) = self.policy.destination(flight.destination) else { continue };
-            let nonce = nonce();
-            let request = GrantRequest {
-                nonce: nonce.clone(),
-                worker: self.id.clone(),
-                destination: destination.id.to_string(),
-                evidence: flight.evidence.clone(),
+            let (nonce, worker, evidence) = (nonce(), self.id.clone(), flight.evidence.clone());
+            // A struct of strings always serialises; were it not so, the empty body is refused.
+            let dispatch = match &flight.what {
+                What::Grant(index) => {
+                    let Some(destination) = self.policy.destination(*index) else { continue };
+                    let destination = destination.id.to_string();
+                    let request = GrantRequest { nonce: nonce.clone(), worker, destination, evidence };
+                    let body = serde_json::to_vec(&request).unwrap_or_default();
+                    post(Call::Grant(key.to_vec(), nonce.clone()), GRANTS_PATH.into(), body, timeout)
+                }
+                What::Tunnel(call) => {
+                    let (host, plaintext) = (call.host.to_string(), call.passage == Passage::Plain);
+                    let request =
+                        TunnelRequest { nonce: nonce.clone(), worker, host, port: call.port, plaintext, evidence };
+                    let body = serde_json::to_vec(&request).unwrap_or_default();
+                    post(Call::Tunnel(key.to_vec(), nonce.clone()), TUNNELS_PATH.into(), body, timeout)
+                }
             };
             self.flights.send(&key, &nonce, now);
-            // A struct of strings always serialises; were it not so, the empty body is refused.
-            let body = serde_json::to_vec(&request).unwrap_or_default();
-            due.push(post(Call::Grant(key.to_vec(), nonce), GRANTS_PATH.into(), body, timeout));
+            due.push(dispatch);
         }
         while let Some((context, held)) = self.intents.next() {
             let (nonce, left) = (nonce(), (held.since + timeout).since(now));
@@ -159,7 +172,10 @@ impl Worker {
         if now > timeout + LOST {
             self.intents.give_up(now.since(timeout + LOST));
             for (key, nonce) in self.flights.overdue(now.since(timeout + LOST)) {
-                wakeups.extend(self.settle_grant(&key, &nonce, None, now));
+                wakeups.extend(match self.flights.get(&key).map(|flight| &flight.what) {
+                    Some(What::Tunnel(_)) => self.settle_tunnel(&key, &nonce, None, now),
+                    _ => self.settle_grant(&key, &nonce, None, now),
+                });
             }
         }
         wakeups
@@ -177,6 +193,7 @@ impl Worker {
                 Vec::new()
             }
             Call::Grant(key, nonce) => self.settle_grant(&key, &nonce, body.and_then(parse::<GrantAnswer>), now),
+            Call::Tunnel(key, nonce) => self.settle_tunnel(&key, &nonce, body.and_then(parse::<TunnelAnswer>), now),
             Call::Intent(context, nonce) => {
                 self.settle_intent(context, &nonce, body.and_then(parse::<IntentAnswer>), now)
             }
@@ -255,19 +272,18 @@ impl Worker {
 
     fn settle_grant(&mut self, key: &[u8], nonce: &str, answer: Option<GrantAnswer>, now: Millis) -> Vec<Wakeup> {
         let Some(Landed { flight, sent, contexts }) = self.flights.land(key, nonce) else { return Vec::new() };
+        let What::Grant(destination) = flight.what else { return Vec::new() };
         if flight.void || !self.has_policy() {
             return wake(contexts, Wake::Again);
         }
-        // A VM that stood still hears what Envoy has long given up; others have begun to ask anew.
-        let in_time = now.since(sent) <= self.settings.callout_timeout + LOST;
-        let answer = answer.filter(|answer| in_time && answer.nonce == nonce);
+        let answer = answer.filter(|answer| self.is_in_time(sent, now) && answer.nonce == nonce);
         let learnt = match answer.map(|answer| (answer.granted, answer.denied)) {
             Some((Some(granted), None)) => {
-                let at = self.policy.destination(flight.destination).map_or("", |destination| &destination.id);
+                let at = self.policy.destination(destination).map_or("", |destination| &destination.id);
                 if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential, at) {
                     return wake(contexts, Wake::Again);
                 }
-                let grant = self.accept(flight.destination, &flight.evidence_word, granted, sent);
+                let grant = self.accept(destination, &flight.evidence_word, granted, sent);
                 if grant.as_ref().is_some_and(|grant| grant.expires <= now) {
                     // It ended on its way, as the last one before the end of a session's rights does.
                     return wake(contexts, Wake::Again);
@@ -283,7 +299,7 @@ impl Worker {
         match learnt {
             Some(grant) => {
                 let grant = Rc::new(grant);
-                self.cache.insert(key.to_vec(), Rc::clone(&grant), now);
+                self.cache.insert(key.to_vec(), Entry::Granted(Rc::clone(&grant)), now);
                 wake(contexts, Wake::Granted(grant))
             }
             None => wake(contexts, Wake::Refused(self.why_unanswered(now))),
@@ -311,6 +327,11 @@ impl Worker {
         Grant::accept(granted, sent, facts)
     }
 
+    /// A VM that stood still hears what Envoy has long given up; others have begun to ask anew.
+    pub(super) fn is_in_time(&self, sent: Millis, now: Millis) -> bool {
+        now.since(sent) <= self.settings.callout_timeout + LOST
+    }
+
     /// A worker that has been in touch lately misses one answer; one that has not is stale.
     pub(super) fn why_unanswered(&self, now: Millis) -> Reason {
         if self.feed.was_fresh() && !self.feed.is_fresh(now) { Reason::Stale } else { Reason::BrokerUnavailable }
@@ -325,7 +346,7 @@ fn post(call: Call, path: String, body: Vec<u8>, timeout: Millis) -> Dispatch {
     Dispatch { call, method: "POST", path, body, timeout }
 }
 
-fn wake(contexts: Vec<u32>, wake: Wake) -> Vec<Wakeup> {
+pub(super) fn wake(contexts: Vec<u32>, wake: Wake) -> Vec<Wakeup> {
     if contexts.is_empty() { Vec::new() } else { vec![Wakeup { contexts, wake }] }
 }
 

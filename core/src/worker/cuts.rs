@@ -7,6 +7,7 @@
 //! grant ([`Worker::stale_since`]).
 
 use super::{Grant, Worker};
+use crate::door::{Passage, Tunnel};
 use crate::policy::Policy;
 use crate::refusal::Reason;
 use crate::time::Millis;
@@ -53,6 +54,26 @@ impl Cut {
             What::Told(_, Left::Nothing) => Some(Reason::SessionExpired),
             What::Told(_, Left::Reads) => (!is_read()).then_some(Reason::ReadOnly),
             What::Told(_, Left::Named) => (!grant.is_named).then_some(Reason::EvidenceConflict),
+        }
+    }
+}
+
+impl Cut {
+    /// Why a way through the door ends, if it does. What is intercepted is decided on request by
+    /// request; so, and where nobody looks in, only the end of the session ends it, or another policy.
+    pub fn ends_way(
+        &self,
+        tunnel: &Tunnel,
+        still_leads: impl FnOnce(&Policy) -> Result<Passage, Reason>,
+    ) -> Option<Reason> {
+        match &self.0 {
+            What::Policy(policy) => match still_leads(policy) {
+                Ok(passage) if passage == tunnel.passage => None,
+                Ok(_) => Some(Reason::DestinationMismatch),
+                Err(reason) => Some(reason),
+            },
+            What::Told(change, Left::Nothing) if tunnel.is_voided_by(change) => Some(Reason::SessionExpired),
+            What::Told(..) => None,
         }
     }
 }

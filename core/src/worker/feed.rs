@@ -100,6 +100,12 @@ impl Feed {
         News::Changes(answer.changes)
     }
 
+    /// Whether a way that is known up to `as_of` only is void already.
+    pub fn voids_way(&self, as_of: u64, session_id: &str) -> bool {
+        let concerns = |c: &Change| c.cursor > as_of && c.concerns_session(session_id);
+        as_of < self.forgotten || self.recent.iter().any(concerns)
+    }
+
     /// Whether a grant that knows changes up to `as_of` only is void already.
     pub fn voids(&self, as_of: u64, session_id: &str, credential: &Name, destination: &str) -> bool {
         let concerns = |c: &Change| c.cursor > as_of && c.concerns(session_id, credential, destination);

@@ -2,6 +2,7 @@
 //! air at once than a broker has room for. Whoever makes placeholders up makes questions up; what
 //! that costs here is bounded by who waits, and none of it is gone through for each request.
 
+use crate::door::Call;
 use crate::time::Millis;
 use crate::wire::EvidenceDigests;
 use std::cmp::Reverse;
@@ -17,8 +18,8 @@ type Key = Rc<[u8]>;
 
 /// One question to the broker, and who waits for its answer.
 pub(super) struct Flight {
-    /// The destination's index in the policy.
-    pub destination: usize,
+    /// What is asked for.
+    pub what: What,
     /// Who asks.
     pub evidence: EvidenceDigests,
     /// The evidence's word for records.
@@ -75,10 +76,19 @@ pub(super) struct Flights {
     by_time: BinaryHeap<Reverse<(Millis, u32)>>,
 }
 
+/// What a question asks for.
+#[derive(Clone)]
+pub(super) enum What {
+    /// A grant at a destination, by its index in the policy.
+    Grant(usize),
+    /// A way through the door of a forward proxy.
+    Tunnel(Call),
+}
+
 impl Flight {
-    pub fn new(destination: usize, evidence: EvidenceDigests, evidence_word: String) -> Self {
+    pub fn new(what: What, evidence: EvidenceDigests, evidence_word: String) -> Self {
         let (sent, waiters) = (None, Vec::new());
-        Self { destination, evidence, evidence_word, void: false, sent, waiters, waiting: 0, ahead: false }
+        Self { what, evidence, evidence_word, void: false, sent, waiters, waiting: 0, ahead: false }
     }
 }
 

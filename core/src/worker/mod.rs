@@ -14,6 +14,7 @@ mod flights;
 mod grant;
 mod intents;
 mod records;
+mod tunnels;
 
 pub use cache::Entry;
 pub use callouts::{Answer, Call, Dispatch, Wake, Wakeup};
@@ -30,7 +31,7 @@ use crate::time::Millis;
 use backlog::Backlog;
 use cache::Cache;
 use feed::Feed;
-use flights::{Flight, Flights, Waiter};
+use flights::{Flight, Flights, Waiter, What};
 use intents::Intents;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -202,7 +203,7 @@ impl Worker {
 
 fn begin(snapshot: &Snapshot, asked: &Asked) -> Flight {
     let destination = if let Way::Managed(index) = asked.way { index } else { usize::MAX };
-    Flight::new(destination, asked.evidence.digests(snapshot), asked.evidence.word(snapshot))
+    Flight::new(What::Grant(destination), asked.evidence.digests(snapshot), asked.evidence.word(snapshot))
 }
 
 #[cfg(test)]

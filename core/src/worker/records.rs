@@ -2,6 +2,7 @@
 
 use super::{Grant, Worker, grant};
 use crate::audit::escape_into;
+use crate::door::Tunnel;
 use crate::refusal::Reason;
 use crate::request::{Asked, Snapshot};
 use std::rc::Rc;
@@ -19,6 +20,8 @@ pub enum Outcome {
     Forwarded(Rc<Grant>),
     /// Forwarded as it was.
     Passed,
+    /// Let in at the door of a forward proxy.
+    Tunnelled(Rc<Tunnel>),
     /// Refused; with the grant, where there was one.
     Refused(Reason, Option<Rc<Grant>>),
 }
@@ -43,12 +46,14 @@ pub struct Report<'a> {
     pub duration_ms: u64,
     /// The status that the agent got; 0 if it left before.
     pub response_code: u16,
+    /// What went through a tunnel, in bytes: from the agent, and to it.
+    pub carried: Option<(u64, u64)>,
 }
 
 impl Worker {
     /// Records a finished request.
     pub fn record(&mut self, report: &Report<'_>) {
-        let forwarded = matches!(report.outcome, Outcome::Forwarded(_) | Outcome::Passed);
+        let forwarded = matches!(report.outcome, Outcome::Forwarded(_) | Outcome::Passed | Outcome::Tunnelled(_));
         // A use is always kept: `admits` has bounded their number before the request went out.
         if !forwarded && !self.backlog.admits_refusal() {
             return;
@@ -58,6 +63,7 @@ impl Worker {
             let (kind, decision, reason) = match report.outcome {
                 Outcome::Forwarded(_) => ("use", "forward", report.cut.map(Reason::as_str)),
                 Outcome::Passed => ("use", "pass", None),
+                Outcome::Tunnelled(tunnel) => ("tunnel", tunnel.passage.as_str(), report.cut.map(Reason::as_str)),
                 Outcome::Refused(reason, _) => ("deny", "refuse", Some(reason.as_str())),
                 Outcome::Undecided => ("deny", "refuse", Some("aborted")),
             };
@@ -77,7 +83,12 @@ impl Worker {
             if let Some(reason) = reason {
                 grant::member(out, "reason", reason);
             }
+            if let Some((sent, received)) = report.carried {
+                number(out, ",\"bytes_in\":", sent);
+                number(out, ",\"bytes_out\":", received);
+            }
             match report.outcome {
+                Outcome::Tunnelled(tunnel) => tunnel_members(out, tunnel),
                 Outcome::Forwarded(grant) | Outcome::Refused(_, Some(grant)) => out.push_str(&grant.record_members),
                 _ => {
                     let evidence = report.asked.map_or_else(|| "none".into(), |a| a.evidence.word(report.snapshot));
@@ -96,12 +107,26 @@ impl Worker {
     }
 }
 
+fn tunnel_members(out: &mut String, tunnel: &Tunnel) {
+    let address = tunnel.address.to_string();
+    for (name, value) in [
+        ("evidence", tunnel.evidence.as_str()),
+        ("destination", &tunnel.id),
+        ("session_id", &tunnel.session_id),
+        ("session", tunnel.session.as_str()),
+        ("upstream", &address),
+    ] {
+        grant::member(out, name, value);
+    }
+}
+
 /// The decision for Envoy's own eyes where there is no grant to prepare it: the access log prints
 /// it, and a route guard finds in it the cluster of a request that passes as it is.
 pub fn verdict(outcome: &Outcome, cluster: &str) -> String {
     let (cluster, decision, reason) = match outcome {
         Outcome::Forwarded(grant) => return grant.verdict.clone(),
         Outcome::Passed => (cluster, "pass", None),
+        Outcome::Tunnelled(tunnel) => (tunnel.passage.cluster(), tunnel.passage.as_str(), None),
         Outcome::Refused(reason, _) => ("", "refuse", Some(*reason)),
         Outcome::Undecided => ("", "undecided", None),
     };

@@ -125,6 +125,7 @@ fn the_record_of_a_request_that_was_announced_says_so_whatever_became_of_it() {
             outcome: &outcome,
             cut: None,
             masked: 0,
+            carried: None,
             intent: Some(intent),
             at_ms: 0,
             duration_ms: 0,

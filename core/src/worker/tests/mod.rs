@@ -28,6 +28,8 @@ const TIMEOUT: u64 = 2_000;
 #[derive(Debug, PartialEq, Eq)]
 enum Learnt {
     Granted,
+    /// Through the door, to this address.
+    Way(std::net::SocketAddr),
     Again,
     Refused(Reason),
     /// On disk, for this lease.
@@ -168,6 +170,7 @@ impl Desk {
     fn find(&mut self, request: &Request) -> Option<Learnt> {
         self.find_entry(request).map(|entry| match entry {
             Entry::Granted(_) => Learnt::Granted,
+            Entry::Tunnel(tunnel) => Learnt::Way(tunnel.address),
             Entry::Refused(reason, _) => Learnt::Refused(reason),
         })
     }
@@ -209,6 +212,7 @@ fn learnt(wakeups: Vec<Wakeup>) -> Vec<(u32, Learnt)> {
         all.extend(contexts.into_iter().map(|context| {
             let learnt = match &wake {
                 Wake::Granted(_) => Learnt::Granted,
+                Wake::Tunnel(tunnel) => Learnt::Way(tunnel.address),
                 Wake::Again => Learnt::Again,
                 Wake::Refused(reason) => Learnt::Refused(*reason),
                 Wake::Recorded(lease) => Learnt::Recorded(lease.to_string()),

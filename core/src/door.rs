@@ -1,0 +1,269 @@
+//! The door of a forward proxy: which host a client asks for, how its traffic will travel, and who asks.
+//!
+//! Behind it, requests are decided one by one at the gate; nothing that the door lets in carries a
+//! credential. What it settles is what a request inside cannot say for itself: the session of the
+//! client, and the one vetted address that the host leads to.
+
+use crate::digest::Digest;
+use crate::evidence::{SESSION_HEADER, decode_basic};
+use crate::matching::host::{Authority, Host};
+use crate::names::Name;
+use crate::placeholder;
+use crate::policy::{Policy, Unmatched};
+use crate::refusal::Reason;
+use crate::request::Snapshot;
+use crate::time::Millis;
+use crate::wire::{Change, EvidenceDigests, TunnelGranted};
+use core::net::{IpAddr, SocketAddr};
+use std::fmt;
+
+/// The header in which clients of a proxy say who they are (RFC 9110, 11.7.1).
+const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
+
+/// No way is entered for longer, whatever the broker says: names move.
+const LONGEST_TTL_MS: u64 = 60_000;
+
+/// How traffic travels behind the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Passage {
+    /// Through a tunnel that ends at the proxy: requests in it are decided one by one.
+    Intercepted,
+    /// Through a tunnel that nobody looks into.
+    Opaque,
+    /// As plain HTTP.
+    Plain,
+}
+
+impl Passage {
+    /// The word in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intercepted => "intercept",
+            Self::Opaque => "tunnel",
+            Self::Plain => "plain",
+        }
+    }
+
+    /// The cluster that leads on.
+    pub fn cluster(self) -> &'static str {
+        match self {
+            Self::Intercepted => INTERCEPT_CLUSTER,
+            Self::Opaque => TUNNEL_CLUSTER,
+            Self::Plain => "",
+        }
+    }
+}
+
+/// Leads to the listener that decrypts.
+pub const INTERCEPT_CLUSTER: &str = "attache_intercept";
+/// Leads to the listener that does not.
+pub const TUNNEL_CLUSTER: &str = "attache_tunnel";
+
+/// What a client asks of the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The host.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+    /// How its traffic travels.
+    pub passage: Passage,
+}
+
+impl Call {
+    /// Understands a request to the proxy itself: `CONNECT host:port`, or one for `http://`.
+    pub fn read(snapshot: &Snapshot, policy: &Policy) -> Result<Self, Reason> {
+        snapshot.check()?;
+        let authority = Authority::parse(snapshot.authority()).map_err(|_| Reason::AuthorityMalformed)?;
+        let connects = snapshot.method() == b"CONNECT";
+        let port = match authority.port {
+            Some(port) => port,
+            // Without a port, nobody is told where to connect to (RFC 9110, 9.3.6).
+            None if connects => return Err(Reason::AuthorityMalformed),
+            None => 80,
+        };
+        let host = authority.host;
+        let id = format!("{host}:{port}");
+        let known = policy.by_authority(id.as_bytes()).and_then(|index| policy.destination(index));
+        // An address is never what is passed unasked: only a name can be resolved and vetted.
+        let passes = policy.unmatched() == Unmatched::Pass && matches!(host, Host::Name(_));
+        let passage = match (connects, known) {
+            (true, Some(destination)) if !destination.plaintext => Passage::Intercepted,
+            (true, None) if policy.passes_through(&id) => Passage::Opaque,
+            (true, None) if passes && port == 443 && policy.intercepts_unmatched() => Passage::Intercepted,
+            (true, None) if passes && port == 443 => Passage::Opaque,
+            (false, Some(destination)) if destination.plaintext => Passage::Plain,
+            (false, Some(_)) => return Err(Reason::TlsRequired),
+            (false, None) if policy.by_authority(format!("{host}:443").as_bytes()).is_some() => {
+                return Err(Reason::TlsRequired);
+            }
+            (false, None) if passes && port == 80 => Passage::Plain,
+            _ => return Err(Reason::HostNotAllowed),
+        };
+        Ok(Self { host, port, passage })
+    }
+
+    /// `host:port`.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// Who asks, at the door: a session token in `Proxy-Authorization` (the password of `Basic`, or
+/// `Bearer`) or in the session's own header, and what the connection shows.
+pub fn evidence(snapshot: &Snapshot) -> Result<EvidenceDigests, Reason> {
+    let bytes = snapshot.bytes();
+    let mut shown: Option<Digest> = None;
+    let mut show = |token: &[u8]| {
+        // No token of ours is longer, and what nobody can have been given need not be remembered.
+        if token.len() > placeholder::MAX_LEN {
+            return Err(Reason::PlaceholderUnknown);
+        }
+        let digest = Digest::of(token);
+        match shown {
+            Some(known) if known != digest => Err(Reason::EvidenceConflict),
+            _ => {
+                shown = Some(digest);
+                Ok(())
+            }
+        }
+    };
+    for line in snapshot.auth_lines() {
+        let (name, value) = (line.name.of(bytes), line.value.of(bytes));
+        if name == PROXY_AUTHORIZATION || name == SESSION_HEADER {
+            let decoded = decode_basic(value);
+            placeholder::find(decoded.as_deref().unwrap_or(value)).try_for_each(&mut show)?;
+        }
+    }
+    // A placeholder anywhere else is on its way to whoever is behind the proxy.
+    let ours = |at: &usize| {
+        let at_home = |name: &[u8]| name == PROXY_AUTHORIZATION || name == SESSION_HEADER;
+        snapshot.auth_lines().iter().any(|line| line.value.contains(*at) && at_home(line.name.of(bytes)))
+    };
+    if snapshot.method() == b"CONNECT" && !snapshot.marks()?.iter().all(ours) {
+        return Err(Reason::PlaceholderMisplaced);
+    }
+    let connection = snapshot.connection();
+    Ok(EvidenceDigests {
+        session_token: shown,
+        peer: connection.peer().map(str::to_owned),
+        source: connection.source(),
+        listener: connection.listener().cloned(),
+        ..EvidenceDigests::default()
+    })
+}
+
+/// Whether evidence can name a session at the door.
+pub fn names_a_session(evidence: &EvidenceDigests) -> bool {
+    evidence.session_token.is_some() || evidence.peer.is_some() || evidence.listener.is_some()
+}
+
+/// A way to a host, as one worker keeps it.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The session's id.
+    pub session_id: String,
+    /// The session's name.
+    pub session: Name,
+    /// The one address that may be dialled.
+    pub address: SocketAddr,
+    /// `host:port`.
+    pub id: String,
+    /// The host alone.
+    pub host: String,
+    /// How its traffic travels.
+    pub passage: Passage,
+    /// From then on it is not entered any more.
+    pub expires: Millis,
+    /// What listeners behind the door are told ([`Inside`]).
+    pub inside: String,
+    /// The evidence that was shown, as records say it.
+    pub evidence: String,
+    as_of: u64,
+}
+
+impl Tunnel {
+    /// Takes an answer to a question that was sent then. `None`: it cannot be used.
+    pub fn accept(granted: TunnelGranted, call: &Call, evidence: &EvidenceDigests, sent: Millis) -> Option<Self> {
+        if !(1..=LONGEST_TTL_MS).contains(&granted.ttl_ms) || granted.address.port() == 0 {
+            return None;
+        }
+        let id = call.id();
+        let inside = Inside {
+            session_token: evidence.session_token,
+            id: id.clone(),
+            source: evidence.source,
+            peer: evidence.peer.clone(),
+            listener: evidence.listener.clone(),
+        };
+        Some(Self {
+            inside: inside.to_string(),
+            host: call.host.to_string(),
+            expires: sent + Millis(granted.ttl_ms),
+            session_id: granted.session_id,
+            session: granted.session,
+            address: granted.address,
+            passage: call.passage,
+            evidence: evidence.word(),
+            as_of: granted.as_of,
+            id,
+        })
+    }
+
+    /// Whether a change makes it void: it concerns this session, and the broker did not know of it yet.
+    pub fn is_voided_by(&self, change: &Change) -> bool {
+        change.cursor > self.as_of && change.concerns_session(&self.session_id)
+    }
+
+    /// Up to which change it was known.
+    pub fn as_of(&self) -> u64 {
+        self.as_of
+    }
+}
+
+/// What listeners behind the door are told of the client: whose it is, and where it was let through
+/// to. Envoy carries it from connection to connection, out of reach of what agents send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// The session token that was shown at the door.
+    pub session_token: Option<Digest>,
+    /// `host:port`, canonical.
+    pub id: String,
+    /// Where the client's connection came from, where somebody needs to know.
+    pub source: Option<IpAddr>,
+    /// The URI in the client's certificate, likewise.
+    pub peer: Option<String>,
+    /// The listener it came in by, likewise.
+    pub listener: Option<Name>,
+}
+
+/// Stands for what is not there.
+const NOTHING: &str = "-";
+
+impl Inside {
+    /// Reads what [`fmt::Display`] wrote. `None`: it did not write this.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(text).ok()?.split(' ');
+        let mut next = || words.next().map(|word| Some(word).filter(|word| *word != NOTHING));
+        let session_token = next()?.map(|digest| Digest::try_from(digest.to_owned())).transpose().ok()?;
+        let id = next()??.to_owned();
+        let source = next()?.map(str::parse).transpose().ok()?;
+        let peer = next()?.map(str::to_owned);
+        let listener = next()?.map(|name| Name::parse(name)).transpose().ok()?;
+        let authority = Authority::parse(id.as_bytes()).ok()?;
+        let whole = words.next().is_none() && authority.port.is_some() && authority.to_string() == id;
+        whole.then_some(Self { session_token, id, source, peer, listener })
+    }
+}
+
+impl fmt::Display for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session_token, id, source, peer, listener } = self;
+        let word = |word: Option<String>| word.unwrap_or_else(|| NOTHING.to_owned());
+        let token = word(session_token.as_ref().map(Digest::to_hex));
+        let source = word(source.map(|address| address.to_string()));
+        // A peer's URI holds no white space (RFC 3986), and was not taken with any.
+        let (peer, listener) = (word(peer.clone()), word(listener.as_ref().map(ToString::to_string)));
+        write!(f, "{token} {id} {source} {peer} {listener}")
+    }
+}

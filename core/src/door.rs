@@ -255,7 +255,7 @@ impl Inside {
         let id = next()??.to_owned();
         let source = next()?.map(str::parse).transpose().ok()?;
         let peer = next()?.map(str::to_owned);
-        let listener = next()?.map(|name| Name::parse(name)).transpose().ok()?;
+        let listener = next()?.map(Name::parse).transpose().ok()?;
         let authority = Authority::parse(id.as_bytes()).ok()?;
         let whole = words.next().is_none() && authority.port.is_some() && authority.to_string() == id;
         whole.then_some(Self { session_token, id, source, peer, listener })

@@ -1,7 +1,7 @@
 //! A host leads to one public address, or nowhere. All of this is decided; nothing is ever dialled.
 
 use crate::dns::{Answer, Dns};
-use crate::world::{NONCE, WORKER, World, until};
+use crate::world::{World, until};
 use attache_broker::config::{Config, Endpoint, PassThrough};
 use attache_core::digest::Digest;
 use attache_core::matching::host::Host;
@@ -245,11 +245,7 @@ async fn no_spelling_of_an_address_is_resolved() {
         "169.254.169.254.",
         "0",
     ] {
-        let question = json!({
-            "nonce": NONCE, "worker": WORKER, "host": host, "port": 443, "evidence": evidence(&token),
-        });
-        let answer = world.ask("POST", "/v1/tunnels", question.to_string().as_bytes()).await;
-        assert_eq!((answer.status, &answer.json()["error"]), (400, &"host is not valid".into()), "{host:?}");
+        assert_eq!(reason(&world.way(host, 443, &token).await), "authority_malformed", "{host:?}");
     }
     // Written well, and yet no name: only the config lets one through.
     for host in ["127.0.0.1", "93.184.215.14", "[::1]", "[2606:4700::1111]", "169.254.169.254"] {

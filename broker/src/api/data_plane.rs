@@ -8,6 +8,7 @@ use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
 use crate::outstanding::announced_in;
 use crate::publication::Publication;
+use crate::sds::{self, Sds};
 use crate::witness::{self, Witness};
 use attache_core::Secret;
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, Intent, IntentAnswer};
@@ -41,6 +42,7 @@ pub struct DataPlane {
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
     witness: Arc<Witness>,
+    sds: Arc<Sds>,
     health: Health,
     metrics: Arc<Metrics>,
 }
@@ -53,11 +55,12 @@ impl DataPlane {
         grants: Grants,
         feed: Arc<Feed>,
         audit: Arc<AuditLog>,
+        sds: Arc<Sds>,
         health: Health,
         metrics: Arc<Metrics>,
     ) -> Self {
         let witness = health.witness.clone();
-        Self { token, policy, grants, feed, audit, witness, health, metrics }
+        Self { token, policy, grants, feed, audit, witness, sds, health, metrics }
     }
 
     /// All routes.
@@ -73,6 +76,7 @@ impl DataPlane {
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))
             .route(wire::CHANGES_PATH, get(changes))
+            .route(sds::DELTA_PATH, post(certificates))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
@@ -254,6 +258,11 @@ pub(super) async fn access_log(
     door.witness.saw(&body?).ok_or(ApiError::Field("body"))?;
     // An ExportLogsServiceResponse in which nothing is rejected has no bytes.
     Ok([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))].into_response())
+}
+
+/// Certificates on demand: gRPC, for Envoy itself (delta xDS). The stream stays open.
+async fn certificates(State(door): State<Arc<DataPlane>>, request: Request) -> Response {
+    door.sds.answer(request).await.map(axum::body::Body::new)
 }
 
 /// One record a line; the first bad line is named.

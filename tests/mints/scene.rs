@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use attache_broker::cli::envoy_config::MachineArgs;
 use attache_broker::config::{Config, Overrides};
@@ -109,6 +109,39 @@ impl Scene {
         util::within(SOON, done).await
     }
 
+    /// Where the config lies.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("attache.yaml")
+    }
+
+    /// Waits until a client that trusts these certificates alone gets through.
+    pub async fn answers_to(&self, host: &str, trusted: &str) {
+        let (tls, end) = (client(trusted), Instant::now() + SOON);
+        while let Err(why) = self.shake_with(host, tls.clone()).await {
+            assert!(Instant::now() < end, "{host}: {why}");
+        }
+    }
+
+    /// Waits until Envoy says this to a client that asks for a name.
+    pub async fn answers(&self, spelled: Option<&[u8]>, wanted: Answer) {
+        let end = Instant::now() + SOON;
+        loop {
+            let answer = self.hello(spelled).await;
+            if answer == wanted {
+                return;
+            }
+            assert!(Instant::now() < end, "{answer:?}");
+        }
+    }
+
+    /// Waits until Envoy ends the handshakes of clients that ask for a name.
+    pub async fn denies(&self, spelled: Option<&[u8]>) {
+        let end = Instant::now() + SOON;
+        while !matches!(self.hello(spelled).await, Answer::Alert(_)) {
+            assert!(Instant::now() < end, "still offered");
+        }
+    }
+
     /// What Envoy says to a client that asks for a name in this spelling, or for none.
     pub async fn hello(&self, spelled: Option<&[u8]>) -> Answer {
         hello(self.addr().await, spelled).await
@@ -129,6 +162,12 @@ pub async fn hello(addr: SocketAddr, spelled: Option<&[u8]>) -> Answer {
         }
     };
     util::within(SOON, said).await
+}
+
+/// Asks for a name, and goes away.
+pub async fn break_off(addr: SocketAddr, spelled: &[u8]) {
+    let Wire::Plain(mut tcp) = Wire::plain(addr).await else { unreachable!("plain") };
+    tcp.write_all(&client_hello(Some(spelled))).await.expect("written");
 }
 
 /// A client's first words. Clients do not spell names in every way: one of the same length makes way.

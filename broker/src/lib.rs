@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod ca;
 pub mod changes;
 pub mod cli;
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod outstanding;
 pub mod private_file;
 pub mod publication;
 pub mod random;
+pub mod sds;
 pub mod sessions;
 pub mod sources;
 pub mod state_dir;
@@ -43,6 +45,7 @@ use attache_core::policy::{Policy, PolicyError};
 use audit::export::Exports;
 use audit::key::AuditKey;
 use audit::{AuditLog, Decision, Kind, Record};
+use ca::{Ca, CaError, Mintable};
 use changes::Feed;
 use clock::Now;
 use config::{Config, Endpoint};
@@ -56,6 +59,7 @@ use operator::Operator;
 use outstanding::Outstanding;
 use prometheus_client::metrics::family::Family;
 use publication::Publication;
+use sds::{Bounds, Sds};
 use sessions::Sessions;
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
@@ -104,6 +108,9 @@ pub enum StartError {
     /// A socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// The keys of identity providers can never be fetched.
     #[error(transparent)]
     Oidc(#[from] oidc::ClientError),
@@ -132,6 +139,7 @@ pub struct Running {
     outstanding: Arc<Outstanding>,
     sessions: Arc<Sessions>,
     ledger: Arc<Ledger>,
+    sds: Arc<Sds>,
     exports: JoinSet<()>,
     chores: JoinSet<()>,
     doors: JoinSet<()>,
@@ -183,6 +191,10 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
             if session.ended_ms.is_some() { (Kind::Revoke, Decision::End) } else { (Kind::Mode, Decision::Declare) };
         audit.append(operator::record(kind, decision, session, now)).await?;
     }
+
+    let ca = Arc::new(Ca::open(state_dir.clone(), &config, &policy, Some(audit.clone()))?);
+    ca.check().await?;
+    let sds = Arc::new(Sds::new(ca.clone(), Mintable::of(&policy), Bounds::DEFAULT));
 
     let ledger = Arc::new(Ledger::new(store.clone(), feed.clone(), audit.clone(), &found));
 
@@ -240,6 +252,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         feed: feed.clone(),
         audit: audit.clone(),
         witness: witness.clone(),
+        sds: sds.clone(),
         health: health(),
         metrics: metrics.clone(),
     };
@@ -256,6 +269,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         sessions: sessions.clone(),
         leases: leases.clone(),
         store: store.clone(),
+        ca,
         feed: feed.clone(),
         health: health(),
         metrics,
@@ -311,6 +325,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         outstanding,
         sessions,
         ledger,
+        sds,
         exports,
         chores,
         doors,
@@ -342,9 +357,22 @@ impl Running {
 
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
     pub async fn shutdown(self, workers: Workers) {
-        let Running { state_dir, audit, feed, outstanding, sessions, ledger, exports, mut chores, doors, stop, .. } =
-            self;
+        let Running {
+            state_dir,
+            audit,
+            feed,
+            outstanding,
+            sessions,
+            ledger,
+            sds,
+            exports,
+            mut chores,
+            doors,
+            stop,
+            ..
+        } = self;
         feed.close();
+        sds.close();
         stop.send_replace(true);
         doors.join_all().await;
         chores.shutdown().await;
@@ -364,7 +392,7 @@ impl Running {
         }
         ledger.finish().await;
         // Nobody else has the log now: closed, it is where exports end.
-        drop((outstanding, audit, ledger));
+        drop((outstanding, audit, ledger, sds));
         let _ = tokio::time::timeout(LAST_EXPORTS, exports.join_all()).await;
         sessions.close().await;
         if let Err(error) = state_dir.withdraw() {

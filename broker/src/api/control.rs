@@ -5,7 +5,8 @@
 use super::answer::{ApiError, Failure, json, json_with, parse};
 use super::health::Readiness;
 use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
-use super::{Health, Metrics, feed, health};
+use super::{Health, Metrics, authority, feed, health};
+use crate::ca::Ca;
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::{AgentValue, Credential};
@@ -46,6 +47,8 @@ pub struct Control {
     pub leases: Arc<Leases>,
     /// What has been.
     pub store: Arc<Store>,
+    /// The certificate authority.
+    pub ca: Arc<Ca>,
     /// Who follows.
     pub feed: Arc<Feed>,
     /// Whether all is well.
@@ -58,9 +61,9 @@ pub struct Control {
     pub proxy: SocketAddr,
 }
 
-type Door = State<Arc<Control>>;
-type Body = Result<Bytes, BytesRejection>;
-type Answer = Result<Response, ApiError>;
+pub(super) type Door = State<Arc<Control>>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
+pub(super) type Answer = Result<Response, ApiError>;
 
 impl Control {
     /// All routes.
@@ -74,6 +77,9 @@ impl Control {
             .route("/v1/credentials", get(credentials))
             .route("/v1/credentials/{name}/reload", post(reload))
             .route("/v1/credentials/{name}/test", post(test))
+            .route("/v1/ca", get(authority::show))
+            .route("/v1/ca/bundle", get(authority::trusted))
+            .route("/v1/ca/rotate", post(authority::rotate))
             .route("/v1/workers", get(feed::workers))
             .route("/v1/changes", get(feed::changes))
             .route("/healthz", get(health::healthz))
@@ -182,7 +188,7 @@ pub(super) async fn revoke(State(door): Door, Path(name): Path<String>) -> Answe
 
 /// Does an operator's work to its end, whether or not somebody waits for the answer: a change that
 /// is in force and neither stored nor on record helps nobody.
-async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
+pub(super) async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
     tokio::spawn(work).await.map_err(|_| ApiError::Failed)
 }
 

@@ -3,6 +3,7 @@
 //! Handlers translate; what is decided is decided in the domain modules, which know nothing of HTTP.
 
 mod answer;
+mod authority;
 pub mod control;
 pub mod data_plane;
 mod feed;

@@ -3,7 +3,7 @@
 mod numbers;
 
 use super::answer::Failure;
-use super::{control, data_plane, feed, health};
+use super::{authority, control, data_plane, feed, health};
 use axum::http::StatusCode;
 use numbers::Numbers;
 use std::str::FromStr as _;
@@ -50,6 +50,9 @@ impl Door {
         control::credentials,
         control::reload,
         control::test,
+        authority::show,
+        authority::trusted,
+        authority::rotate,
         feed::workers,
         feed::changes,
         health::healthz,

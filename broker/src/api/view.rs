@@ -63,6 +63,16 @@ impl SessionView {
     }
 }
 
+/// Asks for the next certificate authority.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateAuthority {
+    /// How long the one before signs yet, in milliseconds; `null`: a day.
+    #[serde(default)]
+    #[schema(maximum = 2_592_000_000_u64)]
+    pub overlap_ms: Option<u64>,
+}
+
 /// Asks for a new session.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

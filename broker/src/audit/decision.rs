@@ -14,8 +14,10 @@ pub enum Decision {
     Tunnel,
     /// A request did not go on.
     Refuse,
-    /// A session was made.
+    /// A session was made, or the first certificate authority.
     Create,
+    /// The next certificate authority was made.
+    Rotate,
     /// The config changed what a session may do.
     Declare,
     /// A session's access mode was set.
@@ -40,6 +42,7 @@ impl Decision {
             Decision::Tunnel => "tunnel",
             Decision::Refuse => "refuse",
             Decision::Create => "create",
+            Decision::Rotate => "rotate",
             Decision::Declare => "declare",
             Decision::Set => "set",
             Decision::Elevate => "elevate",

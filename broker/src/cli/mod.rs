@@ -1,6 +1,7 @@
 //! The command line. One subcommand, one file; this one only chooses.
 
 pub mod audit;
+pub mod ca;
 pub mod check;
 pub mod client;
 pub mod common;
@@ -41,6 +42,7 @@ enum Command {
     Credential(credential::CredentialArgs),
     Feed(feed::FeedArgs),
     Audit(audit::AuditArgs),
+    Ca(ca::CaArgs),
     EnvoyConfig(envoy_config::EnvoyConfigArgs),
     Schema(schema::SchemaArgs),
     Openapi(openapi::OpenapiArgs),
@@ -60,6 +62,7 @@ pub async fn run() -> ExitCode {
         Command::Credential(args) => credential::run(args, &common).await,
         Command::Feed(args) => feed::run(args, &common).await,
         Command::Audit(args) => audit::run(args, &common).await,
+        Command::Ca(args) => ca::run(args, &common).await,
         Command::EnvoyConfig(args) => envoy_config::run(args, &common).await,
         Command::Schema(args) => schema::run(args, &common).await,
         Command::Openapi(args) => openapi::run(args, &common).await,

@@ -153,6 +153,12 @@ pub enum Problem {
     /// Two providers that one token could belong to.
     #[error("another provider has this issuer and header; make them one provider, or one of them another header")]
     ProviderTwice,
+    /// Hosts to decrypt that are refused.
+    #[error("hosts that no destination names are refused; add `unmatched: pass`, or remove this")]
+    NothingToIntercept,
+    /// An authority for some hosts that is to sign for all.
+    #[error("with `intercept_unmatched: true` there are certificates for any host; remove one of the two")]
+    ConstrainedForAll,
     /// A policy that no filter would take, and so one under which nothing would pass.
     #[error("no filter can run the policy of this config: {0}")]
     Policy(#[from] PolicyError),

@@ -54,10 +54,14 @@ pub struct Config {
     pub credentials: Vec<Credential>,
     /// What happens to hosts that no destination names.
     pub unmatched: Unmatched,
+    /// Whether a forward proxy decrypts traffic to them, where they pass.
+    pub intercept_unmatched: bool,
     /// Hosts that a forward proxy lets through undecrypted, in order.
     pub hosts: Vec<PassThrough>,
     /// The DNS servers that are asked for addresses; with none, those of the system.
     pub dns_servers: Vec<SocketAddr>,
+    /// The authority that signs for decrypted hosts.
+    pub ca: CaConfig,
     /// The sessions that the config declares.
     pub sessions: Vec<DeclaredSession>,
     /// Whose JWTs name a session.
@@ -151,6 +155,13 @@ pub enum SyslogAddress {
     Udp(String),
     /// `HOST:PORT`.
     Tcp(String),
+}
+
+/// The authority that signs for the hosts that a forward proxy decrypts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaConfig {
+    /// Whether it can sign for the hosts of this config alone.
+    pub constrained: bool,
 }
 
 /// How often the audit log is signed: whichever comes first.

@@ -35,7 +35,7 @@ impl Config {
             instance: self.instance.clone(),
             unmatched: self.unmatched,
             passthrough: self.hosts.iter().map(PassThrough::id).collect(),
-            intercept_unmatched: false,
+            intercept_unmatched: self.intercept_unmatched,
             evidence: EvidenceSpec::default(),
             destinations: destinations.into_values().collect(),
         };

@@ -43,16 +43,29 @@ pub struct Spec {
     pub credentials: BTreeMap<Name, CredentialSpec>,
     /// What happens to hosts that no destination names (default `deny`).
     pub unmatched: Unmatched,
+    /// Whether a forward proxy decrypts traffic to them, where they pass (default: no, it tunnels).
+    pub intercept_unmatched: bool,
     /// Hosts that a forward proxy lets through undecrypted: no credential is bound to them.
     pub hosts: Vec<HostSpec>,
     /// How the names of hosts are resolved for a forward proxy.
     pub dns: DnsSpec,
+    /// The certificate authority of a forward proxy.
+    pub ca: CaSpec,
     /// Sessions that exist as long as this file names them.
     pub sessions: Vec<SessionSpec>,
     /// Providers of identities (OpenID Connect) whose JWTs name a session.
     pub oidc: Vec<ProviderSpec>,
     /// Bounds of time and space.
     pub limits: LimitsSpec,
+}
+
+/// The certificate authority of a forward proxy.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaSpec {
+    /// Whether it can sign for the hosts of this config alone (default: no). Another host then takes
+    /// `attache ca rotate`.
+    pub constrained: bool,
 }
 
 /// Where an instance listens.

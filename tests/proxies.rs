@@ -13,6 +13,8 @@ mod identity;
 mod inside;
 #[path = "proxies/opaque.rs"]
 mod opaque;
+#[path = "proxies/whole.rs"]
+mod whole;
 
 use std::sync::OnceLock;
 

@@ -58,6 +58,7 @@ pub struct Plan {
     pub concurrency: u32,
     data_plane: Option<SocketAddr>,
     proxy_socket: bool,
+    shape: Shape,
     /// The filter's module.
     pub filter: PathBuf,
     edit: Box<dyn FnOnce(&mut Value) + Send>,
@@ -118,6 +119,7 @@ impl Default for Plan {
             concurrency: 1,
             data_plane: None,
             proxy_socket: false,
+            shape: Shape::Gateway,
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
         }
@@ -197,6 +199,12 @@ impl Plan {
     /// A socket for agents beside the port: the config's `listen.proxy_socket`.
     pub fn proxy_socket(mut self) -> Self {
         self.proxy_socket = true;
+        self
+    }
+
+    /// Envoy is a forward proxy.
+    pub fn forward_proxy(mut self) -> Self {
+        self.shape = Shape::ForwardProxy;
         self
     }
 
@@ -289,7 +297,7 @@ impl Plan {
             admin: Some("127.0.0.1:0".parse().expect("an address")),
         };
         let machine = machine.on_this_machine(&config).expect("the parts of this machine");
-        let mut bootstrap = envoy::bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
+        let mut bootstrap = envoy::bootstrap(self.shape, &config, &config.policy(), &machine);
         (self.edit)(&mut bootstrap);
         let options = Options { concurrency: self.concurrency, env: self.envoy_env, ..Options::default() };
         let envoy = Envoy::start(&bootstrap, options).await;

@@ -9,7 +9,7 @@
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
 use super::routes::{self, header, verdict_for};
-use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, set, type_url};
+use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, type_url};
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
 use attache_core::matching::host::Authority;
@@ -69,6 +69,8 @@ fn outer(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     // Python before 3.12 sends `CONNECT … HTTP/1.0`.
     set(&mut manager, "http_protocol_options", json!({"accept_http_10": true, "default_host_for_http_10": "invalid."}));
     set(&mut manager["http2_protocol_options"], "allow_connect", true);
+    // Routes that are shut have it decided, too, before they answer.
+    set(&mut manager, "upgrade_configs", json!([{"upgrade_type": "CONNECT"}]));
     listener::public(config, manager)
 }
 
@@ -79,7 +81,6 @@ fn hand_on() -> Value {
             "object_key": key,
             "format_string": {"text_format_source": {"inline_string": format!("%FILTER_STATE(wasm.{from}:PLAIN)%")}},
             "shared_with_upstream": "ONCE",
-            "read_only": true,
             "skip_if_empty": true,
         });
         if let Some(factory) = factory {
@@ -183,7 +184,7 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     hosts.push(json!({"name": "unmatched", "domains": ["*"], "routes": routes}));
     let routes = json!({"name": INTERCEPT_CLUSTER, "virtual_hosts": hosts});
     let manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
-    behind_the_door(
+    let mut listener = behind_the_door(
         INTERCEPT_CLUSTER,
         json!({
             "filter_chain_match": {"transport_protocol": "tls"},
@@ -192,7 +193,9 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
             "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": super::ads::tls_context()},
             "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
         }),
-    )
+    );
+    set(&mut listener, "access_log", json!([log::handshakes()]));
+    listener
 }
 
 /// The listener that looks into nothing: TLS for the host that was asked for, to the address that was
@@ -200,6 +203,8 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
 fn opaque() -> Value {
     let name = |name: &str| json!({"ident_expr": {"name": name}});
     let sni = json!({"select_expr": {"operand": name("connection"), "field": "requested_server_name"}});
+    // Filter state is bytes to an expression.
+    let sni = json!({"call_expr": {"function": "bytes", "args": [sni]}});
     let key = json!({"const_expr": {"string_value": HOST}});
     let host = json!({"call_expr": {"function": "_[_]", "args": [name("filter_state"), key]}});
     let same = json!({"call_expr": {"function": "_==_", "args": [sni, host]}});

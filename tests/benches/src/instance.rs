@@ -97,8 +97,16 @@ impl Instance {
 
     /// How many grants were issued so far.
     pub fn grants_issued(&self) -> Result<usize> {
-        let log = fs::read_to_string(self.state().join("audit.jsonl"))?;
-        Ok(log.lines().filter(|record| record.contains(r#""kind":"issue""#)).count())
+        let mut issued = 0;
+        // The log is rotated at its bound.
+        for file in fs::read_dir(self.state())? {
+            let file = file?;
+            if file.file_name().to_string_lossy().starts_with("audit.jsonl") {
+                let log = fs::read_to_string(file.path())?;
+                issued += log.lines().filter(|record| record.contains(r#""kind":"issue""#)).count();
+            }
+        }
+        Ok(issued)
     }
 
     /// Where its files may lie.

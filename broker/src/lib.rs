@@ -60,7 +60,7 @@ use outstanding::Outstanding;
 use prometheus_client::metrics::family::Family;
 use publication::Publication;
 use sds::{Bounds, Sds};
-use sessions::Sessions;
+use sessions::{Session, Sessions};
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
 use std::net::SocketAddr;
@@ -74,6 +74,9 @@ use witness::Witness;
 
 /// How long exports may take to deliver the end of the log.
 const LAST_EXPORTS: Duration = Duration::from_secs(1);
+
+/// So many records of what a config has changed wait for the disk together.
+const RECORDED_TOGETHER: usize = 1024;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -186,10 +189,14 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
             feed.follow(feed.cursor(), "what the config has changed of sessions, on every worker".into());
         }
     }
-    for session in &changed {
+    let record = |session: &Session| {
         let (kind, decision) =
             if session.ended_ms.is_some() { (Kind::Revoke, Decision::End) } else { (Kind::Mode, Decision::Declare) };
-        audit.append(operator::record(kind, decision, session, now)).await?;
+        operator::record(kind, decision, session, now)
+    };
+    for some in changed.chunks(RECORDED_TOGETHER) {
+        let written = audit.append_all(some.iter().map(record).collect()).await;
+        written.into_iter().collect::<Result<(), _>>()?;
     }
 
     let ca = Arc::new(Ca::open(state_dir.clone(), &config, &policy, Some(audit.clone()))?);

@@ -78,6 +78,12 @@ impl Shared {
     }
 }
 
+/// A piece of the body, all of it: what Envoy does not hand over was not searched.
+fn whole(start: usize, size: usize) -> host::Result<Vec<u8>> {
+    let piece = host::part(Buffer::ResponseBody, start, size)?;
+    if piece.len() == size { Ok(piece) } else { Err(host::SHORT) }
+}
+
 impl Echoes {
     fn head(&mut self, masker: &Masker, bodiless: bool) -> host::Result<Onward> {
         let (onward, pairs) = self.fields(masker, Map::Response, bodiless)?;
@@ -102,12 +108,12 @@ impl Echoes {
 
     fn body(&mut self, masker: &Masker, size: usize, last: bool) -> host::Result<Onward> {
         let fresh = size.saturating_sub(self.waiting);
-        let chunk = if fresh == 0 { Vec::new() } else { host::part(Buffer::ResponseBody, self.waiting, fresh)? };
-        if chunk.len() != fresh {
-            return Ok(Onward::Unreadable);
-        }
+        let chunk = if fresh == 0 { Vec::new() } else { whole(self.waiting, fresh)? };
         let held_before = self.stream.held();
         let found = self.stream.feed(masker, &chunk, last);
+        if found.wide {
+            return Ok(Onward::Unreadable);
+        }
         if !found.echoes.is_empty() {
             if self.waiting > 0 {
                 // What waits is copied each time: an upstream that has it done again and again is stopped.
@@ -116,7 +122,7 @@ impl Echoes {
                     return Ok(Onward::Unreadable);
                 }
             }
-            let mut text = host::part(Buffer::ResponseBody, 0, size)?;
+            let mut text = whole(0, size)?;
             let base = self.waiting.saturating_sub(held_before);
             for echo in &found.echoes {
                 masking::cover(&mut text, base + echo.start..base + echo.end);

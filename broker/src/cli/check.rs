@@ -30,7 +30,7 @@ fn describe(config: &Config) -> Value {
     let destination = |credential: &Credential| -> Vec<Value> {
         let each = credential.destinations.iter();
         let each = each.map(
-            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "private": d.private, "access_mode": d.access_mode, "mask": d.mask, "inject": d.injection, "with": d.with}),
+            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "private": d.private, "access_mode": d.access_mode, "mask": d.mask, "inject": d.injection, "with": d.with, "strip": d.strip}),
         );
         each.collect()
     };
@@ -92,6 +92,11 @@ fn summary(config: &Config) -> String {
             });
             let all: Vec<_> = [destination.injection.outline()].into_iter().chain(with).collect();
             let _ = writeln!(out, "    as    {}", all.join(", and "));
+            let parameters = destination.strip.query.iter().map(|name| format!("?{name}="));
+            let stripped: Vec<_> = destination.strip.headers.iter().cloned().chain(parameters).collect();
+            if !stripped.is_empty() {
+                let _ = writeln!(out, "    not   {} (the agent's own are taken out)", stripped.join(", "));
+            }
         }
         let variables: Vec<_> = credential.agent_env.iter().map(|variable| variable.name.as_str()).collect();
         let _ = writeln!(out, "  agents  {}", variables.join(", "));

@@ -29,7 +29,7 @@ use attache_core::injection::Injection;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, StripSpec, Unmatched};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -276,6 +276,8 @@ pub struct Destination {
     pub access: AccessSpec,
     /// What the service wants beside the credential.
     pub with: Vec<CompanionSpec>,
+    /// Where the service takes a credential besides: what agents write there is taken out.
+    pub strip: StripSpec,
     /// What any session may do with the credential here, at most.
     pub access_mode: AccessMode,
     /// Whether answers are searched for the credential, which is then masked.

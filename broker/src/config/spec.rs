@@ -13,7 +13,7 @@ use super::{AuditMode, Bind, SourceKind};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, CompanionSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, CompanionSpec, MissingPlaceholder, StripSpec, Unmatched};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -239,6 +239,9 @@ pub struct CredentialSpec {
     /// What the service wants beside it, for every destination; one that names the same header
     /// itself goes first.
     pub with: Vec<CompanionSpec>,
+    /// Where its destinations take a credential besides: what agents write there is taken out, at
+    /// every one of them.
+    pub strip: StripSpec,
     /// Answer a request without identity with a Basic challenge, at every destination that does not
     /// say otherwise.
     pub basic_challenge: Option<bool>,
@@ -299,6 +302,9 @@ pub struct DestinationSpec {
     /// What the service wants beside the credential: headers without a secret.
     #[serde(default)]
     pub with: Vec<CompanionSpec>,
+    /// Where the service takes a credential besides: what agents write there is taken out.
+    #[serde(default)]
+    pub strip: StripSpec,
     /// What any session may do with it here, at most (default: what the credential may).
     pub access_mode: Option<AccessMode>,
     /// Whether answers from here are searched for the credential (default: as the credential says).

@@ -131,6 +131,7 @@ pub struct Running {
 pub async fn start(config: Config, environment: &Environment) -> Result<Running, StartError> {
     let now = Now::read();
     let policy = config.policy();
+    let out_of_reach = config.out_of_reach();
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let store = Arc::new(Store::open(state_dir.dir()).await?);
@@ -227,6 +228,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit: audit.clone(),
         stale_after: config.limits.stale_after,
     });
+    let (stop, stopped) = watch::channel(false);
     let control = Control {
         operator: operator.clone(),
         sessions: sessions.clone(),
@@ -237,6 +239,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         metrics,
         credentials: config.credentials,
         proxy: config.listen.proxy,
+        out_of_reach,
+        stopping: stopped.clone(),
     };
 
     let filters = match &config.listen.data_plane {
@@ -259,7 +263,6 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     state_dir.announce(&runtime)?;
     tracing::info!(instance = %config.instance, data_plane = %runtime.data_plane, policy = %policy.version, "serving");
 
-    let (stop, stopped) = watch::channel(false);
     let data_plane_address = filters.tcp_address();
     let door = |door| connections.get_or_create(&Door { door }).clone();
     let mut doors = JoinSet::new();

@@ -153,6 +153,7 @@ pub struct Running {
 pub async fn start(config: Config, environment: &Environment) -> Result<Running, StartError> {
     let now = Now::read();
     let policy = config.policy();
+    let out_of_reach = config.out_of_reach();
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let store = Arc::new(Store::open(state_dir.dir()).await?);
@@ -271,6 +272,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit: audit.clone(),
         stale_after: config.limits.stale_after,
     });
+    let (stop, stopped) = watch::channel(false);
     let control = Control {
         operator: operator.clone(),
         sessions: sessions.clone(),
@@ -282,6 +284,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         metrics,
         credentials: config.credentials,
         proxy: config.listen.proxy,
+        out_of_reach,
+        stopping: stopped.clone(),
     };
 
     let operators = Socket::unix(&config.listen.control)?;
@@ -300,7 +304,6 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     state_dir.announce(&runtime)?;
     tracing::info!(instance = %config.instance, data_plane = %runtime.data_plane, policy = %policy.version, "serving");
 
-    let (stop, stopped) = watch::channel(false);
     let data_plane_address = filters.tcp_address();
     let door = |door| connections.get_or_create(&Door { door }).clone();
     let mut doors = JoinSet::new();

@@ -10,6 +10,7 @@ mod caution;
 pub mod error;
 mod load;
 pub mod oidc;
+mod out_of_reach;
 mod policy;
 pub mod presets;
 mod reader;
@@ -22,6 +23,7 @@ pub use bind::{Bind, Network, PeerId, Required};
 pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
+pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
 pub use tree::Place;
 

@@ -75,6 +75,9 @@ pub enum SessionError {
     /// An elevation for no time.
     #[error("a session is elevated for some time, a year at most")]
     NoElevation,
+    /// A session that needs nobody to stay alive.
+    #[error("session {0} lives until it is revoked: there is nothing to hold")]
+    NothingToHold(Name),
     /// Rights were taken from the session while it was being given more.
     #[error("session {0} has changed meanwhile: look at it, and ask again if it still stands")]
     ChangedMeanwhile(Name),

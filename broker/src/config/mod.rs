@@ -268,6 +268,8 @@ pub struct Destination {
     pub spki_sha256: Option<String>,
     /// Whether a request without identity is answered with a Basic challenge (git needs one).
     pub basic_challenge: bool,
+    /// Whether sessions that may write may open a WebSocket.
+    pub websocket: bool,
 }
 
 /// Where Envoy dials, and whom it trusts there. The name it verifies stays the destination's host.

@@ -30,7 +30,7 @@ fn describe(config: &Config) -> Value {
     let destination = |credential: &Credential| -> Vec<Value> {
         let each = credential.destinations.iter();
         let each = each.map(
-            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "private": d.private, "access_mode": d.access_mode, "mask": d.mask, "inject": d.injection, "with": d.with, "strip": d.strip}),
+            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "private": d.private, "access_mode": d.access_mode, "mask": d.mask, "websocket": d.websocket, "inject": d.injection, "with": d.with, "strip": d.strip}),
         );
         each.collect()
     };
@@ -84,8 +84,9 @@ fn summary(config: &Config) -> String {
                 if destination.paths.is_empty() { String::new() } else { format!(" {}", destination.paths.join(" ")) };
             let private = if destination.private { " (may be private)" } else { "" };
             let cap = if destination.access_mode == AccessMode::ReadOnly { " (read-only)" } else { "" };
+            let websocket = if destination.websocket { " (WebSocket, too)" } else { "" };
             let mask = if destination.mask { "" } else { " (echoes of the secret are NOT masked)" };
-            let _ = writeln!(out, "  to      {}{paths}{tls}{private}{cap}{mask}", destination_id(destination));
+            let _ = writeln!(out, "  to      {}{paths}{tls}{private}{cap}{websocket}{mask}", destination_id(destination));
             let with = destination.with.iter().map(|it| {
                 let how = if it.merge { " (joined to the agent's)" } else { "" };
                 format!("{}: {}{how}", it.header, it.value)

@@ -292,6 +292,8 @@ pub struct Destination {
     pub spki_sha256: Option<String>,
     /// Whether a request without identity is answered with a Basic challenge (git needs one).
     pub basic_challenge: bool,
+    /// Whether sessions that may write may open a WebSocket.
+    pub websocket: bool,
 }
 
 /// A host that no credential is bound to, and that is never decrypted.

@@ -80,6 +80,7 @@ fn binding(credential: &Credential, destination: &Destination) -> BindingSpec {
         basic_challenge: destination.basic_challenge,
         access: destination.access.clone(),
         with: destination.with.clone(),
+        websocket: destination.websocket,
     }
 }
 

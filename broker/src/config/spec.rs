@@ -311,6 +311,9 @@ pub struct DestinationSpec {
     pub mask: Option<bool>,
     /// Answer a request without identity with a Basic challenge, as git needs.
     pub basic_challenge: Option<bool>,
+    /// Whether sessions that may write may open a WebSocket (default `false`). The host is then reached
+    /// over HTTP/1.1 alone.
+    pub websocket: Option<bool>,
 }
 
 /// Where Envoy dials, and whom it trusts there.

@@ -9,7 +9,7 @@
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
 use super::routes::{self, header, verdict_for};
-use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, type_url};
+use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, speaks_websocket, type_url};
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
 use attache_core::matching::host::Authority;
@@ -71,6 +71,9 @@ fn outer(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     set(&mut manager["http2_protocol_options"], "allow_connect", true);
     // Routes that are shut have it decided, too, before they answer.
     set(&mut manager, "upgrade_configs", json!([{"upgrade_type": "CONNECT"}]));
+    if policy.destinations.iter().any(|to| to.plaintext && speaks_websocket(to)) {
+        listener::take_websocket(&mut manager);
+    }
     listener::public(config, manager)
 }
 
@@ -183,7 +186,10 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     routes.push(routes::nowhere());
     hosts.push(json!({"name": "unmatched", "domains": ["*"], "routes": routes}));
     let routes = json!({"name": INTERCEPT_CLUSTER, "virtual_hosts": hosts});
-    let manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
+    let mut manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
+    if policy.destinations.iter().any(|to| !to.plaintext && speaks_websocket(to)) {
+        listener::take_websocket(&mut manager);
+    }
     let mut listener = behind_the_door(
         INTERCEPT_CLUSTER,
         json!({

@@ -23,7 +23,7 @@ pub struct Stream {
 /// What a chunk brought. Places are counted from the first byte that was held.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// What to overwrite ([`super::cover`]), in order.
+    /// What to overwrite ([`super::cover`]).
     pub echoes: Vec<Range<usize>>,
     /// How many of these nobody has counted.
     pub new: usize,

@@ -64,6 +64,8 @@ pub struct Binding {
     pub access: Access,
     /// What stands beside the credential.
     pub companions: Vec<Companion>,
+    /// Whether the credential may open a WebSocket.
+    pub websocket: bool,
     paths: Vec<String>,
 }
 
@@ -323,6 +325,7 @@ impl Binding {
             missing_placeholder: spec.missing_placeholder,
             carrier: spec.carrier,
             access,
+            websocket: spec.websocket,
             paths: spec.paths,
         };
         Ok((binding, spec.basic_challenge))

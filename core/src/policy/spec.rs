@@ -134,6 +134,9 @@ pub struct BindingSpec {
     /// Exceptions to the rules of read-only.
     #[serde(default)]
     pub access: AccessSpec,
+    /// Whether the credential may open a WebSocket here (default: no).
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub websocket: bool,
     /// What the service wants beside the credential.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub with: Vec<CompanionSpec>,

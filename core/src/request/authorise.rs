@@ -1,7 +1,7 @@
 //! From a grant to what exactly is done to the request.
 
 use super::snapshot::VEILS;
-use super::{Asked, Snapshot, Way, identify};
+use super::{Asked, Snapshot, Upgrade, Way, identify};
 use crate::access::{Body, Operation};
 use crate::companion::Companion;
 use crate::evidence::AUTH_PARAMETERS;
@@ -117,6 +117,12 @@ fn permitted<'p, 'b>(
     let path = asked.path.of(bytes);
     if !binding.covers(path) {
         return Err(Reason::CredentialNotGranted);
+    }
+    match snapshot.upgrade() {
+        Upgrade::Nothing => {}
+        Upgrade::WebSocket if binding.websocket => {}
+        // Before the access mode: a client that falls back to HTTP asks again, and is judged then.
+        _ => return Err(Reason::UpgradeRefused),
     }
     let operation = Operation {
         method: snapshot.method(),

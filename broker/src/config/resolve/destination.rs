@@ -99,6 +99,7 @@ fn merged(base: &DestinationSpec, over: &DestinationSpec) -> DestinationSpec {
         access_mode: over.access_mode.or(base.access_mode),
         mask: over.mask.or(base.mask),
         basic_challenge: over.basic_challenge.or(base.basic_challenge),
+        websocket: over.websocket.or(base.websocket),
     }
 }
 
@@ -191,6 +192,7 @@ fn resolve(
         private: spec.private,
         spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),
         basic_challenge: spec.basic_challenge.unwrap_or_default(),
+        websocket: spec.websocket.unwrap_or_default(),
     })
 }
 

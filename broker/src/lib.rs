@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doctor;
+pub mod egress;
 pub mod endings;
 pub mod envoy;
 pub mod grants;
@@ -31,18 +32,21 @@ pub mod sources;
 pub mod state_dir;
 pub mod store;
 pub mod telemetry;
+pub mod tunnels;
 pub mod witness;
 
 use api::control::Control;
 use api::data_plane::DataPlane;
 use api::server::{BindError, Socket};
 use api::{Health, Metrics};
+use attache_core::policy::{Policy, PolicyError};
 use audit::export::Exports;
 use audit::key::AuditKey;
 use audit::{AuditLog, Decision, Kind, Record};
 use changes::Feed;
 use clock::Now;
 use config::{Config, Endpoint};
+use egress::{Egress, OwnListeners};
 use grants::Grants;
 use leases::Leases;
 use ledger::Ledger;
@@ -61,6 +65,7 @@ use std::time::Duration;
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tunnels::Tunnels;
 use witness::Witness;
 
 /// How long exports may take to deliver the end of the log.
@@ -102,6 +107,12 @@ pub enum StartError {
     /// The keys of identity providers can never be fetched.
     #[error(transparent)]
     Oidc(#[from] oidc::ClientError),
+    /// No name can be resolved.
+    #[error(transparent)]
+    Resolver(#[from] egress::ResolverError),
+    /// Nobody can decide by the policy.
+    #[error("no filter can run the policy of this config: {0}")]
+    Policy(#[from] PolicyError),
     /// No epoch.
     #[error(transparent)]
     NoRandomness(#[from] random::NoRandomness),
@@ -199,9 +210,20 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         outstanding: outstanding.clone(),
         meters: GrantMeters::default(),
     };
+    let filters = match &config.listen.data_plane {
+        Endpoint::Tcp(address) => Socket::tcp(*address).await?,
+        Endpoint::Unix(path) => Socket::unix(path)?,
+    };
+    let tunnels = Tunnels {
+        policy: Policy::compile(policy.clone())?,
+        egress: Egress::new(&config, OwnListeners::new(&config, filters.tcp_address()))?,
+        sessions: sessions.clone(),
+        feed: feed.clone(),
+        meters: GrantMeters::default(),
+    };
     let connections = Family::default();
     let metrics = Metrics::new(
-        &grants.meters,
+        [&grants.meters, &tunnels.meters],
         sessions.clone(),
         leases.clone(),
         feed.clone(),
@@ -210,15 +232,17 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         &connections,
     );
     let metrics = Arc::new(metrics);
-    let data_plane = DataPlane::new(
-        state_dir.token().clone(),
-        publication.clone(),
+    let data_plane = DataPlane {
+        token: state_dir.token().clone(),
+        policy: publication.clone(),
         grants,
-        feed.clone(),
-        audit.clone(),
-        health(),
-        metrics.clone(),
-    );
+        tunnels,
+        feed: feed.clone(),
+        audit: audit.clone(),
+        witness: witness.clone(),
+        health: health(),
+        metrics: metrics.clone(),
+    };
     let operator = Arc::new(Operator {
         sessions: sessions.clone(),
         leases: leases.clone(),
@@ -239,10 +263,6 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         proxy: config.listen.proxy,
     };
 
-    let filters = match &config.listen.data_plane {
-        Endpoint::Tcp(address) => Socket::tcp(*address).await?,
-        Endpoint::Unix(path) => Socket::unix(path)?,
-    };
     let operators = Socket::unix(&config.listen.control)?;
     let runtime = Runtime {
         instance: config.instance.clone(),

@@ -69,7 +69,7 @@ struct Control;
                        Every call asks for the token, whatever the path. The answer to a grant holds a secret."
     ),
     paths(
-        data_plane::policy, data_plane::grants,
+        data_plane::policy, data_plane::grants, data_plane::tunnels,
         data_plane::intents, data_plane::changes, data_plane::audit,
         data_plane::access_log, data_plane::healthz,
         data_plane::readyz, data_plane::metrics,

@@ -8,6 +8,10 @@ pub enum Decision {
     Forward,
     /// A request went on as it was.
     Pass,
+    /// A client was let into a tunnel that ends here.
+    Intercept,
+    /// A client was let into a tunnel that nobody looks into.
+    Tunnel,
     /// A request did not go on.
     Refuse,
     /// A session was made.
@@ -32,6 +36,8 @@ impl Decision {
         match self {
             Decision::Forward => "forward",
             Decision::Pass => "pass",
+            Decision::Intercept => "intercept",
+            Decision::Tunnel => "tunnel",
             Decision::Refuse => "refuse",
             Decision::Create => "create",
             Decision::Declare => "declare",

@@ -11,7 +11,7 @@ use crate::doctor::{EnvoyConfig, Unsafe, vet};
 use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
 use crate::envoy::process::{self, Process, ProcessError};
-use crate::envoy::{self, Shape, Version, VersionError};
+use crate::envoy::{self, Admin, Shape, Version, VersionError};
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::sources::Environment;
 use crate::{Running, StartError, Workers, hygiene, telemetry};
@@ -112,6 +112,11 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     progress(format_args!("config   {}", found(&config, common)));
     progress(format_args!("state    {}", config.state_dir.display()));
     config.cautions().iter().for_each(|caution| progress(format_args!("warning  {caution}")));
+
+    // Nobody reaches it through the proxy.
+    if let Some(Admin::Tcp(address)) = args.machine.admin {
+        config.listen.admin = Some(address);
+    }
 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;

@@ -117,10 +117,16 @@ pub enum Problem {
     EmptyUpstream,
     /// Two credentials that reach one destination in two ways.
     #[error(
-        "credential `{0}` reaches this host and port with other plaintext, upstream or spki_sha256; \
+        "credential `{0}` reaches this host and port with other plaintext, private, upstream or spki_sha256; \
          make them the same"
     )]
     ReachedDifferently(Name),
+    /// A host that is decrypted, and is not.
+    #[error("credential `{0}` is bound to this host and port, which are decrypted for that; remove one of the two")]
+    BoundAndPassed(Name),
+    /// An address where a TLS handshake must name a host.
+    #[error("expected a name: a TLS handshake names no address, and so nothing could be held against it")]
+    PassedAddress,
     /// A gateway URL that leads nowhere.
     #[error("none of the credential's destinations has this host")]
     NoSuchDestination,

@@ -54,6 +54,10 @@ pub struct Config {
     pub credentials: Vec<Credential>,
     /// What happens to hosts that no destination names.
     pub unmatched: Unmatched,
+    /// Hosts that a forward proxy lets through undecrypted, in order.
+    pub hosts: Vec<PassThrough>,
+    /// The DNS servers that are asked for addresses; with none, those of the system.
+    pub dns_servers: Vec<SocketAddr>,
     /// The sessions that the config declares.
     pub sessions: Vec<DeclaredSession>,
     /// Whose JWTs name a session.
@@ -73,6 +77,9 @@ pub struct Listen {
     pub data_plane: Endpoint,
     /// The operator's UNIX socket, absolute.
     pub control: PathBuf,
+    /// Where the admin of a local Envoy listens, if that is a TCP address. No file says so: whoever starts
+    /// Envoy does.
+    pub admin: Option<SocketAddr>,
 }
 
 /// A TCP address or a UNIX socket.
@@ -264,10 +271,30 @@ pub struct Destination {
     pub mask: bool,
     /// Where Envoy dials instead of `host:port`.
     pub upstream: Option<Upstream>,
+    /// Whether it may be at an address that is not public.
+    pub private: bool,
     /// The SHA-256 of the server's public key, base64, for a certificate no authority signed.
     pub spki_sha256: Option<String>,
     /// Whether a request without identity is answered with a Basic challenge (git needs one).
     pub basic_challenge: bool,
+}
+
+/// A host that no credential is bound to, and that is never decrypted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassThrough {
+    /// Its name; never an address, which no TLS handshake names.
+    pub host: Host,
+    /// The port; never 0.
+    pub port: u16,
+    /// Whether it may be at an address that is not public.
+    pub private: bool,
+}
+
+impl PassThrough {
+    /// `host:port`.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
 }
 
 /// Where Envoy dials, and whom it trusts there. The name it verifies stays the destination's host.

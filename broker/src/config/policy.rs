@@ -2,7 +2,7 @@
 //!
 //! The Envoy bootstrap is generated from the same policy, so the two cannot differ.
 
-use super::{AuditMode, Config, Credential, Destination};
+use super::{AuditMode, Config, Credential, Destination, PassThrough};
 use attache_core::digest::Digest;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
@@ -34,11 +34,12 @@ impl Config {
             version: String::new(),
             instance: self.instance.clone(),
             unmatched: self.unmatched,
-            passthrough: Vec::new(),
+            passthrough: self.hosts.iter().map(PassThrough::id).collect(),
             intercept_unmatched: false,
             evidence: EvidenceSpec::default(),
             destinations: destinations.into_values().collect(),
         };
+        spec.passthrough.sort();
         let headers: BTreeSet<_> = self.oidc.iter().map(|provider| provider.header.clone()).collect();
         spec.evidence.identity_headers = headers.into_iter().collect();
         self.sessions.iter().for_each(|session| session.bind.demand(&mut spec.evidence));

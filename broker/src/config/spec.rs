@@ -6,8 +6,8 @@
 use super::access::AccessSpec;
 use super::oidc::ProviderSpec;
 use super::values::{
-    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin, Size, Socket,
-    SyslogTo, Url, Variable,
+    DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
+    Size, Socket, SyslogTo, Url, Variable,
 };
 use super::{AuditMode, Bind, SourceKind};
 use attache_core::injection::Injection;
@@ -43,6 +43,10 @@ pub struct Spec {
     pub credentials: BTreeMap<Name, CredentialSpec>,
     /// What happens to hosts that no destination names (default `deny`).
     pub unmatched: Unmatched,
+    /// Hosts that a forward proxy lets through undecrypted: no credential is bound to them.
+    pub hosts: Vec<HostSpec>,
+    /// How the names of hosts are resolved for a forward proxy.
+    pub dns: DnsSpec,
     /// Sessions that exist as long as this file names them.
     pub sessions: Vec<SessionSpec>,
     /// Providers of identities (OpenID Connect) whose JWTs name a session.
@@ -63,6 +67,37 @@ pub struct ListenSpec {
     pub data_plane: Option<DataPlane>,
     /// The operator's socket (default `unix:control.sock`, in the instance's directory).
     pub control: Option<Socket>,
+}
+
+/// A host that no credential is bound to.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostSpec {
+    /// The host's name: exactly this one, without wildcards.
+    pub host: Host,
+    /// The port (default 443).
+    pub port: Option<NonZeroU16>,
+    /// What happens to its TLS.
+    pub tls: TlsSpec,
+    /// Whether it may be at an address that is not public.
+    #[serde(default)]
+    pub private: bool,
+}
+
+/// What a forward proxy does with TLS.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsSpec {
+    /// Never decrypted: the handshake must name the host, and that is all that is looked at.
+    Passthrough,
+}
+
+/// How the names of hosts are resolved.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DnsSpec {
+    /// The servers that are asked, `IP:PORT` (default: those of the system).
+    pub servers: Vec<DnsServer>,
 }
 
 /// The audit log.
@@ -240,6 +275,10 @@ pub struct DestinationSpec {
     pub spki_sha256: Option<Pin>,
     /// Where Envoy dials instead of `host:port`. The name it verifies stays `host`.
     pub upstream: Option<UpstreamSpec>,
+    /// Whether the host may be at an address that is not public, for a forward proxy. An
+    /// `upstream.address`, or a host that is an address, says so already.
+    #[serde(default)]
+    pub private: bool,
     /// How the credential enters a request here.
     pub inject: Option<InjectSpec>,
     /// Operations that their method alone would judge wrongly.

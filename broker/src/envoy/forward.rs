@@ -9,7 +9,7 @@
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
 use super::routes::{self, header, verdict_for};
-use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, set, type_url};
+use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, type_url};
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
 use attache_core::matching::host::Authority;
@@ -190,7 +190,7 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     hosts.push(json!({"name": "unmatched", "domains": ["*"], "routes": routes}));
     let routes = json!({"name": INTERCEPT_CLUSTER, "virtual_hosts": hosts});
     let manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
-    behind_the_door(
+    let mut listener = behind_the_door(
         INTERCEPT_CLUSTER,
         json!({
             "filter_chain_match": {"transport_protocol": "tls"},
@@ -199,7 +199,9 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
             "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": super::ads::tls_context()},
             "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
         }),
-    )
+    );
+    set(&mut listener, "access_log", json!([log::handshakes()]));
+    listener
 }
 
 /// The listener that looks into nothing: TLS for the host that was asked for, to the address that was

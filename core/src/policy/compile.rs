@@ -13,7 +13,7 @@ use crate::names::Name;
 use crate::placeholder::MARKER;
 use memchr::memmem::Finder;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Everything a filter decides by, besides grants. Immutable; swapped whole.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Destination {
     /// `host:port`. Shared with requests, whose records name it when this policy may be gone.
-    pub id: Rc<str>,
+    pub id: Arc<str>,
     /// The only cluster a request for it may take.
     pub cluster: String,
     /// Whether it is reached without TLS.

@@ -9,7 +9,7 @@ use crate::matching::path::Target;
 use crate::policy::{MissingPlaceholder, Policy, Unmatched};
 use crate::refusal::Reason;
 use crate::wire::Transport;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A request understood: where it wants to go, and who asks.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Asked {
     /// Where to.
     pub way: Way,
     /// The id of that destination, where one was named.
-    pub destination: Option<Rc<str>>,
+    pub destination: Option<Arc<str>>,
     /// The path at the destination, without the gateway's route prefix.
     pub path: Span,
     /// The query.
@@ -66,7 +66,7 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     };
     let destination = policy.destination(index).ok_or(Reason::Internal)?;
     let evidence = Evidence::collect(snapshot, destination)?;
-    let id = Some(Rc::clone(&destination.id));
+    let id = Some(Arc::clone(&destination.id));
     let bindings = destination.bindings();
     // What the connection shows may name a session, or the door, for a credential that needs no placeholder.
     let may_inject = (snapshot.connection().may_name_a_session() || evidence.inside.is_some())

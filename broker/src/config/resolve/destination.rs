@@ -73,7 +73,8 @@ pub(super) fn check_together(credentials: &[Credential], problems: &mut Problems
 }
 
 fn reached_alike(one: &Destination, other: &Destination) -> bool {
-    (one.plaintext, &one.upstream, &one.spki_sha256) == (other.plaintext, &other.upstream, &other.spki_sha256)
+    let how = |to: &Destination| (to.plaintext, to.private, to.upstream.clone(), to.spki_sha256.clone());
+    how(one) == how(other)
 }
 
 fn refines(addition: &DestinationSpec, base: &DestinationSpec) -> bool {
@@ -89,6 +90,7 @@ fn merged(base: &DestinationSpec, over: &DestinationSpec) -> DestinationSpec {
         plaintext: over.plaintext || base.plaintext,
         spki_sha256: over.spki_sha256.clone().or_else(|| base.spki_sha256.clone()),
         upstream: over.upstream.clone().or_else(|| base.upstream.clone()),
+        private: over.private || base.private,
         inject: over.inject.clone().or_else(|| base.inject.clone()),
         access: over.access.clone().or_else(|| base.access.clone()),
         with: joined(&[&over.with, &base.with]),
@@ -168,6 +170,7 @@ fn resolve(
         access_mode: spec.access_mode.unwrap_or_default(),
         mask: true,
         upstream,
+        private: spec.private,
         spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),
         basic_challenge: spec.basic_challenge.unwrap_or_default(),
     })

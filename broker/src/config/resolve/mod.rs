@@ -5,6 +5,7 @@ mod agent_env;
 mod credential;
 mod destination;
 mod export;
+mod hosts;
 mod oidc;
 mod sessions;
 
@@ -59,6 +60,8 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
         listen: listen(&spec.listen, &state_dir, &mut problems),
         audit: audit(spec, &state_dir, &mut problems),
         unmatched: spec.unmatched,
+        hosts: hosts::resolve_all(spec, &credentials, around, &mut problems),
+        dns_servers: spec.dns.servers.iter().map(|server| server.0).collect(),
         sessions: sessions::resolve_all(spec, &credentials, around, &mut problems),
         oidc: oidc::resolve_all(spec, around, &mut problems),
         limits: limits(&spec.limits, &mut problems),
@@ -126,7 +129,8 @@ fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Liste
     if proxy_socket.as_ref().is_some_and(is_brokers) {
         problems.add("listen.proxy_socket", Problem::SocketTaken);
     }
-    Listen { proxy: spec.proxy.as_ref().map_or(PROXY, |address| address.0), proxy_socket, data_plane, control }
+    let proxy = spec.proxy.as_ref().map_or(PROXY, |address| address.0);
+    Listen { proxy, proxy_socket, data_plane, control, admin: None }
 }
 
 fn socket(path: &Path, state_dir: &Path, at: &str, problems: &mut Problems) -> PathBuf {

@@ -69,9 +69,15 @@ fn towards(mut cluster: Value, plaintext: bool, how: Option<&Destination>, machi
     cluster
 }
 
-/// The cluster of the broker's data plane. Envoy itself adds the token, from a file that only it
-/// and the broker read: the VM never sees it, and `/config_dump` shows it redacted.
+/// The cluster of the broker's data plane.
 pub(super) fn broker(config: &Config, machine: &Machine) -> Value {
+    towards_broker(BROKER_CLUSTER, json!({"http_protocol_options": {}}), config, machine)
+}
+
+/// A cluster that leads to the broker's data plane, which is spoken to by `protocol`. Envoy itself adds the
+/// token, from a file that only it and the broker read: the VM never sees it, and `/config_dump` shows it
+/// redacted.
+pub(super) fn towards_broker(name: &str, protocol: Value, config: &Config, machine: &Machine) -> Value {
     let address = match &config.listen.data_plane {
         Endpoint::Tcp(address) => socket_address(&address.ip().to_string(), address.port()),
         Endpoint::Unix(path) => json!({"pipe": {"path": path}}),
@@ -99,15 +105,15 @@ pub(super) fn broker(config: &Config, machine: &Machine) -> Value {
         "typed_config": {"@type": type_url("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")},
     });
     json!({
-        "name": BROKER_CLUSTER,
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "circuit_breakers": generous(),
-        "load_assignment": assignment(BROKER_CLUSTER, &address),
+        "load_assignment": assignment(name, &address),
         "typed_extension_protocol_options": {OPTIONS: {
             "@type": type_url(OPTIONS),
-            "explicit_http_config": {"http_protocol_options": {}},
+            "explicit_http_config": protocol,
             "http_filters": [injector, codec],
         }},
     })

@@ -5,6 +5,8 @@
 
 #[path = "proxies/door.rs"]
 mod door;
+#[path = "proxies/guard.rs"]
+mod guard;
 #[path = "proxies/identity.rs"]
 mod identity;
 #[path = "proxies/inside.rs"]

@@ -26,6 +26,9 @@ async fn what_happens_is_counted() {
     world.grant("api.a.test:443", Some("ghp_nobodys"), None).await;
     assert_eq!((sample(&world, GRANTED).await, sample(&world, UNKNOWN).await), (1.0, 1.0));
     assert_eq!(sample(&world, "attache_grant_seconds_count").await, 2.0);
+    world.way("nowhere.test", 443, "nobodys").await;
+    const STRANGER: &str = r#"attache_tunnels_total{outcome="denied",reason="placeholder_unknown"}"#;
+    assert_eq!((sample(&world, STRANGER).await, sample(&world, "attache_tunnel_seconds_count").await), (1.0, 1.0));
     assert_eq!(sample(&world, r#"attache_leases_issued_total{credential="github"}"#).await, 1.0);
     assert_eq!(sample(&world, r#"attache_leases_issued_total{credential="other"}"#).await, 0.0);
     let records = world.records().len();
@@ -91,6 +94,7 @@ async fn what_is_broken_is_counted() {
 async fn the_documents_name_every_metric_and_no_other() {
     let world = World::new().await;
     world.plain_grant().await;
+    world.way("nowhere.test", 443, "nobodys").await;
     let text = metrics(&world).await;
     let of = |what: &str| {
         let lines = text.lines().filter_map(move |line| line.strip_prefix("# ")?.strip_prefix(what)?.split_once(' '));

@@ -64,6 +64,8 @@ pub struct Machine {
     pub token: PathBuf,
     /// Where Envoy's admin listens.
     pub admin: Admin,
+    /// Which Envoy it is.
+    pub envoy: Version,
 }
 
 /// Where Envoy's admin listens. Whoever reaches it reads every setting and can stop Envoy.

@@ -86,7 +86,8 @@ fn summary(config: &Config) -> String {
             let cap = if destination.access_mode == AccessMode::ReadOnly { " (read-only)" } else { "" };
             let websocket = if destination.websocket { " (WebSocket, too)" } else { "" };
             let mask = if destination.mask { "" } else { " (echoes of the secret are NOT masked)" };
-            let _ = writeln!(out, "  to      {}{paths}{tls}{private}{cap}{websocket}{mask}", destination_id(destination));
+            let _ =
+                writeln!(out, "  to      {}{paths}{tls}{private}{cap}{websocket}{mask}", destination_id(destination));
             let with = destination.with.iter().map(|it| {
                 let how = if it.merge { " (joined to the agent's)" } else { "" };
                 format!("{}: {}{how}", it.header, it.value)

@@ -9,7 +9,9 @@
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
 use super::routes::{self, header, verdict_for};
-use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, speaks_websocket, type_url};
+use super::{
+    BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, speaks_websocket, type_url,
+};
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
 use attache_core::matching::host::Authority;

@@ -9,7 +9,7 @@
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
 use super::routes::{self, header, verdict_for};
-use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, type_url};
+use super::{BUFFER_BYTES, Machine, ads, assertion, clusters, filters, health, listener, log, set, type_url};
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
 use attache_core::matching::host::Authority;
@@ -184,16 +184,11 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     hosts.push(json!({"name": "unmatched", "domains": ["*"], "routes": routes}));
     let routes = json!({"name": INTERCEPT_CLUSTER, "virtual_hosts": hosts});
     let manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
-    let mut listener = behind_the_door(
-        INTERCEPT_CLUSTER,
-        json!({
-            "filter_chain_match": {"transport_protocol": "tls"},
-            // Bounds the wait for a certificate, too.
-            "transport_socket_connect_timeout": HANDSHAKE,
-            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": super::ads::tls_context()},
-            "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
-        }),
-    );
+    let filter = |manager| json!([{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]);
+    let mut listener = behind_the_door(INTERCEPT_CLUSTER, json!({"filters": filter(manager)}));
+    let routes = json!({"virtual_hosts": [{"name": "nowhere", "domains": ["*"], "routes": [routes::nowhere()]}]});
+    let nowhere = listener::connection_manager("attache_nameless", filters::behind(Vec::new()), routes);
+    ads::end_tls(&mut listener, HANDSHAKE, &filter(nowhere));
     set(&mut listener, "access_log", json!([log::handshakes()]));
     listener
 }

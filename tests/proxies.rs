@@ -5,12 +5,18 @@
 
 #[path = "proxies/door.rs"]
 mod door;
+#[path = "proxies/guard.rs"]
+mod guard;
 #[path = "proxies/identity.rs"]
 mod identity;
 #[path = "proxies/inside.rs"]
 mod inside;
 #[path = "proxies/opaque.rs"]
 mod opaque;
+#[path = "proxies/versions.rs"]
+mod versions;
+#[path = "proxies/whole.rs"]
+mod whole;
 
 use std::sync::OnceLock;
 
@@ -38,11 +44,9 @@ fn basic(token: &str) -> String {
 
 /// A forward proxy whose broker lets every session token in to wherever the test's upstream is.
 async fn start(plan: Plan) -> Stack<FakeBroker> {
-    let stack = plan.forward_proxy().edit(with_certificate).start_with_fake().await;
-    let mut policy = serde_json::to_value(stack.config.policy()).expect("a policy is JSON");
-    policy["passthrough"] = json!(PINNED);
-    policy["version"] = "with pinned hosts".into();
-    stack.broker.policy(policy);
+    // Before any worker has asked: what is known when they are in touch is this policy.
+    let pinned = |broker: &FakeBroker| broker.edit_policy(|policy| policy["passthrough"] = json!(PINNED));
+    let stack = plan.forward_proxy().edit(with_certificate).start_with_fake_after(pinned).await;
     let upstream = stack.upstream().addr();
     stack.broker.answer_tunnels(move |asked| {
         // Sessions are told apart by their tokens.

@@ -60,7 +60,7 @@ use outstanding::Outstanding;
 use prometheus_client::metrics::family::Family;
 use publication::Publication;
 use sds::{Bounds, Sds};
-use sessions::Sessions;
+use sessions::{Session, Sessions};
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
 use std::net::SocketAddr;
@@ -74,6 +74,9 @@ use witness::Witness;
 
 /// How long exports may take to deliver the end of the log.
 const LAST_EXPORTS: Duration = Duration::from_secs(1);
+
+/// So many records of what a config has changed wait for the disk together.
+const RECORDED_TOGETHER: usize = 1024;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +153,7 @@ pub struct Running {
 pub async fn start(config: Config, environment: &Environment) -> Result<Running, StartError> {
     let now = Now::read();
     let policy = config.policy();
+    let out_of_reach = config.out_of_reach();
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let store = Arc::new(Store::open(state_dir.dir()).await?);
@@ -186,10 +190,14 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
             feed.follow(feed.cursor(), "what the config has changed of sessions, on every worker".into());
         }
     }
-    for session in &changed {
+    let record = |session: &Session| {
         let (kind, decision) =
             if session.ended_ms.is_some() { (Kind::Revoke, Decision::End) } else { (Kind::Mode, Decision::Declare) };
-        audit.append(operator::record(kind, decision, session, now)).await?;
+        operator::record(kind, decision, session, now)
+    };
+    for some in changed.chunks(RECORDED_TOGETHER) {
+        let written = audit.append_all(some.iter().map(record).collect()).await;
+        written.into_iter().collect::<Result<(), _>>()?;
     }
 
     let ca = Arc::new(Ca::open(state_dir.clone(), &config, &policy, Some(audit.clone()))?);
@@ -264,6 +272,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit: audit.clone(),
         stale_after: config.limits.stale_after,
     });
+    let (stop, stopped) = watch::channel(false);
     let control = Control {
         operator: operator.clone(),
         sessions: sessions.clone(),
@@ -275,6 +284,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         metrics,
         credentials: config.credentials,
         proxy: config.listen.proxy,
+        out_of_reach,
+        stopping: stopped.clone(),
     };
 
     let operators = Socket::unix(&config.listen.control)?;
@@ -293,7 +304,6 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     state_dir.announce(&runtime)?;
     tracing::info!(instance = %config.instance, data_plane = %runtime.data_plane, policy = %policy.version, "serving");
 
-    let (stop, stopped) = watch::channel(false);
     let data_plane_address = filters.tcp_address();
     let door = |door| connections.get_or_create(&Door { door }).clone();
     let mut doors = JoinSet::new();

@@ -37,20 +37,22 @@ pub struct Tunnels {
 }
 
 impl Tunnels {
-    /// Answers a request for a way. The host must be canonical: `None` if it is not.
-    pub async fn answer(&self, request: TunnelRequest) -> Option<TunnelAnswer> {
-        let host = Host::parse(request.host.as_bytes()).ok().filter(|host| host.to_string() == request.host)?;
-        let TunnelRequest { nonce, worker, port, plaintext, evidence, .. } = request;
+    /// Answers a request for a way.
+    pub async fn answer(&self, request: TunnelRequest) -> TunnelAnswer {
+        let TunnelRequest { nonce, worker, host, port, plaintext, evidence } = request;
         let began = Instant::now();
-        let settled = self.settled(&host, port, plaintext, &evidence).await;
+        let settled = match canonical(&host) {
+            Some(host) => self.settled(&host, port, plaintext, &evidence).await,
+            None => Err(Reason::AuthorityMalformed),
+        };
         self.meters.answered(settled.as_ref().err().copied(), began.elapsed());
-        Some(match settled {
+        match settled {
             Ok(granted) => TunnelAnswer { nonce, granted: Some(granted), denied: None },
             Err(reason) => {
-                tracing::info!(%worker, %host, port, reason = reason.as_str(), "no way");
+                tracing::info!(%worker, ?host, port, reason = reason.as_str(), "no way");
                 TunnelAnswer { nonce, granted: None, denied: Some(Denied { reason }) }
             }
-        })
+        }
     }
 
     async fn settled(
@@ -62,15 +64,13 @@ impl Tunnels {
     ) -> Result<TunnelGranted, Reason> {
         self.asker(evidence).await?;
         Passage::of(&self.policy, host, port, !plaintext)?;
-        let resolved = Instant::now();
         let way = self.egress.way(host, port).await?;
         // From here on there is no await: what changes meanwhile has a later cursor.
         let as_of = self.feed.cursor();
         let now = Now::read();
         let session = self.sessions.identify(evidence, None, now)?.session;
-        // Counted from before the name was asked for, and so from no later than the question.
-        let ttl = way.ttl.clamp(SHORTEST, LONGEST).min(session.remaining(now));
-        let ttl_ms = millis(ttl.saturating_sub(resolved.elapsed()));
+        // Counted by the worker from when it asked: what the name has taken is lost, and nothing is gained.
+        let ttl_ms = millis(way.ttl.clamp(SHORTEST, LONGEST).min(session.remaining(now)));
         if ttl_ms == 0 {
             return Err(Reason::SessionExpired);
         }
@@ -95,4 +95,9 @@ impl Tunnels {
             Err(reason) => Err(reason),
         }
     }
+}
+
+/// A host in its one spelling: what a resolver could read otherwise is none.
+fn canonical(text: &str) -> Option<Host> {
+    Host::parse(text.as_bytes()).ok().filter(|host| host.to_string() == text)
 }

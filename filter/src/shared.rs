@@ -17,6 +17,7 @@ use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Filter state that the gate writes: the verdict, for route guards and Envoy's access log.
@@ -43,7 +44,7 @@ pub struct Shared {
     /// Every request from its head to its record, by context: a change may concern any of them.
     flows: RefCell<HashMap<u32, Flow>>,
     /// Destinations that have sent a credential back: each is told of once.
-    echoing: RefCell<HashSet<Rc<str>>>,
+    echoing: RefCell<HashSet<Arc<str>>>,
     pub timeout: Millis,
     guarded: bool,
     is_door: bool,

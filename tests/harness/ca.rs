@@ -147,7 +147,7 @@ impl Leaf {
         (&self.pem, &self.key_pem)
     }
 
-    pub(crate) fn server_config(&self, alpn: &[&str]) -> Arc<ServerConfig> {
+    pub fn server_config(&self, alpn: &[&str]) -> Arc<ServerConfig> {
         let versions = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let mut config = versions
             .expect("ring speaks TLS 1.2 and 1.3")

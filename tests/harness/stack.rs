@@ -59,6 +59,7 @@ pub struct Plan {
     data_plane: Option<SocketAddr>,
     proxy_socket: bool,
     shape: Shape,
+    envoy: PathBuf,
     /// The filter's module.
     pub filter: PathBuf,
     edit: Box<dyn FnOnce(&mut Value) + Send>,
@@ -120,6 +121,7 @@ impl Default for Plan {
             data_plane: None,
             proxy_socket: false,
             shape: Shape::Gateway,
+            envoy: crate::envoy::binary(),
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
         }
@@ -205,6 +207,12 @@ impl Plan {
     /// Envoy is a forward proxy.
     pub fn forward_proxy(mut self) -> Self {
         self.shape = Shape::ForwardProxy;
+        self
+    }
+
+    /// Another Envoy than the one in `.venv`.
+    pub fn on(mut self, envoy: PathBuf) -> Self {
+        self.envoy = envoy;
         self
     }
 
@@ -296,10 +304,12 @@ impl Plan {
             system_roots: None,
             admin: Some("127.0.0.1:0".parse().expect("an address")),
         };
-        let machine = machine.on_this_machine(&config).expect("the parts of this machine");
+        let version = envoy::process::version(&self.envoy).expect("an Envoy");
+        let machine = machine.on_this_machine(&config, version).expect("the parts of this machine");
         let mut bootstrap = envoy::bootstrap(self.shape, &config, &config.policy(), &machine);
         (self.edit)(&mut bootstrap);
-        let options = Options { concurrency: self.concurrency, env: self.envoy_env, ..Options::default() };
+        let options =
+            Options { concurrency: self.concurrency, env: self.envoy_env, binary: self.envoy, ..Options::default() };
         let envoy = Envoy::start(&bootstrap, options).await;
         let proxy = envoy.addr(LISTENER).await;
         site.oracle.log("envoy", envoy.log_path());

@@ -30,9 +30,14 @@ async fn the_token_of_the_door_is_evidence_of_every_request_behind_it() {
 /// before its answer. Who goes on asks one question inside, and the broker must hear its own token.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort_storm_hands_no_connection_to_another_client() {
+    storm(Plan::default()).await;
+}
+
+/// The storm, and whose requests came out of it.
+pub async fn storm(plan: Plan) {
     const CLIENTS: usize = 12;
     const ROUNDS: usize = 100;
-    let stack = start(Plan::default().workers(2)).await;
+    let stack = start(plan.workers(2)).await;
     // Every question is answered, and says whose it was: the session's name goes upstream in a header.
     stack.broker.answer_grants(|asked| {
         let digest = asked["evidence"]["session_token"].as_str().unwrap_or("nobody");

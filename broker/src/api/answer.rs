@@ -94,6 +94,7 @@ impl ApiError {
                 | SessionError::NoSuchCredential(_)
                 | SessionError::NameTaken(_)
                 | SessionError::NothingToElevate(_)
+                | SessionError::NothingToHold(_)
                 | SessionError::ChangedMeanwhile(_) => StatusCode::CONFLICT,
                 SessionError::NoCredential
                 | SessionError::NoTime

@@ -5,11 +5,11 @@
 use super::answer::{ApiError, Failure, json, json_with, parse};
 use super::health::Readiness;
 use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
-use super::{Health, Metrics, authority, feed, health};
+use super::{Health, Metrics, authority, feed, health, run};
 use crate::ca::Ca;
 use crate::changes::Feed;
 use crate::clock::Now;
-use crate::config::{AgentValue, Credential};
+use crate::config::{AgentValue, Credential, OutOfReach};
 use crate::leases::{Leases, Standing};
 use crate::operator::{Done, Operator};
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
@@ -26,6 +26,7 @@ use axum::routing::{get, post, put};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// Longest request, in bytes.
@@ -59,6 +60,10 @@ pub struct Control {
     pub credentials: Vec<Credential>,
     /// Where agents reach Envoy.
     pub proxy: SocketAddr,
+    /// What none of them needs.
+    pub out_of_reach: OutOfReach,
+    /// Holds true when the broker ends.
+    pub stopping: watch::Receiver<bool>,
 }
 
 pub(super) type Door = State<Arc<Control>>;
@@ -74,6 +79,8 @@ impl Control {
             .route("/v1/sessions/{name}/env", get(env))
             .route("/v1/sessions/{name}/access-mode", put(set_access_mode))
             .route("/v1/sessions/{name}/revoke", post(revoke))
+            .route("/v1/sessions/{name}/outfit", get(run::outfit))
+            .route("/v1/sessions/{name}/hold", post(run::hold))
             .route("/v1/credentials", get(credentials))
             .route("/v1/credentials/{name}/reload", post(reload))
             .route("/v1/credentials/{name}/test", post(test))
@@ -91,12 +98,12 @@ impl Control {
             .with_state(Arc::new(self))
     }
 
-    fn live(&self, name: &str) -> Result<Arc<Session>, ApiError> {
+    pub(super) fn live(&self, name: &str) -> Result<Arc<Session>, ApiError> {
         Ok(self.sessions.live(&parse_name(name)?, Now::read())?)
     }
 
     /// What an agent of this session finds in its environment.
-    fn environment(&self, session: &Session) -> Vec<Variable> {
+    pub(super) fn environment(&self, session: &Session) -> Vec<Variable> {
         let mut variables = Vec::new();
         for credential in self.credentials.iter().filter(|c| session.credentials.contains(&c.name)) {
             for variable in &credential.agent_env {
@@ -237,6 +244,6 @@ fn changed(done: Done) -> Response {
     json(&Changed { session, applied: done.applied, recorded: done.recorded })
 }
 
-fn parse_name(name: &str) -> Result<Name, ApiError> {
+pub(super) fn parse_name(name: &str) -> Result<Name, ApiError> {
     Name::parse(name).map_err(|_| ApiError::Field("the session's name"))
 }

@@ -10,6 +10,7 @@ mod feed;
 mod health;
 mod metrics;
 pub mod openapi;
+mod run;
 pub mod server;
 mod strangers;
 pub mod view;

@@ -3,7 +3,7 @@
 mod numbers;
 
 use super::answer::Failure;
-use super::{authority, control, data_plane, feed, health};
+use super::{authority, control, data_plane, feed, health, run};
 use axum::http::StatusCode;
 use numbers::Numbers;
 use std::str::FromStr as _;
@@ -47,6 +47,8 @@ impl Door {
         control::env,
         control::set_access_mode,
         control::revoke,
+        run::outfit,
+        run::hold,
         control::credentials,
         control::reload,
         control::test,

@@ -26,6 +26,8 @@ pub enum Decision {
     Elevate,
     /// That time is over.
     Revert,
+    /// A session lives for as long as it is held.
+    Hold,
     /// A session was ended.
     End,
     /// At a stop: every use of the workers is on record.
@@ -47,6 +49,7 @@ impl Decision {
             Decision::Set => "set",
             Decision::Elevate => "elevate",
             Decision::Revert => "revert",
+            Decision::Hold => "hold",
             Decision::End => "end",
             Decision::Delivered => "delivered",
         }

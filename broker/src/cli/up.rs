@@ -1,7 +1,7 @@
 //! `attache up`: broker, filter and a local Envoy in the foreground; prints what agents need.
 
 use super::client::Client;
-use super::common::{Common, FAILED, complain, say};
+use super::common::{Common, FAILED, complain, note, say};
 use super::config;
 use super::envoy_config::MachineArgs;
 use super::session::export;
@@ -11,7 +11,7 @@ use crate::doctor::{EnvoyConfig, Unsafe, vet};
 use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
 use crate::envoy::process::{self, Process, ProcessError};
-use crate::envoy::{self, Admin, Shape};
+use crate::envoy::{self, Admin, Shape, Version, VersionError};
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::sources::Environment;
 use crate::{Running, StartError, Workers, hygiene, telemetry};
@@ -57,6 +57,8 @@ enum UpError {
     Hygiene(#[from] hygiene::HygieneError),
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    #[error("{}: {error}", binary.display())]
+    Version { binary: PathBuf, error: VersionError },
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -104,6 +106,7 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     }
     hygiene::apply()?;
     let binary = find::envoy()?;
+    let version = envoy_version(&binary, args.shape)?;
     // Known before anything runs: agents' URLs name it.
     config.listen.proxy = chosen(config.listen.proxy)?;
     progress(format_args!("config   {}", found(&config, common)));
@@ -122,7 +125,7 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     progress(format_args!("broker   data plane on {}", broker.data_plane));
 
     let started = tokio::select! {
-        started = envoy(&args, &mut config, &broker, &binary) => started,
+        started = envoy(&args, &mut config, &broker, (&binary, version)) => started,
         _ = interrupt.recv() => Ok(None),
         _ = terminate.recv() => Ok(None),
     };
@@ -154,21 +157,31 @@ async fn envoy(
     args: &UpArgs,
     config: &mut Config,
     broker: &Running,
-    binary: &Path,
+    (binary, version): (&Path, Version),
 ) -> Result<Option<Process>, UpError> {
     if let Some(address) = broker.data_plane_address {
         config.listen.data_plane = Endpoint::Tcp(address);
     }
     let dir = PrivateDir::open_or_create(&config.state_dir)?;
-    let mut machine = args.machine.on_this_machine(config)?;
+    let mut machine = args.machine.on_this_machine(config, version)?;
     let cache = PrivateDir::open_or_create(&broker.runtime.cache_dir)?;
     (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &cache)?;
     progress(format_args!("filter   {}", machine.filter.display()));
 
     let bootstrap = envoy::bootstrap(args.shape, config, &config.policy(), &machine);
     vet(&EnvoyConfig::from_bootstrap(&bootstrap), |warning| progress(format_args!("doctor   {warning}")))?;
-    progress(format_args!("envoy    {}", binary.display()));
+    progress(format_args!("envoy    {} ({version})", binary.display()));
     Ok(Some(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?))
+}
+
+/// Which Envoy this is, if it can serve the shape; says what it lacks.
+fn envoy_version(binary: &Path, shape: Shape) -> Result<Version, UpError> {
+    let version = process::version(binary)?;
+    version.check(shape).map_err(|error| UpError::Version { binary: binary.to_owned(), error })?;
+    if let Some(lacks) = version.lacks(shape) {
+        progress(format_args!("warning  {lacks}"));
+    }
+    Ok(version)
 }
 
 /// Copies the filter into the cache directory, under a name that holds its digest: what was
@@ -265,6 +278,5 @@ fn hint_at_presets() -> String {
 }
 
 fn progress(text: std::fmt::Arguments<'_>) {
-    use io::Write as _;
-    let _ = writeln!(io::stderr().lock(), "attache: {text}");
+    note(text);
 }

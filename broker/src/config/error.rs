@@ -6,6 +6,7 @@ use attache_core::companion::CompanionError;
 use attache_core::names::Name;
 use attache_core::placeholder::ShapeError;
 use attache_core::policy::PolicyError;
+use attache_core::strip::StripError;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -75,6 +76,9 @@ pub enum Problem {
     /// A header beside a credential that may not be one.
     #[error("{0}")]
     Companion(#[from] CompanionError),
+    /// A place of a credential that may not be one.
+    #[error("{0}")]
+    Strip(#[from] StripError),
     /// Nowhere to look for the secret.
     #[error(
         "where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or a preset, or \

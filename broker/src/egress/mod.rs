@@ -8,11 +8,12 @@ mod hosts_file;
 mod resolver;
 
 pub use guard::OwnListeners;
-pub use resolver::{Found, Resolver, ResolverError};
+pub use resolver::ResolverError;
 
 use crate::config::{Config, Upstream, destination_id};
 use attache_core::matching::host::{Authority, Host};
 use attache_core::refusal::Reason;
+use resolver::{Found, Resolver};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,11 +74,11 @@ impl Egress {
                 Reason::HostUnresolved
             })?,
         };
-        // The policy lets addresses through only where the config writes them.
-        let is_address = !matches!(host, Host::Name(_));
-        let may_be_private = is_address || dials.is_some() || known.is_some_and(|named| named.private);
+        // Who writes an address says where the host is.
+        let is_written = dials.is_some() || !matches!(host, Host::Name(_));
+        let may_be_private = known.is_some_and(|named| named.private || is_written);
         let refused = |why: guard::Refused| {
-            tracing::warn!(%host, port, %why, "refused");
+            tracing::info!(%host, port, %why, "refused");
             Reason::AddressNotAllowed
         };
         let vetted = guard::vet(&found.addresses, port, may_be_private, &self.own).map_err(refused)?;

@@ -30,11 +30,10 @@ pub(super) fn cluster(config: &Config, machine: &Machine) -> Value {
 /// over an answer about a name that is no UTF-8: one client would keep certificates from all the others.
 const ASKED: &str = "[A-Za-z0-9._-]{1,253}";
 
-/// Lets a listener with one filter chain end TLS, with the certificate of the name that a client asks for.
-/// Whoever asks for none, or for what is no name, gets an alert. `wait` bounds a handshake, the wait for the
-/// certificate included; `nowhere` is what is behind a handshake that never comes to its end.
-pub(super) fn end_tls(listener: &mut Value, wait: &str, nowhere: &Value) {
-    let filters = listener["filter_chains"][0]["filters"].take();
+/// Lets a listener end TLS, with the certificate of the name that a client asks for, and these filters behind
+/// it. Whoever asks for none, or for what is no name, gets an alert: `nowhere` is behind a handshake that never
+/// comes to its end. `wait` bounds all of them, the wait for the certificate included.
+pub(super) fn end_tls(listener: &mut Value, filters: &Value, nowhere: &Value, wait: &str) {
     let chain = |name: &str, mapper: Value, filters: &Value| {
         json!({
             "name": name,
@@ -51,7 +50,7 @@ pub(super) fn end_tls(listener: &mut Value, wait: &str, nowhere: &Value) {
         "@type": type_url("envoy.extensions.transport_sockets.tls.cert_mappers.static_name.v3.StaticName"),
         "name": NO_NAME,
     }});
-    let chains = json!([chain("named", by_name, &filters), chain("nameless", none, nowhere)]);
+    let chains = json!([chain("named", by_name, filters), chain("nameless", none, nowhere)]);
     set(listener, "filter_chains", chains);
     set(listener, "filter_chain_matcher", by_what_is_asked());
 }

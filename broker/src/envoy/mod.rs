@@ -64,6 +64,8 @@ pub struct Machine {
     pub token: PathBuf,
     /// Where Envoy's admin listens.
     pub admin: Admin,
+    /// Which Envoy it is.
+    pub envoy: Version,
 }
 
 /// Where Envoy's admin listens. Whoever reaches it reads every setting and can stop Envoy.
@@ -160,6 +162,11 @@ fn set(object: &mut Value, name: &str, value: impl Into<Value>) {
 
 fn type_url(message: &str) -> String {
     format!("type.googleapis.com/{message}")
+}
+
+/// Whether some credential may open a WebSocket there.
+fn speaks_websocket(destination: &DestinationSpec) -> bool {
+    destination.bindings.iter().any(|binding| binding.websocket)
 }
 
 /// The paths, as patterns, on which a body must be read before the gate can decide on some request.

@@ -142,6 +142,12 @@ impl FakeBroker {
         self.shared.changed.notify_waiters();
     }
 
+    /// The same policy, with changes.
+    pub fn edit_policy(&self, edit: impl FnOnce(&mut Value)) {
+        edit(&mut self.shared.state().policy);
+        self.shared.changed.notify_waiters();
+    }
+
     /// Grants this to everyone from now on, each time on a new lease.
     pub fn grant(&self, grant: Grant) {
         self.answer_grants(move |_| grant.answer());

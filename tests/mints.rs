@@ -4,6 +4,8 @@
 mod denies;
 #[path = "mints/floods.rs"]
 mod floods;
+#[path = "mints/lapses.rs"]
+mod lapses;
 #[path = "mints/leaves.rs"]
 mod leaves;
 #[path = "mints/rotates.rs"]

@@ -24,7 +24,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 pub const SOON: Duration = Duration::from_secs(15);
 /// A destination of every scene.
 pub const HOST: &str = "api.github.com";
-const LISTENER: &str = "tls";
+/// Where TLS is ended.
+pub const LISTENER: &str = "tls";
 
 /// Both of them.
 pub struct Scene {
@@ -95,18 +96,7 @@ impl Scene {
 
     /// The same, set up otherwise.
     pub async fn shake_with(&self, host: &str, tls: Arc<ClientConfig>) -> io::Result<Vec<u8>> {
-        let addr = self.addr().await;
-        let done = async {
-            let mut wire = Wire::plain(addr).await.secured(host, tls).await?;
-            let leaf = wire.peer_certificate().expect("a certificate");
-            // With TLS 1.3 the client is done before the server has said its last word.
-            wire.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes()).await?;
-            let mut answer = String::new();
-            wire.read_to_string(&mut answer).await?;
-            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-            Ok(leaf)
-        };
-        util::within(SOON, done).await
+        shake(self.addr().await, host, tls).await
     }
 
     /// Where the config lies.
@@ -146,6 +136,21 @@ impl Scene {
     pub async fn hello(&self, spelled: Option<&[u8]>) -> Answer {
         hello(self.addr().await, spelled).await
     }
+}
+
+/// A whole handshake, a request and its answer; the leaf that the client was shown, DER.
+pub async fn shake(addr: SocketAddr, host: &str, tls: Arc<ClientConfig>) -> io::Result<Vec<u8>> {
+    let done = async {
+        let mut wire = Wire::plain(addr).await.secured(host, tls).await?;
+        let leaf = wire.peer_certificate().expect("a certificate");
+        // With TLS 1.3 the client is done before the server has said its last word.
+        wire.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        wire.read_to_string(&mut answer).await?;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        Ok(leaf)
+    };
+    util::within(SOON, done).await
 }
 
 /// What a server says to a client that asks for a name in this spelling, or for none.
@@ -216,7 +221,7 @@ pub fn records(config: &Config, kind: &str) -> Vec<Value> {
     all.filter(|record| record["kind"] == kind).collect()
 }
 
-fn write(dir: &TempDir, extra: &str) {
+pub fn write(dir: &TempDir, extra: &str) {
     let hosts =
         if extra.contains("# no other host") { "" } else { ", {host: api.other.test}, {host: co.uk}, {host: unifi}" };
     let text = format!(
@@ -226,18 +231,18 @@ fn write(dir: &TempDir, extra: &str) {
     std::fs::write(dir.path().join("attache.yaml"), text).expect("the config");
 }
 
-fn load(dir: &TempDir) -> (PathBuf, Config) {
+pub fn load(dir: &TempDir) -> (PathBuf, Config) {
     let path = dir.path().join("attache.yaml");
     let config = Config::load(Some(&path), &Overrides::default(), &|_| None);
     (path, config.unwrap_or_else(|errors| panic!("the test's config is wrong:\n{errors}")))
 }
 
-fn options() -> Options {
+pub fn options() -> Options {
     Options { component_log_level: "config:info".into(), ..Options::default() }
 }
 
 /// The bootstrap of a forward proxy, cut down to what ends TLS, on a port of its own.
-fn bootstrap(config: &Config) -> Value {
+pub fn bootstrap(config: &Config) -> Value {
     let machine = MachineArgs {
         filter: Some(util::filter_wasm()),
         filter_sha256: None,
@@ -249,7 +254,7 @@ fn bootstrap(config: &Config) -> Value {
     let parts = &mut bootstrap["static_resources"];
     let listeners = parts["listeners"].as_array().expect("listeners");
     let ends_tls = |listener: &&Value| listener["filter_chains"][0]["transport_socket"].is_object();
-    let chain = listeners.iter().find(ends_tls).expect("a listener that ends TLS")["filter_chains"][0].clone();
+    let mut listener = listeners.iter().find(ends_tls).expect("a listener that ends TLS").clone();
     let router = json!({
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
@@ -262,15 +267,14 @@ fn bootstrap(config: &Config) -> Value {
             {"match": {"prefix": "/"}, "direct_response": {"status": 200}},
         ]}]},
     });
-    parts["listeners"] = json!([{
-        "name": LISTENER,
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [{
-            "transport_socket_connect_timeout": chain["transport_socket_connect_timeout"],
-            "transport_socket": chain["transport_socket"],
-            "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
-        }],
-    }]);
+    let fields = listener.as_object_mut().expect("a listener");
+    fields.retain(|name, _| ["listener_filters", "filter_chains", "filter_chain_matcher"].contains(&name.as_str()));
+    listener["name"] = LISTENER.into();
+    listener["address"] = json!({"socket_address": {"address": "127.0.0.1", "port_value": 0}});
+    for chain in listener["filter_chains"].as_array_mut().expect("chains") {
+        chain["filters"] = json!([{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]);
+    }
+    parts["listeners"] = json!([listener]);
     let clusters = parts["clusters"].as_array_mut().expect("clusters");
     clusters.retain(|cluster| cluster["name"] == "attache_ads");
     assert_eq!(clusters.len(), 1, "one cluster leads to the certificates");

@@ -8,7 +8,7 @@ use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
 use crate::outstanding::announced_in;
 use crate::publication::Publication;
-use crate::sds::{self, Sds};
+use crate::sds::Sds;
 use crate::tunnels::Tunnels;
 use crate::witness::{self, Witness};
 use attache_core::Secret;
@@ -74,13 +74,13 @@ impl DataPlane {
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))
             .route(wire::CHANGES_PATH, get(changes))
-            .route(sds::DELTA_PATH, post(certificates))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .merge(bodies)
             .fallback(async || ApiError::NotFound)
-            .with_state(door.clone());
+            .with_state(door.clone())
+            .merge(door.sds.router());
         // Around the router, not on its routes: not even which methods a path takes shows without the token.
         Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(door, authenticate))
     }
@@ -276,11 +276,6 @@ pub(super) async fn access_log(
     door.witness.saw(&body?).ok_or(ApiError::Field("body"))?;
     // An ExportLogsServiceResponse in which nothing is rejected has no bytes.
     Ok([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))].into_response())
-}
-
-/// Certificates on demand: gRPC, for Envoy itself (delta xDS). The stream stays open.
-async fn certificates(State(door): State<Arc<DataPlane>>, request: Request) -> Response {
-    door.sds.answer(request).await.map(axum::body::Body::new)
 }
 
 /// One record a line; the first bad line is named.

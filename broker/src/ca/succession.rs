@@ -127,11 +127,13 @@ impl Succession {
         self.0.iter().map(|heir| heir.authority.pem()).collect()
     }
 
-    /// The one whose time it is; the first that still has a key, should a clock have gone back.
+    /// The one whose time it is and that is on record; the first that has a key, should a clock have gone back
+    /// or nothing be on record.
     fn current(&self, now_ms: u64) -> Option<usize> {
         let able = |heir: &Heir| heir.authority.can_sign();
-        let begun = self.0.iter().rposition(|heir| able(heir) && heir.signs_from_ms <= now_ms);
-        begun.or_else(|| self.0.iter().position(able))
+        let recorded = |heir: &Heir| able(heir) && heir.recorded;
+        let begun = self.0.iter().rposition(|heir| recorded(heir) && heir.signs_from_ms <= now_ms);
+        begun.or_else(|| self.0.iter().position(recorded)).or_else(|| self.0.iter().position(able))
     }
 
     /// Who signs for a name: whose time it is; or the next, for a name that only that one may sign for.
@@ -191,5 +193,116 @@ impl Succession {
             changed = true;
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attache_core::names::Name;
+    use std::path::Path;
+
+    const DAY: u64 = 86_400_000;
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn authority(permitted: Option<&[&str]>) -> Authority {
+        let permitted = permitted.map(|names| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        Authority::make(&Name::parse("i").unwrap(), permitted.as_deref(), NOW).unwrap()
+    }
+
+    fn rotated() -> (Succession, [String; 2]) {
+        let mut succession = Succession::begin(authority(None), NOW);
+        succession.follow(authority(None), NOW, LEAF_LIFETIME).unwrap();
+        succession.all_mut().iter_mut().for_each(|heir| heir.recorded = true);
+        let names = [0, 1].map(|at: usize| succession.all()[at].authority.fingerprint());
+        (succession, names)
+    }
+
+    fn signer(succession: &Succession, name: &str, now_ms: u64) -> Option<String> {
+        succession.signer(name, now_ms).map(|heir| heir.authority.fingerprint())
+    }
+
+    fn dir(temp: &Path) -> PrivateDir {
+        PrivateDir::open_or_create(&temp.join("i")).unwrap()
+    }
+
+    #[test]
+    fn the_old_one_signs_until_the_overlap_is_over_and_is_trusted_until_its_last_leaf_is() {
+        let (mut succession, [old, new]) = rotated();
+        assert_eq!(signer(&succession, "a.test", NOW + DAY - 1), Some(old));
+        assert!(!succession.settle(NOW + DAY - 1));
+        assert_eq!(signer(&succession, "a.test", NOW + DAY), Some(new.clone()));
+        assert!(succession.settle(NOW + DAY), "its key is forgotten");
+        assert_eq!((succession.stand(0, NOW + DAY), succession.stand(1, NOW + DAY)), (Stand::Retired, Stand::Signs));
+        assert!(!succession.all()[0].authority.can_sign());
+        assert!(!succession.settle(NOW + 2 * DAY - 1) && succession.all().len() == 2);
+        assert!(succession.settle(NOW + 2 * DAY), "and then it is");
+        assert_eq!(succession.all().len(), 1);
+        assert_eq!(signer(&succession, "a.test", NOW), Some(new), "a clock that goes back finds who has a key");
+    }
+
+    #[test]
+    fn only_one_waits() {
+        let (mut succession, [old, _]) = rotated();
+        assert_eq!(succession.follow(authority(None), NOW + 1, LEAF_LIFETIME), Err(NOW + DAY));
+        succession.follow(authority(None), NOW + 1, Duration::ZERO).unwrap();
+        assert_eq!(succession.all().len(), 2, "the one that waited longer makes way");
+        assert_eq!(signer(&succession, "a.test", NOW + 1), Some(old), "what is not on record signs nothing");
+        succession.all_mut().iter_mut().for_each(|heir| heir.recorded = true);
+        assert_eq!(
+            signer(&succession, "a.test", NOW + 1),
+            succession.newest().map(|heir| heir.authority.fingerprint())
+        );
+    }
+
+    #[test]
+    fn a_name_that_only_the_next_one_may_sign_for_does_not_wait() {
+        let mut succession = Succession::begin(authority(Some(&["a.test"])), NOW);
+        succession.follow(authority(Some(&["a.test", "b.test"])), NOW, LEAF_LIFETIME).unwrap();
+        succession.all_mut().iter_mut().for_each(|heir| heir.recorded = true);
+        let [old, new] = [0, 1].map(|at: usize| succession.all()[at].authority.fingerprint());
+        assert_eq!(signer(&succession, "a.test", NOW), Some(old.clone()));
+        assert_eq!(signer(&succession, "x.a.test", NOW), Some(old));
+        assert_eq!(signer(&succession, "b.test", NOW), Some(new));
+        assert_eq!(signer(&succession, "xa.test", NOW), None);
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again_and_damage_is_seen() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = dir(temp.path());
+        assert!(Succession::open(&dir).unwrap().is_none());
+        let (mut succession, [old, new]) = rotated();
+        succession.settle(NOW + DAY);
+        succession.store(&dir).unwrap();
+        let again = Succession::open(&dir).unwrap().unwrap();
+        assert_eq!([0, 1].map(|at: usize| again.all()[at].authority.fingerprint()), [old, new.clone()]);
+        assert_eq!(signer(&again, "a.test", NOW + DAY), Some(new));
+        assert_eq!(std::fs::read_to_string(dir.path().join(CERTIFICATES)).unwrap(), again.pem());
+
+        let path = dir.path().join(KEYS);
+        let good = std::fs::read_to_string(&path).unwrap();
+        let (other, other_temp) = (rotated().0, tempfile::tempdir().unwrap());
+        let other_dir = self::dir(other_temp.path());
+        other.store(&other_dir).unwrap();
+        let other = std::fs::read_to_string(other_dir.path().join(KEYS)).unwrap();
+        let key = |text: &str| {
+            let from = text.find("-----BEGIN PRIVATE").unwrap();
+            text[from..from + text[from..].find("-----END PRIVATE").unwrap()].to_owned()
+        };
+        let swapped = good.replace(&key(&good), &key(&other));
+        for bad in ["", "{}", "{\"authorities\":[]}", &good[..good.len() / 2], &swapped] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(matches!(Succession::open(&dir), Err(KeptError::Damaged(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_authority_signs_nothing_when_its_time_is_over() {
+        let authority = authority(None);
+        let end = authority.facts.not_after_ms;
+        let late = authority.sign("a.test", end - 1000).unwrap();
+        assert_eq!(late.not_after_ms, end, "a leaf ends with it");
+        assert!(matches!(authority.sign("a.test", end), Err(super::super::SignError::Expired)));
     }
 }

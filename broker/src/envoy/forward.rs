@@ -10,7 +10,7 @@
 
 use super::routes::{self, header, verdict_for};
 use super::{
-    BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, speaks_websocket, type_url,
+    BUFFER_BYTES, Machine, ads, assertion, clusters, filters, health, listener, log, set, speaks_websocket, type_url,
 };
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
@@ -198,16 +198,11 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     if policy.destinations.iter().any(|to| !to.plaintext && speaks_websocket(to)) {
         listener::take_websocket(&mut manager);
     }
-    let mut listener = behind_the_door(
-        INTERCEPT_CLUSTER,
-        json!({
-            "filter_chain_match": {"transport_protocol": "tls"},
-            // Bounds the wait for a certificate, too.
-            "transport_socket_connect_timeout": HANDSHAKE,
-            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": super::ads::tls_context()},
-            "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
-        }),
-    );
+    let filter = |manager| json!([{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]);
+    let routes = json!({"virtual_hosts": [{"name": "nowhere", "domains": ["*"], "routes": [routes::nowhere()]}]});
+    let nowhere = listener::connection_manager("attache_nameless", filters::behind(Vec::new()), routes);
+    let mut listener = behind_the_door(INTERCEPT_CLUSTER, Value::Null);
+    ads::end_tls(&mut listener, &filter(manager), &filter(nowhere), HANDSHAKE);
     set(&mut listener, "access_log", json!([log::handshakes()]));
     listener
 }

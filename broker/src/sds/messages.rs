@@ -1,7 +1,8 @@
 //! The messages of Envoy's delta xDS that carry certificates, as far as they are used here
 //! (`envoy/service/discovery/v3/discovery.proto`, `envoy/extensions/transport_sockets/tls/v3/secret.proto`).
 //!
-//! What clients spell is bytes: Envoy hands on what it got, and a string would have to be UTF-8.
+//! What clients spell is bytes here: Envoy hands on what it got, whether or not that is UTF-8, as strings
+//! would have to be.
 
 use zeroize::Zeroize as _;
 

@@ -9,9 +9,9 @@ mod pace;
 mod seats;
 mod stream;
 
-pub use messages::DELTA_PATH;
-
 use crate::ca::{Ca, Mintable};
+use axum::Router;
+use axum::routing::post;
 use messages::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use pace::Pace;
 use std::future::{Ready, ready};
@@ -70,14 +70,14 @@ impl Sds {
         Self { ca, mintable, bounds, pace: Mutex::new(pace), closing: watch::Sender::new(false) }
     }
 
-    /// Answers a call of [`DELTA_PATH`].
-    pub async fn answer<B>(self: &Arc<Self>, request: http::Request<B>) -> http::Response<tonic::body::Body>
-    where
-        B: http_body::Body + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-    {
-        let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(LONGEST);
-        grpc.streaming(Certificates(self.clone()), request).await
+    /// The one call, gRPC. It asks nobody who they are.
+    pub fn router(self: &Arc<Self>) -> Router {
+        let certificates = Certificates(self.clone());
+        let call = async |request: axum::extract::Request| {
+            let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(LONGEST);
+            grpc.streaming(certificates, request).await.map(axum::body::Body::new)
+        };
+        Router::new().route(messages::DELTA_PATH, post(call))
     }
 
     /// Ends all streams.
@@ -91,6 +91,7 @@ impl Sds {
     }
 }
 
+#[derive(Clone)]
 struct Certificates(Arc<Sds>);
 
 impl StreamingService<DeltaDiscoveryRequest> for Certificates {

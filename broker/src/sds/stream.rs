@@ -85,7 +85,8 @@ impl Desk {
         let mut asked = HashSet::new();
         let mut told = Told::default();
         for spelled in request.resource_names_subscribe {
-            if !asked.insert(spelled.clone()) {
+            // An answer that holds it would be none to Envoy, and the stream would end over it.
+            if std::str::from_utf8(&spelled).is_err() || !asked.insert(spelled.clone()) {
                 continue;
             }
             self.seat(&spelled, known.contains(&spelled), &mut told).await;

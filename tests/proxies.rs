@@ -19,10 +19,10 @@ mod opaque;
 mod streams;
 #[path = "proxies/tunnels.rs"]
 mod tunnels;
-#[path = "proxies/websocket.rs"]
-mod websocket;
 #[path = "proxies/versions.rs"]
 mod versions;
+#[path = "proxies/websocket.rs"]
+mod websocket;
 #[path = "proxies/whole.rs"]
 mod whole;
 

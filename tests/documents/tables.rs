@@ -138,6 +138,7 @@ fn the_fields_of_a_record_are_those_of_the_code() {
         Kind::Revoke,
         Kind::Unaccounted,
         Kind::Gap,
+        Kind::Ca,
         Kind::Start,
         Kind::Stop,
         Kind::Checkpoint,

@@ -270,6 +270,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_stranger_who_speaks_http2_is_refused_once() {
+        let socket = Socket::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = socket.tcp_address().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let router = Router::new().route("/in", axum::routing::get(async || "here"));
+        let router = router.fallback(async || StatusCode::UNAUTHORIZED);
+        tokio::spawn(socket.serve(router, stopped, Gauge::default()));
+        let ask = async |path: &'static str| {
+            let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+            let done = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+            let (mut asks, connection) = done;
+            let connection = tokio::spawn(connection);
+            let request = Request::get(format!("http://x{path}")).body(axum::body::Body::empty()).unwrap();
+            let status = asks.send_request(request).await.unwrap().status();
+            (status, asks, connection)
+        };
+        let (status, _asks, connection) = ask("/").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(tokio::time::timeout(Duration::from_secs(1), connection).await.is_ok(), "shown out");
+        let (status, _asks, connection) = ask("/in").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), connection).await.is_err(), "kept");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_first_call_may_take_its_time() {
         let socket = Socket::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = socket.tcp_address().unwrap();

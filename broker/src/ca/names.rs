@@ -98,6 +98,7 @@ mod tests {
             route_prefix: None,
             cluster: id.into(),
             plaintext,
+            strip: Default::default(),
             bindings: Vec::new(),
         }
     }

@@ -23,6 +23,7 @@ pub mod stack;
 pub mod table;
 pub mod upstream;
 pub mod util;
+pub mod websocket;
 pub mod wire;
 
 pub use agent::{Agent, Response, Unanswered};

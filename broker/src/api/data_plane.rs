@@ -8,6 +8,7 @@ use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
 use crate::outstanding::announced_in;
 use crate::publication::Publication;
+use crate::sds::Sds;
 use crate::tunnels::Tunnels;
 use crate::witness::{self, Witness};
 use attache_core::Secret;
@@ -50,6 +51,8 @@ pub struct DataPlane {
     pub audit: Arc<AuditLog>,
     /// What Envoy's access log is held against.
     pub witness: Arc<Witness>,
+    /// Certificates on demand.
+    pub sds: Arc<Sds>,
     /// How this instance is.
     pub health: Health,
     /// What is counted.
@@ -76,7 +79,8 @@ impl DataPlane {
             .route("/metrics", get(metrics))
             .merge(bodies)
             .fallback(async || ApiError::NotFound)
-            .with_state(door.clone());
+            .with_state(door.clone())
+            .merge(door.sds.router());
         // Around the router, not on its routes: not even which methods a path takes shows without the token.
         Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(door, authenticate))
     }

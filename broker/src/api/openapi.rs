@@ -3,7 +3,7 @@
 mod numbers;
 
 use super::answer::Failure;
-use super::{control, data_plane, feed, health};
+use super::{authority, control, data_plane, feed, health, run};
 use axum::http::StatusCode;
 use numbers::Numbers;
 use std::str::FromStr as _;
@@ -47,9 +47,14 @@ impl Door {
         control::env,
         control::set_access_mode,
         control::revoke,
+        run::outfit,
+        run::hold,
         control::credentials,
         control::reload,
         control::test,
+        authority::show,
+        authority::trusted,
+        authority::rotate,
         feed::workers,
         feed::changes,
         health::healthz,

@@ -6,7 +6,7 @@ use super::{AuditMode, Config, Credential, Destination, PassThrough};
 use attache_core::digest::Digest;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
-use attache_core::policy::{BindingSpec, DestinationSpec, EvidenceSpec, Spec};
+use attache_core::policy::{BindingSpec, DestinationSpec, EvidenceSpec, Spec, StripSpec};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Hex digits of a policy's version: enough that two never meet by chance.
@@ -27,6 +27,7 @@ impl Config {
             for destination in &credential.destinations {
                 let key = (destination.host.clone(), destination.port);
                 let spec = destinations.entry(key).or_insert_with(|| unbound(destination, &routes));
+                spec.strip.add(&destination.strip);
                 spec.bindings.push(binding(credential, destination));
             }
         }
@@ -35,7 +36,7 @@ impl Config {
             instance: self.instance.clone(),
             unmatched: self.unmatched,
             passthrough: self.hosts.iter().map(PassThrough::id).collect(),
-            intercept_unmatched: false,
+            intercept_unmatched: self.intercept_unmatched,
             evidence: EvidenceSpec::default(),
             destinations: destinations.into_values().collect(),
         };
@@ -64,6 +65,7 @@ fn unbound(destination: &Destination, routes: &Routes) -> DestinationSpec {
         route_prefix: Some(routes.prefix(destination)),
         cluster: format!("attache_dst_{}_{}", destination.host, destination.port),
         plaintext: destination.plaintext,
+        strip: StripSpec::default(),
         bindings: Vec::new(),
     }
 }
@@ -78,6 +80,7 @@ fn binding(credential: &Credential, destination: &Destination) -> BindingSpec {
         basic_challenge: destination.basic_challenge,
         access: destination.access.clone(),
         with: destination.with.clone(),
+        websocket: destination.websocket,
     }
 }
 

@@ -13,7 +13,7 @@ use super::{AuditMode, Bind, SourceKind};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, CompanionSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, CompanionSpec, MissingPlaceholder, StripSpec, Unmatched};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -43,16 +43,29 @@ pub struct Spec {
     pub credentials: BTreeMap<Name, CredentialSpec>,
     /// What happens to hosts that no destination names (default `deny`).
     pub unmatched: Unmatched,
+    /// Whether a forward proxy decrypts traffic to them, where they pass (default: no, it tunnels).
+    pub intercept_unmatched: bool,
     /// Hosts that a forward proxy lets through undecrypted: no credential is bound to them.
     pub hosts: Vec<HostSpec>,
     /// How the names of hosts are resolved for a forward proxy.
     pub dns: DnsSpec,
+    /// The certificate authority of a forward proxy.
+    pub ca: CaSpec,
     /// Sessions that exist as long as this file names them.
     pub sessions: Vec<SessionSpec>,
     /// Providers of identities (OpenID Connect) whose JWTs name a session.
     pub oidc: Vec<ProviderSpec>,
     /// Bounds of time and space.
     pub limits: LimitsSpec,
+}
+
+/// The certificate authority of a forward proxy.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaSpec {
+    /// Whether it can sign for the hosts of this config alone (default: no). Another host then takes
+    /// `attache ca rotate`.
+    pub constrained: bool,
 }
 
 /// Where an instance listens.
@@ -226,6 +239,9 @@ pub struct CredentialSpec {
     /// What the service wants beside it, for every destination; one that names the same header
     /// itself goes first.
     pub with: Vec<CompanionSpec>,
+    /// Where its destinations take a credential besides: what agents write there is taken out, at
+    /// every one of them.
+    pub strip: StripSpec,
     /// Answer a request without identity with a Basic challenge, at every destination that does not
     /// say otherwise.
     pub basic_challenge: Option<bool>,
@@ -286,12 +302,18 @@ pub struct DestinationSpec {
     /// What the service wants beside the credential: headers without a secret.
     #[serde(default)]
     pub with: Vec<CompanionSpec>,
+    /// Where the service takes a credential besides: what agents write there is taken out.
+    #[serde(default)]
+    pub strip: StripSpec,
     /// What any session may do with it here, at most (default: what the credential may).
     pub access_mode: Option<AccessMode>,
     /// Whether answers from here are searched for the credential (default: as the credential says).
     pub mask: Option<bool>,
     /// Answer a request without identity with a Basic challenge, as git needs.
     pub basic_challenge: Option<bool>,
+    /// Whether sessions that may write may open a WebSocket (default `false`). The host is then reached
+    /// over HTTP/1.1 alone.
+    pub websocket: Option<bool>,
 }
 
 /// Where Envoy dials, and whom it trusts there.

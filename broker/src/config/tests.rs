@@ -360,6 +360,36 @@ credentials:
 }
 
 #[test]
+fn places_of_credentials_add_up() {
+    let text = |strip: &str, rest: &str| {
+        format!(
+            "credentials:\n  a:\n    preset: gemini\n    strip: {{headers: [X-Common]}}\n    destinations:\n      \
+             - host: generativelanguage.googleapis.com\n        strip: {strip}\n{rest}\n"
+        )
+    };
+    let good = "{headers: [x-own, X-COMMON], query: [token]}";
+    let config = load(&text(good, "      - host: two.test")).unwrap();
+    let spec = |headers: &[&str], query: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        StripSpec { headers: owned(headers), query: owned(query) }
+    };
+    let [one, two] = &config.credentials[0].destinations[..] else { panic!("{config:?}") };
+    assert_eq!(one.strip, spec(&["x-common", "x-own"], &["key", "token"]));
+    assert_eq!(two.strip, spec(&["x-common"], &[]));
+
+    let other = "  b: {source: {env: B}, inject: bearer, destinations: [{host: two.test, strip: {query: [sig]}}]}";
+    let policy = load(&text(good, &format!("      - host: two.test\n{other}"))).unwrap().policy();
+    let two = policy.destinations.iter().find(|destination| destination.id == "two.test:443").unwrap();
+    assert_eq!(two.strip, spec(&["x-common"], &["sig"]));
+
+    let at = "credentials.a.destinations[0]";
+    assert_eq!(places(&text("{headers: [host]}", "")), [format!("7:9 {at}.strip")]);
+    assert_eq!(places(&text("{query: ['a=b']}", "")), [format!("7:9 {at}.strip")]);
+    let with = "        with: [{header: X-Own, value: a, merge: true}]";
+    assert_eq!(places(&text(good, with)), [format!("8:9 {at}.with")]);
+}
+
+#[test]
 fn a_rule_on_a_writes_body_is_refused_where_it_stands() {
     let rule = "{method: POST, path: /graphql, body: {json: {member: operation, any_of: [read]}}}";
     let access = |list| {

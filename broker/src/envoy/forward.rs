@@ -9,7 +9,9 @@
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
 use super::routes::{self, header, verdict_for};
-use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, log, set, type_url};
+use super::{
+    BUFFER_BYTES, Machine, ads, assertion, clusters, filters, health, listener, log, set, speaks_websocket, type_url,
+};
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
 use attache_core::matching::host::Authority;
@@ -76,6 +78,9 @@ fn outer(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     }
     // Routes that are shut have it decided, too, before they answer.
     set(&mut manager, "upgrade_configs", json!([{"upgrade_type": "CONNECT"}]));
+    if policy.destinations.iter().any(|to| to.plaintext && speaks_websocket(to)) {
+        listener::take_websocket(&mut manager);
+    }
     listener::public(config, manager)
 }
 
@@ -189,17 +194,15 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     routes.push(routes::nowhere());
     hosts.push(json!({"name": "unmatched", "domains": ["*"], "routes": routes}));
     let routes = json!({"name": INTERCEPT_CLUSTER, "virtual_hosts": hosts});
-    let manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
-    let mut listener = behind_the_door(
-        INTERCEPT_CLUSTER,
-        json!({
-            "filter_chain_match": {"transport_protocol": "tls"},
-            // Bounds the wait for a certificate, too.
-            "transport_socket_connect_timeout": HANDSHAKE,
-            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": super::ads::tls_context()},
-            "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
-        }),
-    );
+    let mut manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
+    if policy.destinations.iter().any(|to| !to.plaintext && speaks_websocket(to)) {
+        listener::take_websocket(&mut manager);
+    }
+    let filter = |manager| json!([{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]);
+    let routes = json!({"virtual_hosts": [{"name": "nowhere", "domains": ["*"], "routes": [routes::nowhere()]}]});
+    let nowhere = listener::connection_manager("attache_nameless", filters::behind(Vec::new()), routes);
+    let mut listener = behind_the_door(INTERCEPT_CLUSTER, Value::Null);
+    ads::end_tls(&mut listener, &filter(manager), &filter(nowhere), HANDSHAKE);
     set(&mut listener, "access_log", json!([log::handshakes()]));
     listener
 }

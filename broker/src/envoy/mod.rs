@@ -164,6 +164,11 @@ fn type_url(message: &str) -> String {
     format!("type.googleapis.com/{message}")
 }
 
+/// Whether some credential may open a WebSocket there.
+fn speaks_websocket(destination: &DestinationSpec) -> bool {
+    destination.bindings.iter().any(|binding| binding.websocket)
+}
+
 /// The paths, as patterns, on which a body must be read before the gate can decide on some request.
 fn judged_paths(destination: &DestinationSpec) -> Vec<&str> {
     let mut paths: Vec<_> = destination.bindings.iter().flat_map(|binding| binding.access.judged_paths()).collect();

@@ -1,6 +1,7 @@
 //! `/metrics` counts what happens, says what the documents say it does, and tells nothing of anybody.
 
 use crate::world::{OTHER_SECRET, SECRET, World, until};
+use attache_broker::config::DeclaredSession;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -49,6 +50,21 @@ async fn what_happens_is_counted() {
     // The next life counts from zero.
     world.restart().await;
     assert_eq!(sample(&world, GRANTED).await, 0.0);
+}
+
+#[tokio::test]
+async fn many_declared_sessions_are_recorded_together() {
+    let world = World::with(|config| {
+        let [one, ..] = &config.sessions[..] else { panic!("a session is declared") };
+        let name = |number| attache_core::names::Name::parse(&format!("declared-{number}")).unwrap();
+        let more: Vec<_> = (0..200).map(|number| DeclaredSession { name: name(number), ..one.clone() }).collect();
+        config.sessions.extend(more);
+    });
+    let world = world.await;
+    let declared = world.records().iter().filter(|record| record["decision"] == "declare").count();
+    assert_eq!(declared, 201);
+    let synced = sample(&world, "attache_audit_sync_seconds_count").await;
+    assert!(synced < 100.0, "{synced} waits for the disk");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Which destination a request names, and what it shows about who asks.
 
-use super::Snapshot;
+use super::{Snapshot, Upgrade};
 use crate::evidence::Evidence;
 use crate::headers::Span;
 use crate::matching::host::{Authority, Host};
@@ -61,6 +61,13 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
         return match policy.unmatched() {
             Unmatched::Deny => Err(Reason::HostNotAllowed),
             Unmatched::Pass if snapshot.holds_placeholder() => Err(Reason::PlaceholderMisplaced),
+            // There the upstream may speak HTTP/2, over which few take it.
+            Unmatched::Pass
+                if snapshot.upgrade() != Upgrade::Nothing
+                    && snapshot.connection().transport() == Transport::Intercepted =>
+            {
+                Err(Reason::UpgradeRefused)
+            }
             Unmatched::Pass => Ok(asked(Way::Unmatched, None, Evidence::default())),
         };
     };
@@ -77,6 +84,9 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     // One credential that demands a placeholder is enough, and no credential is no permission.
     let may_pass = bindings.iter().all(|b| b.missing_placeholder == MissingPlaceholder::Pass);
     if may_pass && !bindings.is_empty() {
+        if snapshot.upgrade() != Upgrade::Nothing && !bindings.iter().all(|b| b.websocket) {
+            return Err(Reason::UpgradeRefused);
+        }
         Ok(asked(Way::Unclaimed(index), id, evidence))
     } else {
         Err(Reason::IdentityRequired)

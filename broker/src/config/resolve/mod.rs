@@ -14,8 +14,11 @@ use super::load::Overrides;
 use super::reader::{is_below, join};
 use super::spec::{LimitsSpec, ListenSpec, Spec};
 use super::values::{DataPlane, Period};
-use super::{AuditConfig, Checkpoints, Config, Endpoint, Limits, Listen, OnePasswordConfig, SourceKind, SourcesConfig};
+use super::{
+    AuditConfig, CaConfig, Checkpoints, Config, Endpoint, Limits, Listen, OnePasswordConfig, SourceKind, SourcesConfig,
+};
 use attache_core::names::Name;
+use attache_core::policy::Unmatched;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -62,6 +65,8 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
         unmatched: spec.unmatched,
         hosts: hosts::resolve_all(spec, &credentials, around, &mut problems),
         dns_servers: spec.dns.servers.iter().map(|server| server.0).collect(),
+        intercept_unmatched: spec.intercept_unmatched,
+        ca: ca(spec, &mut problems),
         sessions: sessions::resolve_all(spec, &credentials, around, &mut problems),
         oidc: oidc::resolve_all(spec, around, &mut problems),
         limits: limits(&spec.limits, &mut problems),
@@ -164,6 +169,15 @@ fn audit(spec: &Spec, state_dir: &Path, problems: &mut Problems) -> AuditConfig 
         checkpoints: Checkpoints { records: records.into(), every },
         export: export::resolve_all(&spec.audit.export),
     }
+}
+
+fn ca(spec: &Spec, problems: &mut Problems) -> CaConfig {
+    if spec.intercept_unmatched && spec.unmatched == Unmatched::Deny {
+        problems.add("intercept_unmatched", Problem::NothingToIntercept);
+    } else if spec.intercept_unmatched && spec.ca.constrained {
+        problems.add("ca.constrained", Problem::ConstrainedForAll);
+    }
+    CaConfig { constrained: spec.ca.constrained }
 }
 
 fn sources(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {

@@ -152,7 +152,10 @@ fn tunnels(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
         outside.into_iter().flat_map(|route| connects(&route.node, "route.upgrade_configs")).collect();
     if inside.is_empty() {
         places.extend(connects(&hcm.node, "upgrade_configs"));
-        places.extend(hcm.node.at("http2_protocol_options.allow_connect").filter(Node::is_true));
+        // It lets extended CONNECT in as well, which is how another upgrade comes over HTTP/2.
+        let upgrades = hcm.node.list("upgrade_configs");
+        let opens = hcm.node.at("http2_protocol_options.allow_connect").filter(Node::is_true);
+        places.extend(opens.filter(|_| upgrades.iter().all(|upgrade| !is_on(upgrade) || is_connect(upgrade))));
     }
     const FOUND: &str = "CONNECT, to no internal listener";
     let symptom = if hcm.has_door() { Symptom::fail } else { Symptom::warn };
@@ -161,8 +164,14 @@ fn tunnels(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
 
 /// The upgrades in a list that let a tunnel through.
 fn connects<'a>(holder: &Node<'a>, list: &str) -> Vec<Node<'a>> {
+    holder.list(list).into_iter().filter(|upgrade| is_connect(upgrade) && is_on(upgrade)).collect()
+}
+
+fn is_connect(upgrade: &Node<'_>) -> bool {
     let tunnels = |name: &str| ["CONNECT", "CONNECT-UDP"].iter().any(|it| it.eq_ignore_ascii_case(name));
-    let enabled = |upgrade: &Node<'_>| upgrade.field("enabled").is_none_or(|enabled| enabled.is_true());
-    let upgrades = holder.list(list).into_iter();
-    upgrades.filter(|upgrade| upgrade.text("upgrade_type").is_some_and(tunnels) && enabled(upgrade)).collect()
+    upgrade.text("upgrade_type").is_some_and(tunnels)
+}
+
+fn is_on(upgrade: &Node<'_>) -> bool {
+    upgrade.field("enabled").is_none_or(|enabled| enabled.is_true())
 }

@@ -68,7 +68,7 @@ async fn the_proxy_is_the_only_way_out() {
     let engine = UnixListener::bind(&named).expect("a socket");
     let env = [("PORT", port.as_str()), ("ENGINE", named.to_str().expect("text"))];
     let tries = "curl -sS --noproxy '*' --max-time 3 http://127.0.0.1:$PORT/ && echo reached; \
-                 curl -sS --unix-socket $ENGINE http://x/ && echo reached; \
+                 curl -sS --max-time 3 --unix-socket $ENGINE http://x/ && echo reached; \
                  curl -sS --noproxy '*' --max-time 3 http://192.0.2.1/ && echo reached; \
                  getent hosts example.com && echo reached; sed -n 's/^ *\\([a-z0-9]*\\):.*/\\1/p' /proc/net/dev; echo end";
     assert_eq!(said(&stack, &env, tries), "lo\nend\n");

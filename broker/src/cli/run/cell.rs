@@ -144,9 +144,11 @@ pub async fn start(mut command: Command, plan: Plan) -> Result<(Confined, TcpLis
     let line = Arc::new(ours);
     let mut confined = Confined { told: listen(line.clone()), line, outside };
     let stdin = io::stdin();
-    confined.line.send(&Order::Begin(plan), Some(stdin.as_fd()))?;
+    // Whoever does not hear it any more has said why.
+    let begun = confined.line.send(&Order::Begin(plan), Some(stdin.as_fd()));
     match confined.told_with().await? {
         (Told::Ready, Some(listener)) => {
+            begun?;
             let listener = std::net::TcpListener::from(listener);
             listener.set_nonblocking(true)?;
             Ok((confined, TcpListener::from_std(listener)?))

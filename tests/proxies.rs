@@ -11,10 +11,18 @@ mod guard;
 mod identity;
 #[path = "proxies/inside.rs"]
 mod inside;
+#[path = "proxies/large.rs"]
+mod large;
 #[path = "proxies/opaque.rs"]
 mod opaque;
+#[path = "proxies/streams.rs"]
+mod streams;
+#[path = "proxies/tunnels.rs"]
+mod tunnels;
 #[path = "proxies/versions.rs"]
 mod versions;
+#[path = "proxies/websocket.rs"]
+mod websocket;
 #[path = "proxies/whole.rs"]
 mod whole;
 
@@ -22,7 +30,8 @@ use std::sync::OnceLock;
 
 use attache_core::digest::Digest;
 use attache_core::placeholder::Shape as Placeholder;
-use attache_tests::agent::{H1, Unanswered};
+use attache_core::policy::Spec;
+use attache_tests::agent::{H1, H2, Unanswered};
 use attache_tests::stack::{Plan, SOON};
 use attache_tests::{Ca, FakeBroker, Response, Stack};
 use serde_json::{Value, json};
@@ -44,9 +53,16 @@ fn basic(token: &str) -> String {
 
 /// A forward proxy whose broker lets every session token in to wherever the test's upstream is.
 async fn start(plan: Plan) -> Stack<FakeBroker> {
-    // Before any worker has asked: what is known when they are in touch is this policy.
-    let pinned = |broker: &FakeBroker| broker.edit_policy(|policy| policy["passthrough"] = json!(PINNED));
-    let stack = plan.forward_proxy().edit(with_certificate).start_with_fake_after(pinned).await;
+    start_with(plan, |_| ()).await
+}
+
+/// The same by another policy.
+async fn start_with(plan: Plan, edit: impl Fn(&mut Spec) + Send + 'static) -> Stack<FakeBroker> {
+    let plan = plan.policy(move |policy| {
+        policy.passthrough = PINNED.map(str::to_owned).into();
+        edit(policy);
+    });
+    let stack = plan.forward_proxy().edit(with_certificate).start_with_fake().await;
     let upstream = stack.upstream().addr();
     stack.broker.answer_tunnels(move |asked| {
         // Sessions are told apart by their tokens.
@@ -117,6 +133,14 @@ impl Tunnel {
         let bearer = format!("Bearer {placeholder}");
         self.client.request(method, host, path, &[("authorization", &bearer)], b"").await
     }
+}
+
+/// HTTP/2 in a tunnel.
+async fn h2_inside(stack: &Stack<FakeBroker>, token: &str, authority: &str, name: &str) -> H2 {
+    let (client, answer) = connect(stack, authority, &[("proxy-authorization", &basic(token))]).await;
+    assert_eq!(answer.status, 200, "CONNECT {authority}: {answer:?}");
+    let wire = client.into_tls(name, ca().client(&["h2"])).await.expect("a handshake");
+    stack.agent().h2_over(wire, format!("HTTP/2 in a tunnel to {authority}, opened with {token}")).await
 }
 
 /// The digest by which the broker knows a token.

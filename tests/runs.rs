@@ -9,6 +9,7 @@ mod stops;
 #[path = "runs/wears.rs"]
 mod wears;
 
+use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 
 use attache_tests::stack::SOON;
@@ -16,15 +17,20 @@ use attache_tests::{Attache, Stack, util};
 
 /// `attache run FLAGS -- sh -c SCRIPT`, in an environment that holds nothing of ours.
 fn run(stack: &Stack<Attache>, flags: &[&str], script: &str) -> Command {
-    run_under(stack, &[], flags, script)
+    run_as(stack, stack.proxy, &[], flags, script)
 }
 
 /// The same, begun by another program that becomes it.
 fn run_under(stack: &Stack<Attache>, under: &[&str], flags: &[&str], script: &str) -> Command {
+    run_as(stack, stack.proxy, under, flags, script)
+}
+
+/// The same, with a proxy at another address.
+fn run_as(stack: &Stack<Attache>, proxy: SocketAddr, under: &[&str], flags: &[&str], script: &str) -> Command {
     let attache = util::broker_bin();
     let mut words = under.iter().map(std::ffi::OsStr::new).chain([attache.as_os_str()]);
     let mut command = Command::new(words.next().expect("attache at least"));
-    command.args(words).args(["run", "--proxy", &stack.proxy.to_string()]).args(flags).args(["--", "sh", "-c", script]);
+    command.args(words).args(["run", "--proxy", &proxy.to_string()]).args(flags).args(["--", "sh", "-c", script]);
     command.env_clear().env("ATTACHE_CONFIG", stack.site.config_path()).stdin(Stdio::null());
     command.envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command

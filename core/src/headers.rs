@@ -47,31 +47,54 @@ pub struct Line {
 }
 
 /// All lines of a serialised map, in order. Ends early where the buffer contradicts itself;
-/// [`is_whole`] tells.
-pub fn lines(buffer: &[u8]) -> impl Iterator<Item = Line> + '_ {
+/// [`Lines::was_whole`] tells.
+pub fn lines(buffer: &[u8]) -> Lines<'_> {
     let count = word(buffer, 0).unwrap_or(0);
-    let mut at = count.saturating_mul(8).saturating_add(4);
-    (0..count).map_while(move |i| {
-        let sizes = 4 + i * 8;
-        let (name_len, value_len) = (word(buffer, sizes)?, word(buffer, sizes + 4)?);
-        let value_at = at.checked_add(name_len)?.checked_add(1)?;
+    Lines { buffer, count, read: 0, at: count.saturating_mul(8).saturating_add(4) }
+}
+
+/// See [`lines`].
+pub struct Lines<'a> {
+    buffer: &'a [u8],
+    count: usize,
+    read: usize,
+    at: usize,
+}
+
+impl Lines<'_> {
+    /// Whether every announced line was there and nothing besides, once all are read.
+    pub fn was_whole(&self) -> bool {
+        self.buffer.is_empty() || (self.buffer.len() >= 4 && self.read == self.count && self.at == self.buffer.len())
+    }
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Line;
+
+    // Once a line of each request: a call would cost as much as what it does.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Line> {
+        if self.read >= self.count {
+            return None;
+        }
+        let sizes = 4 + self.read * 8;
+        let (name_len, value_len) = (word(self.buffer, sizes)?, word(self.buffer, sizes + 4)?);
+        let value_at = self.at.checked_add(name_len)?.checked_add(1)?;
         let next = value_at.checked_add(value_len)?.checked_add(1)?;
-        let line = Line { name: Span::new(at, value_at - 1), value: Span::new(value_at, next - 1) };
-        at = next;
-        (next <= buffer.len()).then_some(line)
-    })
+        if next > self.buffer.len() {
+            return None;
+        }
+        let line = Line { name: Span::new(self.at, value_at - 1), value: Span::new(value_at, next - 1) };
+        (self.read, self.at) = (self.read + 1, next);
+        Some(line)
+    }
 }
 
 /// Whether every announced line is there and nothing besides.
 pub fn is_whole(buffer: &[u8]) -> bool {
-    let Some(count) = word(buffer, 0) else { return buffer.is_empty() };
-    let mut seen = 0;
-    let mut end = count.saturating_mul(8).saturating_add(4);
-    for line in lines(buffer) {
-        seen += 1;
-        end = line.value.end() + 1;
-    }
-    seen == count && end == buffer.len()
+    let mut lines = lines(buffer);
+    lines.by_ref().for_each(drop);
+    lines.was_whole()
 }
 
 /// Writes a map in the same format.
@@ -91,6 +114,42 @@ pub fn serialize<'a>(lines: impl IntoIterator<Item = (&'a str, &'a [u8])> + Clon
     out
 }
 
+/// Tells most names that are in none of some lists, by length and first byte: no two names are compared.
+/// Letters of both cases are the same to it.
+pub struct Sieve([u32; 32]);
+
+impl Sieve {
+    /// Of these lists of lower-case names.
+    pub const fn of(lists: &[&[&[u8]]]) -> Self {
+        let mut firsts = [0; 32];
+        let mut lists = lists;
+        while let [list, more @ ..] = lists {
+            let mut names: &[&[u8]] = list;
+            while let [name, rest @ ..] = names {
+                if let Some((at, bit)) = Self::place(name)
+                    && let (_, [own, ..]) = firsts.split_at_mut(at)
+                {
+                    *own |= bit;
+                }
+                names = rest;
+            }
+            lists = more;
+        }
+        Self(firsts)
+    }
+
+    /// Whether a name may be in one of the lists. If not, it is in none.
+    pub fn may_hold(&self, name: &[u8]) -> bool {
+        Self::place(name).is_some_and(|(at, bit)| self.0.get(at).is_some_and(|firsts| firsts & bit != 0))
+    }
+
+    const fn place(name: &[u8]) -> Option<(usize, u32)> {
+        let [first, ..] = name else { return None };
+        let at = if name.len() < 32 { name.len() } else { 31 };
+        Some((at, 1 << (*first & 31)))
+    }
+}
+
 fn word(buffer: &[u8], at: usize) -> Option<usize> {
     let bytes = buffer.get(at..at.checked_add(4)?)?;
     Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
@@ -108,6 +167,17 @@ mod tests {
         assert!(is_whole(&buffer));
         let read: Vec<_> = lines(&buffer).map(|l| (l.name.of(&buffer), l.value.of(&buffer))).collect();
         assert_eq!(read, map.map(|(n, v)| (n.as_bytes(), v)));
+    }
+
+    #[test]
+    fn a_sieve_lets_every_name_of_its_lists_through() {
+        const LONG: &[u8] = &[b'l'; 40];
+        const LISTS: [&[&[u8]]; 2] = [&[b"cookie", b"x-api-key"], &[b":protocol", LONG]];
+        const SIEVE: Sieve = Sieve::of(&LISTS);
+        assert!(LISTS.iter().copied().flatten().all(|name| SIEVE.may_hold(name)));
+        for name in [&b""[..], b"accept", b"cookies", b"bookie", &[b'l'; 20]] {
+            assert!(!SIEVE.may_hold(name), "{name:?}");
+        }
     }
 
     #[test]

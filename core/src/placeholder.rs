@@ -142,17 +142,20 @@ fn base62(byte: u8) -> Option<char> {
     DIGITS.get(usize::from(byte % 62)).map(|d| char::from(*d))
 }
 
+/// One bit a byte: `-` and digits, letters and `_`, letters.
+const TOKEN: [u32; 8] = [0, 0x03ff_2000, 0x87ff_fffe, 0x07ff_fffe, 0, 0, 0, 0];
+
 /// Whether a byte can stand inside a placeholder (and so does not end it).
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+    TOKEN.get(usize::from(byte >> 5)).is_some_and(|bits| bits >> (byte & 31) & 1 == 1)
 }
 
 /// The longest run of token bytes around a marker that stands at `mark`.
 pub fn token_around(text: &[u8], mark: usize) -> Span {
-    let run = |bytes: &mut dyn Iterator<Item = &u8>| bytes.take_while(|b| is_token_byte(**b)).count();
-    let before = run(&mut text.get(..mark).unwrap_or_default().iter().rev());
-    let after = run(&mut text.get(mark..).unwrap_or_default().iter());
-    Span::new(mark - before, mark + after)
+    let (before, after) = (text.get(..mark).unwrap_or_default(), text.get(mark..).unwrap_or_default());
+    let start = before.iter().rposition(|b| !is_token_byte(*b)).map_or(0, |at| at + 1);
+    let end = after.iter().position(|b| !is_token_byte(*b)).unwrap_or(after.len());
+    Span::new(start, mark + end)
 }
 
 /// All placeholders in `text`.
@@ -173,6 +176,13 @@ mod tests {
 
     fn github() -> Shape {
         Shape::new("ghp_", 40)
+    }
+
+    #[test]
+    fn a_token_is_made_of_letters_digits_and_two_signs() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(is_token_byte(byte), byte.is_ascii_alphanumeric() || b"_-".contains(&byte), "{byte}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use attache_core::policy::Policy;
 use attache_core::refusal::Reason;
 use attache_core::request::{Asked, Snapshot, is_read, stands};
 use attache_core::worker::{Announced, Cut, Grant, Outcome};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
 /// Filter state that the judge writes: a request's body, or that it is too large.
@@ -16,6 +18,28 @@ pub const BODY: &str = "attache_body";
 /// Marks the two things the judge can say.
 pub const BODY_WHOLE: u8 = b'=';
 pub const BODY_TOO_LARGE: u8 = b'>';
+
+/// Requests by their contexts.
+pub type Flows = HashMap<u32, Box<Flow>, BuildHasherDefault<Spread>>;
+
+/// Hashes the numbers of contexts, which the proxy gives out: nobody has them collide.
+#[derive(Default)]
+pub struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // 2⁶⁴ by the golden ratio (Knuth).
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
 
 /// One request on its way.
 #[derive(Default)]

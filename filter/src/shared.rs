@@ -1,7 +1,7 @@
 //! What all requests of one worker share, and the way of one request through it.
 
 use crate::door;
-use crate::flow::{Flow, read_body};
+use crate::flow::{Flow, Flows, read_body};
 use crate::host::{self, Map};
 use crate::metrics::Metrics;
 use attache_core::Millis;
@@ -15,7 +15,7 @@ use attache_core::wire::{Plugin, Role, Transport};
 use attache_core::worker::{Entry, Grant, Intended, Outcome, Report, Worker, verdict};
 use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -42,7 +42,7 @@ pub struct Shared {
     pub worker: RefCell<Worker>,
     pub metrics: RefCell<Metrics>,
     /// Every request from its head to its record, by context: a change may concern any of them.
-    flows: RefCell<HashMap<u32, Flow>>,
+    flows: RefCell<Flows>,
     /// Destinations that have sent a credential back: each is told of once.
     echoing: RefCell<HashSet<Arc<str>>>,
     pub timeout: Millis,
@@ -100,7 +100,9 @@ impl Shared {
 
     /// Now, on the VM's monotonic clock.
     pub fn now(&self) -> Millis {
-        Millis(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+        let since = self.origin.elapsed();
+        // In 64 bits: those of `as_millis` are twice as many, and calls in wasm.
+        Millis(since.as_secs().saturating_mul(1000).saturating_add(u64::from(since.subsec_millis())))
     }
 
     /// Follows the wall clock, which only dates records: one reading a tick rather than one a request.
@@ -125,7 +127,7 @@ impl Shared {
     /// Reads a new request and takes it as far as it goes.
     pub fn begin(&self, context: u32, headers: host::Result<Vec<u8>>) -> Step {
         let now = self.now();
-        let mut flow = Flow { started: now, ..Flow::default() };
+        let mut flow = Box::new(Flow { started: now, ..Flow::default() });
         let step = match headers {
             Ok(headers) => {
                 flow.snapshot = self.read(headers);
@@ -138,24 +140,24 @@ impl Shared {
     }
 
     /// Keeps a request until its log callback.
-    pub fn keep(&self, context: u32, flow: Flow) {
+    pub fn keep(&self, context: u32, flow: Box<Flow>) {
         self.flows.borrow_mut().insert(context, flow);
     }
 
     /// Takes a request back.
-    pub fn take(&self, context: u32) -> Option<Flow> {
+    pub fn take(&self, context: u32) -> Option<Box<Flow>> {
         self.flows.borrow_mut().remove(&context)
     }
 
     /// Whether a request has been let go.
     pub fn has_released(&self, context: u32) -> bool {
-        self.flows.borrow().get(&context).is_some_and(Flow::is_released)
+        self.flows.borrow().get(&context).is_some_and(|flow| flow.is_released())
     }
 
     /// Does something with a request that is under way; an answer to one that is not goes on: it is
     /// Envoy's own, or to a request that never came here.
     pub fn with_flow(&self, context: u32, act: impl FnOnce(&mut Flow) -> Action) -> Action {
-        self.flows.borrow_mut().get_mut(&context).map_or(Action::Continue, act)
+        self.flows.borrow_mut().get_mut(&context).map_or(Action::Continue, |flow| act(flow))
     }
 
     /// Ends a stream whose answer must not go on: with another answer while nothing of it has.
@@ -198,7 +200,7 @@ impl Shared {
     }
 
     /// A request that cannot be acted for when its answer is there goes no further.
-    pub fn strand(&self, context: u32, mut flow: Flow) {
+    pub fn strand(&self, context: u32, mut flow: Box<Flow>) {
         self.metrics.borrow_mut().refused += 1;
         flow.outcome = Outcome::Refused(Reason::Internal, None);
         self.failed(&mut flow);
@@ -491,8 +493,9 @@ fn answer_with(flow: &Flow, reason: Reason, status: u16, more: Option<(&str, &[u
 
 /// Strips, sets, and makes sure that what was set stands there alone.
 fn inject(forward: &Forward, grant: &Grant) -> Result<(), Reason> {
-    let done = apply(forward, grant).is_ok_and(|()| stands_alone(grant));
+    let done = apply(forward, grant).is_ok_and(|()| forward.is_certain() || stands_alone(grant));
     if done {
+        grant.saw_alone();
         return Ok(());
     }
     // What was set goes nowhere, but neither should it stand in a header any longer.

@@ -249,7 +249,8 @@ pub fn bootstrap(config: &Config) -> Value {
         system_roots: None,
         admin: Some("127.0.0.1:0".parse().expect("an address")),
     };
-    let machine = machine.on_this_machine(config).expect("the parts of this machine");
+    let version = envoy::TESTED_VERSION.parse().expect("a version");
+    let machine = machine.on_this_machine(config, version).expect("the parts of this machine");
     let mut bootstrap = envoy::bootstrap(Shape::ForwardProxy, config, &config.policy(), &machine);
     let parts = &mut bootstrap["static_resources"];
     let listeners = parts["listeners"].as_array().expect("listeners");

@@ -126,14 +126,12 @@ async fn run_in_session(args: RunArgs, client: &Client, signals: &mut Signals) -
         signal = signals.deadly() => return Ok(End::Signal(signal)),
         permission = Permission::obtain(&args, client) => permission?,
     };
-    let ran = async {
-        tokio::select! {
-            biased;
-            signal = signals.deadly() => return Ok(Err(End::Signal(signal))),
-            prepared = prepare(&args, client, permission.session()) => prepared.map(Ok),
-        }
+    let ran = tokio::select! {
+        biased;
+        signal = signals.deadly() => Ok(Err(End::Signal(signal))),
+        prepared = prepare(&args, client, permission.session()) => prepared.map(Ok),
     };
-    let ran = match ran.await {
+    let ran = match ran {
         Ok(Ok((outfit, proxy, ca))) => run_prepared(&args, &outfit, proxy, &ca, signals).await,
         Ok(Err(end)) => Ok(end),
         Err(error) => Err(error),

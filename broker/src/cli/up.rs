@@ -5,6 +5,7 @@ use super::common::{Common, FAILED, complain, note, say};
 use super::config;
 use super::envoy_config::MachineArgs;
 use super::session::export;
+use crate::api::control::SESSION_TOKEN_ENV;
 use crate::api::view::Variable;
 use crate::config::{Config, Endpoint, Lookup};
 use crate::doctor::{EnvoyConfig, Unsafe, vet};
@@ -131,7 +132,7 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     };
     let ended = match started {
         Ok(Some(mut envoy)) => {
-            let announced = announce(&envoy, &config, common).await;
+            let announced = announce(args.shape, &envoy, &config, common).await;
             let ended = match announced {
                 Err(error) => Err(error),
                 Ok(()) => tokio::select! {
@@ -203,14 +204,19 @@ fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<
     Ok((dir.path().join(name), Some(sha256)))
 }
 
-async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {
+async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {
     let proxy = envoy.proxy().await.ok_or(UpError::NoListener)?;
     let broker = Client::at(config.listen.control.clone());
     let mut sessions = Vec::new();
     for session in &config.sessions {
         // A declared session may have been revoked, or have expired.
         let variables: Option<Vec<Variable>> = broker.read(&format!("/v1/sessions/{}/env", session.name)).await.ok();
-        sessions.extend(variables.map(|variables| (&session.name, variables)));
+        sessions.extend(variables.map(|mut variables| {
+            if shape == Shape::ForwardProxy {
+                variables.extend(proxy_variables(proxy, &variables));
+            }
+            (&session.name, variables)
+        }));
     }
     if common.json {
         let env = |variables: &[Variable]| -> serde_json::Map<String, serde_json::Value> {
@@ -228,6 +234,11 @@ async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(
         return Ok(());
     }
     progress(format_args!("ready    http://{proxy} (Ctrl-C ends it)"));
+    if shape == Shape::ForwardProxy {
+        progress(format_args!(
+            "run      attache run --session NAME -- COMMAND sets all of this, and what clients trust"
+        ));
+    }
     let mut out = String::new();
     for (name, variables) in sessions {
         let _ = writeln!(out, "\n# session {name}");
@@ -237,6 +248,17 @@ async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(
     }
     say(out.trim_end());
     Ok(())
+}
+
+/// What tells clients of their proxy, and the proxy of its clients.
+fn proxy_variables(proxy: SocketAddr, variables: &[Variable]) -> Vec<Variable> {
+    let token = variables.iter().find(|variable| variable.name == SESSION_TOKEN_ENV);
+    let url = token.map(|token| format!("http://attache:{}@{proxy}", token.value));
+    let named = |url: String| {
+        ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"]
+            .map(|name| Variable { name: name.to_owned(), value: url.clone() })
+    };
+    url.into_iter().flat_map(named).collect()
 }
 
 /// The address, its port chosen now if the config leaves that open.

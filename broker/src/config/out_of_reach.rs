@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn variables_that_hold_secrets_are_the_configs_and_the_presets() {
-        let variables = config(CREDENTIALS).out_of_reach().variables;
+        let variables = config(&format!("state_dir: x\n{CREDENTIALS}")).out_of_reach().variables;
         for name in ["A_KEY", "AGENTS_A", "GITHUB_TOKEN", "GH_TOKEN", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"] {
             assert!(variables.iter().any(|found| found == name), "{name}: {variables:?}");
         }

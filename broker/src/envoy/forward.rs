@@ -10,7 +10,8 @@
 
 use super::routes::{self, header, verdict_for};
 use super::{
-    BUFFER_BYTES, Machine, ads, assertion, clusters, filters, health, listener, log, set, speaks_websocket, type_url,
+    BUFFER_BYTES, Machine, ads, assertion, clusters, filters, health, listener, log, set, set_in, speaks_websocket,
+    type_url,
 };
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
@@ -71,7 +72,7 @@ fn outer(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     // Python before 3.12 sends `CONNECT … HTTP/1.0`.
     set(&mut manager, "http_protocol_options", json!({"accept_http_10": true, "default_host_for_http_10": "invalid."}));
     if machine.envoy.tells_clients_apart() {
-        set(&mut manager["http2_protocol_options"], "allow_connect", true);
+        set_in(&mut manager, "http2_protocol_options", "allow_connect", true);
     } else {
         // One tunnel a connection: then a pool for each connection keeps clients apart by itself.
         set(&mut manager, "codec_type", "HTTP1");
@@ -129,12 +130,14 @@ fn outer_routes(policy: &Spec) -> Value {
 fn own_health() -> Value {
     let mut route = health::route();
     let own = r"^([^.]*|[0-9.]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?$";
-    set(
-        &mut route["match"],
+    set_in(
+        &mut route,
+        "match",
         "headers",
         json!([{"name": ":authority", "string_match": {"safe_regex": {"regex": own}}}]),
     );
-    let settings = filters::without_door(route["typed_per_filter_config"].take());
+    let settings = route.get_mut("typed_per_filter_config").map(Value::take).unwrap_or_default();
+    let settings = filters::without_door(settings);
     set(&mut route, "typed_per_filter_config", settings);
     route
 }

@@ -160,6 +160,13 @@ fn set(object: &mut Value, name: &str, value: impl Into<Value>) {
     }
 }
 
+/// Adds a field to an object within an object.
+fn set_in(object: &mut Value, within: &str, name: &str, value: impl Into<Value>) {
+    if let Some(inner) = object.get_mut(within) {
+        set(inner, name, value);
+    }
+}
+
 fn type_url(message: &str) -> String {
     format!("type.googleapis.com/{message}")
 }

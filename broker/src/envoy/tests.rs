@@ -112,6 +112,28 @@ fn doctor_finds_nothing_in_what_we_generate() {
     assert!(findings.is_empty(), "{findings:#?}");
 }
 
+/// With every kind of destination, and with all that a forward proxy may be told.
+#[test]
+fn doctor_finds_nothing_in_a_forward_proxy_that_we_generate() {
+    let pinned = "hosts: [{host: pinned.example.com, tls: passthrough}]\n";
+    for more in ["", pinned, "unmatched: pass\n", "unmatched: pass\nintercept_unmatched: true\n"] {
+        let config = config(&format!("{more}{CONFIG}"));
+        let generated = |version: &str| {
+            let machine = Machine { envoy: version.parse().unwrap(), ..machine() };
+            bootstrap(Shape::ForwardProxy, &config, &config.policy(), &machine)
+        };
+        for version in ["1.39.3", TESTED_VERSION] {
+            let findings = examine(&EnvoyConfig::from_bootstrap(&generated(version)));
+            assert!(findings.is_empty(), "{version}, {more:?}: {findings:#?}");
+        }
+        // What 1.37 lacks is said, and no more than that.
+        let old = generated("1.37.0");
+        let findings = examine(&EnvoyConfig::from_bootstrap(&old));
+        let told: Vec<_> = findings.iter().map(|finding| (finding.check, finding.severity)).collect();
+        assert_eq!(told, [("tunnel-identity", Severity::Warn); 2], "{more:?}: {findings:#?}");
+    }
+}
+
 #[test]
 fn each_open_route_stands_over_a_closed_one() {
     let bootstrap = generated(CONFIG);

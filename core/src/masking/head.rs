@@ -3,8 +3,6 @@
 use super::{Masker, cover};
 use crate::headers;
 
-/// Headers that say how a body is encoded: compressed, it cannot be searched.
-const CODINGS: [&[u8]; 3] = [b"content-encoding", b"grpc-encoding", b"connect-content-encoding"];
 /// Character sets in which ASCII is written as in ASCII, by how their names begin. A secret in another,
 /// as UTF-16 is, would not be found.
 const CHARSETS: [&[u8]; 12] = [
@@ -50,7 +48,9 @@ pub fn is_readable(map: &[u8], bodiless: bool) -> bool {
             || BODILESS.contains(&status)
             || headers::lines(map).all(|line| match line.name.of(map) {
                 b"content-type" => names_no_other_charset(line.value.of(map)),
-                name => !CODINGS.contains(&name) || is_plain(line.value.of(map)),
+                // How a body is encoded: compressed, it cannot be searched.
+                b"content-encoding" | b"grpc-encoding" | b"connect-content-encoding" => is_plain(line.value.of(map)),
+                _ => true,
             }))
 }
 
@@ -61,12 +61,14 @@ pub fn status(map: &[u8]) -> &[u8] {
 }
 
 fn names_no_other_charset(kind: &[u8]) -> bool {
-    kind.split(|b| *b == b';' || *b == b',').all(|parameter| {
-        let parameter = parameter.trim_ascii().to_ascii_lowercase();
-        let Some(rest) = parameter.strip_prefix(b"charset") else { return true };
-        let Some(set) = rest.trim_ascii().strip_prefix(b"=") else { return true };
-        let set = set.trim_ascii();
-        let set = set.strip_prefix(b"\"").unwrap_or(set);
-        CHARSETS.iter().any(|known| set.starts_with(known))
-    })
+    // Without a parameter it names none.
+    memchr::memchr(b'=', kind).is_none()
+        || kind.split(|b| *b == b';' || *b == b',').all(|parameter| {
+            let parameter = parameter.trim_ascii().to_ascii_lowercase();
+            let Some(rest) = parameter.strip_prefix(b"charset") else { return true };
+            let Some(set) = rest.trim_ascii().strip_prefix(b"=") else { return true };
+            let set = set.trim_ascii();
+            let set = set.strip_prefix(b"\"").unwrap_or(set);
+            CHARSETS.iter().any(|known| set.starts_with(known))
+        })
 }

@@ -32,8 +32,10 @@ impl Masker {
     /// in a row are read in each.
     fn find_unescaped(&self, text: &[u8], found: &mut Vec<Range<usize>>) {
         let mut at = 0;
-        while let Some(&gram) = text.get(at..at + GRAM).and_then(<[u8]>::first_chunk) {
-            self.find_gram(text, at, gram, found);
+        while let Some(&[a, b, c]) = text.get(at..at + GRAM).and_then(<[u8]>::first_chunk) {
+            if self.seeds.may_hold(spelt(a, b, c)) {
+                self.find_gram(text, at, [a, b, c], found);
+            }
             at += self.seeds.stride;
         }
     }
@@ -59,7 +61,7 @@ impl Masker {
     }
 
     fn find_gram(&self, text: &[u8], at: usize, [a, b, c]: [u8; GRAM], found: &mut Vec<Range<usize>>) {
-        let gram = u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c);
+        let gram = spelt(a, b, c);
         if self.seeds.may_hold(gram) {
             self.seeds.of_gram(gram).for_each(|(form, place)| self.grow(text, form, at, place, found));
         }
@@ -96,6 +98,10 @@ impl Masker {
         };
         (text.len() - run..text.len()).find(open).unwrap_or(text.len())
     }
+}
+
+fn spelt(a: u8, b: u8, c: u8) -> u32 {
+    u32::from(a) << 16 | u32::from(b) << 8 | u32::from(c)
 }
 
 /// Goes back from a character of a form, without escapes, to where the form begins: there, and at

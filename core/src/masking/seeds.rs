@@ -84,6 +84,7 @@ impl Seeds {
     }
 
     /// Whether three characters may stand in a spelling: mostly not.
+    #[inline(always)]
     pub fn may_hold(&self, gram: u32) -> bool {
         let (word, bit) = filtered(gram);
         self.filter.get(word).is_some_and(|word| word & bit != 0)
@@ -107,6 +108,7 @@ impl Seeds {
     }
 }
 
+#[inline(always)]
 fn filtered(gram: u32) -> (usize, u64) {
     let hash = gram.wrapping_mul(SPREAD) >> (32 - FILTER_BITS);
     ((hash >> 6) as usize, 1 << (hash & 63))

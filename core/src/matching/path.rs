@@ -25,7 +25,9 @@ impl Target {
     /// Splits and checks the target at `span` of `buffer`.
     pub fn parse(buffer: &[u8], span: Span) -> Result<Self, Ambiguous> {
         let text = span.of(buffer);
-        if text.first() != Some(&b'/') || !text.iter().all(|b| (0x21..0x7f).contains(b)) || text.contains(&b'#') {
+        // To the end, whatever is found: sixteen bytes at a time.
+        let graphic = text.iter().fold(true, |all, b| all & (0x21..0x7f).contains(b) & (*b != b'#'));
+        if text.first() != Some(&b'/') || !graphic {
             return Err(Ambiguous);
         }
         let split = memchr::memchr(b'?', text);
@@ -41,6 +43,9 @@ pub fn check_path(path: &[u8]) -> Result<(), Ambiguous> {
     if path.first() != Some(&b'/') || path.contains(&b'\\') {
         return Err(Ambiguous);
     }
+    if is_plain(path) {
+        return Ok(());
+    }
     let mut segments = path.split(|b| *b == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
@@ -49,6 +54,14 @@ pub fn check_path(path: &[u8]) -> Result<(), Ambiguous> {
         }
     }
     Ok(())
+}
+
+/// Whether no segment is empty, begins with a dot, or holds what could be read in another way. Most
+/// paths are.
+fn is_plain(path: &[u8]) -> bool {
+    let after = path.iter().skip(1).fold(true, |all, b| all & (*b != b'%') & (*b != b';'));
+    let pairs = path.iter().zip(path.iter().skip(1));
+    after & pairs.fold(true, |all, (a, b)| all & ((*a != b'/') | ((*b != b'/') & (*b != b'.'))))
 }
 
 /// `.`, `..` and nothing, and what becomes them by decoding or by cutting `;parameters` off, in

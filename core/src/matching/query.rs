@@ -13,22 +13,56 @@ pub struct Parameter<'a> {
     pub value: &'a [u8],
 }
 
+/// Parameters, in order.
+struct Parameters<'a> {
+    /// What is not read yet.
+    rest: Option<&'a [u8]>,
+    /// Whether a `;` ends one, too.
+    semicolons: bool,
+    /// What is read once more after that, with semicolons.
+    again: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = Parameter<'a>;
+
+    // Read in many places, and small in one.
+    #[inline(never)]
+    fn next(&mut self) -> Option<Parameter<'a>> {
+        let rest = match self.rest.take() {
+            Some(rest) => rest,
+            None => {
+                self.semicolons = true;
+                self.again.take()?
+            }
+        };
+        let end = if self.semicolons { memchr::memchr2(b'&', b';', rest) } else { memchr::memchr(b'&', rest) };
+        let text = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        self.rest = end.and_then(|end| rest.get(end + 1..));
+        let at = memchr::memchr(b'=', text).unwrap_or(text.len());
+        Some(Parameter {
+            text,
+            name: text.get(..at).unwrap_or_default(),
+            value: text.get(at + 1..).unwrap_or_default(),
+        })
+    }
+}
+
 /// All parameters, in order.
 pub fn parameters(query: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
-    query.split(|b| *b == b'&').map(|text| {
-        let at = memchr::memchr(b'=', text).unwrap_or(text.len());
-        Parameter { text, name: text.get(..at).unwrap_or_default(), value: text.get(at + 1..).unwrap_or_default() }
-    })
+    Parameters { rest: Some(query), semicolons: false, again: None }
 }
 
 /// The parameters of one [`Parameter::text`] to a server that splits at `;` too.
 pub fn pieces(text: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
-    text.split(|b| *b == b';').flat_map(parameters)
+    Parameters { rest: Some(text), semicolons: true, again: None }
 }
 
 /// All parameters as any server may see them: some split at `;` too.
 pub fn loose_parameters(query: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
-    parameters(query).chain(pieces(query))
+    // Without a `;` both read the same.
+    let again = memchr::memchr(b';', query).map(|_| query);
+    Parameters { rest: Some(query), semicolons: false, again }
 }
 
 /// Whether `written`, percent-decoded and with `+` as a space, is exactly `plain`.
@@ -38,6 +72,13 @@ pub fn decodes_to(written: &[u8], plain: &[u8]) -> bool {
 
 /// Whether `written` is `plain` to a server that takes both cases for the same.
 pub fn resembles(written: &[u8], plain: &[u8]) -> bool {
+    let (Some(first), Some(wanted)) = (written.first(), plain.first()) else {
+        return written.is_empty() && plain.is_empty();
+    };
+    // Mostly the first byte tells.
+    if first.is_ascii_alphanumeric() && !first.eq_ignore_ascii_case(wanted) {
+        return false;
+    }
     decode(written).map(|b| b.to_ascii_lowercase()).eq(plain.iter().map(u8::to_ascii_lowercase))
 }
 

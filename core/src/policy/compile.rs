@@ -291,6 +291,11 @@ impl Policy {
         found.is_some_and(|destination| destination.basic_challenge)
     }
 
+    /// Whether this header carries a credential or a JWT by what the config says, rather than everywhere.
+    pub fn may_tell(&self, header: &[u8]) -> bool {
+        self.is_carrier(header) || self.identity_headers().any(|known| known == header)
+    }
+
     /// Whether some binding of some destination puts its credential into this header.
     pub fn is_carrier(&self, header: &[u8]) -> bool {
         self.carriers.iter().any(|known| known == header)

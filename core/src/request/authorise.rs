@@ -5,6 +5,7 @@ use super::{Asked, Snapshot, Upgrade, Way, identify};
 use crate::access::{Body, Operation};
 use crate::companion::Companion;
 use crate::evidence::AUTH_PARAMETERS;
+use crate::headers::{Line, Sieve};
 use crate::matching::query;
 use crate::policy::{AccessMode, Binding, Carrier, Destination, Policy};
 use crate::refusal::Reason;
@@ -17,6 +18,7 @@ pub struct Forward {
     target: Option<Vec<u8>>,
     beside: Vec<(String, Vec<u8>)>,
     plain: bool,
+    is_certain: bool,
 }
 
 impl Forward {
@@ -33,6 +35,12 @@ impl Forward {
     /// The headers by which the answer is asked for as it is and whole, where echoes are masked.
     pub fn set(&self) -> &'static [(&'static [u8], &'static [u8])] {
         if self.plain { &[(b"accept-encoding", b"identity")] } else { &[] }
+    }
+
+    /// Whether setting a header leaves one line of that name: there was one at most, and with this grant
+    /// the proxy has been seen to replace it. Else it is read back.
+    pub fn is_certain(&self) -> bool {
+        self.is_certain
     }
 
     /// The new request target, where parameters are taken out or set.
@@ -70,7 +78,18 @@ pub fn authorise<'b>(
         target: rewrite_target(snapshot, asked, grant, &destination.strip),
         beside: beside(binding, snapshot, grant),
         plain,
+        is_certain: grant.is_seen_alone() && grant.headers().all(|(set, _)| stands_once(snapshot, set.as_bytes())),
     })
+}
+
+/// Whether a request has no more than one line of this name.
+fn stands_once(snapshot: &Snapshot, name: &[u8]) -> bool {
+    let is_it = |line: &Line| line.name.of(snapshot.bytes()) == name;
+    match snapshot.auth_lines().iter().filter(|line| is_it(line)).count() {
+        // Perhaps a header that carries no credential elsewhere.
+        0 => snapshot.lines().filter(is_it).nth(1).is_none(),
+        lines => lines == 1,
+    }
 }
 
 /// Whether a request that this grant let through would be let through as well if it might only
@@ -147,12 +166,19 @@ fn beside(binding: &Binding, snapshot: &Snapshot, grant: &Grant) -> Vec<(String,
     each.filter_map(|companion| Some((companion.header().to_owned(), companion.beside(snapshot)?))).collect()
 }
 
+/// Whether a parameter of this name may be one that carries a credential: most are not by their length.
+fn may_be_auth(name: &[u8]) -> bool {
+    const KNOWN: Sieve = Sieve::of(&[AUTH_PARAMETERS]);
+    // Written with escapes it is longer than it is.
+    KNOWN.may_hold(name) || memchr::memchr(b'%', name).is_some()
+}
+
 /// The target without auth-bearing parameters and with the grant's, if that changes anything.
 fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant, strip: &Strip) -> Option<Vec<u8>> {
     let bytes = snapshot.bytes();
     let injected = |name: &[u8]| grant.parameters().any(|(set, _)| query::resembles(name, set.as_bytes()));
     let known = |name: &[u8]| AUTH_PARAMETERS.iter().any(|known| query::resembles(name, known));
-    let auth = |name: &[u8]| injected(name) || known(name) || strip.takes_parameter(name);
+    let auth = |name: &[u8]| injected(name) || may_be_auth(name) && known(name) || strip.takes_parameter(name);
     let written = asked.query.map(|q| q.of(bytes));
     let stripped = written.is_some_and(|q| query::loose_parameters(q).any(|p| auth(p.name)));
     if !stripped && grant.parameters().next().is_none() {

@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use crate::evidence::{AUTH_HEADERS, SESSION_HEADER};
-use crate::headers::{self, Line, Span};
+use crate::headers::{self, Line, Sieve, Span};
 use crate::matching::query;
 use crate::placeholder;
 use crate::policy::Policy;
@@ -28,6 +28,9 @@ const UPGRADES: &[&[u8]] = &[b"upgrade", b":protocol"];
 
 /// Headers by which some servers take another path than `:path`.
 const REROUTES: &[&[u8]] = &[b"x-original-url", b"x-rewrite-url"];
+
+/// All of these lists. Most headers are in none.
+const TELLING: Sieve = Sieve::of(&[METHOD_HEADERS, UPGRADES, VEILS, REROUTES, AUTH_HEADERS]);
 
 /// What the types of forms have in their names. Frameworks read more than `multipart/form-data` as one.
 const FORMS: [&[u8]; 3] = [b"x-www-form-urlencoded", b"form-data", b"multipart/"];
@@ -143,11 +146,12 @@ impl Snapshot {
     /// Reads a serialised header map. Never fails: what is wrong with it is refused later, with
     /// everything that could be read in the record.
     pub fn read(bytes: Vec<u8>, policy: &Policy) -> Self {
-        let mut snapshot = Self { whole: headers::is_whole(&bytes), ..Self::default() };
+        let mut snapshot = Self::default();
         for at in policy.marker().find_iter(&bytes) {
             snapshot.overflow |= snapshot.marks.try_push(at).is_err();
         }
-        for line in headers::lines(&bytes) {
+        let mut lines = headers::lines(&bytes);
+        for line in lines.by_ref() {
             match line.name.of(&bytes) {
                 b":method" => snapshot.method = line.value,
                 b":path" => snapshot.target = line.value,
@@ -160,6 +164,7 @@ impl Snapshot {
                     snapshot.bodiless = Some(empty && snapshot.bodiless != Some(false));
                 }
                 b"transfer-encoding" => snapshot.bodiless = Some(false),
+                name if !TELLING.may_hold(name) && !policy.may_tell(name) && !name.starts_with(OURS) => {}
                 name if METHOD_HEADERS.contains(&name) => snapshot.disguised = true,
                 name if UPGRADES.contains(&name) => {
                     let is_first = snapshot.upgrade == Upgrade::Nothing;
@@ -178,6 +183,7 @@ impl Snapshot {
                 _ => {}
             }
         }
+        snapshot.whole = lines.was_whole();
         snapshot.hidden = hides_placeholder(snapshot.target.of(&bytes), policy.marker());
         snapshot.bytes = bytes;
         snapshot

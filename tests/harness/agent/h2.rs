@@ -158,7 +158,11 @@ impl H2Exchange {
     /// When nothing comes in time, or the stream is reset.
     pub async fn piece(&mut self, deadline: Duration) -> Result<Option<Bytes>, Unanswered> {
         let Some(body) = &mut self.receiving else { return Ok(None) };
-        let piece = timeout(deadline, body.data()).await.map_err(|_| Unanswered::TimedOut(deadline))?;
+        let mut piece = timeout(deadline, body.data()).await.map_err(|_| Unanswered::TimedOut(deadline))?;
+        // An empty frame says that the end is there, and nothing else.
+        while matches!(&piece, Some(Ok(piece)) if piece.is_empty()) {
+            piece = timeout(deadline, body.data()).await.map_err(|_| Unanswered::TimedOut(deadline))?;
+        }
         match piece {
             Some(Ok(piece)) => {
                 body.flow_control().release_capacity(piece.len()).ok();

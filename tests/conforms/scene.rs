@@ -72,6 +72,8 @@ impl Scene {
         if door == "control" {
             let create = &mut document["components"]["schemas"]["CreateSession"]["properties"];
             create["credentials"]["items"] = json!({"type": "string", "enum": ["github"]});
+            // In a path the number 0 is the name "0", and who asks for it asks for that session.
+            create["name"] = json!({"type": "string", "pattern": "^s-[a-z0-9]{1,20}$"});
             for (path, method, known) in [
                 ("/v1/sessions/{name}", "get", "reviewer"),
                 ("/v1/sessions/{name}/env", "get", "reviewer"),

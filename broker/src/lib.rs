@@ -8,11 +8,13 @@
 
 pub mod api;
 pub mod audit;
+pub mod ca;
 pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doctor;
+pub mod egress;
 pub mod endings;
 pub mod envoy;
 pub mod grants;
@@ -26,23 +28,28 @@ pub mod outstanding;
 pub mod private_file;
 pub mod publication;
 pub mod random;
+pub mod sds;
 pub mod sessions;
 pub mod sources;
 pub mod state_dir;
 pub mod store;
 pub mod telemetry;
+pub mod tunnels;
 pub mod witness;
 
 use api::control::Control;
 use api::data_plane::DataPlane;
 use api::server::{BindError, Socket};
 use api::{Health, Metrics};
+use attache_core::policy::{Policy, PolicyError};
 use audit::export::Exports;
 use audit::key::AuditKey;
 use audit::{AuditLog, Decision, Kind, Record};
+use ca::{Ca, CaError, Mintable};
 use changes::Feed;
 use clock::Now;
 use config::{Config, Endpoint};
+use egress::{Egress, OwnListeners};
 use grants::Grants;
 use leases::Leases;
 use ledger::Ledger;
@@ -52,7 +59,8 @@ use operator::Operator;
 use outstanding::Outstanding;
 use prometheus_client::metrics::family::Family;
 use publication::Publication;
-use sessions::Sessions;
+use sds::{Bounds, Sds};
+use sessions::{Session, Sessions};
 use sources::Environment;
 use state_dir::{Runtime, StateDir};
 use std::net::SocketAddr;
@@ -61,10 +69,14 @@ use std::time::Duration;
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tunnels::Tunnels;
 use witness::Witness;
 
 /// How long exports may take to deliver the end of the log.
 const LAST_EXPORTS: Duration = Duration::from_secs(1);
+
+/// So many records of what a config has changed wait for the disk together.
+const RECORDED_TOGETHER: usize = 1024;
 
 /// Why a broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +111,18 @@ pub enum StartError {
     /// A socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// The keys of identity providers can never be fetched.
     #[error(transparent)]
     Oidc(#[from] oidc::ClientError),
+    /// No name can be resolved.
+    #[error(transparent)]
+    Resolver(#[from] egress::ResolverError),
+    /// Nobody can decide by the policy.
+    #[error("no filter can run the policy of this config: {0}")]
+    Policy(#[from] PolicyError),
     /// No epoch.
     #[error(transparent)]
     NoRandomness(#[from] random::NoRandomness),
@@ -121,6 +142,7 @@ pub struct Running {
     outstanding: Arc<Outstanding>,
     sessions: Arc<Sessions>,
     ledger: Arc<Ledger>,
+    sds: Arc<Sds>,
     exports: JoinSet<()>,
     chores: JoinSet<()>,
     doors: JoinSet<()>,
@@ -131,6 +153,7 @@ pub struct Running {
 pub async fn start(config: Config, environment: &Environment) -> Result<Running, StartError> {
     let now = Now::read();
     let policy = config.policy();
+    let out_of_reach = config.out_of_reach();
 
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let store = Arc::new(Store::open(state_dir.dir()).await?);
@@ -167,11 +190,19 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
             feed.follow(feed.cursor(), "what the config has changed of sessions, on every worker".into());
         }
     }
-    for session in &changed {
+    let record = |session: &Session| {
         let (kind, decision) =
             if session.ended_ms.is_some() { (Kind::Revoke, Decision::End) } else { (Kind::Mode, Decision::Declare) };
-        audit.append(operator::record(kind, decision, session, now)).await?;
+        operator::record(kind, decision, session, now)
+    };
+    for some in changed.chunks(RECORDED_TOGETHER) {
+        let written = audit.append_all(some.iter().map(record).collect()).await;
+        written.into_iter().collect::<Result<(), _>>()?;
     }
+
+    let ca = Arc::new(Ca::open(state_dir.clone(), &config, &policy, Some(audit.clone()))?);
+    ca.check().await?;
+    let sds = Arc::new(Sds::new(ca.clone(), Mintable::of(&policy), Bounds::DEFAULT));
 
     let ledger = Arc::new(Ledger::new(store.clone(), feed.clone(), audit.clone(), &found));
 
@@ -199,9 +230,20 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         outstanding: outstanding.clone(),
         meters: GrantMeters::default(),
     };
+    let filters = match &config.listen.data_plane {
+        Endpoint::Tcp(address) => Socket::tcp(*address).await?,
+        Endpoint::Unix(path) => Socket::unix(path)?,
+    };
+    let tunnels = Tunnels {
+        policy: Policy::compile(policy.clone())?,
+        egress: Egress::new(&config, OwnListeners::new(&config, filters.tcp_address()))?,
+        sessions: sessions.clone(),
+        feed: feed.clone(),
+        meters: GrantMeters::default(),
+    };
     let connections = Family::default();
     let metrics = Metrics::new(
-        &grants.meters,
+        [&grants.meters, &tunnels.meters],
         sessions.clone(),
         leases.clone(),
         feed.clone(),
@@ -210,15 +252,18 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         &connections,
     );
     let metrics = Arc::new(metrics);
-    let data_plane = DataPlane::new(
-        state_dir.token().clone(),
-        publication.clone(),
+    let data_plane = DataPlane {
+        token: state_dir.token().clone(),
+        policy: publication.clone(),
         grants,
-        feed.clone(),
-        audit.clone(),
-        health(),
-        metrics.clone(),
-    );
+        tunnels,
+        feed: feed.clone(),
+        audit: audit.clone(),
+        witness: witness.clone(),
+        sds: sds.clone(),
+        health: health(),
+        metrics: metrics.clone(),
+    };
     let operator = Arc::new(Operator {
         sessions: sessions.clone(),
         leases: leases.clone(),
@@ -227,22 +272,22 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit: audit.clone(),
         stale_after: config.limits.stale_after,
     });
+    let (stop, stopped) = watch::channel(false);
     let control = Control {
         operator: operator.clone(),
         sessions: sessions.clone(),
         leases: leases.clone(),
         store: store.clone(),
+        ca,
         feed: feed.clone(),
         health: health(),
         metrics,
         credentials: config.credentials,
         proxy: config.listen.proxy,
+        out_of_reach,
+        stopping: stopped.clone(),
     };
 
-    let filters = match &config.listen.data_plane {
-        Endpoint::Tcp(address) => Socket::tcp(*address).await?,
-        Endpoint::Unix(path) => Socket::unix(path)?,
-    };
     let operators = Socket::unix(&config.listen.control)?;
     let runtime = Runtime {
         instance: config.instance.clone(),
@@ -259,7 +304,6 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     state_dir.announce(&runtime)?;
     tracing::info!(instance = %config.instance, data_plane = %runtime.data_plane, policy = %policy.version, "serving");
 
-    let (stop, stopped) = watch::channel(false);
     let data_plane_address = filters.tcp_address();
     let door = |door| connections.get_or_create(&Door { door }).clone();
     let mut doors = JoinSet::new();
@@ -291,6 +335,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         outstanding,
         sessions,
         ledger,
+        sds,
         exports,
         chores,
         doors,
@@ -322,9 +367,22 @@ impl Running {
 
     /// Ends the broker: no new calls, open ones answered, the end on record, the lock released.
     pub async fn shutdown(self, workers: Workers) {
-        let Running { state_dir, audit, feed, outstanding, sessions, ledger, exports, mut chores, doors, stop, .. } =
-            self;
+        let Running {
+            state_dir,
+            audit,
+            feed,
+            outstanding,
+            sessions,
+            ledger,
+            sds,
+            exports,
+            mut chores,
+            doors,
+            stop,
+            ..
+        } = self;
         feed.close();
+        sds.close();
         stop.send_replace(true);
         doors.join_all().await;
         chores.shutdown().await;
@@ -344,7 +402,7 @@ impl Running {
         }
         ledger.finish().await;
         // Nobody else has the log now: closed, it is where exports end.
-        drop((outstanding, audit, ledger));
+        drop((outstanding, audit, ledger, sds));
         let _ = tokio::time::timeout(LAST_EXPORTS, exports.join_all()).await;
         sessions.close().await;
         if let Err(error) = state_dir.withdraw() {

@@ -17,11 +17,11 @@ use std::time::Duration;
 /// for a worker.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// How a question for a grant was answered.
+/// How a question for a grant, or for a way, was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Outcome {
     outcome: &'static str,
-    /// The word of the refusal; empty for a grant.
+    /// The word of the refusal; empty where there is none.
     reason: &'static str,
 }
 
@@ -61,17 +61,17 @@ impl Seconds {
     }
 }
 
-/// Grants.
+/// Grants, or ways through the door of a forward proxy.
 #[derive(Clone, Debug, Default)]
 pub struct GrantMeters {
     /// Answers, by outcome.
     pub answered: Family<Outcome, Counter>,
-    /// From the question to the answer, the record on disk included.
+    /// From the question to the answer; for a grant, the record on disk included.
     pub took: Seconds,
 }
 
 impl GrantMeters {
-    /// A question was answered: with a grant, or with a refusal.
+    /// A question was answered: with what was asked for, or with a refusal.
     pub fn answered(&self, refused: Option<Reason>, took: Duration) {
         let outcome = if refused.is_some() { "denied" } else { "granted" };
         let reason = refused.map_or("", Reason::as_str);

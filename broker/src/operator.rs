@@ -3,6 +3,10 @@
 //! More rights are given only after the record of it is durable. Rights are taken away whatever the
 //! disk says: first in memory and at the workers, then on record.
 
+mod hold;
+
+pub use hold::{HELD, Release};
+
 use crate::audit::{AuditLog, Decision, Kind, Record, Unavailable};
 use crate::changes::{Applied, Feed, Scope};
 use crate::clock::{Now, rfc3339};

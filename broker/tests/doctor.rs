@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 
 use attache_broker::doctor::{self, CHECKS, EnvoyConfig, Finding, Severity, examine, examine_logging, vet};
 use dump::{Dump, Form};
-use fixture::{all_cases, good, told};
+use fixture::{Base, all_cases, told};
 use serde_json::{Value, json};
 
 fn found_in(value: &Value) -> Vec<Finding> {
@@ -29,11 +29,13 @@ fn found_in(value: &Value) -> Vec<Finding> {
 }
 
 #[test]
-fn a_good_gateway_is_clean_however_it_is_read() {
-    let bootstrap = good();
-    assert_eq!(found_in(&bootstrap), []);
-    for form in [Form::Static, Form::Discovered] {
-        assert_eq!(found_in(&Dump::of(&bootstrap, form).value), [], "{form:?}");
+fn what_is_good_is_clean_however_it_is_read() {
+    for base in Base::ALL {
+        let bootstrap = base.good();
+        assert_eq!(found_in(&bootstrap), [], "{base:?}");
+        for form in [Form::Static, Form::Discovered] {
+            assert_eq!(found_in(&Dump::of(&bootstrap, form).value), [], "{base:?}, {form:?}");
+        }
     }
 }
 
@@ -229,7 +231,7 @@ fn a_debug_log_is_a_leak() {
 #[tokio::test]
 async fn a_running_envoy_gets_the_same_verdict() {
     let bench = envoy::Bench::new(envoy::binary());
-    let mut config = good();
+    let mut config = Base::Gateway.good();
     config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["merge_slashes"] =
         false.into();
     let running = bench.start(config).unwrap();

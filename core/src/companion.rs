@@ -48,8 +48,7 @@ impl Companion {
         if AUTH_HEADERS.contains(&name) {
             return Err(CompanionError::Credential);
         }
-        let reroutes = matches!(name, b"x-original-url" | b"x-rewrite-url" | b"range" | b"accept-encoding");
-        if METHOD_HEADERS.contains(&name) || reroutes || name.starts_with(b"content-") {
+        if is_telling(name) {
             return Err(CompanionError::Telling);
         }
         Ok(Self { header, value: spec.value.clone(), merge: spec.merge })
@@ -77,6 +76,12 @@ impl Companion {
         list.extend_from_slice(self.value.as_bytes());
         Some(list)
     }
+}
+
+/// Whether a header of this lower-case name says what the request is, or what its answer shall be.
+pub(crate) fn is_telling(name: &[u8]) -> bool {
+    let reroutes = matches!(name, b"x-original-url" | b"x-rewrite-url" | b"range" | b"accept-encoding");
+    METHOD_HEADERS.contains(&name) || reroutes || name.starts_with(b"content-")
 }
 
 #[cfg(test)]

@@ -35,6 +35,28 @@ pub enum Passage {
 }
 
 impl Passage {
+    /// How traffic to this host travels, by the policy; `connects`: by `CONNECT`, rather than as `http://`.
+    /// Filter and broker ask here, so that they cannot differ.
+    pub fn of(policy: &Policy, host: &Host, port: u16, connects: bool) -> Result<Self, Reason> {
+        let id = format!("{host}:{port}");
+        let known = policy.by_authority(id.as_bytes()).and_then(|index| policy.destination(index));
+        // An address is never what is passed unasked: only a name can be resolved and vetted.
+        let passes = policy.unmatched() == Unmatched::Pass && matches!(host, Host::Name(_));
+        match (connects, known) {
+            (true, Some(destination)) if !destination.plaintext => Ok(Self::Intercepted),
+            (true, None) if policy.passes_through(&id) => Ok(Self::Opaque),
+            (true, None) if passes && port == 443 && policy.intercepts_unmatched() => Ok(Self::Intercepted),
+            (true, None) if passes && port == 443 => Ok(Self::Opaque),
+            (false, Some(destination)) if destination.plaintext => Ok(Self::Plain),
+            (false, Some(_)) => Err(Reason::TlsRequired),
+            (false, None) if policy.by_authority(format!("{host}:443").as_bytes()).is_some() => {
+                Err(Reason::TlsRequired)
+            }
+            (false, None) if passes && port == 80 => Ok(Self::Plain),
+            _ => Err(Reason::HostNotAllowed),
+        }
+    }
+
     /// The word in records.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -83,23 +105,7 @@ impl Call {
             None => 80,
         };
         let host = authority.host;
-        let id = format!("{host}:{port}");
-        let known = policy.by_authority(id.as_bytes()).and_then(|index| policy.destination(index));
-        // An address is never what is passed unasked: only a name can be resolved and vetted.
-        let passes = policy.unmatched() == Unmatched::Pass && matches!(host, Host::Name(_));
-        let passage = match (connects, known) {
-            (true, Some(destination)) if !destination.plaintext => Passage::Intercepted,
-            (true, None) if policy.passes_through(&id) => Passage::Opaque,
-            (true, None) if passes && port == 443 && policy.intercepts_unmatched() => Passage::Intercepted,
-            (true, None) if passes && port == 443 => Passage::Opaque,
-            (false, Some(destination)) if destination.plaintext => Passage::Plain,
-            (false, Some(_)) => return Err(Reason::TlsRequired),
-            (false, None) if policy.by_authority(format!("{host}:443").as_bytes()).is_some() => {
-                return Err(Reason::TlsRequired);
-            }
-            (false, None) if passes && port == 80 => Passage::Plain,
-            _ => return Err(Reason::HostNotAllowed),
-        };
+        let passage = Passage::of(policy, &host, port, connects)?;
         Ok(Self { host, port, passage })
     }
 
@@ -249,7 +255,7 @@ impl Inside {
         let id = next()??.to_owned();
         let source = next()?.map(str::parse).transpose().ok()?;
         let peer = next()?.map(str::to_owned);
-        let listener = next()?.map(|name| Name::parse(name)).transpose().ok()?;
+        let listener = next()?.map(Name::parse).transpose().ok()?;
         let authority = Authority::parse(id.as_bytes()).ok()?;
         let whole = words.next().is_none() && authority.port.is_some() && authority.to_string() == id;
         whole.then_some(Self { session_token, id, source, peer, listener })

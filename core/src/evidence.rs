@@ -111,6 +111,7 @@ impl Evidence {
             return Err(Reason::PlaceholderMisplaced);
         }
         let mut evidence = Self::default();
+        let own = destination.strip.lines(snapshot);
         for mark in snapshot.marks()? {
             let token = snapshot.token_around(*mark);
             if snapshot.jwt_lines().iter().any(|line| line.value.contains(*mark)) {
@@ -118,13 +119,16 @@ impl Evidence {
             }
             if snapshot.stands_in_session_header(*mark) {
                 evidence.show_session(Token::Plain(token), snapshot)?;
-            } else if snapshot.stands_in_auth_header(*mark) || in_carrier_parameter(snapshot, *mark, destination) {
+            } else if snapshot.stands_in_auth_header(*mark)
+                || own.iter().any(|line| line.value.contains(*mark))
+                || in_carrier_parameter(snapshot, *mark, destination)
+            {
                 evidence.show(Token::Plain(token), snapshot)?;
             } else {
                 return Err(Reason::PlaceholderMisplaced);
             }
         }
-        for line in snapshot.auth_lines() {
+        for line in snapshot.auth_lines().iter().chain(&own) {
             if let Some(decoded) = decode_basic(line.value.of(snapshot.bytes())) {
                 for token in placeholder::find(&decoded) {
                     evidence.show(Token::Decoded(token.to_vec()), snapshot)?;
@@ -241,7 +245,7 @@ pub(crate) fn decode_basic(value: &[u8]) -> Option<Vec<u8>> {
     BASE64.decode(rest.trim_ascii()).ok()
 }
 
-/// Whether a position in the query is the value of a parameter that carries this destination's credential.
+/// Whether a position in the query is the value of a parameter in which this destination takes a credential.
 fn in_carrier_parameter(snapshot: &Snapshot, mark: usize, destination: &Destination) -> bool {
     let bytes = snapshot.bytes();
     let target = snapshot.target();
@@ -255,6 +259,8 @@ fn in_carrier_parameter(snapshot: &Snapshot, mark: usize, destination: &Destinat
         let value = Span::new(at + parameter.name.len(), at + parameter.text.len());
         at += parameter.text.len() + 1;
         let carries = |carrier: &Carrier| matches!(carrier, Carrier::Query(name) if name.as_bytes() == parameter.name);
-        value.contains(mark) && destination.bindings().iter().any(|b| carries(&b.carrier))
+        value.contains(mark)
+            && (destination.bindings().iter().any(|b| carries(&b.carrier))
+                || destination.strip.names_parameter(parameter.name))
     })
 }

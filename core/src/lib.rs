@@ -29,6 +29,7 @@ mod properties;
 pub mod refusal;
 pub mod request;
 pub mod secret;
+pub mod strip;
 mod time;
 pub mod wire;
 pub mod worker;

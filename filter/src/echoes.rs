@@ -6,8 +6,10 @@
 
 use crate::host::{self, Buffer, Map};
 use crate::shared::Shared;
+use attache_core::masking::websocket::{self, Frames};
 use attache_core::masking::{self, Masker, Stream};
 use attache_core::refusal::Reason;
+use attache_core::request::Upgrade;
 use proxy_wasm::types::Action;
 
 /// So much of what waits in Envoy's buffer may be copied for one answer: eight times what the buffer holds.
@@ -21,6 +23,8 @@ pub struct Echoes {
     /// Its status, if it went on as it came: the record need not ask for it again.
     pub status: Option<u16>,
     stream: Stream,
+    /// What comes instead of a body once WebSocket is spoken.
+    frames: Option<Frames>,
     /// How much of the body waits in Envoy's buffer.
     waiting: usize,
     /// How much of what waits was copied to mask a piece of it.
@@ -60,10 +64,11 @@ impl Shared {
             let onward = match piece {
                 Piece::Head(last) => {
                     let bodiless = last || flow.snapshot.method() == b"HEAD";
-                    flow.echoes.head(&masker, bodiless)
+                    let may_switch = flow.snapshot.upgrade() == Upgrade::WebSocket;
+                    flow.echoes.head(&masker, bodiless, may_switch)
                 }
                 Piece::Body(size, last) => flow.echoes.body(&masker, size, last),
-                Piece::Trailers => flow.echoes.fields(&masker, Map::ResponseTrailers, true).map(|(onward, _)| onward),
+                Piece::Trailers => flow.echoes.trailers(&masker),
             };
             let reason = match onward {
                 Ok(Onward::Go) => return Action::Continue,
@@ -78,18 +83,38 @@ impl Shared {
     }
 }
 
+/// A piece of the body, all of it: what Envoy does not hand over was not searched.
+fn whole(start: usize, size: usize) -> host::Result<Vec<u8>> {
+    let piece = host::part(Buffer::ResponseBody, start, size)?;
+    if piece.len() == size { Ok(piece) } else { Err(host::SHORT) }
+}
+
 impl Echoes {
-    fn head(&mut self, masker: &Masker, bodiless: bool) -> host::Result<Onward> {
-        let (onward, pairs) = self.fields(masker, Map::Response, bodiless)?;
+    fn head(&mut self, masker: &Masker, bodiless: bool, may_switch: bool) -> host::Result<Onward> {
+        let pairs = host::header_pairs(Map::Response)?;
+        self.frames = (may_switch && websocket::begins(&pairs)).then(Frames::default);
+        let is_readable = self.frames.is_some() || masking::is_readable(&pairs, bodiless);
+        let (onward, pairs) = self.mask(masker, Map::Response, pairs, is_readable)?;
         if matches!(onward, Onward::Go) {
             self.status = std::str::from_utf8(masking::status(&pairs)).ok().and_then(|digits| digits.parse().ok());
         }
         Ok(onward)
     }
 
-    fn fields(&mut self, masker: &Masker, map: Map, bodiless: bool) -> host::Result<(Onward, Vec<u8>)> {
-        let mut pairs = host::header_pairs(map)?;
-        if !masking::is_readable(&pairs, bodiless) {
+    fn trailers(&mut self, masker: &Masker) -> host::Result<Onward> {
+        let pairs = host::header_pairs(Map::ResponseTrailers)?;
+        let is_readable = masking::is_readable(&pairs, true);
+        self.mask(masker, Map::ResponseTrailers, pairs, is_readable).map(|(onward, _)| onward)
+    }
+
+    fn mask(
+        &mut self,
+        masker: &Masker,
+        map: Map,
+        mut pairs: Vec<u8>,
+        is_readable: bool,
+    ) -> host::Result<(Onward, Vec<u8>)> {
+        if !is_readable {
             return Ok((Onward::Unreadable, pairs));
         }
         let found = masking::mask_headers(masker, &mut pairs);
@@ -102,12 +127,17 @@ impl Echoes {
 
     fn body(&mut self, masker: &Masker, size: usize, last: bool) -> host::Result<Onward> {
         let fresh = size.saturating_sub(self.waiting);
-        let chunk = if fresh == 0 { Vec::new() } else { host::part(Buffer::ResponseBody, self.waiting, fresh)? };
-        if chunk.len() != fresh {
+        let chunk = if fresh == 0 { Vec::new() } else { whole(self.waiting, fresh)? };
+        let (held_before, found) = match &mut self.frames {
+            None => (self.stream.held(), self.stream.feed(masker, &chunk, last)),
+            Some(frames) => match (frames.held(), frames.feed(masker, &chunk, last)) {
+                (held_before, Ok(found)) => (held_before, found),
+                _ => return Ok(Onward::Unreadable),
+            },
+        };
+        if found.wide {
             return Ok(Onward::Unreadable);
         }
-        let held_before = self.stream.held();
-        let found = self.stream.feed(masker, &chunk, last);
         if !found.echoes.is_empty() {
             if self.waiting > 0 {
                 // What waits is copied each time: an upstream that has it done again and again is stopped.
@@ -116,7 +146,7 @@ impl Echoes {
                     return Ok(Onward::Unreadable);
                 }
             }
-            let mut text = host::part(Buffer::ResponseBody, 0, size)?;
+            let mut text = whole(0, size)?;
             let base = self.waiting.saturating_sub(held_before);
             for echo in &found.echoes {
                 masking::cover(&mut text, base + echo.start..base + echo.end);

@@ -46,6 +46,8 @@ pub enum Buffer {
 /// Statuses this filter tells apart (proxy-wasm ABI 0.2.1).
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
+/// Less was handed over than was asked for (`INTERNAL_FAILURE`).
+pub const SHORT: Status = Status(10);
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {

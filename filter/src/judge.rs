@@ -76,6 +76,9 @@ impl HttpContext for Judge {
         crate::trap::spring("judge_request_headers");
         if end_of_stream {
             self.say_whole()
+        } else if matches!(host::header(Map::Request, "upgrade"), Ok(Some(_))) {
+            // No body follows, but another protocol, once somebody has agreed to it.
+            self.say(&[])
         } else if self.announces_too_much() {
             // Before Envoy buffers any of it: what comes in one burst on top of that would be a 413.
             self.say(&[BODY_TOO_LARGE])

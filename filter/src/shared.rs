@@ -1,11 +1,12 @@
 //! What all requests of one worker share, and the way of one request through it.
 
+use crate::door;
 use crate::flow::{Flow, Flows, read_body};
 use crate::host::{self, Map};
 use crate::metrics::Metrics;
 use attache_core::Millis;
 use attache_core::connection::{Connection, Property};
-use attache_core::door::{self, Call, Passage, Tunnel};
+use attache_core::door::Passage;
 use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
@@ -16,10 +17,11 @@ use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Filter state that the gate writes: the verdict, for route guards and Envoy's access log.
-const VERDICT: &str = "attache";
+pub const VERDICT: &str = "attache";
 /// How often Envoy is asked to do what it failed to do, once a tick; then its stream timeouts do it.
 const MOST_FAILURES: u8 = 20;
 /// What makes clients that ask first without a credential ask again with one.
@@ -29,13 +31,8 @@ const PROXY_CHALLENGE: (&str, &[u8]) = ("proxy-authenticate", BASIC);
 const BASIC: &[u8] = b"Basic realm=\"attache\", charset=\"UTF-8\"";
 /// The status that goes with it.
 const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
-/// Filter state that the door writes: whom it let in where to ([`Tunnel::inside`]), and the address that
-/// may be dialled. Envoy's own filter behind it hands both on, from connection to connection.
-const INSIDE: &str = "attache_tunnel";
-const ADDRESS: &str = "attache_address";
-const HOST: &str = "attache_host";
 /// Where the door finds who asks.
-const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
+pub const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
 /// Where hosts go that no destination names, behind the door.
 const UNMATCHED_TLS: &str = "attache_unmatched";
 const UNMATCHED_PLAIN: &str = "attache_unmatched_plain";
@@ -47,8 +44,8 @@ pub struct Shared {
     /// Every request from its head to its record, by context: a change may concern any of them.
     flows: RefCell<Flows>,
     /// Destinations that have sent a credential back: each is told of once.
-    echoing: RefCell<HashSet<Rc<str>>>,
-    timeout: Millis,
+    echoing: RefCell<HashSet<Arc<str>>>,
+    pub timeout: Millis,
     guarded: bool,
     is_door: bool,
     transport: Transport,
@@ -269,68 +266,6 @@ impl Shared {
         }
     }
 
-    /// A request at the door of a forward proxy.
-    fn knock(&self, context: u32, flow: &mut Flow, now: Millis) -> Result<Step, Reason> {
-        let mut worker = self.worker.borrow_mut();
-        let may_wait = now.since(flow.started) < self.timeout;
-        if !worker.has_policy() {
-            if !may_wait {
-                return Err(Reason::PolicyMissing);
-            }
-            worker.hold_for_policy(context, flow.started);
-            return Ok(Step::Hold);
-        }
-        let call = Call::read(&flow.snapshot, &worker.policy())?;
-        let evidence = door::evidence(&flow.snapshot)?;
-        if !door::names_a_session(&evidence) {
-            return Err(Reason::IdentityRequired);
-        }
-        match worker.find_tunnel(&call, &evidence, now) {
-            Some(Entry::Tunnel(tunnel)) => {
-                drop(worker);
-                self.enter(flow, tunnel, now)
-            }
-            Some(Entry::Refused(reason, _)) => Err(reason),
-            None if may_wait => {
-                worker.hold_for_tunnel(context, &call, &evidence, flow.started);
-                Ok(Step::Hold)
-            }
-            _ => Err(Reason::BrokerUnavailable),
-        }
-    }
-
-    /// The way is known: the door opens.
-    pub fn enter(&self, flow: &mut Flow, tunnel: Rc<Tunnel>, now: Millis) -> Result<Step, Reason> {
-        if now >= tunnel.expires {
-            return Err(Reason::BrokerUnavailable);
-        }
-        let worker = self.worker.borrow();
-        if !worker.has_room() {
-            return Err(Reason::AuditBacklog);
-        }
-        if !worker.has_policy() || Call::read(&flow.snapshot, &worker.policy())?.passage != tunnel.passage {
-            return Err(Reason::Internal);
-        }
-        flow.outcome = Outcome::Tunnelled(Rc::clone(&tunnel));
-        let is_tunnel = tunnel.passage != Passage::Plain;
-        // The verdict opens the tunnel's route; plain requests have theirs from the gate. A changed head
-        // makes Envoy select the route again.
-        let opened = host::set_property(INSIDE, tunnel.inside.as_bytes())
-            .and_then(|()| host::set_property(ADDRESS, tunnel.address.to_string().as_bytes()))
-            .and_then(|()| host::set_property(HOST, tunnel.host.as_bytes()))
-            .and_then(|()| match is_tunnel {
-                true => host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes()),
-                false => Ok(()),
-            })
-            .and_then(|()| host::remove_header(PROXY_AUTHORIZATION));
-        if opened.is_err() {
-            flow.outcome = Outcome::Undecided;
-            return Err(Reason::Internal);
-        }
-        self.metrics.borrow_mut().tunnels += u64::from(is_tunnel);
-        Ok(Step::Go)
-    }
-
     fn consider(&self, context: u32, flow: &mut Flow, now: Millis) -> Considered {
         let mut worker = self.worker.borrow_mut();
         let may_wait = now.since(flow.started) < self.timeout;
@@ -504,7 +439,7 @@ impl Shared {
             at_ms: self.unix_origin.get().saturating_add(flow.started.0),
             duration_ms: duration,
             response_code,
-            carried: matches!(flow.outcome, Outcome::Tunnelled(_)).then(carried),
+            carried: matches!(flow.outcome, Outcome::Tunnelled(_)).then(door::carried),
         });
     }
 
@@ -591,16 +526,6 @@ fn stands_alone(grant: &Grant) -> bool {
         // Exposed to be compared with what now stands in the request.
         found.as_deref() == Some(value.expose().as_bytes())
     })
-}
-
-/// What went through a tunnel: from the agent, and to it.
-fn carried() -> (u64, u64) {
-    let size = |path| {
-        let said = host::property(path).ok().flatten().unwrap_or_default();
-        // An integer of CEL: eight bytes, little-endian.
-        <[u8; 8]>::try_from(said.as_slice()).map_or(0, |bytes| u64::try_from(i64::from_le_bytes(bytes)).unwrap_or(0))
-    };
-    (size("request\0size"), size("response\0size"))
 }
 
 fn response_code() -> u16 {

@@ -130,6 +130,7 @@ fn the_fields_of_a_record_are_those_of_the_code() {
 
     let kinds = [
         Kind::Use,
+        Kind::Tunnel,
         Kind::Deny,
         Kind::Issue,
         Kind::Intent,
@@ -137,6 +138,7 @@ fn the_fields_of_a_record_are_those_of_the_code() {
         Kind::Revoke,
         Kind::Unaccounted,
         Kind::Gap,
+        Kind::Ca,
         Kind::Start,
         Kind::Stop,
         Kind::Checkpoint,
@@ -173,6 +175,8 @@ pub fn full() -> Record {
         lease_id: text("l-ac452ec074517bcf"),
         fingerprint: text("02fe76d3e39997f6"),
         evidence: text("placeholder"),
+        bytes_in: Some(517),
+        bytes_out: Some(4096),
         upstream: text("127.0.0.1:9443"),
         details: text("low_version"),
         masked: Some(1),

@@ -105,7 +105,7 @@ impl Ca {
     pub fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("our own certificate is acceptable");
-        client_config(roots, alpn)
+        client_of(roots, alpn)
     }
 }
 
@@ -147,7 +147,7 @@ impl Leaf {
         (&self.pem, &self.key_pem)
     }
 
-    pub(crate) fn server_config(&self, alpn: &[&str]) -> Arc<ServerConfig> {
+    pub fn server_config(&self, alpn: &[&str]) -> Arc<ServerConfig> {
         let versions = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let mut config = versions
             .expect("ring speaks TLS 1.2 and 1.3")
@@ -170,10 +170,15 @@ pub fn client_trusting(pem: &Path, alpn: &[&str]) -> Arc<ClientConfig> {
     let certificates = CertificateDer::pem_file_iter(pem).expect("a readable CA file");
     roots.add_parsable_certificates(certificates.filter_map(Result::ok));
     assert!(!roots.is_empty(), "{} holds no certificate", pem.display());
-    client_config(roots, alpn)
+    client_of(roots, alpn)
 }
 
-fn client_config(roots: RootCertStore, alpn: &[&str]) -> Arc<ClientConfig> {
+/// A TLS client that trusts these roots and offers these protocols.
+///
+/// # Panics
+/// Never: ring speaks TLS 1.2 and 1.3.
+#[must_use]
+pub fn client_of(roots: RootCertStore, alpn: &[&str]) -> Arc<ClientConfig> {
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let mut config = versions.expect("ring speaks TLS 1.2 and 1.3").with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();

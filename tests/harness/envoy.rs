@@ -28,12 +28,14 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// `--component-log-level`.
     pub component_log_level: String,
+    /// Which Envoy.
+    pub binary: PathBuf,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let component_log_level = "wasm:info".to_owned();
-        Self { concurrency: 1, extra_args: Vec::new(), env: Vec::new(), component_log_level }
+        Self { concurrency: 1, extra_args: Vec::new(), env: Vec::new(), component_log_level, binary: binary() }
     }
 }
 
@@ -229,10 +231,25 @@ pub fn binary() -> PathBuf {
     found.expect("no Envoy in .venv or on PATH: run `make setup`, or set $ATTACHE_ENVOY")
 }
 
+/// An Envoy of this version, beside the one that everything else is tested on: `scripts/envoy` installs it.
+/// `None`, with the reason on standard error, where it cannot be had.
+#[must_use]
+pub fn released(version: &str) -> Option<PathBuf> {
+    let script = util::workspace_root().join("scripts/envoy");
+    let output = Command::new(script).arg(version).output().expect("the script runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        return Some(text(&output.stdout).into());
+    }
+    assert_eq!(output.status.code(), Some(77), "scripts/envoy {version}: {}", text(&output.stderr));
+    util::skipped(format_args!("no Envoy {version} here: `scripts/envoy {version}` says what is missing"));
+    None
+}
+
 fn command(dir: &TempDir, options: &Options) -> Command {
     let log = File::create(log(dir)).expect("the log is writable");
     let errors = log.try_clone().expect("a file handle can be cloned");
-    let mut command = Command::new(binary());
+    let mut command = Command::new(&options.binary);
     command.arg("--config-path").arg(config(dir));
     command.arg("--admin-address-path").arg(dir.path().join("admin"));
     command.arg("--use-dynamic-base-id");

@@ -10,6 +10,7 @@ use attache_broker::cli::envoy_config::MachineArgs;
 use attache_broker::config::{Config, Overrides};
 use attache_broker::envoy::{self, LISTENER, Shape};
 use attache_core::placeholder::Shape as Placeholder;
+use attache_core::policy::Spec;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -58,9 +59,13 @@ pub struct Plan {
     pub concurrency: u32,
     data_plane: Option<SocketAddr>,
     proxy_socket: bool,
+    shape: Shape,
+    envoy: PathBuf,
     /// The filter's module.
     pub filter: PathBuf,
     edit: Box<dyn FnOnce(&mut Value) + Send>,
+    policy: Box<dyn Fn(&mut Spec) + Send>,
+    trusts_own: bool,
 }
 
 /// A credential beside the standard ones.
@@ -118,8 +123,12 @@ impl Default for Plan {
             concurrency: 1,
             data_plane: None,
             proxy_socket: false,
+            shape: Shape::Gateway,
+            envoy: crate::envoy::binary(),
             filter: util::filter_wasm(),
             edit: Box::new(|_| ()),
+            policy: Box::new(|_| ()),
+            trusts_own: false,
         }
     }
 }
@@ -200,6 +209,18 @@ impl Plan {
         self
     }
 
+    /// Envoy is a forward proxy.
+    pub fn forward_proxy(mut self) -> Self {
+        self.shape = Shape::ForwardProxy;
+        self
+    }
+
+    /// Another Envoy than the one in `.venv`.
+    pub fn on(mut self, envoy: PathBuf) -> Self {
+        self.envoy = envoy;
+        self
+    }
+
     /// The build of the filter that a request can make trap.
     pub fn with_traps(mut self) -> Self {
         self.filter = util::filter_trap_wasm();
@@ -209,6 +230,18 @@ impl Plan {
     /// Changes the bootstrap before Envoy reads it.
     pub fn edit(mut self, edit: impl FnOnce(&mut Value) + Send + 'static) -> Self {
         self.edit = Box::new(edit);
+        self
+    }
+
+    /// Changes the policy that the bootstrap is made from, and that a fake broker publishes.
+    pub fn policy(mut self, edit: impl Fn(&mut Spec) + Send + 'static) -> Self {
+        self.policy = Box::new(edit);
+        self
+    }
+
+    /// The authority of this test's upstream is one of the system's.
+    pub fn trusting_own(mut self) -> Self {
+        self.trusts_own = true;
         self
     }
 
@@ -236,7 +269,7 @@ impl Plan {
         // Its records say for which evidence it granted; nothing else is known.
         site.oracle.evidence(&Evidence::default());
         let config = self.write(&site, Some(fake.addr()));
-        fake.policy(serde_json::to_value(config.policy()).expect("a policy is JSON"));
+        fake.policy(serde_json::to_value(self.policed(&config)).expect("a policy is JSON"));
         fake.grant(Grant::header("github", "authorization", &format!("Bearer {GITHUB}")));
         tell(&fake);
         let token = config.state_dir.join(envoy::TOKEN_FILE);
@@ -281,17 +314,26 @@ impl Plan {
         config.unwrap_or_else(|errors| panic!("the test's config is wrong:\n{errors}"))
     }
 
+    fn policed(&self, config: &Config) -> Spec {
+        let mut policy = config.policy();
+        (self.policy)(&mut policy);
+        policy
+    }
+
     async fn finish<B>(self, site: Site, broker: B, config: Config) -> Stack<B> {
+        let policy = self.policed(&config);
         let machine = MachineArgs {
             filter: Some(self.filter),
             filter_sha256: None,
-            system_roots: None,
+            system_roots: self.trusts_own.then(|| site.ca.pem_path()),
             admin: Some("127.0.0.1:0".parse().expect("an address")),
         };
-        let machine = machine.on_this_machine(&config).expect("the parts of this machine");
-        let mut bootstrap = envoy::bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
+        let version = envoy::process::version(&self.envoy).expect("an Envoy");
+        let machine = machine.on_this_machine(&config, version).expect("the parts of this machine");
+        let mut bootstrap = envoy::bootstrap(self.shape, &config, &policy, &machine);
         (self.edit)(&mut bootstrap);
-        let options = Options { concurrency: self.concurrency, env: self.envoy_env, ..Options::default() };
+        let options =
+            Options { concurrency: self.concurrency, env: self.envoy_env, binary: self.envoy, ..Options::default() };
         let envoy = Envoy::start(&bootstrap, options).await;
         let proxy = envoy.addr(LISTENER).await;
         site.oracle.log("envoy", envoy.log_path());

@@ -1,8 +1,10 @@
 //! One credential goes upstream: ours. What the agent brought along, and what names it to us, stays.
 
+use attache_core::refusal::Reason;
+use attache_tests::refusal;
 use attache_tests::stack::{GITHUB, Plan};
 
-use crate::{both_arrive, head};
+use crate::{both_arrive, both_ways, head};
 
 /// What an agent might smuggle along.
 const OWN: &str = "agents-own-credential";
@@ -92,6 +94,51 @@ async fn what_names_the_agent_to_us_stays_with_us() {
         for foreign in ["x-attache", "attache", "x-forwarded", "x-envoy", "10.0.0.1", "127.0.0.1"] {
             assert!(!head.contains(foreign), "{foreign}: {head}");
         }
+    }
+    stack.reconcile().await;
+}
+
+/// Places in which only this destination takes a credential: its preset's, and the config's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_destination_takes_besides_is_taken_out_there_and_a_placeholder_may_stand_there() {
+    const GEMINI: &str = "generativelanguage.googleapis.com";
+    const SECRET: &str = "AIzaTheRealKeyThatNoAgentEverSees-00005";
+    let stack = Plan::default()
+        .credential(
+            "gemini",
+            SECRET,
+            &format!("{{preset: gemini, destinations: [{{host: {GEMINI}, upstream: DIAL, strip: {{headers: [X-Own-Key]}}}}]}}"),
+        )
+        .env("GEMINI_API_KEY", SECRET)
+        .session("{name: both, credentials: [gemini, github]}")
+        .start()
+        .await;
+    stack.site.oracle.exports("gemini", "GEMINI_API_KEY");
+    let placeholder = stack.broker.exported("both", "GEMINI_API_KEY");
+    let shown: [(String, &[(&str, &str)]); 3] = [
+        (format!("/v1beta/models?a=1&key={placeholder}&Key={OWN};b=2"), &[("x-own-key", OWN)]),
+        ("/v1beta/models?a=1".into(), &[("x-own-key", &placeholder), ("x-goog-api-key", OWN)]),
+        (format!("/v1beta/models?k%65y={OWN}&a=1"), &[("x-goog-api-key", &placeholder), ("x-own-key", OWN)]),
+    ];
+    for (target, headers) in &shown {
+        for hit in both_arrive(&stack, GEMINI, target, headers).await {
+            assert_eq!(hit.fields.all("x-goog-api-key"), [SECRET.as_bytes()], "{target}");
+            assert_eq!(hit.path_text(), "/v1beta/models?a=1", "{target}");
+            let head = head(&hit);
+            assert!(!head.contains(OWN) && !head.contains("ATTACHE") && !hit.fields.has("x-own-key"), "{head}");
+        }
+    }
+    // Elsewhere neither is a credential's place.
+    let github = stack.broker.exported("both", "GITHUB_TOKEN");
+    let bearer = format!("Bearer {github}");
+    let target = format!("/user?key={OWN}");
+    for hit in both_arrive(&stack, "api.github.com", &target, &[("authorization", &bearer), ("x-own-key", OWN)]).await {
+        assert_eq!((hit.path_text(), hit.fields.all("x-own-key")), (target.clone(), vec![OWN.as_bytes()]));
+    }
+    let target = format!("/user?key={github}");
+    for answer in both_ways(&stack, "GET", "api.github.com", &target, &[]).await {
+        let refused = refusal::check(&answer, Reason::PlaceholderMisplaced);
+        assert!(refused.is_ok(), "{refused:?}");
     }
     stack.reconcile().await;
 }

@@ -10,7 +10,7 @@ use attache_tests::{Reply, util};
 use flate2::Compression;
 use flate2::read::GzEncoder;
 
-use super::{HOST, both, once, uses};
+use super::{HOST, both, once, stars, uses};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compressed_answer_is_replaced() {
@@ -34,6 +34,39 @@ async fn a_compressed_answer_is_replaced() {
     let reply = Reply::new(200).field("content-encoding", "identity").body("as it is");
     for answer in both(&stack, reply).await {
         assert_eq!((answer.status, &*answer.text()), (200, "as it is"));
+    }
+    stack.reconcile().await;
+}
+
+/// No header says so, but clients go by the byte order mark: each character takes two bytes there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_utf_16_ends_before_anything_of_it_is_told() {
+    let stack = Plan::default().start().await;
+    let wide =
+        |order: fn(u16) -> [u8; 2]| -> Vec<u8> { format!("\u{feff}{GITHUB}").encode_utf16().flat_map(order).collect() };
+    let texts = [wide(u16::to_le_bytes), wide(u16::to_be_bytes)];
+    for text in &texts {
+        let (first, rest) = text.split_at(1);
+        for reply in
+            [Reply::new(200).body(text.clone()), Reply::new(200).chunked().body(first.to_vec()).body(rest.to_vec())]
+        {
+            let reply = reply.field("content-type", "text/plain");
+            stack.upstream().answer_with(move |_| reply.clone());
+            let answer = once(&stack).await;
+            assert!(!answer.complete && answer.body.len() <= 1, "{answer:?}");
+            let bearer = format!("Bearer {}", stack.placeholder("writer", "github"));
+            let mut h2 = stack.agent().h2(stack.proxy).await;
+            let answer = h2.request("GET", HOST, "/", &[("authorization", &bearer)], b"").await;
+            assert!(!answer.is_ok_and(|answer| answer.complete || answer.body.len() > 1));
+        }
+    }
+    let records = uses(&stack, 8).await;
+    assert!(records.iter().all(|used| used.text("reason") == "response_unreadable"), "{records:?}");
+    stack.envoy.wait_stat("wasmcustom.attache.cut", |cut| cut == 8, SOON).await;
+    // UTF-8 has a mark, too, and is searched.
+    let reply = Reply::new(200).field("content-type", "text/plain").body(format!("\u{feff}{GITHUB}"));
+    for answer in both(&stack, reply).await {
+        assert_eq!((answer.status, &*answer.text()), (200, &*format!("\u{feff}{}", stars(GITHUB.len()))));
     }
     stack.reconcile().await;
 }

@@ -34,6 +34,8 @@ pub struct Destination {
     pub shown: &'static [Headers],
     /// Exactly what the service receives, whatever the form.
     pub received: Headers,
+    /// What an agent may write in its query that must not arrive, beside what never does.
+    pub foreign: &'static str,
     /// POSTs that read: target, media type, body. One for each read rule.
     pub reads: &'static [(&'static str, &'static str, &'static str)],
     /// What a reader may not do, though it is much like what it may; a GET for each rule that names a write.
@@ -42,7 +44,16 @@ pub struct Destination {
 
 /// A host without anything particular, where everybody shows the credential as the service wants it.
 const fn plain_at(host: &'static str, headers: &'static [Headers; 1]) -> Destination {
-    Destination { host, more: "", path: "/x", shown: headers, received: headers[0], reads: &[], writes: &[] }
+    Destination {
+        host,
+        more: "",
+        path: "/x",
+        shown: headers,
+        received: headers[0],
+        foreign: "",
+        reads: &[],
+        writes: &[],
+    }
 }
 
 const BEARER: &[Headers; 1] = &[&[("authorization", bearer)]];
@@ -160,6 +171,8 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                 ("POST", "/v1beta/cachedContents"),
                 ("DELETE", "/v1beta/files/x"),
             ],
+            // The agent's own key would stand beside ours.
+            foreign: "&key=agents-own-credential&Key=agents-own-credential",
             ..plain_at("generativelanguage.googleapis.com", &[&[("x-goog-api-key", plain)]])
         }],
     },

@@ -1,7 +1,9 @@
 //! Answers: JSON, and one mapping from errors to statuses.
 
 use crate::audit::Unavailable;
+use crate::ca::{BundleError, CaError};
 use crate::changes::TooManyWorkers;
+use crate::envoy::find::NotFound;
 use crate::operator::OperatorError;
 use crate::sessions::SessionError;
 use attache_core::names::Name;
@@ -57,6 +59,15 @@ pub enum ApiError {
     /// The session cannot be made or changed.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The system's certificates are nowhere.
+    #[error(transparent)]
+    NoRoots(#[from] NotFound),
+    /// Or cannot be read.
+    #[error(transparent)]
+    Roots(#[from] BundleError),
     /// What was asked for ended half-way.
     #[error("the broker failed: its log says where")]
     Failed,
@@ -70,7 +81,12 @@ impl ApiError {
             ApiError::NotFound | ApiError::NoSuchCredential(_) => StatusCode::NOT_FOUND,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
             ApiError::Audit(_) | ApiError::Workers(_) => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            ApiError::Ca(CaError::Audit(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Ca(CaError::UnderWay(_)) => StatusCode::CONFLICT,
+            ApiError::Ca(CaError::Overlap) => StatusCode::BAD_REQUEST,
+            ApiError::Ca(_) | ApiError::NoRoots(_) | ApiError::Roots(_) | ApiError::Failed => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             ApiError::Session(error) => match error {
                 SessionError::Unknown(_) => StatusCode::NOT_FOUND,
                 SessionError::Declared(_)
@@ -78,6 +94,7 @@ impl ApiError {
                 | SessionError::NoSuchCredential(_)
                 | SessionError::NameTaken(_)
                 | SessionError::NothingToElevate(_)
+                | SessionError::NothingToHold(_)
                 | SessionError::ChangedMeanwhile(_) => StatusCode::CONFLICT,
                 SessionError::NoCredential
                 | SessionError::NoTime

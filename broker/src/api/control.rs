@@ -5,10 +5,11 @@
 use super::answer::{ApiError, Failure, json, json_with, parse};
 use super::health::Readiness;
 use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
-use super::{Health, Metrics, feed, health};
+use super::{Health, Metrics, authority, feed, health, run};
+use crate::ca::Ca;
 use crate::changes::Feed;
 use crate::clock::Now;
-use crate::config::{AgentValue, Credential};
+use crate::config::{AgentValue, Credential, OutOfReach};
 use crate::leases::{Leases, Standing};
 use crate::operator::{Done, Operator};
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
@@ -25,6 +26,7 @@ use axum::routing::{get, post, put};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// Longest request, in bytes.
@@ -46,6 +48,8 @@ pub struct Control {
     pub leases: Arc<Leases>,
     /// What has been.
     pub store: Arc<Store>,
+    /// The certificate authority.
+    pub ca: Arc<Ca>,
     /// Who follows.
     pub feed: Arc<Feed>,
     /// Whether all is well.
@@ -56,11 +60,15 @@ pub struct Control {
     pub credentials: Vec<Credential>,
     /// Where agents reach Envoy.
     pub proxy: SocketAddr,
+    /// What none of them needs.
+    pub out_of_reach: OutOfReach,
+    /// Holds true when the broker ends.
+    pub stopping: watch::Receiver<bool>,
 }
 
-type Door = State<Arc<Control>>;
-type Body = Result<Bytes, BytesRejection>;
-type Answer = Result<Response, ApiError>;
+pub(super) type Door = State<Arc<Control>>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
+pub(super) type Answer = Result<Response, ApiError>;
 
 impl Control {
     /// All routes.
@@ -71,9 +79,14 @@ impl Control {
             .route("/v1/sessions/{name}/env", get(env))
             .route("/v1/sessions/{name}/access-mode", put(set_access_mode))
             .route("/v1/sessions/{name}/revoke", post(revoke))
+            .route("/v1/sessions/{name}/outfit", get(run::outfit))
+            .route("/v1/sessions/{name}/hold", post(run::hold))
             .route("/v1/credentials", get(credentials))
             .route("/v1/credentials/{name}/reload", post(reload))
             .route("/v1/credentials/{name}/test", post(test))
+            .route("/v1/ca", get(authority::show))
+            .route("/v1/ca/bundle", get(authority::trusted))
+            .route("/v1/ca/rotate", post(authority::rotate))
             .route("/v1/workers", get(feed::workers))
             .route("/v1/changes", get(feed::changes))
             .route("/healthz", get(health::healthz))
@@ -85,12 +98,12 @@ impl Control {
             .with_state(Arc::new(self))
     }
 
-    fn live(&self, name: &str) -> Result<Arc<Session>, ApiError> {
+    pub(super) fn live(&self, name: &str) -> Result<Arc<Session>, ApiError> {
         Ok(self.sessions.live(&parse_name(name)?, Now::read())?)
     }
 
     /// What an agent of this session finds in its environment.
-    fn environment(&self, session: &Session) -> Vec<Variable> {
+    pub(super) fn environment(&self, session: &Session) -> Vec<Variable> {
         let mut variables = Vec::new();
         for credential in self.credentials.iter().filter(|c| session.credentials.contains(&c.name)) {
             for variable in &credential.agent_env {
@@ -182,7 +195,7 @@ pub(super) async fn revoke(State(door): Door, Path(name): Path<String>) -> Answe
 
 /// Does an operator's work to its end, whether or not somebody waits for the answer: a change that
 /// is in force and neither stored nor on record helps nobody.
-async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
+pub(super) async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
     tokio::spawn(work).await.map_err(|_| ApiError::Failed)
 }
 
@@ -231,6 +244,6 @@ fn changed(done: Done) -> Response {
     json(&Changed { session, applied: done.applied, recorded: done.recorded })
 }
 
-fn parse_name(name: &str) -> Result<Name, ApiError> {
+pub(super) fn parse_name(name: &str) -> Result<Name, ApiError> {
     Name::parse(name).map_err(|_| ApiError::Field("the session's name"))
 }

@@ -8,10 +8,12 @@ use crate::changes::{Feed, Poll};
 use crate::grants::Grants;
 use crate::outstanding::announced_in;
 use crate::publication::Publication;
+use crate::sds::Sds;
+use crate::tunnels::Tunnels;
 use crate::witness::{self, Witness};
 use attache_core::Secret;
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, Intent, IntentAnswer};
-use attache_core::wire::{MOST_AUDIT_BYTES, UseRecord};
+use attache_core::wire::{MOST_AUDIT_BYTES, TunnelAnswer, TunnelRequest, UseRecord};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -26,7 +28,7 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tower_http::timeout::TimeoutLayer;
 
-/// Longest request for a grant, in bytes.
+/// Longest request for a grant or a way, in bytes.
 const GRANT_BODY: usize = 64 * 1024;
 /// Longest intent, in bytes: texts of 4 kB, each of their bytes escaped.
 const INTENT_BODY: usize = 128 * 1024;
@@ -35,37 +37,36 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// What the filters' door leads to.
 pub struct DataPlane {
-    token: Secret,
-    policy: Arc<Publication>,
-    grants: Grants,
-    feed: Arc<Feed>,
-    audit: Arc<AuditLog>,
-    witness: Arc<Witness>,
-    health: Health,
-    metrics: Arc<Metrics>,
+    /// What every call must show.
+    pub token: Secret,
+    /// What filters decide by.
+    pub policy: Arc<Publication>,
+    /// Who may use a credential where.
+    pub grants: Grants,
+    /// Who may go where through a forward proxy.
+    pub tunnels: Tunnels,
+    /// What has changed.
+    pub feed: Arc<Feed>,
+    /// Where uses are recorded.
+    pub audit: Arc<AuditLog>,
+    /// What Envoy's access log is held against.
+    pub witness: Arc<Witness>,
+    /// Certificates on demand.
+    pub sds: Arc<Sds>,
+    /// How this instance is.
+    pub health: Health,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl DataPlane {
-    /// The door to one instance.
-    pub fn new(
-        token: Secret,
-        policy: Arc<Publication>,
-        grants: Grants,
-        feed: Arc<Feed>,
-        audit: Arc<AuditLog>,
-        health: Health,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let witness = health.witness.clone();
-        Self { token, policy, grants, feed, audit, witness, health, metrics }
-    }
-
     /// All routes.
     pub fn router(self) -> Router {
         let door = Arc::new(self);
         let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, BODY_TIME);
         let bodies = Router::new()
             .route(wire::GRANTS_PATH, post(grants).layer(DefaultBodyLimit::max(GRANT_BODY)))
+            .route(wire::TUNNELS_PATH, post(tunnels).layer(DefaultBodyLimit::max(GRANT_BODY)))
             .route(wire::INTENTS_PATH, post(intents).layer(DefaultBodyLimit::max(INTENT_BODY)))
             .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(MOST_AUDIT_BYTES)))
             .route(witness::ACCESS_LOG_PATH, post(access_log).layer(DefaultBodyLimit::max(witness::MOST_BYTES)))
@@ -78,7 +79,8 @@ impl DataPlane {
             .route("/metrics", get(metrics))
             .merge(bodies)
             .fallback(async || ApiError::NotFound)
-            .with_state(door.clone());
+            .with_state(door.clone())
+            .merge(door.sds.router());
         // Around the router, not on its routes: not even which methods a path takes shows without the token.
         Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(door, authenticate))
     }
@@ -156,6 +158,26 @@ pub(super) async fn grants(
         return Err(ApiError::Field("nonce"));
     }
     Ok(json(&door.grants.answer(request).await))
+}
+
+/// A way through the door of a forward proxy, or why there is none.
+#[utoipa::path(post, path = wire::TUNNELS_PATH, security(("token" = [])), request_body = TunnelRequest, responses(
+    (status = 200, body = TunnelAnswer), (status = 400, body = Failure), (status = 401, body = Failure),
+    (status = 413, body = Failure), (status = 503),
+))]
+pub(super) async fn tunnels(
+    State(door): State<Arc<DataPlane>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let request: TunnelRequest = parse(&body?)?;
+    check_worker(&request.worker)?;
+    if !is_hex(&request.nonce, 32) {
+        return Err(ApiError::Field("nonce"));
+    }
+    if request.port == 0 {
+        return Err(ApiError::Field("port"));
+    }
+    Ok(json(&door.tunnels.answer(request).await))
 }
 
 /// Whether a request that is about to go out is on disk.

@@ -44,7 +44,7 @@ struct Gauges {
 impl Metrics {
     /// The metrics of one broker.
     pub fn new(
-        grants: &GrantMeters,
+        [grants, tunnels]: [&GrantMeters; 2],
         sessions: Arc<Sessions>,
         leases: Arc<Leases>,
         feed: Arc<Feed>,
@@ -56,6 +56,9 @@ impl Metrics {
         let mut all = Registry::with_prefix("attache");
         all.register("grants", "Questions for a grant, by how they were answered", grants.answered.clone());
         all.register("grant_seconds", "From such a question to its answer", grants.took.0.clone());
+        let ways = "Questions for a way through the door of a forward proxy, by how they were answered";
+        all.register("tunnels", ways, tunnels.answered.clone());
+        all.register("tunnel_seconds", "From such a question to its answer", tunnels.took.0.clone());
         all.register("leases_issued", "Leases that were issued", of_leases.issued.clone());
         all.register("credential_usable", "Whether a credential can be used (1) or not (0)", gauges.usable.clone());
         let errors = "How often a credential has become unusable, or unusable for another reason";

@@ -3,12 +3,14 @@
 //! Handlers translate; what is decided is decided in the domain modules, which know nothing of HTTP.
 
 mod answer;
+mod authority;
 pub mod control;
 pub mod data_plane;
 mod feed;
 mod health;
 mod metrics;
 pub mod openapi;
+mod run;
 pub mod server;
 mod strangers;
 pub mod view;

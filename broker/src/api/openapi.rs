@@ -3,7 +3,7 @@
 mod numbers;
 
 use super::answer::Failure;
-use super::{control, data_plane, feed, health};
+use super::{authority, control, data_plane, feed, health, run};
 use axum::http::StatusCode;
 use numbers::Numbers;
 use std::str::FromStr as _;
@@ -47,9 +47,14 @@ impl Door {
         control::env,
         control::set_access_mode,
         control::revoke,
+        run::outfit,
+        run::hold,
         control::credentials,
         control::reload,
         control::test,
+        authority::show,
+        authority::trusted,
+        authority::rotate,
         feed::workers,
         feed::changes,
         health::healthz,
@@ -69,7 +74,7 @@ struct Control;
                        Every call asks for the token, whatever the path. The answer to a grant holds a secret."
     ),
     paths(
-        data_plane::policy, data_plane::grants,
+        data_plane::policy, data_plane::grants, data_plane::tunnels,
         data_plane::intents, data_plane::changes, data_plane::audit,
         data_plane::access_log, data_plane::healthz,
         data_plane::readyz, data_plane::metrics,

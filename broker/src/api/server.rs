@@ -3,9 +3,10 @@
 use super::strangers::{Standing, Strangers};
 use axum::Router;
 use hyper::StatusCode;
-use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
@@ -27,6 +28,8 @@ const FIRST_HEAD: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(2 * 3600);
 /// How long open requests have when the broker ends.
 const GRACE: Duration = Duration::from_secs(2);
+/// Calls at once on one HTTP/2 connection: Envoy keeps one stream open for certificates.
+const MOST_STREAMS: u32 = 16;
 /// Pause after an accept that failed for want of resources.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -186,18 +189,20 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 async fn converse(accepted: Accepted, standing: Arc<Standing>, router: Router, watcher: Watcher) {
-    // HTTP/1 alone: Envoy speaks nothing else here, and a stranger's HTTP/2 connection would outlive
-    // every refusal.
-    let mut http = http1::Builder::new();
+    let mut http = auto::Builder::new(TokioExecutor::new());
     // hyper counts this from the end of the answer before: it is the idle time, too.
-    http.timer(TokioTimer::new()).header_read_timeout(IDLE);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    http.http2().max_concurrent_streams(MOST_STREAMS);
     let router = TowerToHyperService::new(router);
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<_>| {
         standing.asks();
+        let is_http2 = request.version() == Version::HTTP_2;
         let answer = router.call(request);
-        async {
+        let standing = standing.clone();
+        async move {
             let answer = answer.await;
-            standing.answered(answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED));
+            let let_in = answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED);
+            standing.answered(let_in, is_http2);
             answer
         }
     });
@@ -205,7 +210,16 @@ async fn converse(accepted: Accepted, standing: Arc<Standing>, router: Router, w
     let mut connection = std::pin::pin!(connection);
     // A peer that breaks off, or speaks no HTTP, is its own loss.
     let mut patience = FIRST_HEAD;
-    while tokio::time::timeout(patience, &mut connection).await.is_err() {
+    loop {
+        tokio::select! {
+            _ = &mut connection => return,
+            () = standing.refused() => {
+                // HTTP/1 ends with the refusal; a stranger's HTTP/2 would go on asking.
+                let _ = tokio::time::timeout(PAUSE, &mut connection).await;
+                return;
+            }
+            () = tokio::time::sleep(patience) => {}
+        }
         if standing.is_known() {
             let _ = connection.await;
             return;
@@ -253,6 +267,31 @@ mod tests {
             assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"));
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_who_speaks_http2_is_refused_once() {
+        let socket = Socket::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = socket.tcp_address().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let router = Router::new().route("/in", axum::routing::get(async || "here"));
+        let router = router.fallback(async || StatusCode::UNAUTHORIZED);
+        tokio::spawn(socket.serve(router, stopped, Gauge::default()));
+        let ask = async |path: &'static str| {
+            let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+            let done = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+            let (mut asks, connection) = done;
+            let connection = tokio::spawn(connection);
+            let request = Request::get(format!("http://x{path}")).body(axum::body::Body::empty()).unwrap();
+            let status = asks.send_request(request).await.unwrap().status();
+            (status, asks, connection)
+        };
+        let (status, _asks, connection) = ask("/").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(tokio::time::timeout(Duration::from_secs(1), connection).await.is_ok(), "shown out");
+        let (status, _asks, connection) = ask("/in").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), connection).await.is_err(), "kept");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 /// Most of them at once, on one socket.
@@ -16,6 +17,8 @@ pub(super) struct Standing {
     known: AtomicBool,
     /// A request on it is being answered.
     busy: AtomicBool,
+    /// Nobody was let in, on a connection that would go on.
+    refused: Notify,
 }
 
 impl Standing {
@@ -24,10 +27,18 @@ impl Standing {
         self.busy.store(true, Ordering::Relaxed);
     }
 
-    /// It was answered, and let in or not.
-    pub fn answered(&self, let_in: bool) {
+    /// It was answered, and let in or not; whether the connection goes on after that.
+    pub fn answered(&self, let_in: bool, goes_on: bool) {
         self.busy.store(false, Ordering::Relaxed);
-        self.known.fetch_or(let_in, Ordering::Relaxed);
+        let known = self.known.fetch_or(let_in, Ordering::Relaxed) || let_in;
+        if goes_on && !known {
+            self.refused.notify_one();
+        }
+    }
+
+    /// Waits until nobody was let in.
+    pub async fn refused(&self) {
+        self.refused.notified().await;
     }
 
     /// Whether a request on it was let in.

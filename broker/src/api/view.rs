@@ -11,6 +11,8 @@ use attache_core::object::object;
 use attache_core::policy::AccessMode;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -61,6 +63,16 @@ impl SessionView {
             remaining_ms: session.expires.map(|_| millis(session.remaining(now))),
         }
     }
+}
+
+/// Asks for the next certificate authority.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateAuthority {
+    /// How long the one before signs yet, in milliseconds; `null`: a day.
+    #[serde(default)]
+    #[schema(maximum = 2_592_000_000_u64)]
+    pub overlap_ms: Option<u64>,
 }
 
 /// Asks for a new session.
@@ -193,4 +205,36 @@ impl fmt::Debug for Variable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Variable").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// What a child of `attache run` needs, and what is kept from it.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Outfit {
+    /// Where agents reach Envoy: `ADDRESS:PORT`.
+    #[schema(value_type = String)]
+    pub proxy: SocketAddr,
+    /// Names the session to the proxy.
+    pub session_token: String,
+    /// Placeholders, under the names that tools read.
+    pub placeholders: Vec<Variable>,
+    /// Where git logs in with one of them.
+    pub logins: Vec<Login>,
+    /// Directories that no agent needs: absolute paths.
+    #[schema(value_type = Vec<String>)]
+    pub hidden_directories: Vec<PathBuf>,
+    /// Variables that may hold secrets.
+    pub hidden_variables: Vec<String>,
+}
+
+/// A place where a client is challenged for a name and a password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// `https://HOST[:PORT]`.
+    pub origin: String,
+    /// The name.
+    pub username: String,
+    /// The variable that holds what stands for the password.
+    pub variable: String,
 }

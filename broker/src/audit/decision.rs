@@ -8,10 +8,16 @@ pub enum Decision {
     Forward,
     /// A request went on as it was.
     Pass,
+    /// A client was let into a tunnel that ends here.
+    Intercept,
+    /// A client was let into a tunnel that nobody looks into.
+    Tunnel,
     /// A request did not go on.
     Refuse,
-    /// A session was made.
+    /// A session was made, or the first certificate authority.
     Create,
+    /// The next certificate authority was made.
+    Rotate,
     /// The config changed what a session may do.
     Declare,
     /// A session's access mode was set.
@@ -20,6 +26,8 @@ pub enum Decision {
     Elevate,
     /// That time is over.
     Revert,
+    /// A session lives for as long as it is held.
+    Hold,
     /// A session was ended.
     End,
     /// At a stop: every use of the workers is on record.
@@ -32,12 +40,16 @@ impl Decision {
         match self {
             Decision::Forward => "forward",
             Decision::Pass => "pass",
+            Decision::Intercept => "intercept",
+            Decision::Tunnel => "tunnel",
             Decision::Refuse => "refuse",
             Decision::Create => "create",
+            Decision::Rotate => "rotate",
             Decision::Declare => "declare",
             Decision::Set => "set",
             Decision::Elevate => "elevate",
             Decision::Revert => "revert",
+            Decision::Hold => "hold",
             Decision::End => "end",
             Decision::Delivered => "delivered",
         }

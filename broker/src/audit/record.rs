@@ -29,6 +29,8 @@ pub enum Kind {
     Revoke,
     /// A session began, or its access mode was set.
     Mode,
+    /// A certificate authority was made.
+    Ca,
     /// The broker began.
     Start,
     /// The broker ended as it was told to.
@@ -81,7 +83,8 @@ pub struct Record {
     /// `forward`, `pass`, `refuse`; `create`, `set` for a mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,
-    /// Why: [`attache_core::refusal::Reason`], or what is missing at a gap.
+    /// Why: [`attache_core::refusal::Reason`], or what is missing at a gap; of an
+    /// authority, from when on it signs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What the session might do.
@@ -93,7 +96,7 @@ pub struct Record {
     /// The lease.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<String>,
-    /// The secret's fingerprint.
+    /// The secret's fingerprint; of an authority, the SHA-256 of its certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// Which evidence was shown, joined by `+`: `placeholder`, `session_token`, `jwt`, `peer`, `source`,

@@ -30,7 +30,7 @@ fn describe(config: &Config) -> Value {
     let destination = |credential: &Credential| -> Vec<Value> {
         let each = credential.destinations.iter();
         let each = each.map(
-            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "access_mode": d.access_mode, "mask": d.mask, "inject": d.injection, "with": d.with}),
+            |d| json!({"id": destination_id(d), "paths": d.paths, "plaintext": d.plaintext, "private": d.private, "access_mode": d.access_mode, "mask": d.mask, "websocket": d.websocket, "inject": d.injection, "with": d.with, "strip": d.strip}),
         );
         each.collect()
     };
@@ -63,6 +63,8 @@ fn describe(config: &Config) -> Value {
         "data_plane": config.listen.data_plane.to_string(),
         "policy": config.policy().version,
         "unmatched": config.unmatched,
+        "hosts": config.hosts.iter().map(|host| json!({"id": host.id(), "private": host.private})).collect::<Vec<_>>(),
+        "dns": config.dns_servers,
         "credentials": credentials.collect::<Vec<_>>(),
         "sessions": sessions.collect::<Vec<_>>(),
         "warnings": config.cautions(),
@@ -80,18 +82,30 @@ fn summary(config: &Config) -> String {
             let tls = if destination.plaintext { " (without TLS)" } else { "" };
             let paths =
                 if destination.paths.is_empty() { String::new() } else { format!(" {}", destination.paths.join(" ")) };
+            let private = if destination.private { " (may be private)" } else { "" };
             let cap = if destination.access_mode == AccessMode::ReadOnly { " (read-only)" } else { "" };
+            let websocket = if destination.websocket { " (WebSocket, too)" } else { "" };
             let mask = if destination.mask { "" } else { " (echoes of the secret are NOT masked)" };
-            let _ = writeln!(out, "  to      {}{paths}{tls}{cap}{mask}", destination_id(destination));
+            let _ =
+                writeln!(out, "  to      {}{paths}{tls}{private}{cap}{websocket}{mask}", destination_id(destination));
             let with = destination.with.iter().map(|it| {
                 let how = if it.merge { " (joined to the agent's)" } else { "" };
                 format!("{}: {}{how}", it.header, it.value)
             });
             let all: Vec<_> = [destination.injection.outline()].into_iter().chain(with).collect();
             let _ = writeln!(out, "    as    {}", all.join(", and "));
+            let parameters = destination.strip.query.iter().map(|name| format!("?{name}="));
+            let stripped: Vec<_> = destination.strip.headers.iter().cloned().chain(parameters).collect();
+            if !stripped.is_empty() {
+                let _ = writeln!(out, "    not   {} (the agent's own are taken out)", stripped.join(", "));
+            }
         }
         let variables: Vec<_> = credential.agent_env.iter().map(|variable| variable.name.as_str()).collect();
         let _ = writeln!(out, "  agents  {}", variables.join(", "));
+    }
+    for host in &config.hosts {
+        let private = if host.private { " (may be private)" } else { "" };
+        let _ = writeln!(out, "\nhost {}{private}: never decrypted, no credential", host.id());
     }
     for session in &config.sessions {
         let ttl = session.ttl.map(|ttl| format!(", for {}", humantime::format_duration(ttl))).unwrap_or_default();

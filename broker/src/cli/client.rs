@@ -3,8 +3,9 @@
 use super::common::{Common, FAILED, complain};
 use super::runtime;
 use axum::body::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::net::UnixStream;
+use tokio::task::AbortHandle;
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,11 @@ impl Client {
         Self { socket, of_config: true }
     }
 
+    /// The same broker, for somebody else to ask.
+    pub fn again(&self) -> Self {
+        Self { socket: self.socket.clone(), of_config: self.of_config }
+    }
+
     /// Asks for something.
     pub async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.call(Method::GET, path, Bytes::new()).await
@@ -88,7 +95,39 @@ impl Client {
         self.call(method, path, serde_json::to_vec(body).unwrap_or_default().into()).await
     }
 
+    /// Asks for something that is no JSON; `Ok(None)`: there is no such thing.
+    pub async fn read_text(&self, path: &str) -> Result<Option<Bytes>, ClientError> {
+        let (answer, _talk) = self.ask(Method::GET, path, Bytes::new()).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        match status {
+            StatusCode::OK => Ok(Some(body)),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(refused(status, &body)),
+        }
+    }
+
+    /// Asks for something that lasts as long as the answer is kept.
+    pub async fn keep(&self, path: &str) -> Result<Kept, ClientError> {
+        let (answer, talk) = self.ask(Method::POST, path, Bytes::new()).await?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(Kept { body: answer.into_body(), _talk: talk });
+        }
+        Err(refused(status, &answer.into_body().collect().await?.to_bytes()))
+    }
+
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        let (answer, _talk) = self.ask(method, path, body).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|_| ClientError::Answer(status));
+        }
+        Err(refused(status, &body))
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<(Response<Incoming>, Talk), ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|cause| ClientError::NotRunning { socket: self.socket.clone(), cause })?;
         let (owner, us) = (stream.peer_cred().map(|peer| peer.uid()), rustix::process::geteuid().as_raw());
@@ -97,18 +136,38 @@ impl Client {
             return Err(ClientError::Foreign { socket: self.socket.clone(), owner, us });
         }
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let talk = Talk(tokio::spawn(connection).abort_handle());
         let request = Request::builder().method(method).uri(path).header(header::HOST, "attache");
-        let answer = sender.send_request(request.body(Full::new(body))?).await?;
-        let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| ClientError::Answer(status));
-        }
-        let error: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let words = error.get("error").and_then(|words| words.as_str());
-        Err(words.map_or(ClientError::Answer(status), |words| ClientError::Refused(words.to_owned())))
+        Ok((sender.send_request(request.body(Full::new(body))?).await?, talk))
     }
+}
+
+/// A connection, closed when this is dropped.
+struct Talk(AbortHandle);
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// An answer that lasts. Dropped, it is over.
+pub struct Kept {
+    body: Incoming,
+    _talk: Talk,
+}
+
+impl Kept {
+    /// Waits until the broker ends it, or is gone.
+    pub async fn ended(mut self) {
+        while let Some(Ok(_)) = self.body.frame().await {}
+    }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    let error: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let words = error.get("error").and_then(|words| words.as_str());
+    words.map_or(ClientError::Answer(status), |words| ClientError::Refused(words.to_owned()))
 }
 
 /// Whether a broker of this user is one to operate. A path alone proves nothing: in a directory that

@@ -40,8 +40,13 @@ pub fn say(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Writes one remark to standard error.
+pub fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "attache: {text}");
+}
+
 /// Writes one complaint to standard error and returns the exit code for it.
 pub fn complain(code: u8, text: impl std::fmt::Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr().lock(), "attache: {text}");
+    note(text);
     ExitCode::from(code)
 }

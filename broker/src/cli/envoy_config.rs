@@ -1,6 +1,6 @@
 //! `attache envoy-config`: the bootstrap of this config's Envoy, on standard output.
 
-use super::common::{Common, FAILED, USAGE, complain, say};
+use super::common::{Common, FAILED, USAGE, complain, note, say};
 use super::config;
 use crate::config::Config;
 use crate::envoy::{self, ADMIN_SOCKET, Admin, Machine, Shape, TOKEN_FILE, Version, find};
@@ -56,10 +56,10 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if let Err(error) = args.envoy_version.check() {
+    if let Err(error) = args.envoy_version.check(args.shape) {
         return complain(USAGE, error);
     }
-    let machine = match args.machine.on_this_machine(&config) {
+    let machine = match args.machine.on_this_machine(&config, args.envoy_version) {
         Ok(machine) => machine,
         Err(error) => return complain(FAILED, error),
     };
@@ -68,6 +68,9 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
     let text = if json { serde_json::to_string_pretty(&bootstrap).ok() } else { envoy::to_yaml(&bootstrap) };
     match text {
         Some(text) => {
+            if let Some(lacks) = args.envoy_version.lacks(args.shape) {
+                note(lacks);
+            }
             say(text.trim_end());
             ExitCode::SUCCESS
         }
@@ -77,7 +80,7 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
 
 impl MachineArgs {
     /// Fills in what was not named from what is on this machine.
-    pub fn on_this_machine(&self, config: &Config) -> Result<Machine, find::NotFound> {
+    pub fn on_this_machine(&self, config: &Config, envoy: Version) -> Result<Machine, find::NotFound> {
         let filter = self.filter.clone().map_or_else(find::filter, Ok)?;
         let system_roots = self.system_roots.clone().map_or_else(find::system_roots, Ok)?;
         let digest = |file: &Path| std::fs::read(file).ok().map(|module| find::sha256(&module));
@@ -88,6 +91,7 @@ impl MachineArgs {
             system_roots,
             token: config.state_dir.join(TOKEN_FILE),
             admin,
+            envoy,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The command line. One subcommand, one file; this one only chooses.
 
 pub mod audit;
+pub mod ca;
 pub mod check;
 pub mod client;
 pub mod common;
@@ -10,6 +11,7 @@ pub mod doctor;
 pub mod envoy_config;
 pub mod feed;
 pub mod openapi;
+pub mod run;
 pub mod runtime;
 pub mod schema;
 pub mod serve;
@@ -20,7 +22,12 @@ pub mod up;
 pub use common::Common;
 
 use clap::Parser;
+use common::{FAILED, complain};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long is waited at the end for what still blocks: a write to a pipe that nobody reads, say.
+const LAST_CALLS: Duration = Duration::from_millis(200);
 
 /// Attaché: agents call APIs with worthless placeholders; Envoy swaps in the real credential in flight.
 #[derive(Parser)]
@@ -36,34 +43,58 @@ struct Cli {
 enum Command {
     Up(up::UpArgs),
     Serve(serve::ServeArgs),
+    Run(run::RunArgs),
     Check(check::CheckArgs),
     Session(session::SessionArgs),
     Credential(credential::CredentialArgs),
     Feed(feed::FeedArgs),
     Audit(audit::AuditArgs),
+    Ca(ca::CaArgs),
     EnvoyConfig(envoy_config::EnvoyConfigArgs),
     Schema(schema::SchemaArgs),
     Openapi(openapi::OpenapiArgs),
     Doctor(doctor::DoctorArgs),
     #[command(name = crate::envoy::process::BECOME_ENVOY, hide = true)]
     BecomeEnvoy(up::BecomeEnvoyArgs),
+    #[command(name = run::BECOME_CHILD, hide = true)]
+    BecomeChild(run::BecomeArgs),
+    #[command(name = run::BECOME_CELL, hide = true)]
+    BecomeCell(run::BecomeArgs),
+    #[command(name = run::BECOME_INIT, hide = true)]
+    BecomeInit(run::BecomeArgs),
 }
 
 /// Reads the command line and does what it says.
-pub async fn run() -> ExitCode {
+pub fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     match command {
-        Command::Up(args) => up::run(args, &common).await,
-        Command::Serve(args) => serve::run(args, &common).await,
-        Command::Check(args) => check::run(args, &common).await,
-        Command::Session(args) => session::run(args, &common).await,
-        Command::Credential(args) => credential::run(args, &common).await,
-        Command::Feed(args) => feed::run(args, &common).await,
-        Command::Audit(args) => audit::run(args, &common).await,
-        Command::EnvoyConfig(args) => envoy_config::run(args, &common).await,
-        Command::Schema(args) => schema::run(args, &common).await,
-        Command::Openapi(args) => openapi::run(args, &common).await,
-        Command::Doctor(args) => doctor::run(args, &common).await,
+        Command::Up(args) => on_executor(up::run(args, &common)),
+        Command::Serve(args) => on_executor(serve::run(args, &common)),
+        Command::Check(args) => on_executor(check::run(args, &common)),
+        Command::Session(args) => on_executor(session::run(args, &common)),
+        Command::Credential(args) => on_executor(credential::run(args, &common)),
+        Command::Feed(args) => on_executor(feed::run(args, &common)),
+        Command::Audit(args) => on_executor(audit::run(args, &common)),
+        Command::Ca(args) => on_executor(ca::run(args, &common)),
+        Command::EnvoyConfig(args) => on_executor(envoy_config::run(args, &common)),
+        Command::Schema(args) => on_executor(schema::run(args, &common)),
+        Command::Openapi(args) => on_executor(openapi::run(args, &common)),
+        Command::Doctor(args) => on_executor(doctor::run(args, &common)),
+        // These are about processes: signals are masked, and namespaces left, while there is one thread.
+        Command::Run(args) => run::run(args, &common),
         Command::BecomeEnvoy(args) => up::become_envoy(args),
+        Command::BecomeChild(args) => run::become_child(args),
+        Command::BecomeCell(args) => run::become_cell(args),
+        Command::BecomeInit(args) => run::become_init(args),
     }
+}
+
+fn on_executor(work: impl Future<Output = ExitCode>) -> ExitCode {
+    let executor = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(executor) => executor,
+        Err(error) => return complain(FAILED, error),
+    };
+    let code = executor.block_on(work);
+    executor.shutdown_timeout(LAST_CALLS);
+    code
 }

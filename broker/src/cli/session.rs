@@ -130,7 +130,7 @@ enum Format {
     Json,
 }
 
-fn access_mode(text: &str) -> Result<AccessMode, &'static str> {
+pub(super) fn access_mode(text: &str) -> Result<AccessMode, &'static str> {
     let modes = [AccessMode::ReadOnly, AccessMode::ReadWrite];
     modes.into_iter().find(|mode| mode.as_str() == text).ok_or("expected read-only or read-write")
 }

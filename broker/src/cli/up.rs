@@ -1,17 +1,18 @@
 //! `attache up`: broker, filter and a local Envoy in the foreground; prints what agents need.
 
 use super::client::Client;
-use super::common::{Common, FAILED, complain, say};
+use super::common::{Common, FAILED, complain, note, say};
 use super::config;
 use super::envoy_config::MachineArgs;
 use super::session::export;
+use crate::api::control::SESSION_TOKEN_ENV;
 use crate::api::view::Variable;
 use crate::config::{Config, Endpoint, Lookup};
 use crate::doctor::{EnvoyConfig, Unsafe, vet};
 use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
 use crate::envoy::process::{self, Process, ProcessError};
-use crate::envoy::{self, Shape};
+use crate::envoy::{self, Admin, Shape, Version, VersionError};
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::sources::Environment;
 use crate::{Running, StartError, Workers, hygiene, telemetry};
@@ -57,6 +58,8 @@ enum UpError {
     Hygiene(#[from] hygiene::HygieneError),
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    #[error("{}: {error}", binary.display())]
+    Version { binary: PathBuf, error: VersionError },
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -104,11 +107,17 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     }
     hygiene::apply()?;
     let binary = find::envoy()?;
+    let version = envoy_version(&binary, args.shape)?;
     // Known before anything runs: agents' URLs name it.
     config.listen.proxy = chosen(config.listen.proxy)?;
     progress(format_args!("config   {}", found(&config, common)));
     progress(format_args!("state    {}", config.state_dir.display()));
     config.cautions().iter().for_each(|caution| progress(format_args!("warning  {caution}")));
+
+    // Nobody reaches it through the proxy.
+    if let Some(Admin::Tcp(address)) = args.machine.admin {
+        config.listen.admin = Some(address);
+    }
 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
@@ -117,13 +126,13 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     progress(format_args!("broker   data plane on {}", broker.data_plane));
 
     let started = tokio::select! {
-        started = envoy(&args, &mut config, &broker, &binary) => started,
+        started = envoy(&args, &mut config, &broker, (&binary, version)) => started,
         _ = interrupt.recv() => Ok(None),
         _ = terminate.recv() => Ok(None),
     };
     let ended = match started {
         Ok(Some(mut envoy)) => {
-            let announced = announce(&envoy, &config, common).await;
+            let announced = announce(args.shape, &envoy, &config, common).await;
             let ended = match announced {
                 Err(error) => Err(error),
                 Ok(()) => tokio::select! {
@@ -149,21 +158,31 @@ async fn envoy(
     args: &UpArgs,
     config: &mut Config,
     broker: &Running,
-    binary: &Path,
+    (binary, version): (&Path, Version),
 ) -> Result<Option<Process>, UpError> {
     if let Some(address) = broker.data_plane_address {
         config.listen.data_plane = Endpoint::Tcp(address);
     }
     let dir = PrivateDir::open_or_create(&config.state_dir)?;
-    let mut machine = args.machine.on_this_machine(config)?;
+    let mut machine = args.machine.on_this_machine(config, version)?;
     let cache = PrivateDir::open_or_create(&broker.runtime.cache_dir)?;
     (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &cache)?;
     progress(format_args!("filter   {}", machine.filter.display()));
 
     let bootstrap = envoy::bootstrap(args.shape, config, &config.policy(), &machine);
     vet(&EnvoyConfig::from_bootstrap(&bootstrap), |warning| progress(format_args!("doctor   {warning}")))?;
-    progress(format_args!("envoy    {}", binary.display()));
+    progress(format_args!("envoy    {} ({version})", binary.display()));
     Ok(Some(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?))
+}
+
+/// Which Envoy this is, if it can serve the shape; says what it lacks.
+fn envoy_version(binary: &Path, shape: Shape) -> Result<Version, UpError> {
+    let version = process::version(binary)?;
+    version.check(shape).map_err(|error| UpError::Version { binary: binary.to_owned(), error })?;
+    if let Some(lacks) = version.lacks(shape) {
+        progress(format_args!("warning  {lacks}"));
+    }
+    Ok(version)
 }
 
 /// Copies the filter into the cache directory, under a name that holds its digest: what was
@@ -185,14 +204,19 @@ fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<
     Ok((dir.path().join(name), Some(sha256)))
 }
 
-async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {
+async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {
     let proxy = envoy.proxy().await.ok_or(UpError::NoListener)?;
     let broker = Client::at(config.listen.control.clone());
     let mut sessions = Vec::new();
     for session in &config.sessions {
         // A declared session may have been revoked, or have expired.
         let variables: Option<Vec<Variable>> = broker.read(&format!("/v1/sessions/{}/env", session.name)).await.ok();
-        sessions.extend(variables.map(|variables| (&session.name, variables)));
+        sessions.extend(variables.map(|mut variables| {
+            if shape == Shape::ForwardProxy {
+                variables.extend(proxy_variables(proxy, &variables));
+            }
+            (&session.name, variables)
+        }));
     }
     if common.json {
         let env = |variables: &[Variable]| -> serde_json::Map<String, serde_json::Value> {
@@ -210,6 +234,11 @@ async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(
         return Ok(());
     }
     progress(format_args!("ready    http://{proxy} (Ctrl-C ends it)"));
+    if shape == Shape::ForwardProxy {
+        progress(format_args!(
+            "run      attache run --session NAME -- COMMAND sets all of this, and what clients trust"
+        ));
+    }
     let mut out = String::new();
     for (name, variables) in sessions {
         let _ = writeln!(out, "\n# session {name}");
@@ -219,6 +248,17 @@ async fn announce(envoy: &Process, config: &Config, common: &Common) -> Result<(
     }
     say(out.trim_end());
     Ok(())
+}
+
+/// What tells clients of their proxy, and the proxy of its clients.
+fn proxy_variables(proxy: SocketAddr, variables: &[Variable]) -> Vec<Variable> {
+    let token = variables.iter().find(|variable| variable.name == SESSION_TOKEN_ENV);
+    let url = token.map(|token| format!("http://attache:{}@{proxy}", token.value));
+    let named = |url: String| {
+        ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"]
+            .map(|name| Variable { name: name.to_owned(), value: url.clone() })
+    };
+    url.into_iter().flat_map(named).collect()
 }
 
 /// The address, its port chosen now if the config leaves that open.
@@ -260,6 +300,5 @@ fn hint_at_presets() -> String {
 }
 
 fn progress(text: std::fmt::Arguments<'_>) {
-    use io::Write as _;
-    let _ = writeln!(io::stderr().lock(), "attache: {text}");
+    note(text);
 }

@@ -6,6 +6,7 @@ use attache_core::companion::CompanionError;
 use attache_core::names::Name;
 use attache_core::placeholder::ShapeError;
 use attache_core::policy::PolicyError;
+use attache_core::strip::StripError;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -75,6 +76,9 @@ pub enum Problem {
     /// A header beside a credential that may not be one.
     #[error("{0}")]
     Companion(#[from] CompanionError),
+    /// A place of a credential that may not be one.
+    #[error("{0}")]
+    Strip(#[from] StripError),
     /// Nowhere to look for the secret.
     #[error(
         "where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or a preset, or \
@@ -117,10 +121,16 @@ pub enum Problem {
     EmptyUpstream,
     /// Two credentials that reach one destination in two ways.
     #[error(
-        "credential `{0}` reaches this host and port with other plaintext, upstream or spki_sha256; \
+        "credential `{0}` reaches this host and port with other plaintext, private, upstream or spki_sha256; \
          make them the same"
     )]
     ReachedDifferently(Name),
+    /// A host that is decrypted, and is not.
+    #[error("credential `{0}` is bound to this host and port, which are decrypted for that; remove one of the two")]
+    BoundAndPassed(Name),
+    /// An address where a TLS handshake must name a host.
+    #[error("expected a name: a TLS handshake names no address, and so nothing could be held against it")]
+    PassedAddress,
     /// A gateway URL that leads nowhere.
     #[error("none of the credential's destinations has this host")]
     NoSuchDestination,
@@ -147,6 +157,12 @@ pub enum Problem {
     /// Two providers that one token could belong to.
     #[error("another provider has this issuer and header; make them one provider, or one of them another header")]
     ProviderTwice,
+    /// Hosts to decrypt that are refused.
+    #[error("hosts that no destination names are refused; add `unmatched: pass`, or remove this")]
+    NothingToIntercept,
+    /// An authority for some hosts that is to sign for all.
+    #[error("with `intercept_unmatched: true` there are certificates for any host; remove one of the two")]
+    ConstrainedForAll,
     /// A policy that no filter would take, and so one under which nothing would pass.
     #[error("no filter can run the policy of this config: {0}")]
     Policy(#[from] PolicyError),

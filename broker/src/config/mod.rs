@@ -10,6 +10,7 @@ mod caution;
 pub mod error;
 mod load;
 pub mod oidc;
+mod out_of_reach;
 mod policy;
 pub mod presets;
 mod reader;
@@ -22,6 +23,7 @@ pub use bind::{Bind, Network, PeerId, Required};
 pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
+pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
 pub use tree::Place;
 
@@ -29,7 +31,7 @@ use attache_core::injection::Injection;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, StripSpec, Unmatched};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
@@ -54,6 +56,14 @@ pub struct Config {
     pub credentials: Vec<Credential>,
     /// What happens to hosts that no destination names.
     pub unmatched: Unmatched,
+    /// Whether a forward proxy decrypts traffic to them, where they pass.
+    pub intercept_unmatched: bool,
+    /// Hosts that a forward proxy lets through undecrypted, in order.
+    pub hosts: Vec<PassThrough>,
+    /// The DNS servers that are asked for addresses; with none, those of the system.
+    pub dns_servers: Vec<SocketAddr>,
+    /// The authority that signs for decrypted hosts.
+    pub ca: CaConfig,
     /// The sessions that the config declares.
     pub sessions: Vec<DeclaredSession>,
     /// Whose JWTs name a session.
@@ -73,6 +83,9 @@ pub struct Listen {
     pub data_plane: Endpoint,
     /// The operator's UNIX socket, absolute.
     pub control: PathBuf,
+    /// Where the admin of a local Envoy listens, if that is a TCP address. No file says so: whoever starts
+    /// Envoy does.
+    pub admin: Option<SocketAddr>,
 }
 
 /// A TCP address or a UNIX socket.
@@ -144,6 +157,13 @@ pub enum SyslogAddress {
     Udp(String),
     /// `HOST:PORT`.
     Tcp(String),
+}
+
+/// The authority that signs for the hosts that a forward proxy decrypts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaConfig {
+    /// Whether it can sign for the hosts of this config alone.
+    pub constrained: bool,
 }
 
 /// How often the audit log is signed: whichever comes first.
@@ -258,16 +278,40 @@ pub struct Destination {
     pub access: AccessSpec,
     /// What the service wants beside the credential.
     pub with: Vec<CompanionSpec>,
+    /// Where the service takes a credential besides: what agents write there is taken out.
+    pub strip: StripSpec,
     /// What any session may do with the credential here, at most.
     pub access_mode: AccessMode,
     /// Whether answers are searched for the credential, which is then masked.
     pub mask: bool,
     /// Where Envoy dials instead of `host:port`.
     pub upstream: Option<Upstream>,
+    /// Whether it may be at an address that is not public.
+    pub private: bool,
     /// The SHA-256 of the server's public key, base64, for a certificate no authority signed.
     pub spki_sha256: Option<String>,
     /// Whether a request without identity is answered with a Basic challenge (git needs one).
     pub basic_challenge: bool,
+    /// Whether sessions that may write may open a WebSocket.
+    pub websocket: bool,
+}
+
+/// A host that no credential is bound to, and that is never decrypted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassThrough {
+    /// Its name; never an address, which no TLS handshake names.
+    pub host: Host,
+    /// The port; never 0.
+    pub port: u16,
+    /// Whether it may be at an address that is not public.
+    pub private: bool,
+}
+
+impl PassThrough {
+    /// `host:port`.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
 }
 
 /// Where Envoy dials, and whom it trusts there. The name it verifies stays the destination's host.

@@ -2,11 +2,11 @@
 //!
 //! The Envoy bootstrap is generated from the same policy, so the two cannot differ.
 
-use super::{AuditMode, Config, Credential, Destination};
+use super::{AuditMode, Config, Credential, Destination, PassThrough};
 use attache_core::digest::Digest;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
-use attache_core::policy::{BindingSpec, DestinationSpec, EvidenceSpec, Spec};
+use attache_core::policy::{BindingSpec, DestinationSpec, EvidenceSpec, Spec, StripSpec};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Hex digits of a policy's version: enough that two never meet by chance.
@@ -27,6 +27,7 @@ impl Config {
             for destination in &credential.destinations {
                 let key = (destination.host.clone(), destination.port);
                 let spec = destinations.entry(key).or_insert_with(|| unbound(destination, &routes));
+                spec.strip.add(&destination.strip);
                 spec.bindings.push(binding(credential, destination));
             }
         }
@@ -34,11 +35,12 @@ impl Config {
             version: String::new(),
             instance: self.instance.clone(),
             unmatched: self.unmatched,
-            passthrough: Vec::new(),
-            intercept_unmatched: false,
+            passthrough: self.hosts.iter().map(PassThrough::id).collect(),
+            intercept_unmatched: self.intercept_unmatched,
             evidence: EvidenceSpec::default(),
             destinations: destinations.into_values().collect(),
         };
+        spec.passthrough.sort();
         let headers: BTreeSet<_> = self.oidc.iter().map(|provider| provider.header.clone()).collect();
         spec.evidence.identity_headers = headers.into_iter().collect();
         self.sessions.iter().for_each(|session| session.bind.demand(&mut spec.evidence));
@@ -63,6 +65,7 @@ fn unbound(destination: &Destination, routes: &Routes) -> DestinationSpec {
         route_prefix: Some(routes.prefix(destination)),
         cluster: format!("attache_dst_{}_{}", destination.host, destination.port),
         plaintext: destination.plaintext,
+        strip: StripSpec::default(),
         bindings: Vec::new(),
     }
 }
@@ -77,6 +80,7 @@ fn binding(credential: &Credential, destination: &Destination) -> BindingSpec {
         basic_challenge: destination.basic_challenge,
         access: destination.access.clone(),
         with: destination.with.clone(),
+        websocket: destination.websocket,
     }
 }
 

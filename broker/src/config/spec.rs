@@ -6,14 +6,14 @@
 use super::access::AccessSpec;
 use super::oidc::ProviderSpec;
 use super::values::{
-    DataPlane, DialAddress, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin, Size, Socket,
-    SyslogTo, Url, Variable,
+    DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
+    Size, Socket, SyslogTo, Url, Variable,
 };
 use super::{AuditMode, Bind, SourceKind};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
-use attache_core::policy::{AccessMode, CompanionSpec, MissingPlaceholder, Unmatched};
+use attache_core::policy::{AccessMode, CompanionSpec, MissingPlaceholder, StripSpec, Unmatched};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -43,12 +43,29 @@ pub struct Spec {
     pub credentials: BTreeMap<Name, CredentialSpec>,
     /// What happens to hosts that no destination names (default `deny`).
     pub unmatched: Unmatched,
+    /// Whether a forward proxy decrypts traffic to them, where they pass (default: no, it tunnels).
+    pub intercept_unmatched: bool,
+    /// Hosts that a forward proxy lets through undecrypted: no credential is bound to them.
+    pub hosts: Vec<HostSpec>,
+    /// How the names of hosts are resolved for a forward proxy.
+    pub dns: DnsSpec,
+    /// The certificate authority of a forward proxy.
+    pub ca: CaSpec,
     /// Sessions that exist as long as this file names them.
     pub sessions: Vec<SessionSpec>,
     /// Providers of identities (OpenID Connect) whose JWTs name a session.
     pub oidc: Vec<ProviderSpec>,
     /// Bounds of time and space.
     pub limits: LimitsSpec,
+}
+
+/// The certificate authority of a forward proxy.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaSpec {
+    /// Whether it can sign for the hosts of this config alone (default: no). Another host then takes
+    /// `attache ca rotate`.
+    pub constrained: bool,
 }
 
 /// Where an instance listens.
@@ -63,6 +80,37 @@ pub struct ListenSpec {
     pub data_plane: Option<DataPlane>,
     /// The operator's socket (default `unix:control.sock`, in the instance's directory).
     pub control: Option<Socket>,
+}
+
+/// A host that no credential is bound to.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostSpec {
+    /// The host's name: exactly this one, without wildcards.
+    pub host: Host,
+    /// The port (default 443).
+    pub port: Option<NonZeroU16>,
+    /// What happens to its TLS.
+    pub tls: TlsSpec,
+    /// Whether it may be at an address that is not public.
+    #[serde(default)]
+    pub private: bool,
+}
+
+/// What a forward proxy does with TLS.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsSpec {
+    /// Never decrypted: the handshake must name the host, and that is all that is looked at.
+    Passthrough,
+}
+
+/// How the names of hosts are resolved.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DnsSpec {
+    /// The servers that are asked, `IP:PORT` (default: those of the system).
+    pub servers: Vec<DnsServer>,
 }
 
 /// The audit log.
@@ -191,6 +239,9 @@ pub struct CredentialSpec {
     /// What the service wants beside it, for every destination; one that names the same header
     /// itself goes first.
     pub with: Vec<CompanionSpec>,
+    /// Where its destinations take a credential besides: what agents write there is taken out, at
+    /// every one of them.
+    pub strip: StripSpec,
     /// Answer a request without identity with a Basic challenge, at every destination that does not
     /// say otherwise.
     pub basic_challenge: Option<bool>,
@@ -240,6 +291,10 @@ pub struct DestinationSpec {
     pub spki_sha256: Option<Pin>,
     /// Where Envoy dials instead of `host:port`. The name it verifies stays `host`.
     pub upstream: Option<UpstreamSpec>,
+    /// Whether the host may be at an address that is not public, for a forward proxy. An
+    /// `upstream.address`, or a host that is an address, says so already.
+    #[serde(default)]
+    pub private: bool,
     /// How the credential enters a request here.
     pub inject: Option<InjectSpec>,
     /// Operations that their method alone would judge wrongly.
@@ -247,12 +302,18 @@ pub struct DestinationSpec {
     /// What the service wants beside the credential: headers without a secret.
     #[serde(default)]
     pub with: Vec<CompanionSpec>,
+    /// Where the service takes a credential besides: what agents write there is taken out.
+    #[serde(default)]
+    pub strip: StripSpec,
     /// What any session may do with it here, at most (default: what the credential may).
     pub access_mode: Option<AccessMode>,
     /// Whether answers from here are searched for the credential (default: as the credential says).
     pub mask: Option<bool>,
     /// Answer a request without identity with a Basic challenge, as git needs.
     pub basic_challenge: Option<bool>,
+    /// Whether sessions that may write may open a WebSocket (default `false`). The host is then reached
+    /// over HTTP/1.1 alone.
+    pub websocket: Option<bool>,
 }
 
 /// Where Envoy dials, and whom it trusts there.

@@ -360,6 +360,36 @@ credentials:
 }
 
 #[test]
+fn places_of_credentials_add_up() {
+    let text = |strip: &str, rest: &str| {
+        format!(
+            "credentials:\n  a:\n    preset: gemini\n    strip: {{headers: [X-Common]}}\n    destinations:\n      \
+             - host: generativelanguage.googleapis.com\n        strip: {strip}\n{rest}\n"
+        )
+    };
+    let good = "{headers: [x-own, X-COMMON], query: [token]}";
+    let config = load(&text(good, "      - host: two.test")).unwrap();
+    let spec = |headers: &[&str], query: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        StripSpec { headers: owned(headers), query: owned(query) }
+    };
+    let [one, two] = &config.credentials[0].destinations[..] else { panic!("{config:?}") };
+    assert_eq!(one.strip, spec(&["x-common", "x-own"], &["key", "token"]));
+    assert_eq!(two.strip, spec(&["x-common"], &[]));
+
+    let other = "  b: {source: {env: B}, inject: bearer, destinations: [{host: two.test, strip: {query: [sig]}}]}";
+    let policy = load(&text(good, &format!("      - host: two.test\n{other}"))).unwrap().policy();
+    let two = policy.destinations.iter().find(|destination| destination.id == "two.test:443").unwrap();
+    assert_eq!(two.strip, spec(&["x-common"], &["sig"]));
+
+    let at = "credentials.a.destinations[0]";
+    assert_eq!(places(&text("{headers: [host]}", "")), [format!("7:9 {at}.strip")]);
+    assert_eq!(places(&text("{query: ['a=b']}", "")), [format!("7:9 {at}.strip")]);
+    let with = "        with: [{header: X-Own, value: a, merge: true}]";
+    assert_eq!(places(&text(good, with)), [format!("8:9 {at}.with")]);
+}
+
+#[test]
 fn a_rule_on_a_writes_body_is_refused_where_it_stands() {
     let rule = "{method: POST, path: /graphql, body: {json: {member: operation, any_of: [read]}}}";
     let access = |list| {
@@ -383,6 +413,53 @@ fn one_destination_is_reached_in_one_way() {
     assert!(load(&both("")).is_ok());
     assert_eq!(places(&both(", plaintext: true")), ["3:3 credentials.b"]);
     assert_eq!(places(&both(", upstream: {address: 127.0.0.1:1}")), ["3:3 credentials.b"]);
+    assert_eq!(places(&both(", private: true")), ["3:3 credentials.b"]);
+}
+
+#[test]
+fn hosts_that_are_passed_through_are_names_that_no_credential_is_bound_to() {
+    let text = |hosts: &str| format!("{UNIFI}hosts:\n{hosts}\n");
+    let good = "
+  - {host: pinned.test, tls: passthrough, private: true}
+  - {host: pinned.test, port: 8443, tls: passthrough}
+  - {host: a.test, tls: passthrough}
+  - {host: unifi.lan, tls: passthrough}";
+    let config = load(&text(good)).unwrap();
+    assert_eq!(config.policy().passthrough, ["a.test:443", "pinned.test:443", "pinned.test:8443", "unifi.lan:443"]);
+    assert_eq!(config.hosts.iter().filter(|host| host.private).count(), 1);
+    assert_eq!(load(UNIFI).unwrap().policy().passthrough, <[String; 0]>::default());
+    for (host, place, says) in [
+        ("{host: unifi.lan, port: 8443, tls: passthrough}", "", "credential `unifi` is bound to this host and port"),
+        ("{host: 10.0.0.1, tls: passthrough}", ".host", "a TLS handshake names no address"),
+        ("{host: '[::1]', tls: passthrough}", ".host", "a TLS handshake names no address"),
+        ("{host: '*.test', tls: passthrough}", ".host", "`*` is refused here; name each host"),
+        ("{host: '*', tls: passthrough}", ".host", "`*` is refused here"),
+        ("{host: A.test, tls: passthrough}", ".host", "write the host in lower case"),
+        ("{host: 0x7f.1, tls: passthrough}", ".host", "an address is written in its canonical form"),
+        ("{host: b.test}", "", "`tls` is missing"),
+        ("{host: b.test, tls: intercept}", ".tls", "expected `passthrough`"),
+        ("{host: b.test, tls: passthrough, port: 0}", ".port", "expected"),
+        ("{host: a.test, tls: passthrough}", "", "stands here twice"),
+    ] {
+        let text = text(&format!("  - {{host: a.test, tls: passthrough}}\n  - {host}"));
+        let errors = load(&text).unwrap_err().0;
+        let [error] = &errors[..] else { panic!("{host}: {errors:?}") };
+        assert_eq!(error.path, format!("hosts[1]{place}"), "{host}");
+        assert_eq!(error.place.unwrap().line, 11, "{host}");
+        assert!(error.to_string().contains(says), "{host}: {error}");
+    }
+    // What cannot be read moves no other entry to its place.
+    let both = "  - {host: a.test, tls: no}\n  - {host: 127.0.0.1, tls: passthrough}";
+    assert_eq!(places(&text(both)), ["10:25 hosts[0].tls", "11:12 hosts[1].host"]);
+}
+
+#[test]
+fn names_are_asked_of_the_servers_that_the_config_names() {
+    let servers = |text: &str| load(text).map(|config| config.dns_servers);
+    let two: [SocketAddr; 2] = ["127.0.0.1:5354".parse().unwrap(), "[::1]:53".parse().unwrap()];
+    assert_eq!(servers("dns: {servers: ['127.0.0.1:5354', '[::1]:53']}\n").unwrap(), two);
+    assert_eq!(servers("").unwrap(), <[SocketAddr; 0]>::default());
+    assert!(servers("dns: {servers: [127.0.0.1]}\n").unwrap_err().to_string().contains("IP:PORT of a DNS server"));
 }
 
 #[test]

@@ -18,12 +18,18 @@ pub enum ValueError {
     /// Not a host.
     #[error("{0}")]
     Host(#[from] host::HostError),
+    /// A pattern, where one host is meant.
+    #[error("a host is one name, written out: `*` is refused here; name each host")]
+    Wildcard,
     /// A host in another than its canonical spelling.
     #[error("write the host in lower case")]
     NotCanonical,
     /// No port where one is needed.
     #[error("expected HOST:PORT, e.g. 127.0.0.1:9443")]
     NoPort,
+    /// Not a DNS server.
+    #[error("expected IP:PORT of a DNS server, e.g. 127.0.0.1:53")]
+    DnsServer,
     /// Not an address to listen on.
     #[error("expected IP:PORT, e.g. 127.0.0.1:3030")]
     Address,
@@ -108,6 +114,10 @@ written_as_text! {
     DialAddress(String) = dial_address;
     /// `IP:PORT` to listen on; port 0 lets the system choose.
     ListenAddress(SocketAddr) = |text| text.parse().map_err(|_| ValueError::Address);
+    /// `IP:PORT` of a DNS server.
+    DnsServer(SocketAddr) = |text| {
+        text.parse().ok().filter(|server: &SocketAddr| server.port() > 0).ok_or(ValueError::DnsServer)
+    };
     /// `IP:PORT` on loopback, or `unix:PATH`.
     DataPlane(Result<SocketAddr, PathBuf>) = data_plane;
     /// `unix:PATH`, relative to the instance's directory.
@@ -149,6 +159,9 @@ fn op_reference(text: &str) -> Result<String, ValueError> {
 }
 
 fn canonical_host(text: &str) -> Result<host::Host, ValueError> {
+    if text.contains('*') {
+        return Err(ValueError::Wildcard);
+    }
     let host = host::Host::parse(text.as_bytes())?;
     if host.to_string() == text { Ok(host) } else { Err(ValueError::NotCanonical) }
 }
@@ -268,6 +281,12 @@ mod tests {
     fn hosts_have_one_spelling() {
         accepts::<Host>(&["api.github.com", "unifi.lan", "127.0.0.1", "[::1]", "localhost"]);
         refuses::<Host>(&["API.github.com", "a.b.", "127.1", "0x7f.1", "*.github.com", "a:1", "u@h", "[0:0::1]", ""]);
+    }
+
+    #[test]
+    fn dns_servers_are_addresses_with_a_port() {
+        accepts::<DnsServer>(&["127.0.0.1:53", "[::1]:5354"]);
+        refuses::<DnsServer>(&["", "127.0.0.1", "127.0.0.1:0", "dns.lan:53", "127.1:53", "::1:53"]);
     }
 
     #[test]

@@ -44,16 +44,20 @@ fn per_route() -> String {
 
 /// The filter's refusal is a bare 403: this makes it the answer of a closed route.
 pub(super) fn reply() -> Value {
-    let denied = json!({
+    answered(&format!("response.code_details.startsWith('{DENIED}')"), Reason::DestinationMismatch)
+}
+
+/// Makes an answer of Envoy's own, for which an expression holds, that of a reason.
+pub(super) fn answered(expression: &str, reason: Reason) -> Value {
+    let holds = json!({
         "name": "envoy.access_loggers.extension_filters.cel",
         "typed_config": {
             "@type": type_url("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"),
-            "expression": format!("response.code_details.startsWith('{DENIED}')"),
+            "expression": expression,
         },
     });
-    let reason = Reason::DestinationMismatch;
     json!({
-        "filter": {"extension_filter": denied},
+        "filter": {"extension_filter": holds},
         "status_code": reason.status(),
         "body": {"inline_string": reason.body(b"")},
         "body_format_override": {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"},

@@ -1,6 +1,6 @@
 //! Clusters: one for each destination, which leads there and nowhere else, and one to the broker.
 
-use super::{BROKER_CLUSTER, BUFFER_BYTES, Machine, set, socket_address, type_url};
+use super::{BROKER_CLUSTER, BUFFER_BYTES, Machine, set, socket_address, speaks_websocket, type_url};
 use crate::config::{Config, Destination, Endpoint, destination_id};
 use crate::state_dir::TOKEN_SECRET_NAME;
 use attache_core::matching::host::{Authority, Host};
@@ -27,7 +27,7 @@ pub(super) fn ways(config: &Config) -> HashMap<String, &Destination> {
 
 /// The cluster of a destination: TLS, its name verified, unless the config says `plaintext: true`.
 pub(super) fn destination(spec: &DestinationSpec, how: Option<&Destination>, machine: &Machine) -> Value {
-    towards(base(spec, how), spec.plaintext, how, machine)
+    towards(base(spec, how), Towards::of(spec), how, machine)
 }
 
 /// The same behind a door, which has found the one address to dial; an address that the config names is
@@ -35,12 +35,12 @@ pub(super) fn destination(spec: &DestinationSpec, how: Option<&Destination>, mac
 pub(super) fn behind_the_door(spec: &DestinationSpec, how: Option<&Destination>, machine: &Machine) -> Value {
     let is_named = how.is_some_and(|how| how.upstream.as_ref().is_some_and(|upstream| upstream.address.is_some()));
     let base = if is_named { base(spec, how) } else { direct(&spec.cluster) };
-    towards(base, spec.plaintext, how, machine)
+    towards(base, Towards::of(spec), how, machine)
 }
 
 /// Where hosts go that no destination names, behind a door.
 pub(super) fn unmatched(name: &str, plaintext: bool, machine: &Machine) -> Value {
-    towards(direct(name), plaintext, None, machine)
+    towards(direct(name), Towards { plaintext, http1: plaintext }, None, machine)
 }
 
 /// A cluster that dials the address that the door has found, and no other.
@@ -55,23 +55,45 @@ pub(super) fn direct(name: &str) -> Value {
     })
 }
 
-fn towards(mut cluster: Value, plaintext: bool, how: Option<&Destination>, machine: &Machine) -> Value {
+/// What is spoken with an upstream.
+#[derive(Clone, Copy)]
+struct Towards {
+    plaintext: bool,
+    /// HTTP/1.1 alone.
+    http1: bool,
+}
+
+impl Towards {
+    /// WebSocket is opened over HTTP/1.1: over HTTP/2 few servers take it (RFC 8441), and Envoy asks none
+    /// whether it does.
+    fn of(spec: &DestinationSpec) -> Self {
+        Self { plaintext: spec.plaintext, http1: spec.plaintext || speaks_websocket(spec) }
+    }
+}
+
+fn towards(mut cluster: Value, spoken: Towards, how: Option<&Destination>, machine: &Machine) -> Value {
     set(&mut cluster, "circuit_breakers", generous());
     let keepalive = json!({"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}});
     set(&mut cluster, "upstream_connection_options", keepalive);
-    if plaintext {
+    if spoken.plaintext {
         set(&mut cluster, "metadata", json!({"filter_metadata": {"attache": {"plaintext": true}}}));
     } else {
         set(&mut cluster, "transport_socket", tls(how, machine));
     }
-    let options = upstream_options(plaintext, is_pinned_alone(how));
+    let options = upstream_options(spoken, is_pinned_alone(how));
     set(&mut cluster, "typed_extension_protocol_options", json!({OPTIONS: options}));
     cluster
 }
 
-/// The cluster of the broker's data plane. Envoy itself adds the token, from a file that only it
-/// and the broker read: the VM never sees it, and `/config_dump` shows it redacted.
+/// The cluster of the broker's data plane.
 pub(super) fn broker(config: &Config, machine: &Machine) -> Value {
+    towards_broker(BROKER_CLUSTER, json!({"http_protocol_options": {}}), config, machine)
+}
+
+/// A cluster that leads to the broker's data plane, which is spoken to by `protocol`. Envoy itself adds the
+/// token, from a file that only it and the broker read: the VM never sees it, and `/config_dump` shows it
+/// redacted.
+pub(super) fn towards_broker(name: &str, protocol: Value, config: &Config, machine: &Machine) -> Value {
     let address = match &config.listen.data_plane {
         Endpoint::Tcp(address) => socket_address(&address.ip().to_string(), address.port()),
         Endpoint::Unix(path) => json!({"pipe": {"path": path}}),
@@ -99,15 +121,15 @@ pub(super) fn broker(config: &Config, machine: &Machine) -> Value {
         "typed_config": {"@type": type_url("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")},
     });
     json!({
-        "name": BROKER_CLUSTER,
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "circuit_breakers": generous(),
-        "load_assignment": assignment(BROKER_CLUSTER, &address),
+        "load_assignment": assignment(name, &address),
         "typed_extension_protocol_options": {OPTIONS: {
             "@type": type_url(OPTIONS),
-            "explicit_http_config": {"http_protocol_options": {}},
+            "explicit_http_config": protocol,
             "http_filters": [injector, codec],
         }},
     })
@@ -156,19 +178,22 @@ pub(super) fn generous() -> Value {
     json!({"thresholds": [{"max_connections": 65_536, "max_pending_requests": 65_536, "max_requests": 65_536}]})
 }
 
-fn upstream_options(plaintext: bool, pinned: bool) -> Value {
+fn upstream_options(spoken: Towards, pinned: bool) -> Value {
     let mut options = json!({
         "@type": type_url(OPTIONS),
         "common_http_protocol_options": {"idle_timeout": "300s"},
     });
-    if plaintext {
+    if spoken.http1 {
         set(&mut options, "explicit_http_config", json!({"http_protocol_options": {}}));
+    } else {
+        // Without a bound, a burst goes out on one connection before the upstream has said how many
+        // streams it takes; it refuses the others, and managed requests are not retried.
+        let http2 = json!({"max_concurrent_streams": UPSTREAM_STREAMS});
+        set(&mut options, "auto_config", json!({"http_protocol_options": {}, "http2_protocol_options": http2}));
+    }
+    if spoken.plaintext {
         return options;
     }
-    // Without a bound, a burst goes out on one connection before the upstream has said how many
-    // streams it takes; it refuses the others, and managed requests are not retried.
-    let http2 = json!({"max_concurrent_streams": UPSTREAM_STREAMS});
-    set(&mut options, "auto_config", json!({"http_protocol_options": {}, "http2_protocol_options": http2}));
     // The name that is asked for is the name that is verified; a pinned key needs none.
     set(&mut options, "upstream_http_protocol_options", json!({"auto_sni": true, "auto_san_validation": !pinned}));
     options

@@ -9,7 +9,10 @@
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
 use super::routes::{self, header, verdict_for};
-use super::{BUFFER_BYTES, Machine, assertion, clusters, filters, health, listener, set, type_url};
+use super::{
+    BUFFER_BYTES, Machine, ads, assertion, clusters, filters, health, listener, log, set, set_in, speaks_websocket,
+    type_url,
+};
 use crate::config::Config;
 use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
 use attache_core::matching::host::Authority;
@@ -60,7 +63,7 @@ const TUNNEL_DIRECT: &str = "attache_direct";
 
 /// The listener that clients name as their proxy.
 fn outer(config: &Config, policy: &Spec, machine: &Machine) -> Value {
-    let mut chain = vec![filters::door(config, machine), hand_on()];
+    let mut chain = vec![filters::door(config, machine), hand_on(machine)];
     let takes_plain = policy.unmatched == Unmatched::Pass || policy.destinations.iter().any(|to| to.plaintext);
     if takes_plain {
         chain.extend(filters::deciding(Transport::Plain, config, policy, machine));
@@ -68,18 +71,28 @@ fn outer(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     let mut manager = listener::connection_manager("attache", filters::behind(chain), outer_routes(policy));
     // Python before 3.12 sends `CONNECT … HTTP/1.0`.
     set(&mut manager, "http_protocol_options", json!({"accept_http_10": true, "default_host_for_http_10": "invalid."}));
-    set(&mut manager["http2_protocol_options"], "allow_connect", true);
+    if machine.envoy.tells_clients_apart() {
+        set_in(&mut manager, "http2_protocol_options", "allow_connect", true);
+    } else {
+        // One tunnel a connection: then a pool for each connection keeps clients apart by itself.
+        set(&mut manager, "codec_type", "HTTP1");
+    }
+    // Routes that are shut have it decided, too, before they answer.
+    set(&mut manager, "upgrade_configs", json!([{"upgrade_type": "CONNECT"}]));
+    if policy.destinations.iter().any(|to| to.plaintext && speaks_websocket(to)) {
+        listener::take_websocket(&mut manager);
+    }
     listener::public(config, manager)
 }
 
 /// What the door has found travels on with the connection.
-fn hand_on() -> Value {
+fn hand_on(machine: &Machine) -> Value {
+    let text = if machine.envoy.tells_clients_apart() { "envoy.hashable_string" } else { "envoy.string" };
     let shared = |key: &str, factory: Option<&str>, from: &str| {
         let mut state = json!({
             "object_key": key,
             "format_string": {"text_format_source": {"inline_string": format!("%FILTER_STATE(wasm.{from}:PLAIN)%")}},
             "shared_with_upstream": "ONCE",
-            "read_only": true,
             "skip_if_empty": true,
         });
         if let Some(factory) = factory {
@@ -92,8 +105,8 @@ fn hand_on() -> Value {
         "typed_config": {
             "@type": type_url("envoy.extensions.filters.http.set_filter_state.v3.Config"),
             "on_request_headers": [
-                shared(INSIDE, Some("envoy.hashable_string"), "attache_tunnel"),
-                shared(HOST, Some("envoy.hashable_string"), "attache_host"),
+                shared(INSIDE, Some(text), "attache_tunnel"),
+                shared(HOST, Some(text), "attache_host"),
                 shared(ADDRESS, None, "attache_address"),
             ],
         },
@@ -117,12 +130,14 @@ fn outer_routes(policy: &Spec) -> Value {
 fn own_health() -> Value {
     let mut route = health::route();
     let own = r"^([^.]*|[0-9.]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?$";
-    set(
-        &mut route["match"],
+    set_in(
+        &mut route,
+        "match",
         "headers",
         json!([{"name": ":authority", "string_match": {"safe_regex": {"regex": own}}}]),
     );
-    let settings = filters::without_door(route["typed_per_filter_config"].take());
+    let settings = route.get_mut("typed_per_filter_config").map(Value::take).unwrap_or_default();
+    let settings = filters::without_door(settings);
     set(&mut route, "typed_per_filter_config", settings);
     route
 }
@@ -182,17 +197,17 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     routes.push(routes::nowhere());
     hosts.push(json!({"name": "unmatched", "domains": ["*"], "routes": routes}));
     let routes = json!({"name": INTERCEPT_CLUSTER, "virtual_hosts": hosts});
-    let manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
-    behind_the_door(
-        INTERCEPT_CLUSTER,
-        json!({
-            "filter_chain_match": {"transport_protocol": "tls"},
-            // Bounds the wait for a certificate, too.
-            "transport_socket_connect_timeout": HANDSHAKE,
-            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": super::ads::tls_context()},
-            "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
-        }),
-    )
+    let mut manager = listener::connection_manager(INTERCEPT_CLUSTER, chain, routes);
+    if policy.destinations.iter().any(|to| !to.plaintext && speaks_websocket(to)) {
+        listener::take_websocket(&mut manager);
+    }
+    let filter = |manager| json!([{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]);
+    let routes = json!({"virtual_hosts": [{"name": "nowhere", "domains": ["*"], "routes": [routes::nowhere()]}]});
+    let nowhere = listener::connection_manager("attache_nameless", filters::behind(Vec::new()), routes);
+    let mut listener = behind_the_door(INTERCEPT_CLUSTER, Value::Null);
+    ads::end_tls(&mut listener, &filter(manager), &filter(nowhere), HANDSHAKE);
+    set(&mut listener, "access_log", json!([log::handshakes()]));
+    listener
 }
 
 /// The listener that looks into nothing: TLS for the host that was asked for, to the address that was
@@ -200,6 +215,8 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
 fn opaque() -> Value {
     let name = |name: &str| json!({"ident_expr": {"name": name}});
     let sni = json!({"select_expr": {"operand": name("connection"), "field": "requested_server_name"}});
+    // Filter state is bytes to an expression.
+    let sni = json!({"call_expr": {"function": "bytes", "args": [sni]}});
     let key = json!({"const_expr": {"string_value": HOST}});
     let host = json!({"call_expr": {"function": "_[_]", "args": [name("filter_state"), key]}});
     let same = json!({"call_expr": {"function": "_==_", "args": [sni, host]}});

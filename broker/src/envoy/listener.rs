@@ -1,8 +1,11 @@
 //! The listener: what Envoy does to a request before and after our filter.
 
-use super::{BUFFER_BYTES, LISTENER, Machine, assertion, filters, log, routes, set, socket_address, type_url};
+use super::{
+    BUFFER_BYTES, LISTENER, Machine, assertion, filters, log, routes, set, socket_address, speaks_websocket, type_url,
+};
 use crate::config::Config;
 use attache_core::policy::Spec;
+use attache_core::refusal::Reason;
 use serde_json::{Value, json};
 
 /// A request that nobody answers ends after this long: one that a trap in the VM has stranded, too.
@@ -13,7 +16,11 @@ pub(super) const STREAM_MOST: &str = "3600s";
 
 /// The listener of the gateway.
 pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Value {
-    public(config, connection_manager("attache", filters::chain(config, policy, machine), routes::gateway(policy)))
+    let mut manager = connection_manager("attache", filters::chain(config, policy, machine), routes::gateway(policy));
+    if policy.destinations.iter().any(speaks_websocket) {
+        take_websocket(&mut manager);
+    }
+    public(config, manager)
 }
 
 /// The listener that agents reach.
@@ -67,19 +74,24 @@ pub(super) fn connection_manager(name: &str, http_filters: Vec<Value>, route_con
         "scheme_header_transformation": {"match_upstream": true},
         "server_header_transformation": "PASS_THROUGH",
         "access_log": [log::stdout(), log::to_broker()],
-        "local_reply_config": {"mappers": [assertion::reply(), upgrade_required()]},
+        "local_reply_config": {"mappers": [assertion::reply(), upgrade_refused()]},
         "http_filters": http_filters,
         "route_config": route_config,
     })
 }
 
-/// No upgrade is taken here, for no decision covers what would follow it. Envoy says so with 403;
-/// clients that try WebSocket first fall back to plain HTTP upon 426 (RFC 9110, 15.5.22) alone.
-fn upgrade_required() -> Value {
-    let is_403 = json!({"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "attache.upgrade"}}});
-    let upgrades = json!({"header": {"name": "upgrade", "present_match": true}});
-    json!({
-        "filter": {"and_filter": {"filters": [{"status_code_filter": is_403}, {"header_filter": upgrades}]}},
-        "status_code": 426,
-    })
+/// Has requests for WebSocket decided, like all others: by GET and `Upgrade` (RFC 6455), over HTTP/2 by an
+/// extended CONNECT (RFC 8441), which filters see as the former. Envoy asks a listener for this, not a route:
+/// the first that it finds is shut, until the gate has decided.
+pub(super) fn take_websocket(manager: &mut Value) {
+    let mut upgrades = manager["upgrade_configs"].as_array().cloned().unwrap_or_default();
+    upgrades.push(json!({"upgrade_type": "websocket"}));
+    set(manager, "upgrade_configs", upgrades);
+    set(&mut manager["http2_protocol_options"], "allow_connect", true);
+}
+
+/// An upgrade that nothing here takes. Envoy says so with 403; clients that try WebSocket first fall back to
+/// plain HTTP upon 426 (RFC 9110, 15.5.22) alone.
+fn upgrade_refused() -> Value {
+    assertion::answered("response.code_details == 'upgrade_failed'", Reason::UpgradeRefused)
 }

@@ -4,7 +4,7 @@
 //! (`docs/decisions/0010`). No header of the request but two that carry nothing, and no query: a
 //! credential may stand in either.
 
-use super::{BROKER_CLUSTER, type_url};
+use super::{BROKER_CLUSTER, set, type_url};
 use crate::witness;
 use serde_json::{Map, Value, json};
 
@@ -53,7 +53,31 @@ pub(super) fn to_broker() -> Value {
     let read = FIELDS.into_iter().filter(|(name, _)| witness::FIELDS.contains(name));
     // The broker keeps what waits for its record: shorter texts, so that strangers fill no memory with them.
     let short = |format: &str| format.replace(":4096%", ":512%");
-    let attributes = read.map(|(name, format)| json!({"key": name, "value": {"string_value": short(format)}}));
+    otlp(read.map(|(name, format)| (name, short(format))))
+}
+
+/// Handshakes that failed, on a listener that ends TLS: its clients are told of by an alert alone.
+pub(super) fn handshakes() -> Value {
+    let fields = [
+        ("authority", "%REQUESTED_SERVER_NAME%"),
+        ("response_code_details", "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%"),
+        ("duration_ms", "%DURATION%"),
+        ("route", witness::HANDSHAKE_ROUTE),
+    ];
+    let mut log = otlp(fields.map(|(name, format)| (name, format.to_owned())).into_iter());
+    let failed = json!({
+        "name": "envoy.access_loggers.extension_filters.cel",
+        "typed_config": {
+            "@type": type_url("envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"),
+            "expression": "connection.transport_failure_reason != ''",
+        },
+    });
+    set(&mut log, "filter", json!({"extension_filter": failed}));
+    log
+}
+
+fn otlp(fields: impl Iterator<Item = (&'static str, String)>) -> Value {
+    let attributes = fields.map(|(name, format)| json!({"key": name, "value": {"string_value": format}}));
     json!({
         "name": "envoy.access_loggers.open_telemetry",
         "typed_config": {

@@ -64,6 +64,8 @@ pub struct Machine {
     pub token: PathBuf,
     /// Where Envoy's admin listens.
     pub admin: Admin,
+    /// Which Envoy it is.
+    pub envoy: Version,
 }
 
 /// Where Envoy's admin listens. Whoever reaches it reads every setting and can stop Envoy.
@@ -158,8 +160,20 @@ fn set(object: &mut Value, name: &str, value: impl Into<Value>) {
     }
 }
 
+/// Adds a field to an object within an object.
+fn set_in(object: &mut Value, within: &str, name: &str, value: impl Into<Value>) {
+    if let Some(inner) = object.get_mut(within) {
+        set(inner, name, value);
+    }
+}
+
 fn type_url(message: &str) -> String {
     format!("type.googleapis.com/{message}")
+}
+
+/// Whether some credential may open a WebSocket there.
+fn speaks_websocket(destination: &DestinationSpec) -> bool {
+    destination.bindings.iter().any(|binding| binding.websocket)
 }
 
 /// The paths, as patterns, on which a body must be read before the gate can decide on some request.

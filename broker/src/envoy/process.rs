@@ -4,7 +4,7 @@
 //! in order; and it ends when attache dies in any other way ([`become_envoy`]).
 
 use super::admin::AdminUrl;
-use super::{LISTENER, health};
+use super::{LISTENER, Version, health};
 use crate::private_file::{PrivateDir, PrivateError};
 use rustix::fs::OFlags;
 use serde_json::Value;
@@ -85,6 +85,9 @@ pub enum ProcessError {
         /// The end of it.
         tail: String,
     },
+    /// It does not say which one it is.
+    #[error("{}: `--version` does not name a version of Envoy", .0.display())]
+    NoVersion(PathBuf),
     /// It could not be waited for.
     #[error("waiting for Envoy: {0}")]
     Wait(#[source] io::Error),
@@ -232,6 +235,16 @@ impl Process {
     fn told(&self, status: ExitStatus) -> ProcessError {
         ProcessError::Ended { status, log: self.log.clone(), tail: tail(&self.log) }
     }
+}
+
+/// Asks a binary which Envoy it is.
+pub fn version(binary: &Path) -> Result<Version, ProcessError> {
+    let asked = std::process::Command::new(binary).arg("--version").env_clear().stdin(Stdio::null()).output();
+    let said = asked.map_err(|cause| ProcessError::Start { binary: binary.to_owned(), cause })?.stdout;
+    // `PATH  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`
+    let said = String::from_utf8_lossy(&said);
+    let version = said.split_once("version: ").and_then(|(_, about)| about.split('/').nth(1)?.parse().ok());
+    version.ok_or_else(|| ProcessError::NoVersion(binary.to_owned()))
 }
 
 /// Becomes Envoy, as a child of the attache with this process id that ends with it.

@@ -35,6 +35,7 @@ fn machine() -> Machine {
         system_roots: "/etc/ssl/certs/ca-certificates.crt".into(),
         token: "/s/default/data-plane-token.sds.json".into(),
         admin: Admin::Unix("/s/default/envoy-admin.sock".into()),
+        envoy: Version::TESTED,
     }
 }
 
@@ -109,6 +110,28 @@ fn doctor_finds_nothing_in_what_we_generate() {
     let failures: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Fail).collect();
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(findings.is_empty(), "{findings:#?}");
+}
+
+/// With every kind of destination, and with all that a forward proxy may be told.
+#[test]
+fn doctor_finds_nothing_in_a_forward_proxy_that_we_generate() {
+    let pinned = "hosts: [{host: pinned.example.com, tls: passthrough}]\n";
+    for more in ["", pinned, "unmatched: pass\n", "unmatched: pass\nintercept_unmatched: true\n"] {
+        let config = config(&format!("{more}{CONFIG}"));
+        let generated = |version: &str| {
+            let machine = Machine { envoy: version.parse().unwrap(), ..machine() };
+            bootstrap(Shape::ForwardProxy, &config, &config.policy(), &machine)
+        };
+        for version in ["1.39.3", TESTED_VERSION] {
+            let findings = examine(&EnvoyConfig::from_bootstrap(&generated(version)));
+            assert!(findings.is_empty(), "{version}, {more:?}: {findings:#?}");
+        }
+        // What 1.37 lacks is said, and no more than that.
+        let old = generated("1.37.0");
+        let findings = examine(&EnvoyConfig::from_bootstrap(&old));
+        let told: Vec<_> = findings.iter().map(|finding| (finding.check, finding.severity)).collect();
+        assert_eq!(told, [("tunnel-identity", Severity::Warn); 2], "{more:?}: {findings:#?}");
+    }
 }
 
 #[test]
@@ -214,6 +237,7 @@ fn the_example_bootstrap_is_what_the_example_config_generates() {
         system_roots: "/etc/ssl/certs/ca-certificates.crt".into(),
         token: config.state_dir.join(TOKEN_FILE),
         admin: Admin::Unix(config.state_dir.join(ADMIN_SOCKET)),
+        envoy: Version::TESTED,
     };
     let expected = bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
     let written: Value =

@@ -1,12 +1,11 @@
-//! Which Envoys can read what we write.
+//! Which Envoys can read what we write, and what older ones lack.
 
+use super::Shape;
 use std::fmt;
 use std::str::FromStr;
 
 /// The version that the tests run on.
 pub const TESTED_VERSION: &str = "1.40.0";
-/// The oldest whose loader accepts the bootstrap.
-const OLDEST: Version = Version { major: 1, minor: 37 };
 
 /// An Envoy release, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,14 +21,41 @@ pub enum VersionError {
     #[error("expected a version, e.g. {TESTED_VERSION}")]
     Malformed,
     /// Lacks what the bootstrap needs.
-    #[error("Envoy {OLDEST} is the oldest that can send its access log to the broker over HTTP")]
-    TooOld,
+    #[error("Envoy {0} is too old: {old} is the oldest that {can}", old = Version::OLDEST, can = what_the_oldest_can(*.1))]
+    TooOld(Version, Shape),
+}
+
+fn what_the_oldest_can(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Gateway => "can send its access log to the broker over HTTP",
+        Shape::ForwardProxy => "asks for certificates as clients name hosts (on_demand_secret)",
+    }
 }
 
 impl Version {
-    /// Whether this Envoy can read the bootstrap.
-    pub fn check(self) -> Result<(), VersionError> {
-        if self < OLDEST { Err(VersionError::TooOld) } else { Ok(()) }
+    /// The oldest that can read the bootstrap of any shape.
+    pub const OLDEST: Self = Self { major: 1, minor: 37 };
+    /// The oldest with everything that a forward proxy uses.
+    pub const FULL: Self = Self { major: 1, minor: 39 };
+    /// That of [`TESTED_VERSION`].
+    pub const TESTED: Self = Self { major: 1, minor: 40 };
+
+    /// Whether this Envoy can read the bootstrap of this shape.
+    pub fn check(self, shape: Shape) -> Result<(), VersionError> {
+        if self < Self::OLDEST { Err(VersionError::TooOld(self, shape)) } else { Ok(()) }
+    }
+
+    /// What an Envoy that can read the bootstrap lacks for this shape, and what is done about it.
+    pub fn lacks(self, shape: Shape) -> Option<&'static str> {
+        (shape == Shape::ForwardProxy && !self.tells_clients_apart()).then_some(
+            "before 1.39 Envoy cannot be relied on to keep pools apart by what the door has found: the proxy takes \
+             HTTP/1.1 from clients, where a connection is one client's alone, and no HTTP/2",
+        )
+    }
+
+    /// Whether strings in filter state may be part of a connection pool's key (`envoy.hashable_string`).
+    pub(super) fn tells_clients_apart(self) -> bool {
+        self >= Self::FULL
     }
 }
 
@@ -46,5 +72,35 @@ impl FromStr for Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_that_is_tested_is_the_one_that_is_installed() {
+        assert_eq!(TESTED_VERSION.parse(), Ok(Version::TESTED));
+        assert_eq!(include_str!("../../../.envoy-version").trim(), TESTED_VERSION);
+    }
+
+    #[test]
+    fn what_is_too_old_is_refused_with_the_reason() {
+        for (shape, reason) in [(Shape::Gateway, "access log"), (Shape::ForwardProxy, "on_demand_secret")] {
+            let old: Version = "1.36.4".parse().unwrap();
+            let error = old.check(shape).unwrap_err().to_string();
+            assert!(error.contains("Envoy 1.36 is too old: 1.37") && error.contains(reason), "{error}");
+            assert_eq!(Version::OLDEST.check(shape), Ok(()));
+        }
+    }
+
+    #[test]
+    fn what_is_lacking_is_said() {
+        for (text, lacks) in [("1.37.0", true), ("1.38.3", true), ("1.39.3", false), ("1.40.0", false)] {
+            let version: Version = text.parse().unwrap();
+            assert_eq!(version.lacks(Shape::ForwardProxy).is_some(), lacks, "{text}");
+            assert_eq!(version.lacks(Shape::Gateway), None, "{text}");
+        }
     }
 }

@@ -75,6 +75,9 @@ pub enum SessionError {
     /// An elevation for no time.
     #[error("a session is elevated for some time, a year at most")]
     NoElevation,
+    /// A session that needs nobody to stay alive.
+    #[error("session {0} lives until it is revoked: there is nothing to hold")]
+    NothingToHold(Name),
     /// Rights were taken from the session while it was being given more.
     #[error("session {0} has changed meanwhile: look at it, and ask again if it still stands")]
     ChangedMeanwhile(Name),
@@ -136,9 +139,7 @@ impl Sessions {
         sessions.forget(now).await?;
         let rows = sessions.store.sessions().await?;
         let changed = declared::reconcile(&rows, &config.sessions, now)?;
-        for row in &changed {
-            sessions.store.save(row).await?;
-        }
+        sessions.store.save_all(&changed).await?;
         for row in sessions.store.sessions().await? {
             sessions.enter(Session::of_row(row, now));
         }
@@ -232,9 +233,11 @@ impl Sessions {
             return Ok(());
         }
         let _one_at_a_time = self.change().await;
-        for session in self.all().into_iter().filter(is_over) {
-            let over = session.expired(now);
-            self.store.save(&over.row()).await?;
+        let over = self.all().into_iter().filter(is_over).map(|session| (session.expired(now), session));
+        let over: Vec<_> = over.collect();
+        let rows: Vec<_> = over.iter().map(|(over, _)| over.row()).collect();
+        self.store.save_all(&rows).await?;
+        for (over, session) in over {
             self.index.write().unwrap_or_else(PoisonError::into_inner).swap(&session, Arc::new(over));
         }
         Ok(())

@@ -424,3 +424,27 @@ async fn whoever_gives_more_rights_never_undoes_what_was_taken_away_meanwhile() 
     assert_eq!(sessions.live(&name("narrowed"), now).unwrap().access_mode, AccessMode::ReadOnly);
     assert!(sessions.live(&name("ended"), now).is_err());
 }
+
+#[tokio::test]
+async fn many_sessions_begin_and_end_in_as_few_commits_as_one() {
+    // What a start of the broker commits, and another one when all of it has expired.
+    async fn commits(sessions: usize) -> [usize; 2] {
+        let mut world = World::new();
+        let one = |number| declared(&format!("s-{number}"), Some(Duration::from_secs(60)));
+        world.config.sessions = (0..sessions).map(one).collect();
+        let dir = PrivateDir::open_or_create(&world.temp.path().join("state")).unwrap();
+        let store = Arc::new(Store::open(&dir).await.unwrap());
+        let counted = store.count_commits().await;
+        let now = Now::read();
+        let key = Arc::new(InstanceKey::new([7; 32]));
+        let loaded = Sessions::load(&world.config, key, store, now).await.unwrap().0;
+        assert_eq!(loaded.all().len(), sessions);
+        let begun = counted.load(std::sync::atomic::Ordering::SeqCst);
+        loaded.end_expired(now.plus(Duration::from_secs(61))).await.unwrap();
+        assert!(loaded.all().iter().all(|session| session.ended_ms.is_some()));
+        [begun, counted.load(std::sync::atomic::Ordering::SeqCst) - begun]
+    }
+    let one = commits(1).await;
+    assert!(one[0] > 0 && one[1] == 1, "commits are counted: {one:?}");
+    assert_eq!(commits(200).await, one);
+}

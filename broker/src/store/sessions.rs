@@ -5,7 +5,7 @@ use crate::config::Bind;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteExecutor, SqliteRow};
 
 /// A session as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,34 +43,19 @@ impl Store {
 
     /// Stores a session, new or changed.
     pub async fn save(&self, session: &SessionRow) -> Result<(), StoreError> {
-        let credentials: Vec<_> = session.credentials.iter().map(Name::as_str).collect();
-        // Texts alone; that serializes.
-        let bind = (!session.bind.is_empty()).then(|| serde_json::to_string(&session.bind).unwrap_or_default());
-        let query = sqlx::query(
-            "INSERT INTO sessions (id, name, credentials, access_mode, elevated_until_ms, created_ms, expires_ms,
-               ended_ms, declaration, bind)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (id) DO UPDATE SET credentials = excluded.credentials, access_mode = excluded.access_mode,
-               elevated_until_ms = excluded.elevated_until_ms, expires_ms = excluded.expires_ms,
-               ended_ms = excluded.ended_ms, declaration = excluded.declaration, bind = excluded.bind",
-        );
-        let saved = query
-            .bind(&session.id)
-            .bind(session.name.as_str())
-            .bind(serde_json::to_string(&credentials).unwrap_or_default())
-            .bind(session.access_mode.as_str())
-            .bind(session.elevated_until_ms.map(to_column))
-            .bind(to_column(session.created_ms))
-            .bind(session.expires_ms.map(to_column))
-            .bind(session.ended_ms.map(to_column))
-            .bind(&session.declaration)
-            .bind(bind)
-            .execute(&self.pool)
-            .await;
-        match saved {
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(StoreError::NameTaken),
-            saved => saved.map(drop).map_err(StoreError::Database),
+        write(&self.pool, session).await
+    }
+
+    /// Stores many, in this order and in one commit: all of them, or none.
+    pub async fn save_all(&self, sessions: &[SessionRow]) -> Result<(), StoreError> {
+        if sessions.is_empty() {
+            return Ok(());
         }
+        let mut all = self.pool.begin().await?;
+        for session in sessions {
+            write(&mut *all, session).await?;
+        }
+        Ok(all.commit().await?)
     }
 
     /// Notes that the sessions that will end by themselves, or whose elevation will, are alive now.
@@ -91,6 +76,38 @@ impl Store {
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+}
+
+/// Writes one, by itself or as a part of a transaction.
+async fn write(to: impl SqliteExecutor<'_>, session: &SessionRow) -> Result<(), StoreError> {
+    let credentials: Vec<_> = session.credentials.iter().map(Name::as_str).collect();
+    // Texts alone; that serializes.
+    let bind = (!session.bind.is_empty()).then(|| serde_json::to_string(&session.bind).unwrap_or_default());
+    let query = sqlx::query(
+        "INSERT INTO sessions (id, name, credentials, access_mode, elevated_until_ms, created_ms, expires_ms,
+           ended_ms, declaration, bind)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (id) DO UPDATE SET credentials = excluded.credentials, access_mode = excluded.access_mode,
+           elevated_until_ms = excluded.elevated_until_ms, expires_ms = excluded.expires_ms,
+           ended_ms = excluded.ended_ms, declaration = excluded.declaration, bind = excluded.bind",
+    );
+    let saved = query
+        .bind(&session.id)
+        .bind(session.name.as_str())
+        .bind(serde_json::to_string(&credentials).unwrap_or_default())
+        .bind(session.access_mode.as_str())
+        .bind(session.elevated_until_ms.map(to_column))
+        .bind(to_column(session.created_ms))
+        .bind(session.expires_ms.map(to_column))
+        .bind(session.ended_ms.map(to_column))
+        .bind(&session.declaration)
+        .bind(bind)
+        .execute(to)
+        .await;
+    match saved {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(StoreError::NameTaken),
+        saved => saved.map(drop).map_err(StoreError::Database),
     }
 }
 

@@ -6,6 +6,8 @@ use attache_core::digest::Digest;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Dir {
     _temp: tempfile::TempDir,
@@ -64,6 +66,35 @@ async fn a_name_is_unique_among_live_sessions_only() {
     first.ended_ms = Some(5);
     store.save(&first).await.unwrap();
     store.save(&second).await.unwrap();
+}
+
+impl Store {
+    /// Counts what is committed from now on.
+    pub(crate) async fn count_commits(&self) -> Arc<AtomicUsize> {
+        let commits = Arc::new(AtomicUsize::new(0));
+        let counted = commits.clone();
+        // The only connection that writes.
+        let mut connection = self.pool.acquire().await.unwrap();
+        connection.lock_handle().await.unwrap().set_commit_hook(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            true
+        });
+        commits
+    }
+}
+
+#[tokio::test]
+async fn many_are_stored_in_one_commit_or_not_at_all() {
+    let dir = dir();
+    let store = Store::open(&dir.dir).await.unwrap();
+    let rows: Vec<_> = (0..100).map(|number| session(&format!("s-{number:03}"), &format!("n-{number}"))).collect();
+    let commits = store.count_commits().await;
+    store.save_all(&rows).await.unwrap();
+    assert_eq!((commits.load(Ordering::SeqCst), store.sessions().await.unwrap()), (1, rows));
+    let taken = [session("t-1", "free"), session("t-2", "n-7")];
+    assert!(matches!(store.save_all(&taken).await, Err(StoreError::NameTaken)));
+    assert_eq!(store.sessions().await.unwrap().len(), 100);
+    store.save_all(&taken[..1]).await.unwrap();
 }
 
 #[tokio::test]

@@ -182,7 +182,7 @@ impl Comparison {
 /// What became of a request that no filter decided on.
 fn undecided(entry: Box<Entry>) -> Option<Finding> {
     // Of an agent that left before it had said what it wants, there is nothing to tell.
-    let said_nothing = entry.response_code == 0 && entry.method.is_empty();
+    let said_nothing = entry.response_code == 0 && entry.method.is_empty() && entry.route != super::HANDSHAKE_ROUTE;
     if !entry.upstream.is_empty() {
         Some(Finding::Bypassed(entry))
     } else if said_nothing || entry.route == super::HEALTH_ROUTE {

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 pub const ACCESS_LOG_PATH: &str = "/v1/access-log";
 /// The route on which Envoy answers `GET /health`, by itself and to anybody.
 pub const HEALTH_ROUTE: &str = "health";
+/// Stands for the route where a TLS handshake with a client failed.
+pub const HANDSHAKE_ROUTE: &str = "attache:handshake";
 /// Longest batch, in bytes. Envoy's are of 128 KiB and one entry more.
 pub const MOST_BYTES: usize = 2 << 20;
 

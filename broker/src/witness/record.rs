@@ -1,5 +1,6 @@
 //! What an entry becomes in the audit log.
 
+use super::HANDSHAKE_ROUTE;
 use super::compare::Finding;
 use super::entry::Entry;
 use crate::audit::{Kind, Record};
@@ -9,6 +10,8 @@ use serde::Deserialize;
 
 /// The reason of a request that no filter decided on.
 pub const NOT_DECIDED: &str = "not_decided";
+/// The reason of a client with which TLS did not come about.
+const HANDSHAKE_FAILED: &str = "handshake_failed";
 /// The reason of one whose agent left before.
 const ABORTED: &str = "aborted";
 
@@ -33,7 +36,11 @@ struct Verdict {
 pub fn record(finding: Finding) -> Record {
     match finding {
         Finding::NotDecided(entry) => {
-            let reason = if entry.response_code == 0 { ABORTED } else { NOT_DECIDED };
+            let reason = match entry.response_code {
+                _ if entry.route == HANDSHAKE_ROUTE => HANDSHAKE_FAILED,
+                0 => ABORTED,
+                _ => NOT_DECIDED,
+            };
             told(*entry, Kind::Deny, "refuse", Some(reason.into()))
         }
         Finding::Bypassed(entry) => told(*entry, Kind::Unaccounted, "forward", Some(NOT_DECIDED.into())),

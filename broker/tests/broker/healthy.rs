@@ -2,6 +2,7 @@
 
 use crate::world::{OTHER_SECRET, SECRET, World, until};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 
@@ -15,6 +16,26 @@ fn is_told(dependency: &Value, reason: &str) {
     assert_eq!(dependency["state"], "failed", "{dependency}");
     assert!(dependency["reason"].as_str().unwrap().contains(reason), "{dependency}");
     assert!(!dependency["fix"].as_str().unwrap().is_empty(), "{dependency}");
+}
+
+/// The words of dependencies, and which of them are needed.
+#[tokio::test]
+async fn the_document_names_every_dependency_and_no_other() {
+    let world = World::new().await;
+    let answer = world.operate("GET", "/readyz", Value::Null).await.json();
+    let told = answer["dependencies"].as_array().unwrap().iter().map(|one| {
+        let name = one["name"].as_str().unwrap();
+        let name = if name.starts_with("credential ") { "credential NAME" } else { name };
+        (name.to_owned(), if one["needed"].as_bool().unwrap() { "yes" } else { "no" }.to_owned())
+    });
+    let page = include_str!("../../../docs/gateway.md");
+    let table = page.split_once("| name | `failed` means | `needed` |\n").unwrap().1;
+    let rows = table.lines().skip(1).map_while(|line| line.strip_prefix("| `")?.strip_suffix(" |"));
+    let written = rows.map(|row| {
+        let (name, needed) = (row.split('`').next().unwrap(), row.rsplit(" | ").next().unwrap());
+        (name.to_owned(), needed.to_owned())
+    });
+    assert_eq!(written.collect::<BTreeSet<_>>(), told.collect::<BTreeSet<_>>());
 }
 
 #[tokio::test]

@@ -5,8 +5,12 @@ mod authenticates;
 mod commands;
 mod crowded;
 mod decides;
+#[path = "../../../tests/harness/dns.rs"]
+#[allow(dead_code, reason = "the harness's, for all tests")]
+mod dns;
 mod documented;
 mod elevates;
+mod guards;
 mod healthy;
 mod instances;
 mod killed;

@@ -1,6 +1,7 @@
 //! `/metrics` counts what happens, says what the documents say it does, and tells nothing of anybody.
 
 use crate::world::{OTHER_SECRET, SECRET, World, until};
+use attache_broker::config::DeclaredSession;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -26,6 +27,9 @@ async fn what_happens_is_counted() {
     world.grant("api.a.test:443", Some("ghp_nobodys"), None).await;
     assert_eq!((sample(&world, GRANTED).await, sample(&world, UNKNOWN).await), (1.0, 1.0));
     assert_eq!(sample(&world, "attache_grant_seconds_count").await, 2.0);
+    world.way("nowhere.test", 443, "nobodys").await;
+    const STRANGER: &str = r#"attache_tunnels_total{outcome="denied",reason="placeholder_unknown"}"#;
+    assert_eq!((sample(&world, STRANGER).await, sample(&world, "attache_tunnel_seconds_count").await), (1.0, 1.0));
     assert_eq!(sample(&world, r#"attache_leases_issued_total{credential="github"}"#).await, 1.0);
     assert_eq!(sample(&world, r#"attache_leases_issued_total{credential="other"}"#).await, 0.0);
     let records = world.records().len();
@@ -46,6 +50,21 @@ async fn what_happens_is_counted() {
     // The next life counts from zero.
     world.restart().await;
     assert_eq!(sample(&world, GRANTED).await, 0.0);
+}
+
+#[tokio::test]
+async fn many_declared_sessions_are_recorded_together() {
+    let world = World::with(|config| {
+        let [one, ..] = &config.sessions[..] else { panic!("a session is declared") };
+        let name = |number| attache_core::names::Name::parse(&format!("declared-{number}")).unwrap();
+        let more: Vec<_> = (0..200).map(|number| DeclaredSession { name: name(number), ..one.clone() }).collect();
+        config.sessions.extend(more);
+    });
+    let world = world.await;
+    let declared = world.records().iter().filter(|record| record["decision"] == "declare").count();
+    assert_eq!(declared, 201);
+    let synced = sample(&world, "attache_audit_sync_seconds_count").await;
+    assert!(synced < 100.0, "{synced} waits for the disk");
 }
 
 #[tokio::test]
@@ -91,6 +110,7 @@ async fn what_is_broken_is_counted() {
 async fn the_documents_name_every_metric_and_no_other() {
     let world = World::new().await;
     world.plain_grant().await;
+    world.way("nowhere.test", 443, "nobodys").await;
     let text = metrics(&world).await;
     let of = |what: &str| {
         let lines = text.lines().filter_map(move |line| line.strip_prefix("# ")?.strip_prefix(what)?.split_once(' '));

@@ -183,6 +183,23 @@ impl World {
         json
     }
 
+    /// Asks for a way to a host, showing this session token.
+    pub async fn way(&self, host: &str, port: u16, token: &str) -> Value {
+        let evidence = json!({"session_token": Digest::of(token.as_bytes()).to_hex()});
+        self.way_by(json!({"host": host, "port": port, "evidence": evidence})).await
+    }
+
+    /// Asks for a way with these fields beside the common ones.
+    pub async fn way_by(&self, mut question: Value) -> Value {
+        question["nonce"] = NONCE.into();
+        question["worker"] = WORKER.into();
+        let answer = self.ask("POST", "/v1/tunnels", question.to_string().as_bytes()).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        let json = answer.json();
+        assert_eq!(json["nonce"], NONCE);
+        json
+    }
+
     /// Asks for a grant for the declared session at its own destination.
     pub async fn plain_grant(&self) -> Value {
         let placeholder = self.env("reviewer", "GITHUB_TOKEN").await;

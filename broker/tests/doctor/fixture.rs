@@ -1,4 +1,4 @@
-//! The fixtures: one good bootstrap, and for each check the changes that break it.
+//! The fixtures: two good bootstraps, and for each check the changes that break one of them.
 //!
 //! A case names places from the root (`static_resources.clusters[0]`) or from an anchor (`ROUTE`).
 //! `[+]` appends to a list, `[^]` puts in front.
@@ -32,6 +32,9 @@ const ANCHORS: [(&str, &str); 9] = [
 #[serde(deny_unknown_fields)]
 pub struct Case {
     pub case: String,
+    /// What is changed; a gateway unless told otherwise.
+    #[serde(default)]
+    base: Base,
     #[serde(default)]
     set: BTreeMap<String, Value>,
     #[serde(default)]
@@ -48,15 +51,32 @@ pub struct Case {
     pub running: Option<String>,
 }
 
+/// A good bootstrap.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Base {
+    #[default]
+    Gateway,
+    ForwardProxy,
+}
+
+impl Base {
+    pub const ALL: [Self; 2] = [Self::Gateway, Self::ForwardProxy];
+
+    pub fn good(self) -> Value {
+        let file = match self {
+            Self::Gateway => "good.yaml",
+            Self::ForwardProxy => "forward-proxy.yaml",
+        };
+        doctor::read(&directory().join(file)).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
 /// What a finding must say: check, severity, place.
 pub type Expected = (String, String, String);
 
 pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor")
-}
-
-pub fn good() -> Value {
-    doctor::read(&directory().join("good.yaml")).expect("good.yaml is read")
 }
 
 /// The cases of every check, with the check's id.
@@ -73,7 +93,7 @@ pub fn all_cases() -> Vec<(&'static str, Case)> {
 impl Case {
     /// The good bootstrap with this case's changes.
     pub fn applied(&self) -> Value {
-        let mut config = good();
+        let mut config = self.base.good();
         for place in &self.remove {
             remove(&mut config, &steps(&anchored(place)));
         }

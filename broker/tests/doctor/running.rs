@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use serde_json::Value;
 
 use super::envoy::{Bench, Running, binary};
-use super::fixture::{Case, Expected, all_cases, good};
+use super::fixture::{Base, Case, Expected, all_cases};
 
 /// Envoys at a time.
 const TOGETHER: usize = 3;
@@ -16,7 +16,9 @@ const TOGETHER: usize = 3;
 #[test]
 fn each_unsafe_setting_is_found_in_a_running_envoy() {
     let bench = Bench::new(binary());
-    assert_eq!(verdict(&bench.start(good()).unwrap()), (0, vec![]), "good.yaml");
+    for base in Base::ALL {
+        assert_eq!(verdict(&bench.start(base.good()).unwrap()), (0, vec![]), "{base:?}");
+    }
 
     let (cases, wrong) = (Mutex::new(VecDeque::from(all_cases())), Mutex::new(Vec::new()));
     let next = || cases.lock().unwrap().pop_front();

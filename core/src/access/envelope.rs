@@ -1,4 +1,5 @@
-//! JSON bodies of calls: one object, or a list of them, that every parser reads alike.
+//! JSON bodies of calls: one object, or a list of them, that every parser reads alike; and one member of
+//! an object whose others are not looked at.
 //!
 //! serde's own structs would take a list for an object, by position; these take objects only.
 //! Together with `deny_unknown_fields`, which also refuses a member that stands twice, what is read
@@ -7,7 +8,8 @@
 use crate::object::Object;
 use crate::refusal::Reason;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -15,6 +17,24 @@ use std::marker::PhantomData;
 pub(super) fn calls<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<Vec<T>, Reason> {
     let calls: Calls<T> = serde_json::from_slice(body).map_err(|_| Reason::BodyUnreadable)?;
     if calls.0.is_empty() { Err(Reason::BodyUnreadable) } else { Ok(calls.0) }
+}
+
+/// What one member of an object says, if it stands there and is a text. The other members are skipped,
+/// but none of them may stand there twice, in any case: servers that fold case would take `Operation`
+/// for `operation`. Some fold more than ASCII, so a name outside it says nothing that is certain.
+pub(super) fn text_of<'de, A: MapAccess<'de>>(mut map: A, member: &str) -> Result<Option<String>, A::Error> {
+    let (mut found, mut seen) = (None, HashSet::new());
+    while let Some(key) = map.next_key::<String>()? {
+        if key == member {
+            found = map.next_value::<serde_json::Value>()?.as_str().map(str::to_owned);
+        } else {
+            map.next_value::<IgnoredAny>()?;
+        }
+        if !key.is_ascii() || !seen.insert(key.to_ascii_lowercase()) {
+            return Err(A::Error::custom("ambiguous member"));
+        }
+    }
+    Ok(found)
 }
 
 struct Calls<T>(Vec<T>);

@@ -9,6 +9,7 @@ use crate::matching::{method, query};
 use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec};
 use crate::refusal::Reason;
 use crate::request::{METHOD_HEADERS, Media};
+use crate::strip::Strip;
 
 /// Compiled exceptions to the rules of read-only.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +90,8 @@ pub struct Operation<'a> {
     pub media: Media,
     /// The query parameter in which the credential travels: what an agent writes there never arrives.
     pub carrier: Option<&'a [u8]>,
+    /// What else of the query the destination takes out.
+    pub strip: Option<&'a Strip>,
 }
 
 impl Operation<'_> {
@@ -96,6 +99,7 @@ impl Operation<'_> {
     pub(super) fn never_arrives(&self, parameter: &query::Parameter<'_>) -> bool {
         let mut own = self.carrier.into_iter().chain(AUTH_PARAMETERS.iter().copied());
         own.any(|own| query::resembles(parameter.name, own))
+            || self.strip.is_some_and(|strip| strip.takes_parameter(parameter.name))
     }
 }
 
@@ -218,7 +222,8 @@ impl Rule {
         };
         let has = |(name, value): &(String, String)| {
             let parameters = query::loose_parameters(operation.query.unwrap_or_default());
-            let mut named = parameters.filter(|p| query::could_belong_to(p.name, name.as_bytes())).peekable();
+            let named = parameters.filter(|p| query::could_belong_to(p.name, name.as_bytes()));
+            let mut named = named.filter(|p| !operation.never_arrives(p)).peekable();
             named.peek().is_some() && named.all(|p| exact(&p, (name, value)))
         };
         let wanted = |p: &query::Parameter<'_>| {

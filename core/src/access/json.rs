@@ -1,9 +1,9 @@
 //! The one telling member of a JSON object (git LFS batch: `operation`).
 
+use super::envelope;
 use crate::refusal::Reason;
 use serde::Deserializer as _;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
-use std::collections::HashSet;
+use serde::de::{MapAccess, Visitor};
 use std::fmt;
 
 /// Whether the object's top-level `member` is one of `any_of`. Anything that two parsers could
@@ -24,22 +24,8 @@ impl<'de> Visitor<'de> for OneMember<'_> {
         write!(f, "an object with one text member `{}`", self.0)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
-        let mut seen = HashSet::new();
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
-                found = Some(map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-            // Servers that fold case would take `Operation` for `operation`, and some fold more than
-            // ASCII: a member outside it says nothing that is certain.
-            if !key.is_ascii() || !seen.insert(key.to_ascii_lowercase()) {
-                return Err(serde::de::Error::custom("ambiguous member"));
-            }
-        }
-        found.ok_or_else(|| serde::de::Error::custom("missing member"))
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<String, A::Error> {
+        envelope::text_of(map, self.0)?.ok_or_else(|| serde::de::Error::custom("no such text"))
     }
 }
 

@@ -3,8 +3,7 @@
 use super::envelope;
 use crate::object::Object;
 use crate::refusal::Reason;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use std::collections::HashSet;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 
 /// The method that names a tool in its parameters (MCP, "Tools", "Calling Tools").
@@ -108,19 +107,8 @@ impl<'de> Visitor<'de> for ParamsVisitor {
         Ok(Params::List)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Params, A::Error> {
-        let (mut name, mut seen) = (None, HashSet::new());
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "name" => name = map.next_value::<serde_json::Value>()?.as_str().map(str::to_owned),
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-            // As in `json`: some servers fold case, and some fold more than ASCII.
-            if !key.is_ascii() || !seen.insert(key.to_ascii_lowercase()) {
-                return Err(A::Error::custom("ambiguous member"));
-            }
-        }
-        Ok(Params::Object { name })
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Params, A::Error> {
+        Ok(Params::Object { name: envelope::text_of(map, "name")? })
     }
 }
 
@@ -167,6 +155,7 @@ mod tests {
             // No message, or one that servers could read in two ways.
             (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","name":"x"}}"#, UNREADABLE),
             (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","Name":"x"}}"#, UNREADABLE),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","ſame":"x"}}"#, UNREADABLE),
             (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["search"]}}"#, UNREADABLE),
             (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["search"]}"#, UNREADABLE),
             (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#, UNREADABLE),

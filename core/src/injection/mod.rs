@@ -5,7 +5,7 @@
 
 mod basic;
 pub(crate) mod header;
-mod query;
+pub(crate) mod query;
 mod scheme;
 
 use crate::policy::Carrier;

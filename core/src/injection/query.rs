@@ -4,8 +4,13 @@ use super::InjectionError;
 use crate::secret::Secret;
 use std::fmt::Write;
 
+/// Whether a parameter of this name has one spelling.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
 pub(super) fn render(name: &str, secret: &Secret) -> Result<Secret, InjectionError> {
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+    if !is_name(name) {
         return Err(InjectionError::BadParameter);
     }
     let mut encoded = String::new();

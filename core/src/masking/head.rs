@@ -23,7 +23,7 @@ const CHARSETS: [&[u8]; 12] = [
 /// Answers that never have a body (RFC 9110, 15.3.5 and 15.4.5).
 const BODILESS: [&[u8]; 2] = [b"204", b"304"];
 /// The answer after which another protocol is spoken (RFC 9110, 15.2.2).
-const SWITCHED: &[u8] = b"101";
+pub(super) const SWITCHED: &[u8] = b"101";
 
 /// Masks names and values in a serialised map; how many echoes there were.
 pub fn mask_headers(masker: &Masker, map: &mut [u8]) -> usize {

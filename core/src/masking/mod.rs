@@ -21,6 +21,7 @@ mod seeds;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod websocket;
 
 pub use head::{is_readable, mask_headers, status};
 pub use kept::Maskers;

@@ -1,5 +1,6 @@
 //! Canonical forms: hosts, paths and methods that mean one thing to every reader, or are refused.
 
+pub mod address;
 pub mod host;
 pub mod method;
 pub mod path;

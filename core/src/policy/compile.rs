@@ -11,9 +11,10 @@ use crate::matching::host::{Authority, HostError};
 use crate::matching::path::{Ambiguous, check_path, is_under};
 use crate::names::Name;
 use crate::placeholder::MARKER;
+use crate::strip::{Strip, StripError};
 use memchr::memmem::Finder;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Everything a filter decides by, besides grants. Immutable; swapped whole.
 #[derive(Debug)]
@@ -36,13 +37,15 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Destination {
     /// `host:port`. Shared with requests, whose records name it when this policy may be gone.
-    pub id: Rc<str>,
+    pub id: Arc<str>,
     /// The only cluster a request for it may take.
     pub cluster: String,
     /// Whether it is reached without TLS.
     pub plaintext: bool,
     /// Whether a request without identity is answered with a Basic challenge.
     pub basic_challenge: bool,
+    /// Where it takes a credential besides.
+    pub strip: Strip,
     bindings: Vec<Binding>,
 }
 
@@ -61,6 +64,8 @@ pub struct Binding {
     pub access: Access,
     /// What stands beside the credential.
     pub companions: Vec<Companion>,
+    /// Whether the credential may open a WebSocket.
+    pub websocket: bool,
     paths: Vec<String>,
 }
 
@@ -96,6 +101,14 @@ pub enum PolicyError {
         destination: String,
         /// What is wrong.
         why: CompanionError,
+    },
+    /// A place of a credential that may not be one.
+    #[error("{destination}: {why}")]
+    Strip {
+        /// The destination's id.
+        destination: String,
+        /// What is wrong.
+        why: StripError,
     },
     /// An exception to read-only makes no sense.
     #[error("{destination}: {why}")]
@@ -142,8 +155,14 @@ impl Policy {
                 return Err(PolicyError::Taken { destination: id.clone() });
             }
         }
+        let strip = Strip::compile(&spec.strip).map_err(|why| PolicyError::Strip { destination: id.clone(), why })?;
         let bindings: Vec<_> = spec.bindings.into_iter().map(|b| Binding::compile(id, b)).collect::<Result<_, _>>()?;
         for (binding, _) in &bindings {
+            // What an agent writes there would join it again.
+            if binding.companions.iter().any(|companion| strip.takes_header(companion.header().as_bytes())) {
+                let why = CompanionError::Credential;
+                return Err(PolicyError::Companion { destination: id.clone(), why });
+            }
             if let Carrier::Header(name) = &binding.carrier
                 && !AUTH_HEADERS.contains(&name.as_bytes())
                 && !self.carriers.iter().any(|known| known == name.as_bytes())
@@ -156,6 +175,7 @@ impl Policy {
             bindings: bindings.into_iter().map(|(binding, _)| binding).collect(),
             cluster: spec.cluster,
             plaintext: spec.plaintext,
+            strip,
             id: spec.id.into(),
         });
         Ok(())
@@ -310,6 +330,7 @@ impl Binding {
             missing_placeholder: spec.missing_placeholder,
             carrier: spec.carrier,
             access,
+            websocket: spec.websocket,
             paths: spec.paths,
         };
         Ok((binding, spec.basic_challenge))

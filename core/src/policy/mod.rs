@@ -6,5 +6,5 @@ mod spec;
 pub use compile::{Binding, Destination, Policy, PolicyError};
 pub use spec::{
     AccessMode, AccessSpec, BindingSpec, BodyRule, Carrier, CompanionSpec, DestinationSpec, EvidenceSpec, GraphqlSpec,
-    MissingPlaceholder, OperationSpec, Spec, Unmatched,
+    MissingPlaceholder, OperationSpec, Spec, StripSpec, Unmatched,
 };

@@ -77,8 +77,39 @@ pub struct DestinationSpec {
     /// Whether the config says that this destination is reached without TLS.
     #[serde(default)]
     pub plaintext: bool,
+    /// Where it takes a credential besides: what agents write there is taken out.
+    #[serde(default, skip_serializing_if = "StripSpec::is_empty")]
+    pub strip: StripSpec,
     /// The credentials bound to it.
     pub bindings: Vec<BindingSpec>,
+}
+
+/// Where a service takes a credential, beside the places that are known of all services.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StripSpec {
+    /// Headers, by their names in any case.
+    pub headers: Vec<String>,
+    /// Query parameters, by their names.
+    pub query: Vec<String>,
+}
+
+impl StripSpec {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These places, and others beside them, each once and in order.
+    pub fn add(&mut self, other: &StripSpec) {
+        self.headers.extend(other.headers.iter().map(|name| name.to_ascii_lowercase()));
+        self.query.extend(other.query.iter().cloned());
+        for names in [&mut self.headers, &mut self.query] {
+            names.sort();
+            names.dedup();
+        }
+    }
 }
 
 /// One credential bound to one destination.
@@ -103,6 +134,9 @@ pub struct BindingSpec {
     /// Exceptions to the rules of read-only.
     #[serde(default)]
     pub access: AccessSpec,
+    /// Whether the credential may open a WebSocket here (default: no).
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub websocket: bool,
     /// What the service wants beside the credential.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub with: Vec<CompanionSpec>,

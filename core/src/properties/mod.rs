@@ -1,6 +1,7 @@
 //! What holds of every input, tried on random ones. Native only: the generator needs an operating
 //! system's randomness. The other tests of this crate run in wasm32, too.
 
+mod addresses;
 mod audit;
 mod canonical;
 mod graphql;

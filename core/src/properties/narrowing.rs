@@ -55,7 +55,7 @@ proptest! {
         let writes = without_bodies(writes);
         let access = Access::compile(&AccessSpec { reads: reads.clone(), writes: writes.clone(), ..AccessSpec::default() }).unwrap();
         let query = written.as_deref().map(str::as_bytes);
-        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised, media: Media::Json, carrier: None };
+        let operation = Operation { method: method.as_bytes(), path: path.as_bytes(), query, disguised, media: Media::Json, carrier: None, strip: None };
         let verdict = |access: &Access, mode| access.check(mode, operation, || body).is_ok();
         let reads_only = verdict(&access, AccessMode::ReadOnly);
         prop_assert!(!reads_only || verdict(&access, AccessMode::ReadWrite));

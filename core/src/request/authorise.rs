@@ -1,14 +1,15 @@
 //! From a grant to what exactly is done to the request.
 
 use super::snapshot::VEILS;
-use super::{Asked, Snapshot, Way, identify};
+use super::{Asked, Snapshot, Upgrade, Way, identify};
 use crate::access::{Body, Operation};
 use crate::companion::Companion;
 use crate::evidence::AUTH_PARAMETERS;
 use crate::headers::{Line, Sieve};
 use crate::matching::query;
-use crate::policy::{AccessMode, Binding, Carrier, Policy};
+use crate::policy::{AccessMode, Binding, Carrier, Destination, Policy};
 use crate::refusal::Reason;
+use crate::strip::Strip;
 use crate::worker::Grant;
 
 /// What is done to a request that may go. Only [`authorise`] makes one.
@@ -56,7 +57,7 @@ pub fn authorise<'b>(
     grant: &Grant,
     body: impl FnOnce() -> Body<'b>,
 ) -> Result<Forward, Reason> {
-    let binding = permitted(policy, snapshot, asked, grant, grant.access_mode, body)?;
+    let (destination, binding) = permitted(policy, snapshot, asked, grant, grant.access_mode, body)?;
     let bytes = snapshot.bytes();
     if !grant.sets(&binding.carrier) {
         // The broker answered for another form than the policy describes: one of them is old.
@@ -68,12 +69,13 @@ pub fn authorise<'b>(
         remove: snapshot
             .auth_lines()
             .iter()
+            .chain(&destination.strip.lines(snapshot))
             .map(|line| line.name.of(bytes))
             .chain(veils.iter().copied())
             .filter(|name| !grant.headers().any(|(set, _)| set.as_bytes() == *name))
             .map(<[u8]>::to_vec)
             .collect(),
-        target: rewrite_target(snapshot, asked, grant),
+        target: rewrite_target(snapshot, asked, grant, &destination.strip),
         beside: beside(binding, snapshot, grant),
         plain,
         is_certain: grant.is_seen_alone() && grant.headers().all(|(set, _)| stands_once(snapshot, set.as_bytes())),
@@ -118,7 +120,7 @@ pub fn stands<'b>(
     permitted(policy, &again, &asked, grant, grant.access_mode, body).map(drop)
 }
 
-/// The binding by which the request may be made in this mode.
+/// The destination, and the binding by which the request may be made in this mode.
 fn permitted<'p, 'b>(
     policy: &'p Policy,
     snapshot: &Snapshot,
@@ -126,7 +128,7 @@ fn permitted<'p, 'b>(
     grant: &Grant,
     mode: AccessMode,
     body: impl FnOnce() -> Body<'b>,
-) -> Result<&'p Binding, Reason> {
+) -> Result<(&'p Destination, &'p Binding), Reason> {
     let Way::Managed(index) = asked.way else { return Err(Reason::Internal) };
     let destination = policy.destination(index).ok_or(Reason::Internal)?;
     let binding = destination.binding(&grant.credential).ok_or(Reason::CredentialNotGranted)?;
@@ -134,6 +136,12 @@ fn permitted<'p, 'b>(
     let path = asked.path.of(bytes);
     if !binding.covers(path) {
         return Err(Reason::CredentialNotGranted);
+    }
+    match snapshot.upgrade() {
+        Upgrade::Nothing => {}
+        Upgrade::WebSocket if binding.websocket => {}
+        // Before the access mode: a client that falls back to HTTP asks again, and is judged then.
+        _ => return Err(Reason::UpgradeRefused),
     }
     let operation = Operation {
         method: snapshot.method(),
@@ -145,9 +153,10 @@ fn permitted<'p, 'b>(
             Carrier::Query(name) => Some(name.as_bytes()),
             Carrier::Header(_) => None,
         },
+        strip: Some(&destination.strip),
     };
     binding.access.check(mode, operation, body)?;
-    Ok(binding)
+    Ok((destination, binding))
 }
 
 /// What goes beside the credential: never in the place of one.
@@ -165,11 +174,11 @@ fn may_be_auth(name: &[u8]) -> bool {
 }
 
 /// The target without auth-bearing parameters and with the grant's, if that changes anything.
-fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant) -> Option<Vec<u8>> {
+fn rewrite_target(snapshot: &Snapshot, asked: &Asked, grant: &Grant, strip: &Strip) -> Option<Vec<u8>> {
     let bytes = snapshot.bytes();
     let injected = |name: &[u8]| grant.parameters().any(|(set, _)| query::resembles(name, set.as_bytes()));
     let known = |name: &[u8]| AUTH_PARAMETERS.iter().any(|known| query::resembles(name, known));
-    let auth = |name: &[u8]| injected(name) || may_be_auth(name) && known(name);
+    let auth = |name: &[u8]| injected(name) || may_be_auth(name) && known(name) || strip.takes_parameter(name);
     let written = asked.query.map(|q| q.of(bytes));
     let stripped = written.is_some_and(|q| query::loose_parameters(q).any(|p| auth(p.name)));
     if !stripped && grant.parameters().next().is_none() {

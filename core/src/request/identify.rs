@@ -1,6 +1,6 @@
 //! Which destination a request names, and what it shows about who asks.
 
-use super::Snapshot;
+use super::{Snapshot, Upgrade};
 use crate::evidence::Evidence;
 use crate::headers::Span;
 use crate::matching::host::{Authority, Host};
@@ -9,7 +9,7 @@ use crate::matching::path::Target;
 use crate::policy::{MissingPlaceholder, Policy, Unmatched};
 use crate::refusal::Reason;
 use crate::wire::Transport;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A request understood: where it wants to go, and who asks.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Asked {
     /// Where to.
     pub way: Way,
     /// The id of that destination, where one was named.
-    pub destination: Option<Rc<str>>,
+    pub destination: Option<Arc<str>>,
     /// The path at the destination, without the gateway's route prefix.
     pub path: Span,
     /// The query.
@@ -61,12 +61,19 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
         return match policy.unmatched() {
             Unmatched::Deny => Err(Reason::HostNotAllowed),
             Unmatched::Pass if snapshot.holds_placeholder() => Err(Reason::PlaceholderMisplaced),
+            // There the upstream may speak HTTP/2, over which few take it.
+            Unmatched::Pass
+                if snapshot.upgrade() != Upgrade::Nothing
+                    && snapshot.connection().transport() == Transport::Intercepted =>
+            {
+                Err(Reason::UpgradeRefused)
+            }
             Unmatched::Pass => Ok(asked(Way::Unmatched, None, Evidence::default())),
         };
     };
     let destination = policy.destination(index).ok_or(Reason::Internal)?;
     let evidence = Evidence::collect(snapshot, destination)?;
-    let id = Some(Rc::clone(&destination.id));
+    let id = Some(Arc::clone(&destination.id));
     let bindings = destination.bindings();
     // What the connection shows may name a session, or the door, for a credential that needs no placeholder.
     let may_inject = (snapshot.connection().may_name_a_session() || evidence.inside.is_some())
@@ -77,6 +84,9 @@ pub fn identify(snapshot: &Snapshot, policy: &Policy) -> Result<Asked, Reason> {
     // One credential that demands a placeholder is enough, and no credential is no permission.
     let may_pass = bindings.iter().all(|b| b.missing_placeholder == MissingPlaceholder::Pass);
     if may_pass && !bindings.is_empty() {
+        if snapshot.upgrade() != Upgrade::Nothing && !bindings.iter().all(|b| b.websocket) {
+            return Err(Reason::UpgradeRefused);
+        }
         Ok(asked(Way::Unclaimed(index), id, evidence))
     } else {
         Err(Reason::IdentityRequired)

@@ -9,7 +9,7 @@ mod snapshot;
 
 pub use authorise::{Forward, authorise, is_read, stands};
 pub use identify::{Asked, Way, identify};
-pub use snapshot::{METHOD_HEADERS, Media, Snapshot};
+pub use snapshot::{METHOD_HEADERS, Media, Snapshot, Upgrade};
 
 #[cfg(test)]
 mod tests;

@@ -39,8 +39,26 @@ const FORMS: [&[u8]; 3] = [b"x-www-form-urlencoded", b"form-data", b"multipart/"
 const UTF8: [&[u8]; 2] = [b"charset=utf-8", b"charset=\"utf-8\""];
 /// Headers that ask for an answer in which an echo could not be seen: a part of it, or compressed, or in
 /// another character set.
-pub const VEILS: &[&[u8]] =
-    &[b"range", b"if-range", b"grpc-accept-encoding", b"connect-accept-encoding", b"accept-charset"];
+pub const VEILS: &[&[u8]] = &[
+    b"range",
+    b"if-range",
+    b"grpc-accept-encoding",
+    b"connect-accept-encoding",
+    b"accept-charset",
+    b"sec-websocket-extensions",
+];
+
+/// What a request asks to speak after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// HTTP, as before.
+    #[default]
+    Nothing,
+    /// WebSocket (RFC 6455), by GET and by that word alone. Over HTTP/2 Envoy makes the same of it.
+    WebSocket,
+    /// Something else, or several things.
+    Other,
+}
 
 /// What kind of body a request announces, as far as that matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +132,7 @@ pub struct Snapshot {
     marks: ArrayVec<usize, MOST>,
     hidden: bool,
     disguised: bool,
+    upgrade: Upgrade,
     rerouted: bool,
     veiled: bool,
     media: Media,
@@ -146,7 +165,12 @@ impl Snapshot {
                 }
                 b"transfer-encoding" => snapshot.bodiless = Some(false),
                 name if !TELLING.may_hold(name) && !policy.may_tell(name) && !name.starts_with(OURS) => {}
-                name if METHOD_HEADERS.contains(&name) || UPGRADES.contains(&name) => snapshot.disguised = true,
+                name if METHOD_HEADERS.contains(&name) => snapshot.disguised = true,
+                name if UPGRADES.contains(&name) => {
+                    let is_first = snapshot.upgrade == Upgrade::Nothing;
+                    let is_websocket = name == b"upgrade" && line.value.of(&bytes).eq_ignore_ascii_case(b"websocket");
+                    snapshot.upgrade = if is_first && is_websocket { Upgrade::WebSocket } else { Upgrade::Other };
+                }
                 name if VEILS.contains(&name) => snapshot.veiled = true,
                 name if REROUTES.contains(&name) => snapshot.rerouted = true,
                 name if policy.identity_headers().any(|header| header == name) => {
@@ -217,7 +241,15 @@ impl Snapshot {
 
     /// Whether a header asks for another method than `:method`, or for another protocol.
     pub fn is_disguised(&self) -> bool {
-        self.disguised
+        self.disguised || self.upgrade != Upgrade::Nothing
+    }
+
+    /// What it asks to speak after it.
+    pub fn upgrade(&self) -> Upgrade {
+        match self.upgrade {
+            Upgrade::WebSocket if self.method() != b"GET" => Upgrade::Other,
+            asked => asked,
+        }
     }
 
     /// Whether a header asks for another path than `:path`.

@@ -154,6 +154,22 @@ impl H1 {
         answer
     }
 
+    /// The status of the next head, if it is one that comes before the answer (1xx). The answer is still to be read.
+    ///
+    /// # Errors
+    /// When it does not come in time.
+    pub async fn interim(&mut self, deadline: Duration) -> Result<u16, Unanswered> {
+        let end = Instant::now() + deadline;
+        loop {
+            if let Some(head) = Head::take(&mut self.buffer) {
+                return head.status().ok_or_else(|| Unanswered::Broken(format!("{:?}", head.start)));
+            }
+            if !self.fill(end, deadline).await? {
+                return Err(Unanswered::Closed);
+            }
+        }
+    }
+
     /// The next piece of the body or tunnel, as it comes; `None` at its end.
     ///
     /// # Errors
@@ -182,7 +198,8 @@ impl H1 {
 
     /// Breaks the connection with a TCP reset, now.
     pub fn abort(mut self) {
-        self.wire().tcp().set_zero_linger().expect("a socket accepts SO_LINGER");
+        let tcp = self.wire().tcp().expect("a connection of its own");
+        tcp.set_zero_linger().expect("a socket accepts SO_LINGER");
     }
 
     /// Begins TLS inside the tunnel that a CONNECT opened, on the same connection.

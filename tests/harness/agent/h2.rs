@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, SendStream};
+use h2::ext::Protocol;
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -25,10 +26,14 @@ pub struct H2 {
 
 /// One stream: a request being sent, an answer being awaited.
 pub struct H2Exchange {
-    body: SendStream<Bytes>,
+    body: Sending,
     response: Option<ResponseFuture>,
+    receiving: Option<RecvStream>,
     open: Open,
 }
+
+/// The body of a request being sent.
+pub(super) struct Sending(SendStream<Bytes>);
 
 impl H2 {
     /// Speaks on a connection that stands.
@@ -74,7 +79,13 @@ impl H2 {
         open.sent(&Fields::from(head.headers()).to_lines());
         let mut sender = self.sender.clone().ready().await.map_err(|error| refused(&error))?;
         let (response, body) = sender.send_request(head, end).map_err(|error| refused(&error))?;
-        Ok(H2Exchange { body, response: Some(response), open })
+        Ok(H2Exchange { body: Sending(body), response: Some(response), receiving: None, open })
+    }
+
+    /// Whether the peer takes extended CONNECT (RFC 8441), as far as it has said.
+    #[must_use]
+    pub fn takes_protocols(&self) -> bool {
+        self.sender.is_extended_connect_protocol_enabled()
     }
 
     /// The bytes received on this connection and their meaning.
@@ -107,26 +118,70 @@ pub fn head(method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> R
     request
 }
 
+/// The head of a request for another protocol than HTTP (RFC 8441).
+///
+/// # Panics
+/// As [`head`].
+#[must_use]
+pub fn extended(protocol: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> Request<()> {
+    let mut request = head("CONNECT", host, path, headers);
+    request.extensions_mut().insert(Protocol::from(protocol));
+    request
+}
+
 impl H2Exchange {
+    /// The head of the answer alone: for streams and tunnels. Then read with [`Self::piece`].
+    ///
+    /// # Errors
+    /// When it does not come in time.
+    pub async fn head(&mut self, deadline: Duration) -> Result<Response, Unanswered> {
+        let Some(response) = self.response.take() else { return Err(Unanswered::Closed) };
+        let answer = match timeout(deadline, response).await {
+            Ok(Ok(answer)) => {
+                let (head, body) = answer.into_parts();
+                self.receiving = Some(body);
+                Ok(Response {
+                    status: head.status.as_u16(),
+                    fields: Fields::from(&head.headers),
+                    ..Response::default()
+                })
+            }
+            Ok(Err(error)) => Err(refused(&error)),
+            Err(_) => Err(Unanswered::TimedOut(deadline)),
+        };
+        self.open.begun(answer)
+    }
+
+    /// The next piece of the body or tunnel, as it comes; `None` at its end.
+    ///
+    /// # Errors
+    /// When nothing comes in time, or the stream is reset.
+    pub async fn piece(&mut self, deadline: Duration) -> Result<Option<Bytes>, Unanswered> {
+        let Some(body) = &mut self.receiving else { return Ok(None) };
+        let mut piece = timeout(deadline, body.data()).await.map_err(|_| Unanswered::TimedOut(deadline))?;
+        // An empty frame says that the end is there, and nothing else.
+        while matches!(&piece, Some(Ok(piece)) if piece.is_empty()) {
+            piece = timeout(deadline, body.data()).await.map_err(|_| Unanswered::TimedOut(deadline))?;
+        }
+        match piece {
+            Some(Ok(piece)) => {
+                body.flow_control().release_capacity(piece.len()).ok();
+                Ok(Some(piece))
+            }
+            Some(Err(error)) => {
+                self.open.cut();
+                Err(refused(&error))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Sends a piece of the body, as much at a time as flow control lets through.
     ///
     /// # Errors
     /// When the peer has reset the stream or does not read within [`PATIENCE`].
     pub async fn data(&mut self, piece: &[u8], end: bool) -> Result<(), Unanswered> {
-        let mut left = Bytes::copy_from_slice(piece);
-        while !left.is_empty() {
-            self.body.reserve_capacity(left.len());
-            let room = std::future::poll_fn(|cx| self.body.poll_capacity(cx));
-            let room = timeout(PATIENCE, room).await.map_err(|_| Unanswered::TimedOut(PATIENCE))?;
-            let room = room.ok_or(Unanswered::Closed)?.map_err(|error| refused(&error))?;
-            let now = left.split_to(room.min(left.len()));
-            let last = end && left.is_empty();
-            self.body.send_data(now, last).map_err(|error| refused(&error))?;
-        }
-        if end && piece.is_empty() {
-            self.body.send_data(Bytes::new(), true).map_err(|error| refused(&error))?;
-        }
-        Ok(())
+        self.body.data(piece, end).await
     }
 
     /// Sends trailers and so ends the body.
@@ -134,12 +189,17 @@ impl H2Exchange {
     /// # Errors
     /// When the stream is gone.
     pub fn trailers(&mut self, trailers: HeaderMap) -> Result<(), Unanswered> {
-        self.body.send_trailers(trailers).map_err(|error| refused(&error))
+        self.body.0.send_trailers(trailers).map_err(|error| refused(&error))
+    }
+
+    /// What is being sent, and what is received.
+    pub(super) fn into_parts(self) -> (Sending, Option<RecvStream>) {
+        (self.body, self.receiving)
     }
 
     /// Resets the stream.
     pub fn reset(mut self) {
-        self.body.send_reset(Reason::CANCEL);
+        self.body.0.send_reset(Reason::CANCEL);
     }
 
     /// The whole answer.
@@ -150,6 +210,29 @@ impl H2Exchange {
         let Some(response) = self.response.take() else { return Err(Unanswered::Closed) };
         let answer = timeout(deadline, collect(response)).await;
         self.open.settled(answer.unwrap_or(Err(Unanswered::TimedOut(deadline))))
+    }
+}
+
+impl Sending {
+    /// Sends a piece of the body, as much at a time as flow control lets through.
+    ///
+    /// # Errors
+    /// When the peer has reset the stream or does not read within [`PATIENCE`].
+    pub(super) async fn data(&mut self, piece: &[u8], end: bool) -> Result<(), Unanswered> {
+        let mut left = Bytes::copy_from_slice(piece);
+        while !left.is_empty() {
+            self.0.reserve_capacity(left.len());
+            let room = std::future::poll_fn(|cx| self.0.poll_capacity(cx));
+            let room = timeout(PATIENCE, room).await.map_err(|_| Unanswered::TimedOut(PATIENCE))?;
+            let room = room.ok_or(Unanswered::Closed)?.map_err(|error| refused(&error))?;
+            let now = left.split_to(room.min(left.len()));
+            let last = end && left.is_empty();
+            self.0.send_data(now, last).map_err(|error| refused(&error))?;
+        }
+        if end && piece.is_empty() {
+            self.0.send_data(Bytes::new(), true).map_err(|error| refused(&error))?;
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod h2;
 mod port;
 mod raw_h2;
 mod transcript;
+mod tunnel;
 mod wire;
 
 use std::fmt;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 
 pub use h1::H1;
-pub use h2::{H2, H2Exchange, head};
+pub use h2::{H2, H2Exchange, extended, head};
 pub use port::{Port, Relay};
 pub use raw_h2::RawH2;
 pub use transcript::{Decoded, Exchange, Ledger, Outcome, Transcript};

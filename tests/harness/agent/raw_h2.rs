@@ -116,7 +116,7 @@ impl RawH2 {
 
     /// Breaks the connection with a TCP reset, now.
     pub fn abort(self) {
-        self.wire.tcp().set_zero_linger().expect("a socket accepts SO_LINGER");
+        self.wire.tcp().expect("a connection of its own").set_zero_linger().expect("a socket accepts SO_LINGER");
     }
 
     /// The answer on a stream.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -17,6 +17,9 @@ use tokio_rustls::client::TlsStream;
 pub enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// A tunnel that is one stream among others ([`super::H2::tunnel`]).
+    Tunnel(DuplexStream),
+    TlsInTunnel(Box<TlsStream<DuplexStream>>),
 }
 
 impl Wire {
@@ -50,23 +53,28 @@ impl Wire {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         match self {
             Self::Plain(tcp) => Ok(Self::Tls(Box::new(TlsConnector::from(tls).connect(name, tcp).await?))),
-            Self::Tls(_) => Err(io::Error::other("TLS inside TLS is not supported")),
+            Self::Tunnel(pipe) => Ok(Self::TlsInTunnel(Box::new(TlsConnector::from(tls).connect(name, pipe).await?))),
+            Self::Tls(_) | Self::TlsInTunnel(_) => Err(io::Error::other("TLS inside TLS is not supported")),
         }
     }
 
     /// The certificate the server showed, DER.
     #[must_use]
     pub fn peer_certificate(&self) -> Option<Vec<u8>> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first().map(|leaf| leaf.to_vec()),
-        }
+        let session = match self {
+            Self::Plain(_) | Self::Tunnel(_) => return None,
+            Self::Tls(stream) => stream.get_ref().1,
+            Self::TlsInTunnel(stream) => stream.get_ref().1,
+        };
+        session.peer_certificates()?.first().map(|leaf| leaf.to_vec())
     }
 
-    pub(super) fn tcp(&self) -> &TcpStream {
+    /// The connection, unless it is shared.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Tunnel(_) | Self::TlsInTunnel(_) => None,
         }
     }
 }
@@ -76,6 +84,8 @@ impl AsyncRead for Wire {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tunnel(pipe) => Pin::new(pipe).poll_read(cx, buf),
+            Self::TlsInTunnel(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -85,6 +95,8 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tunnel(pipe) => Pin::new(pipe).poll_write(cx, buf),
+            Self::TlsInTunnel(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -92,6 +104,8 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tunnel(pipe) => Pin::new(pipe).poll_flush(cx),
+            Self::TlsInTunnel(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -99,6 +113,8 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunnel(pipe) => Pin::new(pipe).poll_shutdown(cx),
+            Self::TlsInTunnel(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

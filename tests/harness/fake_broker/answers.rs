@@ -94,6 +94,10 @@ pub(super) async fn answer(shared: &Arc<Shared>, call: &Call, hold: bool) -> (u1
             Ok(request) => (200, grant(shared, &request)),
             Err(error) => (400, json!({"error": error.to_string()})),
         },
+        Endpoint::Tunnels => match serde_json::from_slice(&call.body) {
+            Ok(request) => (200, tunnel(shared, &request)),
+            Err(error) => (400, json!({"error": error.to_string()})),
+        },
         Endpoint::Changes => (200, changes(shared, call, hold).await),
         Endpoint::Intents => match serde_json::from_slice(&call.body) {
             Ok(intent) => (200, record(shared, &intent)),
@@ -138,6 +142,20 @@ fn grant(shared: &Shared, request: &Value) -> Value {
             "asked": request["evidence"],
         }),
     );
+    answer
+}
+
+fn tunnel(shared: &Shared, request: &Value) -> Value {
+    let tunnelling = Arc::clone(&shared.state().tunnelling);
+    let mut answer = tunnelling(request);
+    answer["nonce"] = request["nonce"].clone();
+    if let Some(granted) = answer.get_mut("granted").and_then(Value::as_object_mut) {
+        let cursor = shared.state().cursor();
+        let usual = json!({"as_of": cursor, "session": "agent", "session_id": "session-1", "ttl_ms": 30_000});
+        for (name, value) in usual.as_object().cloned().unwrap_or_default() {
+            granted.entry(name).or_insert(value);
+        }
+    }
     answer
 }
 

@@ -35,6 +35,8 @@ pub enum Endpoint {
     Policy,
     /// `POST /v1/grants`
     Grants,
+    /// `POST /v1/tunnels`
+    Tunnels,
     /// `GET /v1/changes`
     Changes,
     /// `POST /v1/intents`
@@ -44,8 +46,8 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// All five.
-    pub const ALL: [Self; 5] = [Self::Policy, Self::Grants, Self::Changes, Self::Intents, Self::Audit];
+    /// All six.
+    pub const ALL: [Self; 6] = [Self::Policy, Self::Grants, Self::Tunnels, Self::Changes, Self::Intents, Self::Audit];
 }
 
 /// One call as it arrived.
@@ -79,6 +81,7 @@ struct State {
     policy: Value,
     granting: Granting,
     recording: Granting,
+    tunnelling: Granting,
     standing: BTreeMap<Endpoint, Behaviour>,
     scripted: BTreeMap<Endpoint, VecDeque<Behaviour>>,
     calls: Vec<Call>,
@@ -104,6 +107,7 @@ impl FakeBroker {
             policy: Value::Null,
             granting: Arc::new(|_| json!({"denied": {"reason": "credential_not_granted"}})),
             recording: Arc::new(|_| json!({"recorded": true})),
+            tunnelling: Arc::new(|_| json!({"denied": {"reason": "host_unresolved"}})),
             standing: BTreeMap::new(),
             scripted: BTreeMap::new(),
             calls: Vec::new(),
@@ -138,6 +142,12 @@ impl FakeBroker {
         self.shared.changed.notify_waiters();
     }
 
+    /// The same policy, with changes.
+    pub fn edit_policy(&self, edit: impl FnOnce(&mut Value)) {
+        edit(&mut self.shared.state().policy);
+        self.shared.changed.notify_waiters();
+    }
+
     /// Grants this to everyone from now on, each time on a new lease.
     pub fn grant(&self, grant: Grant) {
         self.answer_grants(move |_| grant.answer());
@@ -158,6 +168,12 @@ impl FakeBroker {
     /// Answers each intent by this: `{"recorded": …}`. The nonce is added; what is recorded is in the log.
     pub fn answer_intents(&self, recording: impl Fn(&Value) -> Value + Send + Sync + 'static) {
         self.shared.state().recording = Arc::new(recording);
+    }
+
+    /// Answers each question for a way through the door by this: `{"granted": …}` or `{"denied": …}`. The
+    /// nonce is added, and `as_of`, `session`, `session_id` and `ttl_ms` where they are missing.
+    pub fn answer_tunnels(&self, tunnelling: impl Fn(&Value) -> Value + Send + Sync + 'static) {
+        self.shared.state().tunnelling = Arc::new(tunnelling);
     }
 
     /// How an endpoint behaves from now on.

@@ -59,6 +59,7 @@ async fn respond(tcp: &mut TcpStream, shared: &Arc<Shared>, mut fields: Fields, 
     let endpoint = match (method.as_str(), path) {
         ("GET", "/v1/policy") => Endpoint::Policy,
         ("POST", "/v1/grants") => Endpoint::Grants,
+        ("POST", "/v1/tunnels") => Endpoint::Tunnels,
         ("GET", "/v1/changes") => Endpoint::Changes,
         ("POST", "/v1/intents") => Endpoint::Intents,
         ("POST", "/v1/audit") => Endpoint::Audit,

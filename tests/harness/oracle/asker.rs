@@ -42,7 +42,9 @@ impl Askers {
             known.iter().filter(|known| known.kind == Kind::Jwt).map(|known| &known.text).collect();
         let asked = |label: &str, Exchange { at, sent, recorded_as, .. }| {
             let jwts = jwts.iter().filter(|jwt| memchr::memmem::find(&sent, jwt.as_bytes()).is_some());
-            let shown = evidence::shown(&sent).into_iter().chain(jwts.map(|jwt| (*jwt).clone()));
+            // A connection's label says what it was opened with.
+            let before = evidence::shown(label.as_bytes());
+            let shown = evidence::shown(&sent).into_iter().chain(before).chain(jwts.map(|jwt| (*jwt).clone()));
             Asked { at, shown: shown.collect(), connection: label.to_owned(), recorded_as }
         };
         let mut all = Vec::new();

@@ -101,7 +101,7 @@ impl Reply {
         Self { before: Some(Part::Reset), ..Self::new(200) }
     }
 
-    /// 101 and a tunnel that returns every byte.
+    /// 101 and a tunnel that says the pieces of the body, and then returns every byte.
     #[must_use]
     pub fn upgrade(protocol: &str) -> Self {
         Self::new(101).field("connection", "upgrade").field("upgrade", protocol)

@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -120,9 +120,18 @@ async fn answer(mut request: Request<Incoming>, handler: Arc<RwLock<Handler>>) -
         _ => {}
     }
     if reply.status == 101 {
+        let said = std::mem::take(&mut reply.parts);
         tokio::spawn(async move {
             let Ok(tunnel) = upgrade.await else { return };
             let (mut reader, mut writer) = tokio::io::split(TokioIo::new(tunnel));
+            for part in said {
+                match part {
+                    Part::Data(bytes) if writer.write_all(&bytes).await.is_err() => return,
+                    Part::Data(_) => writer.flush().await.unwrap_or_default(),
+                    Part::Pause(pause) => tokio::time::sleep(pause).await,
+                    other => unreachable!("no tunnel says {other:?}"),
+                }
+            }
             tokio::io::copy(&mut reader, &mut writer).await.ok();
         });
     }

@@ -8,9 +8,10 @@ use crate::config::reader::join;
 use crate::config::spec::{CredentialSpec, DestinationSpec, UpstreamSpec};
 use crate::config::{Credential, Destination, Upstream};
 use attache_core::access::{Access, AccessError};
-use attache_core::companion::Companion;
+use attache_core::companion::{Companion, CompanionError};
 use attache_core::matching::host::Host;
-use attache_core::policy::CompanionSpec;
+use attache_core::policy::{CompanionSpec, StripSpec};
+use attache_core::strip::Strip;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Resolves the destinations of one credential.
@@ -73,7 +74,8 @@ pub(super) fn check_together(credentials: &[Credential], problems: &mut Problems
 }
 
 fn reached_alike(one: &Destination, other: &Destination) -> bool {
-    (one.plaintext, &one.upstream, &one.spki_sha256) == (other.plaintext, &other.upstream, &other.spki_sha256)
+    let how = |to: &Destination| (to.plaintext, to.private, to.upstream.clone(), to.spki_sha256.clone());
+    how(one) == how(other)
 }
 
 fn refines(addition: &DestinationSpec, base: &DestinationSpec) -> bool {
@@ -89,12 +91,15 @@ fn merged(base: &DestinationSpec, over: &DestinationSpec) -> DestinationSpec {
         plaintext: over.plaintext || base.plaintext,
         spki_sha256: over.spki_sha256.clone().or_else(|| base.spki_sha256.clone()),
         upstream: over.upstream.clone().or_else(|| base.upstream.clone()),
+        private: over.private || base.private,
         inject: over.inject.clone().or_else(|| base.inject.clone()),
         access: over.access.clone().or_else(|| base.access.clone()),
         with: joined(&[&over.with, &base.with]),
+        strip: together([&over.strip, &base.strip]),
         access_mode: over.access_mode.or(base.access_mode),
         mask: over.mask.or(base.mask),
         basic_challenge: over.basic_challenge.or(base.basic_challenge),
+        websocket: over.websocket.or(base.websocket),
     }
 }
 
@@ -107,6 +112,7 @@ fn completed(spec: &DestinationSpec, written: &CredentialSpec, preset: &Credenti
         inject: inject.into_iter().flatten().next().cloned(),
         access: access.into_iter().flatten().next().cloned(),
         with: joined(&[&spec.with, &written.with, &preset.with]),
+        strip: together([&spec.strip, &written.strip, &preset.strip]),
         basic_challenge: spec.basic_challenge.or(written.basic_challenge).or(preset.basic_challenge),
         ..spec.clone()
     }
@@ -123,6 +129,13 @@ fn joined(lists: &[&[CompanionSpec]]) -> Vec<CompanionSpec> {
         let new: Vec<_> = list.iter().filter(is_new).cloned().collect();
         all.extend(new);
     }
+    all
+}
+
+/// All places that one of them names.
+fn together<'a>(lists: impl IntoIterator<Item = &'a StripSpec>) -> StripSpec {
+    let mut all = StripSpec::default();
+    lists.into_iter().for_each(|list| all.add(list));
     all
 }
 
@@ -146,6 +159,13 @@ fn resolve(
     if let Some(why) = spec.with.iter().find_map(|companion| Companion::compile(companion).err()) {
         problems.add(join(at, "with"), why.into());
     }
+    match Strip::compile(&spec.strip) {
+        Err(why) => problems.add(join(at, "strip"), why.into()),
+        Ok(strip) if spec.with.iter().any(|it| strip.takes_header(it.header.to_ascii_lowercase().as_bytes())) => {
+            problems.add(join(at, "with"), CompanionError::Credential.into());
+        }
+        Ok(_) => {}
+    }
     let verifies = spec.spki_sha256.is_some() || spec.upstream.as_ref().is_some_and(|u| u.ca_file.is_some());
     if spec.plaintext && verifies {
         problems.add(join(at, "plaintext"), Problem::PlaintextVerified);
@@ -165,11 +185,14 @@ fn resolve(
         injection: inject.0.clone(),
         access,
         with: spec.with.clone(),
+        strip: spec.strip.clone(),
         access_mode: spec.access_mode.unwrap_or_default(),
         mask: true,
         upstream,
+        private: spec.private,
         spki_sha256: spec.spki_sha256.as_ref().map(|pin| pin.0.clone()),
         basic_challenge: spec.basic_challenge.unwrap_or_default(),
+        websocket: spec.websocket.unwrap_or_default(),
     })
 }
 

@@ -5,6 +5,7 @@ mod agent_env;
 mod credential;
 mod destination;
 mod export;
+mod hosts;
 mod oidc;
 mod sessions;
 
@@ -13,8 +14,11 @@ use super::load::Overrides;
 use super::reader::{is_below, join};
 use super::spec::{LimitsSpec, ListenSpec, Spec};
 use super::values::{DataPlane, Period};
-use super::{AuditConfig, Checkpoints, Config, Endpoint, Limits, Listen, OnePasswordConfig, SourceKind, SourcesConfig};
+use super::{
+    AuditConfig, CaConfig, Checkpoints, Config, Endpoint, Limits, Listen, OnePasswordConfig, SourceKind, SourcesConfig,
+};
 use attache_core::names::Name;
+use attache_core::policy::Unmatched;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -59,6 +63,10 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
         listen: listen(&spec.listen, &state_dir, &mut problems),
         audit: audit(spec, &state_dir, &mut problems),
         unmatched: spec.unmatched,
+        hosts: hosts::resolve_all(spec, &credentials, around, &mut problems),
+        dns_servers: spec.dns.servers.iter().map(|server| server.0).collect(),
+        intercept_unmatched: spec.intercept_unmatched,
+        ca: ca(spec, &mut problems),
         sessions: sessions::resolve_all(spec, &credentials, around, &mut problems),
         oidc: oidc::resolve_all(spec, around, &mut problems),
         limits: limits(&spec.limits, &mut problems),
@@ -126,7 +134,8 @@ fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Liste
     if proxy_socket.as_ref().is_some_and(is_brokers) {
         problems.add("listen.proxy_socket", Problem::SocketTaken);
     }
-    Listen { proxy: spec.proxy.as_ref().map_or(PROXY, |address| address.0), proxy_socket, data_plane, control }
+    let proxy = spec.proxy.as_ref().map_or(PROXY, |address| address.0);
+    Listen { proxy, proxy_socket, data_plane, control, admin: None }
 }
 
 fn socket(path: &Path, state_dir: &Path, at: &str, problems: &mut Problems) -> PathBuf {
@@ -160,6 +169,15 @@ fn audit(spec: &Spec, state_dir: &Path, problems: &mut Problems) -> AuditConfig 
         checkpoints: Checkpoints { records: records.into(), every },
         export: export::resolve_all(&spec.audit.export),
     }
+}
+
+fn ca(spec: &Spec, problems: &mut Problems) -> CaConfig {
+    if spec.intercept_unmatched && spec.unmatched == Unmatched::Deny {
+        problems.add("intercept_unmatched", Problem::NothingToIntercept);
+    } else if spec.intercept_unmatched && spec.ca.constrained {
+        problems.add("ca.constrained", Problem::ConstrainedForAll);
+    }
+    CaConfig { constrained: spec.ca.constrained }
 }
 
 fn sources(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {

@@ -21,7 +21,7 @@ pub(super) const FILTER_PRESENT: Check = Check {
     id: "filter-present",
     purpose: "our filter is somewhere in this configuration",
     attack: "requests pass with no decision; nothing else here could be checked",
-    fix: "start from `attache envoy-config`; our plugin's configuration says \"role\": \"gate\" or \"judge\"",
+    fix: "start from `attache envoy-config`; our plugin's configuration says \"role\": \"gate\", \"judge\" or \"door\"",
     find: |scene| {
         let path = || scene.config.bootstrap.would_be("static_resources.listeners");
         let absent = scene.guarded().next().is_none();
@@ -79,9 +79,8 @@ pub(super) const FILTER_DISABLED: Check = Check {
 
 fn switched_off(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
     // A body that no judge has read is refused by the gate where a rule needs it; a gate is needed always.
-    let gates = || hcm.filters.iter().filter(|filter| filter.is_gate());
     let mut symptoms = Vec::new();
-    for filter in gates() {
+    for filter in hcm.filters.iter().filter(|filter| filter.is_gate() || filter.is_door()) {
         let optional = filter.node.field("is_optional").filter(Node::is_true);
         symptoms
             .extend(optional.map(|node| Symptom::fail(node.path(), "an Envoy without wasm drops the filter silently")));
@@ -90,7 +89,7 @@ fn switched_off(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
         }
     }
     for route in hcm.routes.iter().filter(|route| route.action.is_some() && !route.is_managed) {
-        let Some(off) = gates().find_map(|gate| route.switched_off(gate)) else { continue };
+        let Some(off) = route.deciding(&hcm.filters).find_map(|filter| route.switched_off(filter)) else { continue };
         let found = format!("off for {}", route.node.path());
         let shut = route.guard().is_some() && !route.clusters().iter().any(|name| scene.is_managed(name));
         symptoms.push(match shut {

@@ -98,7 +98,13 @@ pub(super) const PRIVATE_ADDRESSES: Check = Check {
     fix: "an ORIGINAL_DST cluster fed with an address that the broker has vetted, or a filtering resolver \
           (then say filter_metadata.attache.vetted_resolver: true on the cluster)",
     find: |scene| {
-        scene.clusters.iter().filter(|cluster| cluster.is_dynamic_forward_proxy()).filter_map(unguarded).collect()
+        let dynamic = scene.clusters.iter().filter(|cluster| cluster.is_dynamic_forward_proxy());
+        // A door hands on the one address to dial; here Envoy would look for another.
+        let behind_a_door = scene.doors().next().is_some();
+        let resolved = |cluster: &Cluster<'_>| {
+            Symptom::fail(cluster.node.would_be("cluster_type"), "resolves names by itself, though there is a door")
+        };
+        dynamic.filter_map(|cluster| if behind_a_door { Some(resolved(cluster)) } else { unguarded(cluster) }).collect()
     },
 };
 
@@ -146,15 +152,26 @@ fn tunnels(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
         outside.into_iter().flat_map(|route| connects(&route.node, "route.upgrade_configs")).collect();
     if inside.is_empty() {
         places.extend(connects(&hcm.node, "upgrade_configs"));
-        places.extend(hcm.node.at("http2_protocol_options.allow_connect").filter(Node::is_true));
+        // It lets extended CONNECT in as well, which is how another upgrade comes over HTTP/2.
+        let upgrades = hcm.node.list("upgrade_configs");
+        let opens = hcm.node.at("http2_protocol_options.allow_connect").filter(Node::is_true);
+        places.extend(opens.filter(|_| upgrades.iter().all(|upgrade| !is_on(upgrade) || is_connect(upgrade))));
     }
-    places.into_iter().map(|place| Symptom::warn(place.path(), "CONNECT, to no internal listener")).collect()
+    const FOUND: &str = "CONNECT, to no internal listener";
+    let symptom = if hcm.has_door() { Symptom::fail } else { Symptom::warn };
+    places.into_iter().map(|place| symptom(place.path().to_owned(), FOUND.to_owned())).collect()
 }
 
 /// The upgrades in a list that let a tunnel through.
 fn connects<'a>(holder: &Node<'a>, list: &str) -> Vec<Node<'a>> {
+    holder.list(list).into_iter().filter(|upgrade| is_connect(upgrade) && is_on(upgrade)).collect()
+}
+
+fn is_connect(upgrade: &Node<'_>) -> bool {
     let tunnels = |name: &str| ["CONNECT", "CONNECT-UDP"].iter().any(|it| it.eq_ignore_ascii_case(name));
-    let enabled = |upgrade: &Node<'_>| upgrade.field("enabled").is_none_or(|enabled| enabled.is_true());
-    let upgrades = holder.list(list).into_iter();
-    upgrades.filter(|upgrade| upgrade.text("upgrade_type").is_some_and(tunnels) && enabled(upgrade)).collect()
+    upgrade.text("upgrade_type").is_some_and(tunnels)
+}
+
+fn is_on(upgrade: &Node<'_>) -> bool {
+    upgrade.field("enabled").is_none_or(|enabled| enabled.is_true())
 }

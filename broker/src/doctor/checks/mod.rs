@@ -8,6 +8,7 @@ mod coverage;
 mod credentials;
 mod doors;
 mod exposure;
+mod interception;
 mod logs;
 mod peers;
 mod plugin;
@@ -63,10 +64,15 @@ pub const CHECKS: &[Check] = &[
     bounds::STREAM_IDLE_TIMEOUT,
     bounds::MAX_STREAM_DURATION,
     bounds::CONNECTION_LIMIT,
+    tunnel::DOOR_FIRST,
+    tunnel::BEHIND_THE_DOOR,
     tunnel::TUNNEL_POOL,
     tunnel::TUNNEL_IDENTITY,
-    tunnel::INTERCEPTION_RESUMPTION,
-    tunnel::INTERCEPTION_TIMEOUT,
+    tunnel::TUNNEL_SOURCE,
+    interception::INTERCEPTION_RESUMPTION,
+    interception::INTERCEPTION_TIMEOUT,
+    interception::CERTIFICATE_PROTOCOL,
+    interception::CERTIFICATE_TRANSPORT,
     exposure::ADMIN_ADDRESS,
     exposure::ADMIN_REACHABLE,
     exposure::BROKER_REACHABLE,

@@ -36,10 +36,10 @@ fn failure_policy(plugin: &Plugin<'_>) -> Option<Symptom> {
 
 pub(super) const STOP_ITERATION: Check = Check {
     id: "stop-iteration",
-    purpose: "the judge may hold a head while it reads the body; the gate may not",
+    purpose: "the judge may hold a head while it reads the body; gate and door may not",
     attack: "without the flag the judge's head goes upstream, with the credential, before the body is judged; \
              with it the gate answers 413 to a large upload that waits for its grant",
-    fix: "allow_on_headers_stop_iteration: true for role judge; not for role gate",
+    fix: "allow_on_headers_stop_iteration: true for role judge; not for role gate or door",
     find: |scene| scene.plugins().filter_map(stop_iteration).collect(),
 };
 
@@ -47,11 +47,12 @@ fn stop_iteration(plugin: &Plugin<'_>) -> Option<Symptom> {
     const FLAG: &str = "allow_on_headers_stop_iteration";
     let (flag, path) = (plugin.node.field(FLAG), plugin.node.would_be(FLAG));
     match (plugin.role, plugin.node.flag(FLAG)) {
-        (Role::Judge, true) | (Role::Gate, false) => None,
+        (Role::Judge, true) | (Role::Gate | Role::Door, false) => None,
         (Role::Judge, false) => Some(Symptom::fail(path, format!("{} for a judge", shown(flag.as_ref())))),
         (Role::Gate, true) => Some(Symptom::fail(path, "true for a gate")),
+        (Role::Door, true) => Some(Symptom::fail(path, "true for a door")),
         (Role::Unknown, _) => {
-            Some(Symptom::warn(path, "the plugin's configuration says neither \"role\": \"gate\" nor \"judge\""))
+            Some(Symptom::warn(path, "the plugin's configuration says none of \"role\": \"gate\", \"judge\", \"door\""))
         }
     }
 }

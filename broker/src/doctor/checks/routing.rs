@@ -18,7 +18,9 @@ pub(super) const ROUTE_GUARD: Check = Check {
 fn unguarded(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
     let trusting = hcm.filters.iter().filter_map(|filter| filter.plugin.as_ref()).any(|plugin| plugin.trusts_routes);
     let mut symptoms = Vec::new();
-    for route in hcm.routes.iter().filter(|route| route.is_managed && !scene.stays_inside(route)) {
+    // Where there is a door, its verdict is what opens a way inside, too.
+    let guarded = |route: &&Route<'_>| route.is_managed && (hcm.has_door() || !scene.stays_inside(route));
+    for route in hcm.routes.iter().filter(guarded) {
         let Some(guard) = route.guard() else {
             let path = route.node.would_be("match.filter_state");
             symptoms.push(match trusting {

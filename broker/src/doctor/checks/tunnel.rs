@@ -1,9 +1,11 @@
-//! The forward proxy's inner hop: an identity stays with its own connection, and certificates made
-//! on demand are bounded in time.
+//! The forward proxy's inner hop: only who was let in by the door comes there, and an identity stays with
+//! its own connection.
 
 use super::super::node::{Node, shown};
-use super::super::scene::{Scene, kind};
+use super::super::scene::{Hcm, HttpFilter, Role, Scene, kind};
 use super::super::{Check, Symptom};
+
+const POOL: &str = "connection_pool_per_downstream_connection";
 
 pub(super) const TUNNEL_POOL: Check = Check {
     id: "tunnel-pool",
@@ -11,8 +13,7 @@ pub(super) const TUNNEL_POOL: Check = Check {
     attack: "an aborted CONNECT leaves an idle internal connection: the next agent inherits it, with the first one's identity",
     fix: "connection_pool_per_downstream_connection: true on clusters that lead to an internal listener",
     find: |scene| {
-        const POOL: &str = "connection_pool_per_downstream_connection";
-        let shared = scene.managed_clusters().filter(|cluster| cluster.is_internal() && !cluster.node.flag(POOL));
+        let shared = scene.internal_clusters().filter(|cluster| !cluster.node.flag(POOL));
         shared
             .map(|cluster| Symptom::fail(cluster.node.would_be(POOL), shown(cluster.node.field(POOL).as_ref())))
             .collect()
@@ -21,73 +22,112 @@ pub(super) const TUNNEL_POOL: Check = Check {
 
 pub(super) const TUNNEL_IDENTITY: Check = Check {
     id: "tunnel-identity",
-    purpose: "an identity handed to the inner hop is part of the connection's key",
-    attack: "plain strings do not separate connection pools: two agents share one internal connection and one identity",
-    fix: "factory_key: envoy.hashable_string",
-    find: tunnel_identity,
+    purpose: "an identity handed to the inner hop is part of the connection's key, and goes no further",
+    attack: "plain strings do not separate connection pools: two agents share one internal connection and one \
+             identity; shared on, an identity reaches connections that nobody decided about",
+    fix: "factory_key: envoy.hashable_string, shared_with_upstream: ONCE; on an Envoy without that factory, codec_type: HTTP1",
+    find: |scene| scene.guarded().flat_map(|hcm| identities(scene, hcm)).collect(),
 };
 
-fn tunnel_identity(scene: &Scene<'_>) -> Vec<Symptom> {
+fn identities(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
+    // Over HTTP/1.1 a connection is one tunnel's; with a pool for each, nothing is left to share.
+    let one_tunnel = hcm.node.field("codec_type").is_some_and(|codec| codec.names("HTTP1", 1));
+    let alone = one_tunnel && scene.internal_clusters().all(|cluster| cluster.node.flag(POOL));
     let mut symptoms = Vec::new();
-    for filter in scene.guarded().flat_map(|hcm| &hcm.filters).filter(|filter| filter.kind() == kind::SET_FILTER_STATE)
-    {
-        let values = filter.message.iter().flat_map(|message| message.node.list("on_request_headers"));
-        for value in values {
-            let shared = value.field("shared_with_upstream").is_some_and(|shared| !shared.names("NONE", 0));
-            let key = value.field("factory_key");
-            // Without a factory, the key itself names a typed object of Envoy's.
-            let plain = key.as_ref().is_some_and(|key| key.as_text() == Some("envoy.string"));
-            if shared && plain {
-                symptoms.push(Symptom::fail(value.would_be("factory_key"), shown(key.as_ref())));
-            }
+    for value in handed_on(hcm) {
+        let key = value.field("factory_key");
+        // Without a factory, the key itself names a typed object of Envoy's.
+        if key.as_ref().is_some_and(|key| key.as_text() == Some("envoy.string")) {
+            let path = value.would_be("factory_key");
+            symptoms.push(match alone {
+                true => Symptom::warn(path, "\"envoy.string\": clients are kept apart by their connections alone"),
+                false => Symptom::fail(path, shown(key.as_ref())),
+            });
+        }
+        let sharing = value.field("shared_with_upstream");
+        if sharing.as_ref().is_some_and(|sharing| !sharing.names("ONCE", 1)) {
+            symptoms.push(Symptom::fail(value.would_be("shared_with_upstream"), shown(sharing.as_ref())));
         }
     }
     symptoms
 }
 
-pub(super) const INTERCEPTION_RESUMPTION: Check = Check {
-    id: "interception-resumption",
-    purpose: "an intercepted connection is made anew each time",
-    attack: "a resumed TLS session skips certificate selection: a denied or rotated name keeps being served",
-    fix: "disable_stateless_session_resumption and disable_stateful_session_resumption: true",
-    find: |scene| {
-        let mut symptoms = Vec::new();
-        for (_, tls) in intercepting(scene) {
-            for flag in ["disable_stateless_session_resumption", "disable_stateful_session_resumption"] {
-                if !tls.flag(flag) {
-                    symptoms.push(Symptom::fail(tls.would_be(flag), shown(tls.field(flag).as_ref())));
-                }
-            }
-        }
-        symptoms
-    },
-};
+/// The values that a connection manager shares with the connections it opens.
+fn handed_on<'a>(hcm: &Hcm<'a>) -> Vec<Node<'a>> {
+    let setters = hcm.filters.iter().filter(|filter| filter.kind() == kind::SET_FILTER_STATE);
+    let values = setters.flat_map(|filter| &filter.message).flat_map(|message| message.node.list("on_request_headers"));
+    let shared = |value: &Node<'_>| value.field("shared_with_upstream").is_some_and(|shared| !shared.names("NONE", 0));
+    values.filter(shared).collect()
+}
 
-pub(super) const INTERCEPTION_TIMEOUT: Check = Check {
-    id: "interception-timeout",
-    purpose: "a handshake that waits for a certificate ends",
-    attack: "a certificate server that is silent hangs every handshake, and with it every connection",
-    fix: "transport_socket_connect_timeout: 5s on the filter chain",
+pub(super) const TUNNEL_SOURCE: Check = Check {
+    id: "tunnel-source",
+    purpose: "what is handed on behind a door is what the door has found",
+    attack: "what a request says becomes its identity behind the door, or the address that Envoy dials",
+    fix: "format_string: %FILTER_STATE(wasm.attache_tunnel:PLAIN)% and so on, as `attache envoy-config` writes it",
     find: |scene| {
-        const TIMEOUT: &str = "transport_socket_connect_timeout";
-        let bounded = |chain: &Node<'_>| {
-            chain.field(TIMEOUT).and_then(|node| node.as_seconds()).is_some_and(|seconds| seconds > 0.0)
+        let found_by_door = |text: &str| {
+            text.strip_prefix("%FILTER_STATE(wasm.attache_")
+                .and_then(|rest| rest.strip_suffix(":PLAIN)%"))
+                .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
         };
-        let unbounded = intercepting(scene).into_iter().filter(|(chain, _)| !bounded(chain));
-        unbounded
-            .map(|(chain, _)| Symptom::fail(chain.would_be(TIMEOUT), shown(chain.field(TIMEOUT).as_ref())))
-            .collect()
+        let values = scene.doors().flat_map(handed_on);
+        let others = values
+            .filter(|value| !value.text("format_string.text_format_source.inline_string").is_some_and(found_by_door));
+        others.map(|value| Symptom::fail(value.would_be("format_string"), "not what the door has found")).collect()
     },
 };
 
-/// Filter chains whose certificates are made on demand, and their TLS contexts.
-fn intercepting<'a>(scene: &Scene<'a>) -> Vec<(Node<'a>, Node<'a>)> {
-    let chains = scene.listeners.iter().flat_map(|listener| &listener.chains);
-    let secured = chains
-        .filter_map(|chain| Some((chain.node.clone(), chain.node.message("transport_socket.typed_config")?.node)));
-    let on_demand = |tls: &Node<'_>| {
-        tls.message("common_tls_context.custom_tls_certificate_selector.typed_config")
-            .is_some_and(|any| any.kind == kind::ON_DEMAND_SECRET)
-    };
-    secured.filter(|(_, tls)| on_demand(tls)).collect()
+pub(super) const DOOR_FIRST: Check = Check {
+    id: "door-first",
+    purpose: "the door stands before everything that uses what it finds, and before the router",
+    attack: "behind them the door is too late: the verdict of nobody is handed on, and Proxy-Authorization, which the \
+             door takes out, goes upstream with the session's token in it",
+    fix: "the door first in http_filters; then set_filter_state, judge, gate, router",
+    find: |scene| {
+        let early = |filter: &&HttpFilter<'_>| {
+            let ours = filter.plugin.as_ref().map(|plugin| plugin.role);
+            matches!(ours, Some(Role::Gate | Role::Judge))
+                || [kind::SET_FILTER_STATE, kind::ROUTER].contains(&filter.kind())
+        };
+        let before = |hcm: &'_ Hcm<'_>| -> Vec<Symptom> {
+            let before = hcm.filters.iter().take_while(|filter| !filter.is_door()).filter(early);
+            before.map(|filter| Symptom::fail(filter.node.path(), "before the door")).collect()
+        };
+        scene.doors().flat_map(before).collect()
+    },
+};
+
+pub(super) const BEHIND_THE_DOOR: Check = Check {
+    id: "behind-the-door",
+    purpose: "a listener behind the door is reached through the door alone",
+    attack: "who comes by another way was let in by nobody: no session, no vetted address, no record",
+    fix: "only CONNECT routes with the door on lead to clusters with an envoy_internal_address; listeners behind the \
+          door say internal_listener: {} and have no address",
+    find: behind_the_door,
+};
+
+fn behind_the_door(scene: &Scene<'_>) -> Vec<Symptom> {
+    let mut symptoms = Vec::new();
+    for hcm in &scene.hcms {
+        let trusting = hcm.filters.iter().filter_map(|filter| filter.plugin.as_ref()).any(|plugin| plugin.trusts_door);
+        if trusting && hcm.listener.field("internal_listener").is_none() {
+            let path = hcm.listener.would_be("internal_listener");
+            symptoms.push(Symptom::fail(path, "absent, though its gate believes what a door has found"));
+        }
+    }
+    if scene.doors().next().is_none() {
+        return symptoms;
+    }
+    let inside: Vec<&str> = scene.internal_clusters().map(|cluster| cluster.name).collect();
+    for hcm in &scene.hcms {
+        let by_door = |route: &super::super::scene::Route<'_>| hcm.has_door() && route.is_managed && route.is_tunnel();
+        let open = hcm.routes.iter().filter(|route| route.clusters().iter().any(|name| inside.contains(name)));
+        let open = open.filter(|route| !by_door(route));
+        symptoms
+            .extend(open.map(|route| Symptom::fail(route.node.path(), "leads behind the door, and not through it")));
+    }
+    let tcp = scene.tcp_targets().into_iter().filter(|(_, name)| inside.contains(name));
+    symptoms.extend(tcp.map(|(place, _)| Symptom::fail(place.path(), "TCP leads behind the door, and not through it")));
+    symptoms
 }

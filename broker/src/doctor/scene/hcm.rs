@@ -61,9 +61,14 @@ impl<'a> Listener<'a> {
 }
 
 impl Hcm<'_> {
-    /// Whether our gate is in it.
+    /// Whether our gate, or our door, is in it.
     pub fn is_guarded(&self) -> bool {
-        self.filters.iter().any(HttpFilter::is_gate)
+        self.filters.iter().any(|filter| filter.is_gate() || filter.is_door())
+    }
+
+    /// Whether our door is in it.
+    pub fn has_door(&self) -> bool {
+        self.filters.iter().any(HttpFilter::is_door)
     }
 }
 
@@ -104,7 +109,12 @@ impl<'a> HttpFilter<'a> {
     /// Whether it decides. A filter of ours whose role is unknown is taken for a gate: more is
     /// asked of it.
     pub fn is_gate(&self) -> bool {
-        self.plugin.as_ref().is_some_and(|plugin| plugin.role != Role::Judge)
+        self.plugin.as_ref().is_some_and(|plugin| !matches!(plugin.role, Role::Judge | Role::Door))
+    }
+
+    /// Whether it lets clients of a forward proxy in.
+    pub fn is_door(&self) -> bool {
+        self.plugin.as_ref().is_some_and(|plugin| plugin.role == Role::Door)
     }
 
     pub fn kind(&self) -> &'a str {

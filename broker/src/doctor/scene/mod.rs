@@ -1,8 +1,8 @@
 //! The configuration as the checks see it: connection managers, our plugins in them, the routes
 //! they guard and the clusters those routes lead to.
 //!
-//! *Ours* is a wasm plugin whose configuration says `"role": "gate"` or `"judge"`, or whose name
-//! starts with `attache`. A connection manager with our gate is *guarded*. A *managed* route
+//! *Ours* is a wasm plugin whose configuration says `"role": "gate"`, `"judge"` or `"door"`, or whose
+//! name starts with `attache`. A connection manager with our gate or door is *guarded*. A *managed* route
 //! forwards, in a guarded connection manager, with the gate on. A *managed* cluster is one that a
 //! managed route leads to.
 
@@ -57,9 +57,14 @@ impl<'a> Scene<'a> {
         scene
     }
 
-    /// The connection managers that have our gate.
+    /// The connection managers that have our gate, or our door.
     pub fn guarded(&self) -> impl Iterator<Item = &Hcm<'a>> {
         self.hcms.iter().filter(|hcm| hcm.is_guarded())
+    }
+
+    /// The connection managers that clients of a forward proxy come in by.
+    pub fn doors(&self) -> impl Iterator<Item = &Hcm<'a>> {
+        self.hcms.iter().filter(|hcm| hcm.has_door())
     }
 
     /// Our plugins, wherever they stand.
@@ -83,6 +88,11 @@ impl<'a> Scene<'a> {
 
     pub fn cluster(&self, name: &str) -> Option<&Cluster<'a>> {
         self.clusters.iter().find(|cluster| cluster.name == name)
+    }
+
+    /// The clusters that lead to internal listeners.
+    pub fn internal_clusters(&self) -> impl Iterator<Item = &Cluster<'a>> {
+        self.clusters.iter().filter(|cluster| cluster.is_internal())
     }
 
     /// Whether a route's way stays in this process: every cluster leads to an internal listener.

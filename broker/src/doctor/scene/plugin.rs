@@ -6,13 +6,14 @@ use serde_json::Value;
 
 use super::super::node::{Message, Node};
 
-/// The two entries of one module: the gate decides, strips and injects; the judge stands before it,
-/// reads a bounded body and decides nothing.
+/// The entries of one module: the gate decides, strips and injects; the judge stands before it, reads a
+/// bounded body and decides nothing; the door of a forward proxy says who comes in, and to which address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Role {
     Gate,
     Judge,
-    /// The name is ours, but the role is neither.
+    Door,
+    /// The name is ours, but the role is none of these.
     Unknown,
 }
 
@@ -25,6 +26,8 @@ pub(in super::super) struct Plugin<'a> {
     pub instance: Option<String>,
     /// It is told that routes match on its verdict, and so does not compare clusters itself.
     pub trusts_routes: bool,
+    /// It believes what a door has left in the state of the connection.
+    pub trusts_door: bool,
     /// The cluster that leads to the broker.
     pub broker_cluster: Option<String>,
 }
@@ -39,13 +42,15 @@ impl<'a> Plugin<'a> {
         let role = match setting("role").and_then(Value::as_str) {
             Some("gate") => Role::Gate,
             Some("judge") => Role::Judge,
+            Some("door") => Role::Door,
             _ if ours(filter_name) || named("name") || named("root_id") => Role::Unknown,
             _ => return None,
         };
         let trusts_routes = setting("guarded").and_then(Value::as_bool).unwrap_or(false);
         let text = |name| setting(name).and_then(Value::as_str).map(str::to_owned);
+        let trusts_door = setting("transport").and_then(Value::as_str) == Some("intercepted");
         let (instance, broker_cluster) = (text("instance"), text("broker_cluster"));
-        Some(Self { node: plugin, role, instance, trusts_routes, broker_cluster })
+        Some(Self { node: plugin, role, instance, trusts_routes, trusts_door, broker_cluster })
     }
 }
 

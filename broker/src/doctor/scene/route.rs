@@ -15,7 +15,7 @@ pub(in super::super) struct Route<'a> {
     pub action: Option<Node<'a>>,
     /// What it stands in, outermost first: route table, virtual host.
     pub above: [Node<'a>; 2],
-    /// Forwards with our gate on.
+    /// Forwards with all on that decides about it: our gate, the door of a forward proxy.
     pub is_managed: bool,
 }
 
@@ -34,7 +34,10 @@ impl<'a> Route<'a> {
     fn new(node: Node<'a>, above: [Node<'a>; 2], filters: &[HttpFilter<'a>]) -> Self {
         let action = node.field("route");
         let mut route = Self { node, action, above, is_managed: false };
-        route.is_managed = route.action.is_some() && filters.iter().any(|filter| route.runs(filter));
+        let mut needed = route.deciding(filters).peekable();
+        let decided = needed.peek().is_some() && needed.all(|filter| route.switched_off(filter).is_none());
+        drop(needed);
+        route.is_managed = route.action.is_some() && decided;
         route
     }
 
@@ -59,10 +62,20 @@ impl<'a> Route<'a> {
         self.above.iter().chain([&self.node])
     }
 
-    /// Whether this filter is our gate, and on for this route. A gate inside another filter counts:
+    /// The filters of ours that must be on for this route: the gate, and the door where there is one. What a
+    /// tunnel carries is decided behind the door, so a gate beside it is off. One inside another filter counts:
     /// that it may be skipped is told once, and all else is still checked.
-    pub fn runs(&self, filter: &HttpFilter<'a>) -> bool {
-        filter.is_gate() && self.switched_off(filter).is_none()
+    pub fn deciding<'f>(
+        &self,
+        filters: &'f [HttpFilter<'a>],
+    ) -> impl Iterator<Item = &'f HttpFilter<'a>> + use<'f, 'a> {
+        let by_door = self.is_tunnel() && filters.iter().any(HttpFilter::is_door);
+        filters.iter().filter(move |filter| filter.is_door() || (filter.is_gate() && !by_door))
+    }
+
+    /// Whether it takes `CONNECT`.
+    pub fn is_tunnel(&self) -> bool {
+        self.node.at("match.connect_matcher").is_some()
     }
 
     /// Where this filter is switched off for the route. The most specific level decides; one that

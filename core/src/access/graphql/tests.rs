@@ -23,7 +23,7 @@ fn endpoint(subscriptions: bool) -> Access {
 fn send(method: &str, target: &str, media: Media, body: Body<'_>) -> Result<(), Reason> {
     let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q.as_bytes())));
     let (method, path, carrier) = (method.as_bytes(), path.as_bytes(), Some(&b"my_key"[..]));
-    let operation = Operation { method, path, query, disguised: false, media, carrier };
+    let operation = Operation { method, path, query, disguised: false, media, carrier, strip: None };
     endpoint(false).check(AccessMode::ReadOnly, operation, || body)
 }
 

@@ -30,6 +30,7 @@ fn read_only(method: &str, target: &str, body: Body<'_>) -> Result<(), Reason> {
         disguised: false,
         media: Media::Json,
         carrier: None,
+        strip: None,
     };
     github().check(AccessMode::ReadOnly, operation, || body)
 }
@@ -113,8 +114,15 @@ fn a_read_known_by_its_query_has_that_value_and_no_other() {
         ("action=query&action", false),
     ] {
         let (path, written) = (b"/api", Some(query.as_bytes()));
-        let operation =
-            Operation { method: b"POST", path, query: written, disguised: false, media: Media::Json, carrier: None };
+        let operation = Operation {
+            method: b"POST",
+            path,
+            query: written,
+            disguised: false,
+            media: Media::Json,
+            carrier: None,
+            strip: None,
+        };
         let verdict = access.check(AccessMode::ReadOnly, operation, || Body::Unread);
         assert_eq!(verdict.is_ok(), allowed, "{query}");
     }
@@ -122,8 +130,15 @@ fn a_read_known_by_its_query_has_that_value_and_no_other() {
 
 #[test]
 fn a_disguised_method_is_no_read() {
-    let operation =
-        Operation { method: b"GET", path: b"/", query: None, disguised: true, media: Media::Unsaid, carrier: None };
+    let operation = Operation {
+        method: b"GET",
+        path: b"/",
+        query: None,
+        disguised: true,
+        media: Media::Unsaid,
+        carrier: None,
+        strip: None,
+    };
     assert_eq!(github().check(AccessMode::ReadOnly, operation, || Body::Unread), Err(Reason::ReadOnly));
     assert_eq!(github().check(AccessMode::ReadWrite, operation, || Body::Unread), Ok(()));
 }
@@ -131,7 +146,8 @@ fn a_disguised_method_is_no_read() {
 #[test]
 fn a_body_counts_as_what_it_is_announced_to_be() {
     let judge = |path: &[u8], media| {
-        let operation = Operation { method: b"POST", path, query: None, disguised: false, media, carrier: None };
+        let operation =
+            Operation { method: b"POST", path, query: None, disguised: false, media, carrier: None, strip: None };
         github().check(AccessMode::ReadOnly, operation, || Body::Whole(br#"{"operation":"download"}"#))
     };
     let batch = b"/o/r/info/lfs/objects/batch";

@@ -2,6 +2,7 @@
 
 mod spellings;
 mod streams;
+mod websockets;
 
 use super::{Masker, Stream, cover};
 use crate::secret::Secret;

@@ -80,3 +80,19 @@ fn an_echo_within_what_is_held_is_masked_at_once_and_counted_once() {
     let (out, echoes) = through(&masker, text.chunks(3));
     assert_eq!((out, echoes), ([&[b'*'; 28][..], &text[28..]].concat(), 1));
 }
+
+#[test]
+fn a_stream_in_utf_16_is_known_by_its_first_bytes() {
+    let masker = masker(SECRET);
+    let wide = |chunks: &[&[u8]]| {
+        let mut stream = Stream::default();
+        chunks.iter().map(|chunk| stream.feed(&masker, chunk, false).wide).collect::<Vec<_>>()
+    };
+    assert_eq!(wide(&[b"\xff\xfea\0"]), [true]);
+    assert_eq!(wide(&[b"\xfe\xff\0a"]), [true]);
+    assert_eq!(wide(&[b"", b"\xff", b"", b"\xfe", b"a\0"]), [false, false, false, true, true]);
+    // UTF-8's own, and what stands elsewhere or is cut short.
+    for other in [&b"\xef\xbb\xbf{}"[..], b"a\xff\xfe", b" \xfe\xff", b"\xff\xff\xfe", b"\xff", b"\xfe\xfe\xff", b""] {
+        assert_eq!(wide(&[other]), [false], "{other:?}");
+    }
+}

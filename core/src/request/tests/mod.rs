@@ -8,4 +8,5 @@ mod passes;
 mod query;
 mod reads_only;
 mod strips;
+mod upgrades;
 mod veils;

@@ -2,12 +2,14 @@
 
 use crate::access::Body;
 use crate::evidence::AUTH_HEADERS;
-use crate::fixture::{OWN, PLACEHOLDER, Request, SECRET, SESSION};
-use crate::fixture::{accepted, compiled, destination, get, granted, header, test};
-use crate::policy::Unmatched;
+use crate::fixture::{ANOTHER, OWN, PLACEHOLDER, Request, SECRET, SESSION};
+use crate::fixture::{accepted, compiled, destination, get, granted, header, request, spec, test};
+use crate::policy::{AccessMode, CompanionSpec, OperationSpec, Policy, Spec, StripSpec, Unmatched};
 use crate::refusal::Reason;
 use crate::request::{authorise, identify};
 use crate::worker::Grant;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 fn upstream(request: &Request) -> Result<Request, Reason> {
     let policy = compiled(Unmatched::Deny);
@@ -110,6 +112,89 @@ fn every_parameter_that_carries_a_credential_somewhere_is_taken_out_in_any_encod
             assert_eq!(sent.target(), format!("/user{kept}"), "{query}");
         }
     }
+}
+
+/// The API, which takes a credential in `x-own-key` and `?key=` as well.
+fn strict() -> Policy {
+    let mut spec = spec();
+    spec.destinations[destination::API].strip =
+        StripSpec { headers: vec!["X-Own-Key".into()], query: vec!["key".into()] };
+    Policy::compile(spec).unwrap()
+}
+
+/// What arrives upstream of a request to it, or to another destination of the same policy.
+fn beside_strict(request: &Request, index: usize) -> Result<Request, Reason> {
+    let policy = strict();
+    let injection = header("authorization", &format!("Bearer {SECRET}"));
+    request.upstream(&policy, &accepted(&policy, index, granted("github", injection)))
+}
+
+#[test]
+fn what_a_destination_takes_besides_is_taken_out_there_and_nowhere_else() {
+    for name in ["key", "KEY", "%6bey"] {
+        let target = format!("/user?a=1&{name}={OWN};b=2&keys=3");
+        let request = get("api.github.com", &target).bearer(PLACEHOLDER).with("x-own-key", OWN).with("x-own-key", OWN);
+        let sent = beside_strict(&request, destination::API).unwrap();
+        assert_only_ours(&sent, name);
+        assert_eq!(sent.target(), "/user?a=1&keys=3");
+        assert!(sent.all("x-own-key").is_empty());
+    }
+    let elsewhere = get("github.com", format!("/o/r?key={OWN}")).bearer(PLACEHOLDER).with("x-own-key", OWN);
+    let sent = beside_strict(&elsewhere, destination::GIT).unwrap();
+    assert_eq!((sent.target(), sent.all("x-own-key")), (format!("/o/r?key={OWN}"), vec![OWN.to_owned()]));
+}
+
+#[test]
+fn a_placeholder_may_stand_where_the_destination_takes_a_credential() {
+    let basic = format!("Basic {}", STANDARD.encode(format!("x:{PLACEHOLDER}")));
+    for request in [
+        get("api.github.com", format!("/user?key={PLACEHOLDER}")),
+        get("api.github.com", "/user").with("x-own-key", PLACEHOLDER),
+        get("api.github.com", "/user").with("x-own-key", &basic),
+    ] {
+        assert_only_ours(&beside_strict(&request, destination::API).unwrap(), "in its place");
+    }
+    for request in [
+        get("api.github.com", format!("/user?KEY={PLACEHOLDER}")),
+        get("api.github.com", format!("/user?keys={PLACEHOLDER}")),
+        get("github.com", format!("/o/r?key={PLACEHOLDER}")),
+        get("github.com", "/o/r").with("x-own-key", PLACEHOLDER),
+    ] {
+        let why = beside_strict(&request, destination::API).err();
+        assert_eq!(why, Some(Reason::PlaceholderMisplaced), "{request:?}");
+    }
+    let two = get("api.github.com", "/user").bearer(PLACEHOLDER).with("x-own-key", ANOTHER);
+    assert_eq!(beside_strict(&two, destination::API).err(), Some(Reason::EvidenceConflict));
+}
+
+#[test]
+fn a_read_is_known_by_what_arrives() {
+    let mut spec = spec();
+    let api = &mut spec.destinations[destination::API];
+    let wanted = [("key".to_owned(), "list".to_owned())].into();
+    let read =
+        OperationSpec { method: "POST".into(), path: "/x".into(), query: wanted, no_other_query: false, body: None };
+    api.bindings[0].access.reads.push(read);
+    let arrives = |spec: &Spec| {
+        let policy = Policy::compile(spec.clone()).unwrap();
+        let mut answer = granted("github", header("authorization", SECRET));
+        answer.access_mode = AccessMode::ReadOnly;
+        let request = request("POST", "api.github.com", "/x?key=list").bearer(PLACEHOLDER);
+        let request = request.with("content-type", "application/json");
+        request.upstream(&policy, &accepted(&policy, destination::API, answer)).map(drop)
+    };
+    assert_eq!(arrives(&spec), Ok(()));
+    spec.destinations[destination::API].strip.query.push("key".into());
+    assert_eq!(arrives(&spec), Err(Reason::ReadOnly));
+}
+
+#[test]
+fn what_is_taken_out_is_not_set_beside_the_credential() {
+    let mut spec = spec();
+    let api = &mut spec.destinations[destination::API];
+    api.strip.headers.push("x-own-key".into());
+    api.bindings[0].with.push(CompanionSpec { header: "X-Own-Key".into(), value: "a".into(), merge: true });
+    assert!(Policy::compile(spec).is_err());
 }
 
 #[test]

@@ -12,6 +12,7 @@ fn upstream(mask: &[&str]) -> Request {
     let request = request.with("accept-encoding", "gzip, br").with("range", "bytes=0-1").with("if-range", "x");
     let request = request.with("grpc-accept-encoding", "gzip").with("accept-encoding", "zstd").with("accept", "*/*");
     let request = request.with("connect-accept-encoding", "gzip").with("accept-charset", "utf-16");
+    let request = request.with("sec-websocket-extensions", "permessage-deflate");
     request.upstream(&policy, &accepted(&policy, destination::API, granted)).unwrap()
 }
 
@@ -19,7 +20,14 @@ fn upstream(mask: &[&str]) -> Request {
 fn the_answer_is_asked_for_whole_and_as_it_is() {
     let sent = upstream(&[SECRET]);
     assert_eq!(sent.all("accept-encoding"), ["identity"]);
-    for veil in ["range", "if-range", "grpc-accept-encoding", "connect-accept-encoding", "accept-charset"] {
+    for veil in [
+        "range",
+        "if-range",
+        "grpc-accept-encoding",
+        "connect-accept-encoding",
+        "accept-charset",
+        "sec-websocket-extensions",
+    ] {
         assert!(sent.all(veil).is_empty(), "{veil}");
     }
     assert_eq!(sent.all("accept"), ["*/*"]);
@@ -30,5 +38,6 @@ fn where_masking_is_off_the_agent_gets_what_it_asks_for() {
     let sent = upstream(&[]);
     assert_eq!(sent.all("accept-encoding"), ["gzip, br", "zstd"]);
     assert_eq!(sent.all("range"), ["bytes=0-1"]);
+    assert_eq!(sent.all("sec-websocket-extensions"), ["permessage-deflate"]);
     assert_eq!((sent.all("if-range").len(), sent.all("grpc-accept-encoding").len()), (1, 1));
 }

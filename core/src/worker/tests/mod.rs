@@ -29,7 +29,7 @@ const TIMEOUT: u64 = 2_000;
 enum Learnt {
     Granted,
     /// Through the door, to this address.
-    Way(std::net::SocketAddr),
+    Way(core::net::SocketAddr),
     Again,
     Refused(Reason),
     /// On disk, for this lease.

@@ -1,0 +1,233 @@
+//! A child's environment: placeholders, the proxy in every spelling, every client's certificates.
+
+use crate::api::view::{Login, Outfit, Variable};
+use crate::cli::client::{Client, ClientError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Names the session to whoever asks for it in another way than by the proxy.
+const SESSION_TOKEN: &str = crate::api::control::SESSION_TOKEN_ENV;
+
+/// Where clients look for the proxy. Programs differ in the case they read; `ALL_PROXY` is for schemes
+/// without a variable of their own: better a proxy that refuses them than a way past it.
+const PROXY: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+
+/// What is reached without it: what runs beside the child.
+const NO_PROXY: &str = "localhost,127.0.0.1,::1";
+
+/// Where clients look for a file of authorities to trust in place of the system's.
+const CA_FILE: [&str; 16] = [
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "CODEX_CA_CERTIFICATE",
+    "CURL_CA_BUNDLE",
+    "DENO_CERT",
+    "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HTTPLIB2_CA_CERTS",
+    "NIX_SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "TWINE_CERT",
+    "npm_config_cafile",
+];
+
+/// How commands are told where the broker is: of no use to a child, and the way to what it may not have.
+const OURS: [&str; 4] = ["ATTACHE_CONFIG", "ATTACHE_INSTANCE_ID", "ATTACHE_RUNTIME_URL", "ATTACHE_STATE_DIR"];
+
+/// What changes in the environment that a child inherits.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    set: BTreeMap<String, String>,
+    removed: BTreeSet<String>,
+}
+
+impl Environment {
+    /// Puts it on.
+    pub fn dress(&self, command: &mut Command) {
+        for name in &self.removed {
+            command.env_remove(name);
+        }
+        command.envs(&self.set);
+    }
+
+    fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.set.insert(name.into(), value.into());
+    }
+}
+
+/// The environment of a child that finds the proxy at this address, and the authorities in this file.
+pub fn environment(
+    outfit: &Outfit,
+    proxy: SocketAddr,
+    ca_file: Option<&Path>,
+    inherited: &dyn Fn(&str) -> Option<String>,
+) -> Environment {
+    let mut environment = Environment::default();
+    environment.removed.extend(outfit.hidden_variables.iter().cloned());
+    environment.removed.extend(OURS.map(str::to_owned));
+    for Variable { name, value } in &outfit.placeholders {
+        environment.set(name, value);
+    }
+    environment.set(SESSION_TOKEN, &outfit.session_token);
+
+    let url = format!("http://attache:{}@{proxy}", outfit.session_token);
+    for name in PROXY {
+        environment.set(name, &url);
+        environment.set(&name.to_ascii_lowercase(), &url);
+    }
+    for name in ["NO_PROXY", "no_proxy", "npm_config_noproxy"] {
+        environment.set(name, NO_PROXY);
+    }
+    // Before what an .npmrc says.
+    environment.set("npm_config_proxy", &url);
+    environment.set("npm_config_https_proxy", &url);
+    // Node's own clients, where Node knows it (22.21, 24.5): before, each has to be told.
+    environment.set("NODE_USE_ENV_PROXY", "1");
+
+    if let Some(file) = ca_file.and_then(Path::to_str) {
+        CA_FILE.iter().for_each(|name| environment.set(name, file));
+    }
+    git(&mut environment, &url, &outfit.logins, inherited);
+    environment
+}
+
+/// git's own settings go before what its config files say: a proxy, or a helper that keeps real passwords.
+fn git(environment: &mut Environment, proxy: &str, logins: &[Login], inherited: &dyn Fn(&str) -> Option<String>) {
+    let mut settings = vec![
+        ("http.proxy".to_owned(), proxy.to_owned()),
+        // At once, not after a challenge.
+        ("http.proxyAuthMethod".to_owned(), "basic".to_owned()),
+    ];
+    for Login { origin, username, variable } in logins {
+        let helper = format!("credential.{origin}.helper");
+        let username = username.replace('\'', r"'\''");
+        // Nobody else is asked.
+        settings.push((helper.clone(), String::new()));
+        let says = format!("printf 'username=%s\\npassword=%s\\n' '{username}' \"${variable}\"");
+        settings.push((helper, format!("!f() {{ test \"$1\" = get && {says}; }}; f")));
+    }
+    // After those that are there already, in the same way.
+    let first = inherited("GIT_CONFIG_COUNT").and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
+    environment.set("GIT_CONFIG_COUNT", (first + settings.len()).to_string());
+    for (at, (key, value)) in (first..).zip(settings) {
+        environment.set(&format!("GIT_CONFIG_KEY_{at}"), key);
+        environment.set(&format!("GIT_CONFIG_VALUE_{at}"), value);
+    }
+}
+
+/// The authorities that a child trusts, PEM: the system's, and the one that signs for what is intercepted.
+/// `Ok(None)`: this broker has none of its own.
+pub async fn ca_bundle(client: &Client) -> Result<Option<Vec<u8>>, ClientError> {
+    Ok(client.read_text("/v1/ca/bundle").await?.map(|bundle| bundle.to_vec()))
+}
+
+/// A file with them, in a directory of its own; removed when this is dropped.
+pub struct CaFile {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl CaFile {
+    /// Writes one.
+    pub fn write(bundle: &[u8]) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("attache-run-").tempdir()?;
+        let path = dir.path().join("ca.pem");
+        std::fs::File::create_new(&path)?.write_all(bundle)?;
+        Ok(Self { _dir: dir, path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outfit() -> Outfit {
+        Outfit {
+            proxy: "127.0.0.1:3030".parse().unwrap(),
+            session_token: "attache-session_ATTACHEx".into(),
+            placeholders: vec![Variable { name: "GITHUB_TOKEN".into(), value: "ghp_ATTACHEx".into() }],
+            logins: vec![Login {
+                origin: "https://github.com".into(),
+                username: "x'y".into(),
+                variable: "GITHUB_TOKEN".into(),
+            }],
+            hidden_directories: Vec::new(),
+            hidden_variables: vec!["GITHUB_TOKEN".into(), "OPENAI_API_KEY".into()],
+        }
+    }
+
+    fn dressed(inherited: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let find =
+            |name: &str| inherited.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let mut command = Command::new("env");
+        command.env_clear().envs(inherited.iter().copied());
+        environment(&outfit(), "127.0.0.1:3030".parse().unwrap(), Some(Path::new("/x/ca.pem")), &find)
+            .dress(&mut command);
+        let set = command.get_envs().filter_map(|(name, value)| Some((name.to_str()?.into(), value?.to_str()?.into())));
+        set.collect()
+    }
+
+    #[test]
+    fn a_child_has_placeholders_where_real_secrets_were() {
+        let real = [
+            ("GITHUB_TOKEN", "ghp_real"),
+            ("OPENAI_API_KEY", "sk-real"),
+            ("ATTACHE_RUNTIME_URL", "unix:/c"),
+            ("A", "b"),
+        ];
+        let env = dressed(&real);
+        assert_eq!(env["GITHUB_TOKEN"], "ghp_ATTACHEx");
+        assert_eq!(env["A"], "b");
+        for gone in ["OPENAI_API_KEY", "ATTACHE_RUNTIME_URL"] {
+            assert!(!env.contains_key(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn the_proxy_is_told_in_every_spelling() {
+        let env = dressed(&[("no_proxy", "internal.example"), ("https_proxy", "http://other:1")]);
+        let url = "http://attache:attache-session_ATTACHEx@127.0.0.1:3030";
+        for name in [
+            "HTTP_PROXY",
+            "http_proxy",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+            "npm_config_https_proxy",
+        ] {
+            assert_eq!(env[name], url, "{name}");
+        }
+        assert_eq!((env["NO_PROXY"].as_str(), env["no_proxy"].as_str()), (NO_PROXY, NO_PROXY));
+        assert_eq!(env["NODE_USE_ENV_PROXY"], "1");
+        for name in CA_FILE {
+            assert_eq!(env[name], "/x/ca.pem", "{name}");
+        }
+    }
+
+    #[test]
+    fn gits_own_settings_follow_those_that_are_there() {
+        let env = dressed(&[("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "a.b"), ("GIT_CONFIG_VALUE_0", "c")]);
+        assert_eq!(env["GIT_CONFIG_COUNT"], "5");
+        assert_eq!(env["GIT_CONFIG_KEY_0"], "a.b");
+        assert_eq!(env["GIT_CONFIG_KEY_1"], "http.proxy");
+        let helper = "credential.https://github.com.helper";
+        assert_eq!((env["GIT_CONFIG_KEY_3"].as_str(), env["GIT_CONFIG_VALUE_3"].as_str()), (helper, ""));
+        assert_eq!(env["GIT_CONFIG_KEY_4"], helper);
+        let script = format!("{} get", env["GIT_CONFIG_VALUE_4"].strip_prefix('!').unwrap());
+        let said = Command::new("sh").args(["-c", &script]).env("GITHUB_TOKEN", "tok").output().unwrap();
+        assert_eq!(String::from_utf8(said.stdout).unwrap(), "username=x'y\npassword=tok\n");
+    }
+}

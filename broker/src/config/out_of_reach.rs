@@ -1,0 +1,85 @@
+//! What no agent needs, and no agent may have: where secrets, keys and the broker's sockets lie, and the
+//! variables that hold secrets.
+
+use super::{Config, Endpoint, Lookup, presets};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What is kept from agents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfReach {
+    /// Directories, absolute; none lies in another.
+    pub directories: Vec<PathBuf>,
+    /// Names of environment variables.
+    pub variables: Vec<String>,
+}
+
+impl Config {
+    /// What this config's agents are kept from.
+    pub fn out_of_reach(&self) -> OutOfReach {
+        // Whole directories: a file that is replaced would come out from under what hides it.
+        let of = |path: &Path| path.parent().unwrap_or(path).to_owned();
+        // Beside this instance's directory are those of the others.
+        let mut directories = BTreeSet::from([of(&self.state_dir), self.sources.file_dir.clone()]);
+        directories.extend([of(&self.listen.control), of(&self.audit.path)]);
+        if let Endpoint::Unix(socket) = &self.listen.data_plane {
+            directories.insert(of(socket));
+        }
+        let lookups = || self.credentials.iter().flat_map(|credential| &credential.lookup);
+        directories.extend(lookups().filter_map(|lookup| match lookup {
+            Lookup::File(file) => Some(of(file)),
+            Lookup::Env(_) | Lookup::OnePassword(_) => None,
+        }));
+        let all = directories.clone();
+        directories.retain(|one| !all.iter().any(|other| other != one && one.starts_with(other)));
+
+        let mut variables: BTreeSet<String> = lookups()
+            .filter_map(|lookup| match lookup {
+                Lookup::Env(variable) => Some(variable.clone()),
+                Lookup::File(_) | Lookup::OnePassword(_) => None,
+            })
+            .collect();
+        variables.extend(self.credentials.iter().flat_map(|one| &one.agent_env).map(|variable| variable.name.clone()));
+        // Those of services that the config does not name: they are where people have real ones.
+        for preset in presets::NAMES.into_iter().filter_map(presets::find) {
+            variables.extend(preset.source.iter().filter_map(|source| source.env.as_ref()).map(|name| name.0.clone()));
+            variables.extend(preset.agent_env.iter().flat_map(|all| all.keys()).map(|name| name.0.clone()));
+        }
+        OutOfReach { directories: directories.into_iter().collect(), variables: variables.into_iter().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Overrides;
+    use super::*;
+
+    fn config(yaml: &str) -> Config {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("attache.yaml");
+        std::fs::write(&file, yaml).unwrap();
+        Config::load(Some(&file), &Overrides::default(), &|_| None).unwrap()
+    }
+
+    const CREDENTIALS: &str = "credentials:\n  a: {source: {env: A_KEY, file: a}, inject: bearer, destinations: \
+                               [{host: a.test}], agent_env: {AGENTS_A: placeholder}}\n";
+
+    #[test]
+    fn all_instances_are_and_what_lies_elsewhere() {
+        let all = config(&format!("state_dir: /var/lib/x\n{CREDENTIALS}")).out_of_reach();
+        assert_eq!(all.directories, [Path::new("/var/lib/x")]);
+        let apart = "state_dir: /var/lib/x\nlisten: {control: 'unix:/run/attache/c.sock', data_plane: 'unix:/run/a2/d.sock'}\n\
+                     audit: {path: /var/log/attache/a.jsonl}\nsources: {file: {dir: /etc/attache/secrets}}\n";
+        let all = config(&format!("{apart}{CREDENTIALS}")).out_of_reach();
+        let expected = ["/etc/attache/secrets", "/run/a2", "/run/attache", "/var/lib/x", "/var/log/attache"];
+        assert_eq!(all.directories, expected.map(Path::new));
+    }
+
+    #[test]
+    fn variables_that_hold_secrets_are_the_configs_and_the_presets() {
+        let variables = config(&format!("state_dir: x\n{CREDENTIALS}")).out_of_reach().variables;
+        for name in ["A_KEY", "AGENTS_A", "GITHUB_TOKEN", "GH_TOKEN", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"] {
+            assert!(variables.iter().any(|found| found == name), "{name}: {variables:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Frames: what is in them is masked as a text of its own, whatever cuts it; what they are is not touched.
+
+use super::{SECRET, masker};
+use crate::fixture::test;
+use crate::masking::websocket::{Frames, Unreadable, begins};
+use crate::masking::{Masker, cover};
+
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        short @ ..126 => frame.push(short as u8),
+        long @ ..65_536 => {
+            frame.push(126);
+            frame.extend((long as u16).to_be_bytes());
+        }
+        longest => {
+            frame.push(127);
+            frame.extend((longest as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// What an agent gets of a tunnel that comes in these chunks; how many echoes were counted.
+fn through<'a>(masker: &Masker, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<(Vec<u8>, usize), Unreadable> {
+    let (mut out, mut echoes) = (Vec::new(), 0);
+    let mut frames = Frames::default();
+    let mut chunks = chunks.into_iter().peekable();
+    while let Some(chunk) = chunks.next() {
+        let base = out.len() - frames.held();
+        out.extend_from_slice(chunk);
+        let found = frames.feed(masker, chunk, chunks.peek().is_none())?;
+        found.echoes.iter().for_each(|echo| cover(&mut out[base..], echo.clone()));
+        assert_eq!(found.held, frames.held());
+        echoes += found.new;
+    }
+    assert_eq!(frames.held(), 0, "nothing stays behind");
+    Ok((out, echoes))
+}
+
+#[test]
+fn a_message_is_masked_wherever_frames_and_chunks_cut_it() {
+    let (masker, stars) = (masker(SECRET), "*".repeat(SECRET.len()));
+    let long = "x".repeat(70_000);
+    for at in 0..=SECRET.len() {
+        let tunnel = |secret: &str| {
+            let (one, two) = secret.split_at(at);
+            let ping = secret;
+            [
+                frame(0x01, format!("a {one}").as_bytes()),
+                frame(0x00, b""),
+                frame(0x89, ping.as_bytes()),
+                frame(0x80, format!("{two} b").as_bytes()),
+                frame(0x82, format!("{long}{secret}").as_bytes()),
+                frame(0x88, b"\x03\xe8"),
+            ]
+            .concat()
+        };
+        let (said, expected) = (tunnel(SECRET), tunnel(&stars));
+        for step in [1, 2, 3, 7, 64, said.len()] {
+            // A chunk of a byte each is slow for the long one.
+            let chunks = said[..200].chunks(step).chain(said[200..].chunks(step.max(64)));
+            assert_eq!(through(&masker, chunks), Ok((expected.clone(), 3)), "cut at {at}, in steps of {step}");
+        }
+    }
+}
+
+#[test]
+fn only_an_end_that_begins_a_secret_within_a_message_is_held() {
+    let masker = masker("ghp_TheRealTokenOfTheUser");
+    for (said, held) in [
+        (frame(0x81, b"it ends in ghp_The"), 0),
+        (frame(0x01, b"it ends in ghp_The"), 7),
+        ([frame(0x01, b"ghp_The"), frame(0x89, b"ping")].concat(), 7 + 6),
+        (frame(0x81, b"ghp_TheReal")[..9].to_vec(), 7),
+        (frame(0x89, b"ghp_TheReal")[..9].to_vec(), 7),
+        // What announces a frame is let go.
+        (vec![0x81, 126, 1], 0),
+        ([frame(0x01, b"ghp_The"), vec![0x80]].concat(), 8),
+    ] {
+        let mut frames = Frames::default();
+        let found = frames.feed(&masker, &said, false).unwrap();
+        assert_eq!((found.held, frames.held()), (held, held), "{:?}", said.escape_ascii().to_string());
+    }
+}
+
+#[test]
+fn what_is_no_frame_of_a_server_is_not_read() {
+    let masker = masker(SECRET);
+    for odd in [
+        &frame(0xc1, b"compressed")[..],
+        &frame(0xa1, b"x"),
+        &frame(0x91, b"x"),
+        &[0x81, 0x81, 1, 2, 3, 4, 5],
+        &frame(0x09, b"a ping in two"),
+        &frame(0x88, &[b'x'; 126]),
+    ] {
+        assert_eq!(through(&masker, [odd]), Err(Unreadable), "{:?}", odd.escape_ascii().to_string());
+    }
+}
+
+#[test]
+fn a_tunnel_begins_with_the_word_and_without_extensions() {
+    let head = |status: &str, lines: &[(&str, &str)]| {
+        let all = [(":status", status)].into_iter().chain(lines.iter().copied());
+        let all: Vec<_> = all.map(|(name, value)| (name, value.as_bytes())).collect();
+        begins(&crate::headers::serialize(all))
+    };
+    assert!(head("101", &[("upgrade", "WebSocket")]));
+    assert!(!head("200", &[("upgrade", "websocket")]));
+    assert!(!head("101", &[]));
+    assert!(!head("101", &[("upgrade", "other")]));
+    assert!(!head("101", &[("upgrade", "websocket"), ("sec-websocket-extensions", "permessage-deflate")]));
+    assert!(!head("101", &[("upgrade", "websocket"), ("sec-websocket-extensions", "")]));
+}

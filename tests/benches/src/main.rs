@@ -5,7 +5,8 @@
 //! It never fails on speed, never measures a variant that has not shown that
 //! it does its work, and never compares figures of different moments.
 //!
-//! `bench changes` and `bench scale` measure other things: [`changes`], [`scale`].
+//! `bench changes`, `bench scale` and `bench modules` measure other things: [`changes`], [`scale`],
+//! [`modules`].
 
 mod bodies;
 mod changes;
@@ -18,6 +19,7 @@ mod graphql;
 mod instance;
 mod load;
 mod machine;
+mod modules;
 mod plan;
 mod proof;
 mod report;
@@ -55,7 +57,10 @@ fn main() -> ExitCode {
         None => run(),
         Some("changes") => changes::run(),
         Some("scale") => scale::run(),
-        Some(other) => Err(anyhow!("there is `bench`, `bench changes` and `bench scale`, not {other}")),
+        Some("modules") => modules::run(&std::env::args_os().skip(2).map(PathBuf::from).collect::<Vec<_>>()),
+        Some(other) => {
+            Err(anyhow!("there is `bench`, `bench changes`, `bench scale` and `bench modules`, not {other}"))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,8 +4,12 @@
 //!
 //! `scripts/peers` gets them. A test whose client is not there says so and passes; `make test` lists what was skipped.
 
+#[path = "peers/agents_behind.rs"]
+mod agents_behind;
 #[path = "peers/anthropic.rs"]
 mod anthropic;
+#[path = "peers/behind.rs"]
+mod behind;
 #[path = "peers/codex.rs"]
 mod codex;
 #[path = "peers/curl.rs"]
@@ -30,3 +34,5 @@ mod recorded;
 mod registry;
 #[path = "peers/scene.rs"]
 mod scene;
+#[path = "peers/sdks_behind.rs"]
+mod sdks_behind;

@@ -10,6 +10,10 @@ mod agents_behind;
 mod anthropic;
 #[path = "peers/behind.rs"]
 mod behind;
+#[path = "peers/boto3_behind.rs"]
+mod boto3_behind;
+#[path = "peers/cargo_behind.rs"]
+mod cargo_behind;
 #[path = "peers/codex.rs"]
 mod codex;
 #[path = "peers/curl.rs"]
@@ -22,8 +26,12 @@ mod gh;
 mod git;
 #[path = "peers/kubectl.rs"]
 mod kubectl;
+#[path = "peers/kubectl_behind.rs"]
+mod kubectl_behind;
 #[path = "peers/lfs.rs"]
 mod lfs;
+#[path = "peers/node_behind.rs"]
+mod node_behind;
 #[path = "peers/npm.rs"]
 mod npm;
 #[path = "peers/openai.rs"]

@@ -33,10 +33,10 @@ const CA_FILE: [&str; 16] = [
 ];
 
 /// One row of the table of clients.
-pub struct Client {
+pub struct Client<'a> {
     pub name: &'static str,
     /// Prints its version.
-    pub version: &'static str,
+    pub version: &'a str,
     /// The one variable that this client needs for the certificates: the test leaves it no other.
     pub ca: &'static str,
     pub tested: &'static str,
@@ -72,10 +72,13 @@ impl Scene {
     }
 
     /// Writes the client's row. How it told the proxy who it is, is on record.
-    pub async fn row(&self, session: &str, client: &Client) {
+    pub async fn row(&self, session: &str, client: &Client<'_>) {
         let version = self.run(session, client.version).await.ok().out;
         let (audit, _) = Audit::read(Some(&self.stack.dir().join("state/default/audit.jsonl")));
         let challenged = audit.of_kind("deny").any(|record| record.text("reason") == "identity_required");
+        for r in audit.of_kind("deny") {
+            eprintln!("DENY {} {}", client.name, serde_json::to_string(&r.json).unwrap_or_default());
+        }
         let auth = if challenged { "after 407" } else { "at once" };
         let row = json!({"client": client.name, "version": version.trim(), "ca": client.ca, "proxy_auth": auth,
                          "tested": client.tested});

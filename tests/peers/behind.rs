@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use attache_tests::oracle::Audit;
+use attache_tests::oracle::{Audit, Record};
 use attache_tests::util;
 use serde_json::json;
 use tokio::process::Command;
@@ -39,6 +39,8 @@ pub struct Client<'a> {
     pub version: &'a str,
     /// The one variable that this client needs for the certificates: the test leaves it no other.
     pub ca: &'static str,
+    /// A host that it speaks to.
+    pub host: &'static str,
     pub tested: &'static str,
 }
 
@@ -75,10 +77,11 @@ impl Scene {
     pub async fn row(&self, session: &str, client: &Client<'_>) {
         let version = self.run(session, client.version).await.ok().out;
         let (audit, _) = Audit::read(Some(&self.stack.dir().join("state/default/audit.jsonl")));
-        let challenged = audit.of_kind("deny").any(|record| record.text("reason") == "identity_required");
-        for r in audit.of_kind("deny") {
-            eprintln!("DENY {} {}", client.name, serde_json::to_string(&r.json).unwrap_or_default());
-        }
+        // What else it starts, git for one, is not meant.
+        let asked =
+            |record: &Record| record.text("reason") == "identity_required" && record.text("response_code") == "407";
+        let challenged =
+            audit.of_kind("deny").any(|record| asked(record) && record.text("authority").starts_with(client.host));
         let auth = if challenged { "after 407" } else { "at once" };
         let row = json!({"client": client.name, "version": version.trim(), "ca": client.ca, "proxy_auth": auth,
                          "tested": client.tested});

@@ -44,3 +44,5 @@ mod registry;
 mod scene;
 #[path = "peers/sdks_behind.rs"]
 mod sdks_behind;
+#[path = "peers/skopeo_behind.rs"]
+mod skopeo_behind;

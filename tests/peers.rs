@@ -4,8 +4,16 @@
 //!
 //! `scripts/peers` gets them. A test whose client is not there says so and passes; `make test` lists what was skipped.
 
+#[path = "peers/agents_behind.rs"]
+mod agents_behind;
 #[path = "peers/anthropic.rs"]
 mod anthropic;
+#[path = "peers/behind.rs"]
+mod behind;
+#[path = "peers/boto3_behind.rs"]
+mod boto3_behind;
+#[path = "peers/cargo_behind.rs"]
+mod cargo_behind;
 #[path = "peers/codex.rs"]
 mod codex;
 #[path = "peers/curl.rs"]
@@ -18,8 +26,12 @@ mod gh;
 mod git;
 #[path = "peers/kubectl.rs"]
 mod kubectl;
+#[path = "peers/kubectl_behind.rs"]
+mod kubectl_behind;
 #[path = "peers/lfs.rs"]
 mod lfs;
+#[path = "peers/node_behind.rs"]
+mod node_behind;
 #[path = "peers/npm.rs"]
 mod npm;
 #[path = "peers/openai.rs"]
@@ -30,3 +42,7 @@ mod recorded;
 mod registry;
 #[path = "peers/scene.rs"]
 mod scene;
+#[path = "peers/sdks_behind.rs"]
+mod sdks_behind;
+#[path = "peers/skopeo_behind.rs"]
+mod skopeo_behind;

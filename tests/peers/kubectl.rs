@@ -9,16 +9,27 @@ use serde_json::json;
 use crate::recorded::{answer, whole};
 use crate::scene::{Scene, has, shown};
 
-const TOKEN: &str = "the-real-service-account-token-of-the-cluster";
+pub const TOKEN: &str = "the-real-service-account-token-of-the-cluster";
 const CREDENTIAL: &str = "{preset: kubernetes, source: {file: kubernetes}, agent_env: {K8S_TOKEN: placeholder}, destinations: [{host: k8s.example.com, upstream: DIAL}]}";
 
 async fn start() -> Option<Scene> {
     if !has(&["kubectl"]) {
         return None;
     }
+    let scene = Scene::of(plan()).await;
+    serve(&scene);
+    Some(scene)
+}
+
+/// A cluster's token, an admin, and a viewer who may only read.
+pub fn plan() -> Plan {
     let plan = Plan::default().credential("kubernetes", TOKEN, CREDENTIAL);
     let plan = plan.session("{name: admin, credentials: [kubernetes]}");
-    let scene = Scene::of(plan.session("{name: viewer, credentials: [kubernetes], access_mode: read-only}")).await;
+    plan.session("{name: viewer, credentials: [kubernetes], access_mode: read-only}")
+}
+
+/// The API server, with one pod.
+pub fn serve(scene: &Scene) {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "letter", "namespace": "default"}});
     answer(&scene.stack, move |asked| match (asked.method.as_str(), asked.path.as_str()) {
         ("GET", "/api") => Some(whole(&json!({"kind": "APIVersions", "versions": ["v1"]}))),
@@ -34,7 +45,6 @@ async fn start() -> Option<Scene> {
         ("GET" | "DELETE", "/api/v1/namespaces/default/pods/letter") => Some(whole(&pod)),
         _ => None,
     });
-    Some(scene)
 }
 
 #[tokio::test(flavor = "multi_thread")]

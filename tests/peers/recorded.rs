@@ -33,15 +33,19 @@ pub const ANTHROPIC: Api = Api {
 };
 
 impl Api {
-    /// A scene with it, and sessions `models` and `watcher`, of which the latter may only read.
-    pub async fn scene(&self) -> Scene {
+    /// It, and sessions `models` and `watcher`, of which the latter may only read.
+    pub fn plan(&self) -> Plan {
         let Self { preset, host, variable, secret } = self;
         let yaml = format!("{{preset: {preset}, destinations: [{{host: {host}, upstream: DIAL}}]}}");
         let plan = Plan::default().credential(preset, secret, &yaml).env(variable, secret);
         let plan = plan.session(&format!("{{name: models, credentials: [{preset}]}}"));
-        let plan = plan.session(&format!("{{name: watcher, credentials: [{preset}], access_mode: read-only}}"));
-        let scene = Scene::of(plan).await;
-        scene.stack.site.oracle.exports(preset, variable);
+        plan.session(&format!("{{name: watcher, credentials: [{preset}], access_mode: read-only}}"))
+    }
+
+    /// A scene with these.
+    pub async fn scene(&self) -> Scene {
+        let scene = Scene::of(self.plan()).await;
+        scene.stack.site.oracle.exports(self.preset, self.variable);
         scene
     }
 }

@@ -18,7 +18,7 @@ use tokio::process::Command;
 /// The gateway as the document writes it.
 const GATEWAY: &str = "127.0.0.1:3030";
 /// No client takes so long, even where everything is cold and the machine is busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A stack, the way to it for clients, and a home for them.
 pub struct Scene {
@@ -71,8 +71,13 @@ impl Scene {
 
     /// The same, where an answer waits half-way until the client has written this file.
     pub async fn while_held(&self, session: &str, script: &str, file: &str, rest: &Held) -> Said {
+        self.meanwhile(self.shell(session, script), file, rest).await
+    }
+
+    /// What a client says of which an answer waits half-way until it has written this file.
+    pub async fn meanwhile(&self, client: impl Future<Output = Said>, file: &str, rest: &Held) -> Said {
         let written = util::eventually(PATIENCE, || self.path(file).exists());
-        let (said, ()) = tokio::join!(self.shell(session, script), async {
+        let (said, ()) = tokio::join!(client, async {
             written.await;
             rest.go();
         });
@@ -154,9 +159,16 @@ pub fn has(wanted: &[&str]) -> bool {
 }
 
 /// Where programs are: what `scripts/peers` installed first, then where this test looks.
-fn path() -> std::ffi::OsString {
+pub fn path() -> std::ffi::OsString {
     let tools = util::workspace_root().join(".tools");
-    let ours = ["python/bin", "codex/node_modules/.bin", "verdaccio/node_modules/.bin", "debian/usr/sbin"];
+    let ours = [
+        "python/bin",
+        "codex/node_modules/.bin",
+        "claude/node_modules/.bin",
+        "verdaccio/node_modules/.bin",
+        "debian/usr/sbin",
+        "skopeo/usr/bin",
+    ];
     let ours = ours.map(|dir| tools.join(dir));
     let given = std::env::var_os("PATH").unwrap_or_default();
     // Debian keeps servers where only root looks.

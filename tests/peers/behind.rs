@@ -1,0 +1,104 @@
+//! Clients behind the forward proxy, started by `attache run`: nothing is set for them but what that sets.
+//! What each of them showed becomes a line of `clients.jsonl` in Cargo's target directory.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use attache_tests::oracle::{Audit, Record};
+use attache_tests::util;
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::recorded::Api;
+use crate::scene::{PATIENCE, Said, Scene, path};
+
+/// What `attache run` points to its file of authorities, read by one client or another.
+const CA_FILE: [&str; 16] = [
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "CODEX_CA_CERTIFICATE",
+    "CURL_CA_BUNDLE",
+    "DENO_CERT",
+    "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HTTPLIB2_CA_CERTS",
+    "NIX_SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "TWINE_CERT",
+    "npm_config_cafile",
+];
+
+/// One row of the table of clients.
+pub struct Client<'a> {
+    pub name: &'static str,
+    /// Prints its version.
+    pub version: &'a str,
+    /// The one variable that this client needs for the certificates: the test leaves it no other.
+    pub ca: &'static str,
+    /// A host that it speaks to.
+    pub host: &'static str,
+    pub tested: &'static str,
+}
+
+impl Api {
+    /// As [`Self::scene`], behind the forward proxy.
+    pub async fn behind(&self) -> Scene {
+        let scene = Scene::of(self.plan().forward_proxy()).await;
+        scene.stack.site.oracle.exports(self.preset, self.variable);
+        scene
+    }
+}
+
+impl Scene {
+    /// Runs a script as `attache run --session SESSION` starts it.
+    pub async fn run(&self, session: &str, script: &str) -> Said {
+        // For the oracle: whose the placeholders and the token are.
+        self.stack.broker.json(&["session", "env", session]);
+        let mut command = Command::new(util::broker_bin());
+        command.args(["run", "--session", session, "--isolate", "never", "--proxy", &self.gateway(), "--"]);
+        command.args(["bash", "-euo", "pipefail", "-c", script]);
+        command.current_dir(self.home.path()).kill_on_drop(true).stdin(Stdio::null()).env_clear();
+        command.env("PATH", path()).env("HOME", self.home.path()).env("LANG", "C.UTF-8");
+        command.env("ATTACHE_CONFIG", self.stack.site.config_path());
+        self.said(command, script).await
+    }
+
+    /// The same with one CA variable alone: that the client reads it is what the table says.
+    pub async fn run_by(&self, session: &str, ca: &str, script: &str) -> Said {
+        let others: Vec<_> = CA_FILE.into_iter().filter(|name| *name != ca).collect();
+        self.run(session, &format!("unset {}\n{script}", others.join(" "))).await
+    }
+
+    /// Writes the client's row. How it told the proxy who it is, is on record.
+    pub async fn row(&self, session: &str, client: &Client<'_>) {
+        let version = self.run(session, client.version).await.ok().out;
+        let (audit, _) = Audit::read(Some(&self.stack.dir().join("state/default/audit.jsonl")));
+        // What else it starts, git for one, is not meant.
+        let asked =
+            |record: &Record| record.text("reason") == "identity_required" && record.text("response_code") == "407";
+        let challenged =
+            audit.of_kind("deny").any(|record| asked(record) && record.text("authority").starts_with(client.host));
+        let auth = if challenged { "after 407" } else { "at once" };
+        let row = json!({"client": client.name, "version": version.trim(), "ca": client.ca, "proxy_auth": auth,
+                         "tested": client.tested});
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| util::workspace_root().join("target"), Into::into);
+        let rows = std::fs::OpenOptions::new().create(true).append(true).open(target.join("clients.jsonl"));
+        // One write, so that tests beside each other do not mix their lines.
+        rows.and_then(|mut rows| rows.write_all(format!("{row}\n").as_bytes()))
+            .expect("the target directory is writable");
+    }
+
+    async fn said(&self, mut command: Command, script: &str) -> Said {
+        let output = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = output.unwrap_or_else(|_| panic!("longer than {PATIENCE:?}: {script}")).expect("attache runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let said = Said { succeeded: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) };
+        self.stack.site.oracle.text(script, format!("{}{}", said.out, said.err));
+        said
+    }
+}

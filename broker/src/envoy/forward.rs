@@ -31,8 +31,8 @@ const ADDRESS: &str = "envoy.network.transport_socket.original_dst_address";
 const HANDSHAKE: &str = "5s";
 
 /// Where hosts go that no destination names, over TLS and without. The filter knows the names.
-const UNMATCHED_TLS: &str = "attache_unmatched";
-const UNMATCHED_PLAIN: &str = "attache_unmatched_plain";
+pub(crate) const UNMATCHED_TLS: &str = "attache_unmatched";
+pub(crate) const UNMATCHED_PLAIN: &str = "attache_unmatched_plain";
 
 /// All listeners.
 pub(super) fn listeners(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Value> {

@@ -4,6 +4,7 @@ use super::super::node::{Node, shown};
 use super::super::scene::{Hcm, Route, Scene};
 use super::super::{Check, Symptom};
 use super::credentials::{is_credential_header, is_credential_parameter};
+use crate::envoy::forward::{UNMATCHED_PLAIN, UNMATCHED_TLS};
 
 pub(super) const ROUTE_GUARD: Check = Check {
     id: "route-guard",
@@ -112,13 +113,19 @@ fn authority_pinned(scene: &Scene<'_>) -> Vec<Symptom> {
     for hcm in scene.guarded().filter(|hcm| !hcm.node.flag("strip_any_host_port")) {
         // A tunnel's host is its destination; the inner connection manager answers for it.
         let managed = hcm.routes.iter().filter(|route| route.is_managed && !scene.stays_inside(route));
-        let loose = managed.filter(|route| !is_pinned(route));
+        let loose = managed.filter(|route| !is_pinned(route) && !carries_nothing(route));
         symptoms.extend(loose.map(|route| {
             let path = route.node.would_be("route.host_rewrite_literal");
             Symptom::fail(path, format!("absent, and no strip_any_host_port at {}", hcm.node.path()))
         }));
     }
     symptoms
+}
+
+/// Hosts that no destination names: no credential goes there, and the filter takes one spelling alone.
+fn carries_nothing(route: &Route<'_>) -> bool {
+    let clusters = route.clusters();
+    !clusters.is_empty() && clusters.iter().all(|cluster| [UNMATCHED_TLS, UNMATCHED_PLAIN].contains(cluster))
 }
 
 fn is_pinned(route: &Route<'_>) -> bool {

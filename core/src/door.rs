@@ -92,6 +92,8 @@ impl Call {
             (true, None) if policy.passes_through(&id) => Passage::Opaque,
             (true, None) if passes && port == 443 && policy.intercepts_unmatched() => Passage::Intercepted,
             (true, None) if passes && port == 443 => Passage::Opaque,
+            // `https://` without a tunnel would end at the next hop without TLS.
+            (false, _) if asks_for_tls(snapshot) => return Err(Reason::TlsRequired),
             (false, Some(destination)) if destination.plaintext => Passage::Plain,
             (false, Some(_)) => return Err(Reason::TlsRequired),
             (false, None) if policy.by_authority(format!("{host}:443").as_bytes()).is_some() => {
@@ -107,6 +109,13 @@ impl Call {
     pub fn id(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
+}
+
+/// Whether a request names `https` as its scheme.
+fn asks_for_tls(snapshot: &Snapshot) -> bool {
+    let bytes = snapshot.bytes();
+    let scheme = snapshot.lines().find(|line| line.name.of(bytes) == b":scheme");
+    scheme.is_some_and(|line| line.value.of(bytes).eq_ignore_ascii_case(b"https"))
 }
 
 /// Who asks, at the door: a session token in `Proxy-Authorization` (the password of `Basic`, or
@@ -249,7 +258,7 @@ impl Inside {
         let id = next()??.to_owned();
         let source = next()?.map(str::parse).transpose().ok()?;
         let peer = next()?.map(str::to_owned);
-        let listener = next()?.map(|name| Name::parse(name)).transpose().ok()?;
+        let listener = next()?.map(Name::parse).transpose().ok()?;
         let authority = Authority::parse(id.as_bytes()).ok()?;
         let whole = words.next().is_none() && authority.port.is_some() && authority.to_string() == id;
         whole.then_some(Self { session_token, id, source, peer, listener })
@@ -267,3 +276,6 @@ impl fmt::Display for Inside {
         write!(f, "{token} {id} {source} {peer} {listener}")
     }
 }
+
+#[cfg(test)]
+mod tests;

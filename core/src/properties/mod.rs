@@ -3,6 +3,7 @@
 
 mod audit;
 mod canonical;
+mod door;
 mod graphql;
 mod headers;
 mod masking;

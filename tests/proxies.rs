@@ -15,10 +15,16 @@ mod inside;
 mod large;
 #[path = "proxies/opaque.rs"]
 mod opaque;
+#[path = "proxies/plain.rs"]
+mod plain;
 #[path = "proxies/streams.rs"]
 mod streams;
 #[path = "proxies/tunnels.rs"]
 mod tunnels;
+#[path = "proxies/unmatched.rs"]
+mod unmatched;
+#[path = "proxies/upstreams.rs"]
+mod upstreams;
 #[path = "proxies/versions.rs"]
 mod versions;
 #[path = "proxies/websocket.rs"]

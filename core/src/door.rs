@@ -105,6 +105,10 @@ impl Call {
             None => 80,
         };
         let host = authority.host;
+        // `https://` without a tunnel would end at the next hop without TLS.
+        if !connects && asks_for_tls(snapshot) {
+            return Err(Reason::TlsRequired);
+        }
         let passage = Passage::of(policy, &host, port, connects)?;
         Ok(Self { host, port, passage })
     }
@@ -113,6 +117,13 @@ impl Call {
     pub fn id(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
+}
+
+/// Whether a request names `https` as its scheme.
+fn asks_for_tls(snapshot: &Snapshot) -> bool {
+    let bytes = snapshot.bytes();
+    let scheme = snapshot.lines().find(|line| line.name.of(bytes) == b":scheme");
+    scheme.is_some_and(|line| line.value.of(bytes).eq_ignore_ascii_case(b"https"))
 }
 
 /// Who asks, at the door: a session token in `Proxy-Authorization` (the password of `Basic`, or
@@ -273,3 +284,6 @@ impl fmt::Display for Inside {
         write!(f, "{token} {id} {source} {peer} {listener}")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,7 @@ reasons! {
     UpgradeRefused        "upgrade_refused"        426 "Nothing but HTTP is spoken here: fall back to it. For WebSocket, ask the operator for `websocket: true` there."
     BodyTooLarge          "body_too_large"         413 "The body must be read before a decision and is too large for that."
     HostUnresolved        "host_unresolved"        502 "Nobody knows an address of this host. Try again, or ask the operator for the resolver (`dns:`)."
+    UpstreamTls           "upstream_tls"           502 "The server could not prove that it is the one that was asked for, or speaks no TLS: nothing was sent to it."
     RateLimited           "rate_limited"           429 "Too many requests; wait and try again."
     BrokerUnavailable     "broker_unavailable"     503 "The broker did not answer. Try again; the operator sees why in `attache doctor`."
     SourceUnavailable     "source_unavailable"     503 "The source of the secret, or of a provider's keys, did not answer. The operator sees why in `attache credential list` or the broker's log."

@@ -33,6 +33,8 @@ const BASIC: &[u8] = b"Basic realm=\"attache\", charset=\"UTF-8\"";
 const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
 /// Where the door finds who asks.
 pub const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
+/// How Envoy says that TLS with an upstream did not come about.
+const NO_TLS: &[u8] = b"upstream_reset_before_response_started{remote_connection_failure|TLS_error";
 /// Where hosts go that no destination names, behind the door.
 const UNMATCHED_TLS: &str = "attache_unmatched";
 const UNMATCHED_PLAIN: &str = "attache_unmatched_plain";
@@ -427,12 +429,11 @@ impl Shared {
         self.note_echoes(flow);
         let duration = self.now().since(flow.started).0;
         let response_code = flow.echoes.status.unwrap_or_else(response_code);
-        let mismatch = Outcome::Refused(Reason::DestinationMismatch, None);
-        let turned_away = response_code == Reason::DestinationMismatch.status() && was_turned_away();
+        let turned_away = turned_away(response_code).map(|reason| Outcome::Refused(reason, None));
         worker.record(&Report {
             snapshot: &flow.snapshot,
             asked: flow.asked.as_ref(),
-            outcome: if turned_away { &mismatch } else { &flow.outcome },
+            outcome: turned_away.as_ref().unwrap_or(&flow.outcome),
             cut: flow.cut,
             masked: flow.echoes.masked,
             intent: flow.announced.number(),
@@ -533,10 +534,18 @@ fn response_code() -> u16 {
     status.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// Whether Envoy's route guard answered, or the assertion behind the gate, rather than an upstream.
-fn was_turned_away() -> bool {
+/// Why nothing was sent, where Envoy says so rather than an upstream: its route guard, the assertion behind
+/// the gate, or a handshake that did not come about.
+fn turned_away(response_code: u16) -> Option<Reason> {
+    let reasons = [Reason::DestinationMismatch, Reason::UpstreamTls];
+    let reason = reasons.into_iter().find(|reason| reason.status() == response_code)?;
     let details = host::property("response\0code_details").ok().flatten().unwrap_or_default();
-    details == b"direct_response" || details.starts_with(b"rbac_access_denied")
+    let says = |begin: &[u8]| details.starts_with(begin);
+    let is_so = match reason {
+        Reason::UpstreamTls => says(NO_TLS),
+        _ => details == b"direct_response" || says(b"rbac_access_denied"),
+    };
+    is_so.then_some(reason)
 }
 
 fn unix_millis() -> u64 {

@@ -2,7 +2,7 @@
 
 use attache_tests::ca::Leaf;
 use attache_tests::stack::{Plan, SOON};
-use attache_tests::{Attache, Ca, Stack, Upstream, util};
+use attache_tests::{Attache, Ca, Response, Stack, Upstream, util};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::PublicKeyData as _;
@@ -28,8 +28,23 @@ fn dial(upstream: &Upstream, ca: Option<&Ca>) -> String {
 }
 
 async fn ask(stack: &Stack<Attache>, name: &str) -> u16 {
+    answer(stack, name).await.status
+}
+
+async fn answer(stack: &Stack<Attache>, name: &str) -> Response {
     let placeholder = stack.broker.exported(name, &format!("{}_KEY", name.to_uppercase()));
-    stack.get(&format!("{name}.extra.test"), "/v1", &placeholder).await.status
+    stack.get(&format!("{name}.extra.test"), "/v1", &placeholder).await
+}
+
+/// What an agent is told of each.
+fn why(name: &str) -> &'static str {
+    match name {
+        "misnamed" | "byaddress" => "SAN",
+        "expired" => "certificate_has_expired",
+        "bare" => "WRONG_VERSION_NUMBER",
+        "selfsigned" => "self",
+        _ => "unable_to_get_local_issuer_certificate",
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +73,11 @@ async fn a_server_that_cannot_prove_its_name_gets_nothing() {
     let stack = plan.start().await;
     for (name, server) in &servers {
         stack.site.oracle.upstream(name, server, &[]);
-        assert_eq!(ask(&stack, name).await, 503, "{name}");
+        let answer = answer(&stack, name).await;
+        assert_eq!((answer.status, answer.header("x-attache-reason")), (502, Some("upstream_tls".into())), "{name}");
+        let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
+        let expected = why(name);
+        assert!(detail.contains(expected), "{name}: {detail}");
         let seen = server.requests();
         let said: Vec<u8> = seen.iter().flat_map(|request| request.body.to_vec()).collect();
         // A server without TLS records the handshake it was offered as bytes that are no HTTP.
@@ -90,7 +109,7 @@ async fn a_pinned_key_is_as_good_as_a_name_and_another_key_is_not() {
     let hits = device.wait_for(1, SOON).await;
     assert!(hits[0].secrets.contains("device"), "the oracle has a hit to reconcile");
     assert_eq!(hits[0].header("authorization"), Some(format!("Bearer {}", secret("device"))));
-    assert_eq!(ask(&stack, "impostor").await, 503);
+    assert_eq!(ask(&stack, "impostor").await, 502);
     assert!(impostor.requests().is_empty());
     stack.reconcile().await;
 }

@@ -7,7 +7,7 @@
 //! nothing pass. Nothing behind it changes a head.
 
 use super::routes::{self, VERDICT};
-use super::type_url;
+use super::{set, type_url};
 use attache_core::refusal::Reason;
 use serde_json::{Value, json};
 
@@ -45,6 +45,16 @@ fn per_route() -> String {
 /// The filter's refusal is a bare 403: this makes it the answer of a closed route.
 pub(super) fn reply() -> Value {
     answered(&format!("response.code_details.startsWith('{DENIED}')"), Reason::DestinationMismatch)
+}
+
+/// What Envoy answers where TLS with the upstream did not come about: why, and that nothing was sent.
+pub(super) fn without_tls() -> Value {
+    let reason = Reason::UpstreamTls;
+    let mut reply = answered("upstream.transport_failure_reason.startsWith('TLS_error')", reason);
+    let mut body: Value = serde_json::from_str(&reason.body(b"")).unwrap_or_default();
+    set(&mut body, "detail", "%UPSTREAM_TRANSPORT_FAILURE_REASON%");
+    set(&mut reply, "body_format_override", json!({"json_format": body}));
+    reply
 }
 
 /// Makes an answer of Envoy's own, for which an expression holds, that of a reason.

@@ -74,7 +74,7 @@ pub(super) fn connection_manager(name: &str, http_filters: Vec<Value>, route_con
         "scheme_header_transformation": {"match_upstream": true},
         "server_header_transformation": "PASS_THROUGH",
         "access_log": [log::stdout(), log::to_broker()],
-        "local_reply_config": {"mappers": [assertion::reply(), upgrade_refused()]},
+        "local_reply_config": {"mappers": [assertion::reply(), assertion::without_tls(), upgrade_refused()]},
         "http_filters": http_filters,
         "route_config": route_config,
     })

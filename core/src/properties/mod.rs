@@ -4,6 +4,7 @@
 mod addresses;
 mod audit;
 mod canonical;
+mod door;
 mod graphql;
 mod headers;
 mod masking;

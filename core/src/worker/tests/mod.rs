@@ -9,6 +9,7 @@ mod intents;
 mod policy;
 mod records;
 mod single_flight;
+mod tunnels;
 
 use super::{Answer, Call, Dispatch, Entry, Grant, Settings, Wake, Wakeup, Worker};
 use crate::fixture::{self, Request, SECRET, granted, header, name};

@@ -75,6 +75,11 @@ impl Scene {
 
     /// Writes the client's row. How it told the proxy who it is, is on record.
     pub async fn row(&self, session: &str, client: &Client<'_>) {
+        let all = self.stack.upstream().requests();
+        assert!(
+            !all.iter().any(|request| request.fields.has("proxy-authorization")),
+            "meant for the proxy alone: {all:?}"
+        );
         let version = self.run(session, client.version).await.ok().out;
         let (audit, _) = Audit::read(Some(&self.stack.dir().join("state/default/audit.jsonl")));
         // What else it starts, git for one, is not meant.

@@ -55,8 +55,8 @@ async fn it_copies_an_image_from_a_registry_that_challenges() {
         _ => None,
     });
     // Of the one that `scripts/peers` has unpacked.
-    let libraries = util::workspace_root().join(".tools/skopeo/usr/lib/x86_64-linux-gnu");
-    let skopeo = format!("export LD_LIBRARY_PATH={}\nskopeo", libraries.display());
+    let at = util::workspace_root().join(".tools/skopeo").display().to_string();
+    let skopeo = format!("export LD_LIBRARY_PATH={at}/usr/lib/x86_64-linux-gnu:{at}/lib/x86_64-linux-gnu\nskopeo");
     let copy =
         "copy -q --insecure-policy --src-creds \"agent:$IMAGES_TOKEN\" docker://images.extra.test/o/letter:1 dir:out";
     scene.run_by("puller", "SSL_CERT_FILE", &format!("{skopeo} {copy}")).await.ok();

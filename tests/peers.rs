@@ -1,6 +1,6 @@
-//! Real clients in gateway shape, each set up as `docs/clients.md` says, against real servers where
-//! there are any: what reads passes, what writes passes where it may, and a refusal is shown to whoever
-//! runs the client.
+//! Real clients, against real servers where there are any: what reads passes, what writes passes where it may,
+//! and a refusal is shown to whoever runs the client. In gateway shape each is set up as `docs/clients.md` says,
+//! behind a forward proxy none is.
 //!
 //! `scripts/peers` gets them. A test whose client is not there says so and passes; `make test` lists what was skipped.
 
@@ -18,6 +18,8 @@ mod cargo_behind;
 mod codex;
 #[path = "peers/curl.rs"]
 mod curl;
+#[path = "peers/curl_behind.rs"]
+mod curl_behind;
 #[path = "peers/forge.rs"]
 mod forge;
 #[path = "peers/gh.rs"]

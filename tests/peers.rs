@@ -26,6 +26,8 @@ mod forge;
 mod gh;
 #[path = "peers/git.rs"]
 mod git;
+#[path = "peers/git_behind.rs"]
+mod git_behind;
 #[path = "peers/kubectl.rs"]
 mod kubectl;
 #[path = "peers/kubectl_behind.rs"]

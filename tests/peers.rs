@@ -24,6 +24,8 @@ mod curl_behind;
 mod forge;
 #[path = "peers/gh.rs"]
 mod gh;
+#[path = "peers/gh_behind.rs"]
+mod gh_behind;
 #[path = "peers/git.rs"]
 mod git;
 #[path = "peers/git_behind.rs"]

@@ -40,6 +40,8 @@ mod lfs;
 mod node_behind;
 #[path = "peers/npm.rs"]
 mod npm;
+#[path = "peers/npm_behind.rs"]
+mod npm_behind;
 #[path = "peers/openai.rs"]
 mod openai;
 #[path = "peers/recorded.rs"]

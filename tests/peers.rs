@@ -44,6 +44,8 @@ mod npm;
 mod npm_behind;
 #[path = "peers/openai.rs"]
 mod openai;
+#[path = "peers/python_behind.rs"]
+mod python_behind;
 #[path = "peers/recorded.rs"]
 mod recorded;
 #[path = "peers/registry.rs"]

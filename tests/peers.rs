@@ -50,6 +50,8 @@ mod python_behind;
 mod recorded;
 #[path = "peers/registry.rs"]
 mod registry;
+#[path = "peers/results.rs"]
+mod results;
 #[path = "peers/scene.rs"]
 mod scene;
 #[path = "peers/sdks_behind.rs"]

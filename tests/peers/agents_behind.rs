@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use attache_tests::stack::SOON;
 use attache_tests::upstream::Held;
+use attache_tests::util;
 
 use crate::behind::Client;
 use crate::recorded::{
@@ -32,8 +34,8 @@ async fn codex_speaks_to_its_own_host_and_goes_on_without_a_web_socket() {
     let [hit] = &asked[..] else { panic!("one request, not {hits:?}") };
     assert_eq!((hit.method.as_ref(), &hit.authority[..]), ("POST".as_bytes(), OPENAI.host.as_bytes()));
     assert_eq!(hit.fields.all("authorization"), [format!("Bearer {}", OPENAI.secret).as_bytes()]);
-    let log = scene.stack.envoy.log();
-    assert!(log.contains(r#""response_code":426"#), "nobody asked for a WebSocket: {log}");
+    // Envoy writes its log when it has time.
+    util::eventually(SOON, || scene.stack.envoy.log().contains(r#""response_code":426"#)).await;
     let tested = "codex exec: one exchange, streamed; WebSocket answered with 426, then POST";
     let client = Client { name: "Codex", version: "codex --version", ca: "SSL_CERT_FILE", tested };
     scene.row("watcher", &client).await;

@@ -56,3 +56,5 @@ mod results;
 mod scene;
 #[path = "peers/sdks_behind.rs"]
 mod sdks_behind;
+#[path = "peers/skopeo_behind.rs"]
+mod skopeo_behind;

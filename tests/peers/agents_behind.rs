@@ -34,10 +34,10 @@ async fn codex_speaks_to_its_own_host_and_goes_on_without_a_web_socket() {
     let [hit] = &asked[..] else { panic!("one request, not {hits:?}") };
     assert_eq!((hit.method.as_ref(), &hit.authority[..]), ("POST".as_bytes(), OPENAI.host.as_bytes()));
     assert_eq!(hit.fields.all("authorization"), [format!("Bearer {}", OPENAI.secret).as_bytes()]);
-    // Envoy writes its log when it has time.
+    // Nobody asked for a WebSocket, else.
     util::eventually(SOON, || scene.stack.envoy.log().contains(r#""response_code":426"#)).await;
     let tested = "codex exec: one exchange, streamed; WebSocket answered with 426, then POST";
-    let client = Client { name: "Codex", version: "codex --version", ca: "SSL_CERT_FILE", tested };
+    let client = Client { name: "Codex", host: OPENAI.host, version: "codex --version", ca: "SSL_CERT_FILE", tested };
     scene.row("watcher", &client).await;
     scene.reconcile().await;
 }
@@ -64,7 +64,13 @@ async fn claude_speaks_to_its_own_host() {
         assert_eq!(hit.authority, ANTHROPIC.host);
     }
     let tested = "claude -p: one exchange, streamed";
-    let client = Client { name: "Claude Code", version: "claude --version", ca: "NODE_EXTRA_CA_CERTS", tested };
+    let client = Client {
+        name: "Claude Code",
+        host: ANTHROPIC.host,
+        version: "claude --version",
+        ca: "NODE_EXTRA_CA_CERTS",
+        tested,
+    };
     scene.row("watcher", &client).await;
     scene.reconcile().await;
 }

@@ -37,6 +37,8 @@ pub struct Client<'a> {
     pub version: &'a str,
     /// The one variable that this client needs for the certificates: the test leaves it no other.
     pub ca: &'static str,
+    /// A host that it speaks to.
+    pub host: &'static str,
     pub tested: &'static str,
 }
 
@@ -71,16 +73,22 @@ impl Scene {
 
     /// Writes the client's row.
     pub async fn row(&self, session: &str, client: &Client<'_>) {
+        let all = self.stack.upstream().requests();
+        assert!(
+            !all.iter().any(|request| request.fields.has("proxy-authorization")),
+            "meant for the proxy alone: {all:?}"
+        );
         let version = self.run(session, client.version).await.ok().out;
-        results::keep(client, version.trim(), if self.tells_at_once() { "at once" } else { "after 407" });
+        results::keep(client, version.trim(), if self.tells_at_once(client.host) { "at once" } else { "after 407" });
     }
 
-    /// Whether every CONNECT so far came with what says who the client is.
-    fn tells_at_once(&self) -> bool {
+    /// Whether every CONNECT so far to this host came with what says who the client is. What else a client starts, git
+    /// for one, is not meant.
+    fn tells_at_once(&self, host: &str) -> bool {
         let transcripts = self.stack.agent().ledger().transcripts();
         let all = transcripts.iter().flat_map(|transcript| transcript.exchanges());
-        let connects: Vec<_> = all.filter(|exchange| exchange.what.starts_with("CONNECT ")).collect();
-        assert!(!connects.is_empty(), "nobody came by the proxy");
+        let connects: Vec<_> = all.filter(|exchange| exchange.what.starts_with(&format!("CONNECT {host}"))).collect();
+        assert!(!connects.is_empty(), "nobody came by the proxy to {host}");
         let tells = |sent: &[u8]| String::from_utf8_lossy(sent).to_ascii_lowercase().contains("proxy-authorization: ");
         connects.iter().all(|connect| tells(&connect.sent))
     }

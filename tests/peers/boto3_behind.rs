@@ -50,6 +50,6 @@ async fn what_it_signs_passes_unseen() {
     assert_eq!(tunnel, ("tunnel".into(), format!("{HOST}:{port}"), "reader".into()));
     let version = format!("{python} -c 'import boto3; print(boto3.__version__)'");
     let tested = "S3 get_object, signed, passed through";
-    scene.row("reader", &Client { name: "boto3", version: &version, ca: "AWS_CA_BUNDLE", tested }).await;
+    scene.row("reader", &Client { name: "boto3", host: HOST, version: &version, ca: "AWS_CA_BUNDLE", tested }).await;
     scene.stack.reconcile().await;
 }

@@ -71,6 +71,11 @@ async fn it_fetches_from_a_registry_that_asks_for_a_token() {
     assert!(hits.iter().any(|hit| hit.path_text() == "/files/letter/1.0.0/download"), "{hits:?}");
     let version = format!("{fetch}cargo --version | cut -d' ' -f2");
     let tested = "fetch from a sparse registry that asks for a token";
-    scene.row("builder", &Client { name: "cargo", version: &version, ca: "CARGO_HTTP_CAINFO", tested }).await;
+    scene
+        .row(
+            "builder",
+            &Client { name: "cargo", host: "crates.extra.test", version: &version, ca: "CARGO_HTTP_CAINFO", tested },
+        )
+        .await;
     scene.reconcile().await;
 }

@@ -43,6 +43,6 @@ async fn reads_writes_and_refusals_over_both_protocols() {
     assert!(!said.succeeded && said.err.contains("certificate"), "{}", said.err);
     let tested = "reads, uploads after `Expect: 100-continue`, refusals; HTTP/1.1 and HTTP/2";
     let version = "curl --version | head -1 | cut -d' ' -f2";
-    scene.row("reader", &Client { name: "curl", version, ca: CA, tested }).await;
+    scene.row("reader", &Client { name: "curl", version, ca: CA, host: "api.github.com", tested }).await;
     scene.reconcile().await;
 }

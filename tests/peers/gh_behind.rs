@@ -42,6 +42,6 @@ async fn it_reads_and_writes_and_a_reader_is_told_why_it_may_not() {
     }
     let tested = "REST and GraphQL reads, a write; a reader's write is refused";
     let version = "gh --version | head -1 | cut -d' ' -f3";
-    scene.row("reader", &Client { name: "gh", version, ca: CA, tested }).await;
+    scene.row("reader", &Client { name: "gh", version, ca: CA, host: "api.github.com", tested }).await;
     scene.reconcile().await;
 }

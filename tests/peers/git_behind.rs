@@ -49,7 +49,7 @@ async fn it_clones_and_pushes_and_a_reader_is_told_why_it_may_not() {
     assert_eq!(forge.tip("main").as_deref(), Some(pushed.out.trim()));
     let tested = "clone, shallow clone, push (in chunks, too); a reader's push is refused";
     let version = "git --version | cut -d' ' -f3";
-    scene.row("reader", &Client { name: "git", version, ca: CA, tested }).await;
+    scene.row("reader", &Client { name: "git", version, ca: CA, host: "github.com", tested }).await;
     scene.reconcile().await;
 }
 
@@ -63,6 +63,6 @@ async fn with_a_proxy_in_its_environment_alone_it_tells_who_it_is_when_asked() {
     assert_eq!(Some(said.out.trim()), forge.tip("main").as_deref());
     let name = "git without `attache run`'s settings";
     let version = "git --version | cut -d' ' -f3";
-    scene.row("reader", &Client { name, version, ca: CA, tested: "ls-remote" }).await;
+    scene.row("reader", &Client { name, version, ca: CA, host: "github.com", tested: "ls-remote" }).await;
     scene.reconcile().await;
 }

@@ -28,6 +28,8 @@ async fn it_reads_and_deletes_by_the_clusters_own_url() {
     assert!(scene.stack.upstream().hits().iter().all(|hit| hit.fields.all("authorization") == [bearer.as_bytes()]));
     let version = "kubectl version --client | sed -n 's/^Client Version: v//p'";
     let tested = "get, delete; a viewer's deletion is refused";
-    scene.row("viewer", &Client { name: "kubectl", version, ca: "SSL_CERT_FILE", tested }).await;
+    scene
+        .row("viewer", &Client { name: "kubectl", host: "k8s.example.com", version, ca: "SSL_CERT_FILE", tested })
+        .await;
     scene.reconcile().await;
 }

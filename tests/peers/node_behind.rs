@@ -66,6 +66,7 @@ async fn fetch_takes_the_proxy_by_undicis_agent() {
     assert_eq!(hit.fields.all("authorization"), [format!("Bearer {GITHUB}").as_bytes()]);
     let client = Client {
         name: "Node fetch, undici's EnvHttpProxyAgent",
+        host: "api.github.com",
         version: &format!("echo \"$({}), Node $(node --version)\"", version("undici")),
         ca: "NODE_EXTRA_CA_CERTS",
         tested: "a read; a refusal",
@@ -95,6 +96,7 @@ async fn a_grpc_client_calls_through_a_tunnel() {
     assert_eq!(hit.fields.all("authorization"), [format!("Bearer {SECRET}").as_bytes()]);
     let client = Client {
         name: "gRPC (@grpc/grpc-js)",
+        host: "grpc.extra.test",
         version: &version("@grpc/grpc-js"),
         ca: "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
         tested: "a call, HTTP/2 in the tunnel, trailers",

@@ -50,6 +50,6 @@ async fn it_publishes_and_installs_and_a_reader_is_told_why_it_may_not() {
     assert!(hits.iter().all(|hit| hit.fields.all("authorization") == [bearer.as_bytes()]));
     let tested = "publish to and install from verdaccio; a reader's publication is refused";
     let version = "npm --version";
-    scene.row("installer", &Client { name: "npm", version, ca: CA, tested }).await;
+    scene.row("installer", &Client { name: "npm", version, ca: CA, host: HOST, tested }).await;
     scene.reconcile().await;
 }

@@ -87,7 +87,9 @@ END"#;
     let tested = "a read; a reader's write is refused";
     let version = "import platform, requests as r; print(f'{r.__version__}, Python {platform.python_version()}')";
     let version = &format!("{PYTHON}python -c \"{version}\"");
-    scene.row("reader", &Client { name: "requests", version, ca: "REQUESTS_CA_BUNDLE", tested }).await;
+    scene
+        .row("reader", &Client { name: "requests", version, ca: "REQUESTS_CA_BUNDLE", host: "api.github.com", tested })
+        .await;
     scene.reconcile().await;
 }
 
@@ -119,10 +121,10 @@ async fn twine_publishes_pip_installs_and_a_reader_is_told_that_it_may_not_publi
     assert!(hits.iter().any(|hit| hit.path_text().ends_with(".whl")), "the wheel came another way");
 
     let version = &format!("{PYTHON}pip --version | cut -d' ' -f2");
-    let pip = Client { name: "pip", version, ca: "PIP_CERT", tested: "install from pypiserver" };
+    let pip = Client { name: "pip", version, ca: "PIP_CERT", host: HOST, tested: "install from pypiserver" };
     scene.row("installer", &pip).await;
     let version = &format!("{PYTHON}twine --version | head -1 | cut -d' ' -f3");
     let tested = "upload to pypiserver; a reader's upload is refused";
-    scene.row("installer", &Client { name: "twine", version, ca: "TWINE_CERT", tested }).await;
+    scene.row("installer", &Client { name: "twine", version, ca: "TWINE_CERT", host: HOST, tested }).await;
     scene.reconcile().await;
 }

@@ -168,6 +168,7 @@ pub fn path() -> std::ffi::OsString {
         "claude/node_modules/.bin",
         "verdaccio/node_modules/.bin",
         "debian/usr/sbin",
+        "skopeo/usr/bin",
     ];
     let ours = ours.map(|dir| tools.join(dir));
     let given = std::env::var_os("PATH").unwrap_or_default();

@@ -62,7 +62,7 @@ async fn openai_speaks_to_its_own_host() {
     let refused = "python -c \"from openai import OpenAI; OpenAI().files.delete('x')\"";
     scene.run("watcher", refused).await.refused(Reason::ReadOnly);
     let version = "python -c 'import openai; print(openai.__version__)'";
-    let client = Client { name: "openai (Python)", version, ca: "SSL_CERT_FILE", tested: TESTED };
+    let client = Client { name: "openai (Python)", host: OPENAI.host, version, ca: "SSL_CERT_FILE", tested: TESTED };
     scene.row("watcher", &client).await;
     scene.reconcile().await;
 }
@@ -90,7 +90,8 @@ async fn anthropic_speaks_to_its_own_host() {
     let refused = "python -c \"from anthropic import Anthropic; Anthropic().messages.batches.delete('x')\"";
     scene.run("watcher", refused).await.refused(Reason::ReadOnly);
     let version = "python -c 'import anthropic; print(anthropic.__version__)'";
-    let client = Client { name: "anthropic (Python)", version, ca: "SSL_CERT_FILE", tested: TESTED };
+    let client =
+        Client { name: "anthropic (Python)", host: ANTHROPIC.host, version, ca: "SSL_CERT_FILE", tested: TESTED };
     scene.row("watcher", &client).await;
     scene.reconcile().await;
 }

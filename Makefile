@@ -15,7 +15,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up test check bench bench-changes bench-scale fmt clean
+.PHONY: help setup build filter demo up test clients check bench bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,10 @@ test: build $(TRAP) ## Set everything up and pass every test
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."
 	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet$(if $(filter 0,$(shell id -u)), -- --include-ignored)
 	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
+
+clients: build ## Run the real clients behind the forward proxy; writes their table in docs/clients.md
+	@scripts/peers
+	ATTACHE_CLIENTS_TABLE=write cargo test -p attache-tests --test peers --quiet -- behind
 
 check: test ## Everything CI could object to: test (the demo with it), fmt, clippy, deny, rustdoc, core in wasm32, documents
 	@scripts/check

@@ -1,6 +1,6 @@
-//! Real clients in gateway shape, each set up as `docs/clients.md` says, against real servers where
-//! there are any: what reads passes, what writes passes where it may, and a refusal is shown to whoever
-//! runs the client.
+//! Real clients, against real servers where there are any: what reads passes, what writes passes where it may,
+//! and a refusal is shown to whoever runs the client. In gateway shape each is set up as `docs/clients.md` says,
+//! behind a forward proxy none is.
 //!
 //! `scripts/peers` gets them. A test whose client is not there says so and passes; `make test` lists what was skipped.
 
@@ -18,12 +18,18 @@ mod cargo_behind;
 mod codex;
 #[path = "peers/curl.rs"]
 mod curl;
+#[path = "peers/curl_behind.rs"]
+mod curl_behind;
 #[path = "peers/forge.rs"]
 mod forge;
 #[path = "peers/gh.rs"]
 mod gh;
+#[path = "peers/gh_behind.rs"]
+mod gh_behind;
 #[path = "peers/git.rs"]
 mod git;
+#[path = "peers/git_behind.rs"]
+mod git_behind;
 #[path = "peers/kubectl.rs"]
 mod kubectl;
 #[path = "peers/kubectl_behind.rs"]
@@ -34,12 +40,18 @@ mod lfs;
 mod node_behind;
 #[path = "peers/npm.rs"]
 mod npm;
+#[path = "peers/npm_behind.rs"]
+mod npm_behind;
 #[path = "peers/openai.rs"]
 mod openai;
+#[path = "peers/python_behind.rs"]
+mod python_behind;
 #[path = "peers/recorded.rs"]
 mod recorded;
 #[path = "peers/registry.rs"]
 mod registry;
+#[path = "peers/results.rs"]
+mod results;
 #[path = "peers/scene.rs"]
 mod scene;
 #[path = "peers/sdks_behind.rs"]

@@ -1,15 +1,13 @@
 //! Clients behind the forward proxy, started by `attache run`: nothing is set for them but what that sets.
-//! What each of them showed becomes a line of `clients.jsonl` in Cargo's target directory.
+//! What each of them showed becomes a row of the table in `docs/clients.md`.
 
-use std::io::Write as _;
 use std::process::Stdio;
 
-use attache_tests::oracle::{Audit, Record};
 use attache_tests::util;
-use serde_json::json;
 use tokio::process::Command;
 
 use crate::recorded::Api;
+use crate::results;
 use crate::scene::{PATIENCE, Said, Scene, path};
 
 /// What `attache run` points to its file of authorities, read by one client or another.
@@ -73,7 +71,7 @@ impl Scene {
         self.run(session, &format!("unset {}\n{script}", others.join(" "))).await
     }
 
-    /// Writes the client's row. How it told the proxy who it is, is on record.
+    /// Writes the client's row.
     pub async fn row(&self, session: &str, client: &Client<'_>) {
         let all = self.stack.upstream().requests();
         assert!(
@@ -81,21 +79,18 @@ impl Scene {
             "meant for the proxy alone: {all:?}"
         );
         let version = self.run(session, client.version).await.ok().out;
-        let (audit, _) = Audit::read(Some(&self.stack.dir().join("state/default/audit.jsonl")));
-        // What else it starts, git for one, is not meant.
-        let asked =
-            |record: &Record| record.text("reason") == "identity_required" && record.text("response_code") == "407";
-        let challenged =
-            audit.of_kind("deny").any(|record| asked(record) && record.text("authority").starts_with(client.host));
-        let auth = if challenged { "after 407" } else { "at once" };
-        let row = json!({"client": client.name, "version": version.trim(), "ca": client.ca, "proxy_auth": auth,
-                         "tested": client.tested});
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| util::workspace_root().join("target"), Into::into);
-        let rows = std::fs::OpenOptions::new().create(true).append(true).open(target.join("clients.jsonl"));
-        // One write, so that tests beside each other do not mix their lines.
-        rows.and_then(|mut rows| rows.write_all(format!("{row}\n").as_bytes()))
-            .expect("the target directory is writable");
+        results::keep(client, version.trim(), if self.tells_at_once(client.host) { "at once" } else { "after 407" });
+    }
+
+    /// Whether every CONNECT so far to this host came with what says who the client is. What else a client starts, git
+    /// for one, is not meant.
+    fn tells_at_once(&self, host: &str) -> bool {
+        let transcripts = self.stack.agent().ledger().transcripts();
+        let all = transcripts.iter().flat_map(|transcript| transcript.exchanges());
+        let connects: Vec<_> = all.filter(|exchange| exchange.what.starts_with(&format!("CONNECT {host}"))).collect();
+        assert!(!connects.is_empty(), "nobody came by the proxy to {host}");
+        let tells = |sent: &[u8]| String::from_utf8_lossy(sent).to_ascii_lowercase().contains("proxy-authorization: ");
+        connects.iter().all(|connect| tells(&connect.sent))
     }
 
     async fn said(&self, mut command: Command, script: &str) -> Said {

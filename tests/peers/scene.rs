@@ -163,6 +163,7 @@ pub fn path() -> std::ffi::OsString {
     let tools = util::workspace_root().join(".tools");
     let ours = [
         "python/bin",
+        "python-packages/bin",
         "codex/node_modules/.bin",
         "claude/node_modules/.bin",
         "verdaccio/node_modules/.bin",

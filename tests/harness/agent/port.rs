@@ -116,10 +116,13 @@ enum Reader {
     Undecided(Vec<u8>),
     Http1(Requests, Answers),
     Http2(Box<(Http2, Http2)>),
+    /// After a CONNECT that was let through: what follows is between the client and whoever ends its TLS.
+    Tunnel,
 }
 
 struct Exchange {
     open: Open,
+    connect: bool,
     answered: bool,
 }
 
@@ -138,7 +141,8 @@ impl Watch {
                 }
                 let open = self.transcript.begin(format!("{method} {}", word(":path")));
                 open.sent(&fields.to_lines());
-                self.open.insert(*stream, Exchange { open, answered: false });
+                let connect = method == "CONNECT";
+                self.open.insert(*stream, Exchange { open, connect, answered: false });
             }
             // Whoever gives a stream up wants no answer.
             Event::Reset { stream, .. } => self.over(*stream, Outcome::Aborted),
@@ -164,6 +168,10 @@ impl Watch {
         exchange.answered = true;
         let answer = Response { status, fields: fields.clone(), ..Response::default() };
         exchange.open.begun(Ok(answer)).ok();
+        if exchange.connect && (200..300).contains(&status) && matches!(self.reader, Reader::Http1(..)) {
+            self.open.clear();
+            self.reader = Reader::Tunnel;
+        }
     }
 
     fn over(&mut self, stream: u32, outcome: Outcome) {
@@ -190,7 +198,7 @@ impl Onlooker for Watch {
             };
         }
         let events = match &mut self.reader {
-            Reader::Undecided(_) => Vec::new(),
+            Reader::Undecided(_) | Reader::Tunnel => Vec::new(),
             Reader::Http1(requests, _) => requests.feed(bytes),
             Reader::Http2(both) => both.0.feed(bytes),
         };
@@ -201,7 +209,7 @@ impl Onlooker for Watch {
     fn written(&mut self, bytes: &[u8]) {
         self.transcript.received(bytes);
         let events = match &mut self.reader {
-            Reader::Undecided(_) => Vec::new(),
+            Reader::Undecided(_) | Reader::Tunnel => Vec::new(),
             Reader::Http1(_, answers) => answers.feed(bytes),
             Reader::Http2(both) => both.1.feed(bytes),
         };

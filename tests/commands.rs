@@ -4,6 +4,8 @@
 mod bootstraps;
 #[path = "commands/configs.rs"]
 mod configs;
+#[path = "commands/proxied.rs"]
+mod proxied;
 #[path = "commands/sessions.rs"]
 mod sessions;
 #[path = "commands/starts.rs"]

@@ -1,7 +1,9 @@
 //! Bootstraps: generated, read by the real Envoy, and looked at by doctor.
 
+use std::path::Path;
 use std::process::Command;
 
+use attache_broker::envoy::TESTED_VERSION;
 use attache_tests::stack::Plan;
 use attache_tests::{envoy, util};
 use serde_json::Value;
@@ -27,23 +29,82 @@ fn envoy_accepts_what_is_generated() {
             std::fs::write(dir.path().join("state/default/data-plane-token.sds.json"), "{}").expect("ours");
             let bootstrap = dir.path().join(file);
             std::fs::write(&bootstrap, &said.out).expect("ours");
-            let mut validate = Command::new(envoy::binary());
-            validate.args(["--mode", "validate", "--log-level", "error", "--config-path"]).arg(&bootstrap);
-            let judged = validate.output().expect("Envoy runs");
-            let text = String::from_utf8_lossy(&[judged.stdout, judged.stderr].concat()).into_owned();
-            assert!(judged.status.success(), "{} as {format}: {text}", source.display());
+            assert_eq!(refusal(&envoy::binary(), &bootstrap), None, "{} as {format}", source.display());
         }
     }
 }
 
+/// Why an Envoy would not start with this bootstrap.
+fn refusal(envoy: &Path, bootstrap: &Path) -> Option<String> {
+    let mut validate = Command::new(envoy);
+    validate.args(["--mode", "validate", "--log-level", "error", "--config-path"]).arg(bootstrap);
+    let judged = validate.output().expect("Envoy runs");
+    let text = String::from_utf8_lossy(&[judged.stdout, judged.stderr].concat()).into_owned();
+    (!judged.status.success()).then_some(text)
+}
+
+/// Each Envoy takes what is generated for it; for an older one what it lacks is said, and the oldest are
+/// refused. What goes through them is tested in `proxies`.
 #[test]
-fn the_checked_in_bootstrap_is_what_the_command_prints() {
+fn each_envoy_accepts_what_is_generated_for_it() {
+    let (filter, state) = (util::filter_wasm(), util::temp_dir());
+    let (filter, state) = (filter.to_str().expect("a path"), state.path());
+    let more = "hosts: [{host: pinned.test, tls: passthrough}]\nunmatched: pass\nintercept_unmatched: true\n";
+    let (_dir, everything) = config(&format!("{more}{GOOD}"));
+    let shipped = util::workspace_root().join("envoy/attache.yaml");
+    std::fs::create_dir_all(state.join("default")).expect("ours");
+    std::fs::write(state.join("default/data-plane-token.sds.json"), "{}").expect("ours");
+    for version in ["1.37.0", "1.39.3", TESTED_VERSION] {
+        let named = if version == TESTED_VERSION { Some(envoy::binary()) } else { envoy::released(version) };
+        let Some(binary) = named else { continue };
+        for (source, shape) in [(&everything, "gateway"), (&everything, "forward-proxy"), (&shipped, "forward-proxy")] {
+            let place = state.to_str().expect("a path");
+            let args = ["envoy-config", "--shape", shape, "--envoy-version", version, "--filter", filter];
+            let said = run(source, &[&args[..], &["--state-dir", place, "--format", "json"]].concat());
+            let lacks = version == "1.37.0" && shape == "forward-proxy";
+            assert_eq!((said.code, said.err.contains("takes HTTP/1.1")), (0, lacks), "{version}: {}", said.err);
+            let bootstrap = state.join("envoy.json");
+            std::fs::write(&bootstrap, &said.out).expect("ours");
+            assert_eq!(refusal(&binary, &bootstrap), None, "{shape} of {} on {version}", source.display());
+        }
+    }
+    for shape in ["gateway", "forward-proxy"] {
+        let said = run(&everything, &["envoy-config", "--shape", shape, "--envoy-version", "1.36.4"]);
+        assert_eq!((said.code, said.out.as_str()), (2, ""));
+        assert!(said.err.contains("Envoy 1.36 is too old: 1.37 is the oldest"), "{}", said.err);
+    }
+}
+
+/// What only its own version can read is not written for another: an Envoy refuses it.
+#[test]
+fn an_older_envoy_refuses_what_is_generated_for_a_newer_one() {
+    let Some(old) = envoy::released("1.37.0") else { return };
+    let (dir, path) = config(GOOD);
+    let filter = util::filter_wasm();
+    let args = ["envoy-config", "--shape", "forward-proxy", "--format", "json", "--filter"];
+    let said = run(&path, &[&args[..], &[filter.to_str().expect("a path")]].concat());
+    std::fs::create_dir_all(dir.path().join("state/default")).expect("ours");
+    std::fs::write(dir.path().join("state/default/data-plane-token.sds.json"), "{}").expect("ours");
+    let bootstrap = dir.path().join("envoy.json");
+    std::fs::write(&bootstrap, &said.out).expect("ours");
+    let why = refusal(&old, &bootstrap).expect("a refusal");
+    assert!(why.contains("does not have an object factory"), "{why}");
+}
+
+#[test]
+fn the_checked_in_bootstraps_are_what_the_command_prints() {
+    for shape in ["gateway", "forward-proxy"] {
+        is_what_the_command_prints(shape);
+    }
+}
+
+fn is_what_the_command_prints(shape: &str) {
     let envoy = util::workspace_root().join("envoy");
-    let written = std::fs::read_to_string(envoy.join("gateway.yaml")).expect("it is checked in");
+    let written = std::fs::read_to_string(envoy.join(format!("{shape}.yaml"))).expect("it is checked in");
     let digest = written.lines().find_map(|line| line.trim().strip_prefix("ATTACHE_FILTER_SHA256: "));
     let filter =
         written.lines().find_map(|line| line.trim().strip_prefix("filename: ").filter(|f| f.ends_with(".wasm")));
-    let mut args = vec!["envoy-config", "--system-roots", "/etc/ssl/certs/ca-certificates.crt"];
+    let mut args = vec!["envoy-config", "--shape", shape, "--system-roots", "/etc/ssl/certs/ca-certificates.crt"];
     args.extend(["--filter", filter.expect("it names the filter")]);
     if let Some(digest) = digest {
         args.extend(["--filter-sha256", digest]);
@@ -52,7 +113,7 @@ fn the_checked_in_bootstrap_is_what_the_command_prints() {
     assert_eq!((said.code, said.err.as_str()), (0, ""));
     assert!(
         said.out == written,
-        "write it anew: attache {} --config envoy/attache.yaml > envoy/gateway.yaml",
+        "write it anew: attache {} --config envoy/attache.yaml > envoy/{shape}.yaml",
         args.join(" ")
     );
 }

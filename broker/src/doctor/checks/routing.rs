@@ -1,10 +1,9 @@
 //! The route that was decided on is the route that is taken, under the host that was decided on.
 
 use super::super::node::{Node, shown};
-use super::super::scene::{Hcm, Route, Scene};
+use super::super::scene::{Cluster, Hcm, Route, Scene};
 use super::super::{Check, Symptom};
 use super::credentials::{is_credential_header, is_credential_parameter};
-use crate::envoy::forward::{UNMATCHED_PLAIN, UNMATCHED_TLS};
 
 pub(super) const ROUTE_GUARD: Check = Check {
     id: "route-guard",
@@ -113,7 +112,7 @@ fn authority_pinned(scene: &Scene<'_>) -> Vec<Symptom> {
     for hcm in scene.guarded().filter(|hcm| !hcm.node.flag("strip_any_host_port")) {
         // A tunnel's host is its destination; the inner connection manager answers for it.
         let managed = hcm.routes.iter().filter(|route| route.is_managed && !scene.stays_inside(route));
-        let loose = managed.filter(|route| !is_pinned(route) && !carries_nothing(route));
+        let loose = managed.filter(|route| !is_pinned(route) && !(hcm.knows_host() && is_any_hosts(scene, route)));
         symptoms.extend(loose.map(|route| {
             let path = route.node.would_be("route.host_rewrite_literal");
             Symptom::fail(path, format!("absent, and no strip_any_host_port at {}", hcm.node.path()))
@@ -122,10 +121,14 @@ fn authority_pinned(scene: &Scene<'_>) -> Vec<Symptom> {
     symptoms
 }
 
-/// Hosts that no destination names: no credential goes there, and the filter takes one spelling alone.
-fn carries_nothing(route: &Route<'_>) -> bool {
+/// Whether a route is for every host that has no route of its own, to the address that a door has found: which
+/// host that is nobody can write down.
+fn is_any_hosts(scene: &Scene<'_>, route: &Route<'_>) -> bool {
+    let [_, host] = &route.above;
+    let any = host.list("domains").iter().any(|domain| domain.as_text() == Some("*"));
     let clusters = route.clusters();
-    !clusters.is_empty() && clusters.iter().all(|cluster| [UNMATCHED_TLS, UNMATCHED_PLAIN].contains(cluster))
+    let vetted = |name: &&str| scene.cluster(name).is_some_and(Cluster::is_original_dst);
+    any && !clusters.is_empty() && clusters.iter().all(vetted)
 }
 
 fn is_pinned(route: &Route<'_>) -> bool {

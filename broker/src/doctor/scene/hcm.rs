@@ -66,6 +66,12 @@ impl Hcm<'_> {
         self.filters.iter().any(|filter| filter.is_gate() || filter.is_door())
     }
 
+    /// Whether the host of a request is one that a door has let in, in its one spelling: the gate holds it
+    /// against that.
+    pub fn knows_host(&self) -> bool {
+        self.has_door() || self.filters.iter().filter_map(|filter| filter.plugin.as_ref()).any(|it| it.trusts_door)
+    }
+
     /// Whether our door is in it.
     pub fn has_door(&self) -> bool {
         self.filters.iter().any(HttpFilter::is_door)

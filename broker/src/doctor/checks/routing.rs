@@ -112,7 +112,7 @@ fn authority_pinned(scene: &Scene<'_>) -> Vec<Symptom> {
     for hcm in scene.guarded().filter(|hcm| !hcm.node.flag("strip_any_host_port")) {
         // A tunnel's host is its destination; the inner connection manager answers for it.
         let managed = hcm.routes.iter().filter(|route| route.is_managed && !scene.stays_inside(route));
-        let loose = managed.filter(|route| !is_pinned(route) && !(hcm.knows_host() && is_any_hosts(scene, route)));
+        let loose = managed.filter(|route| !(is_pinned(route) || hcm.knows_host() && is_any_hosts(scene, route)));
         symptoms.extend(loose.map(|route| {
             let path = route.node.would_be("route.host_rewrite_literal");
             Symptom::fail(path, format!("absent, and no strip_any_host_port at {}", hcm.node.path()))

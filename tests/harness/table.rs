@@ -176,8 +176,10 @@ fn answered(answer: &Result<Response, Unanswered>, promise: Promise) -> Result<S
         (Promise::Served, Ok(answer)) if answer.status == 200 => Ok(String::new()),
         (Promise::Reached(status), Ok(answer)) if answer.status == status => Ok(String::new()),
         (Promise::Refused(reason), Ok(answer)) => refusal::check(answer, reason),
-        (Promise::Envoy(status, _), Ok(answer)) if answer.status == status && refusal::reason(answer).is_none() => {
-            Ok(String::new())
+        (Promise::Envoy(status, details), Ok(answer)) if answer.status == status => {
+            // The bootstrap has words for one of Envoy's own answers.
+            let word = (details == "upgrade_failed").then(|| "upgrade_refused".to_owned());
+            if refusal::reason(answer) == word { Ok(String::new()) } else { Err(shown) }
         }
         (Promise::Ended(_), Err(Unanswered::Closed | Unanswered::Reset(_) | Unanswered::GoAway(_))) => {
             Ok(String::new())

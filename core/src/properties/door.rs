@@ -15,7 +15,7 @@ fn inside() -> impl Strategy<Value = Inside> {
     let id = ("[a-z]{1,8}(\\.[a-z]{1,8}){0,2}", 1..=u16::MAX).prop_map(|(host, port)| format!("{host}:{port}"));
     let peer = option::of("spiffe://[a-z]{1,8}/[a-z0-9/]{1,12}");
     let listener = option::of("[a-z]{1,8}".prop_map(|text| Name::parse(&text).unwrap()));
-    (token, id, option::of(any::<std::net::IpAddr>()), peer, listener)
+    (token, id, option::of(any::<core::net::IpAddr>()), peer, listener)
         .prop_map(|(session_token, id, source, peer, listener)| Inside { session_token, id, source, peer, listener })
 }
 

@@ -15,10 +15,13 @@ async fn a_lease_that_is_over_when_it_arrives_is_never_used() {
     let stack = start(Plan::default()).await;
     stack.broker.grant(lasting(300, 300));
     stack.broker.behave(Endpoint::Grants, Behaviour::Delay(Duration::from_millis(400)));
-    for n in 1..=2 {
+    for _ in 0..2 {
+        let asked = stack.broker.calls(Endpoint::Grants);
         let answer = stack.get(HOST, "/", &placeholder(0)).await;
         assert_eq!((answer.status, reason(&answer)), (503, "broker_unavailable".into()));
-        assert_eq!(stack.broker.calls(Endpoint::Grants), n, "nothing of it is kept");
+        // Anew while the decision may take time, one question after the other: 400 ms each, of 2 s.
+        let anew = stack.broker.calls(Endpoint::Grants) - asked;
+        assert!((2..=6).contains(&anew), "nothing of it is kept, and nothing asked in a hurry: {anew}");
     }
     assert!(stack.upstream().connections().is_empty());
     stack.reconcile().await;

@@ -73,6 +73,13 @@ impl WebSocket {
         }
     }
 
+    /// Goes: the connection is closed, or the stream reset, as browsers do it.
+    pub fn leave(self) {
+        if let Self::H2(_, exchange) = self {
+            exchange.reset();
+        }
+    }
+
     /// What comes until there are so many bytes, or the end.
     ///
     /// # Errors

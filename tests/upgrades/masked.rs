@@ -61,8 +61,9 @@ async fn what_cannot_be_searched_is_neither_asked_for_nor_let_through() {
     for how in BOTH {
         let asks = [("sec-websocket-extensions", extension)];
         stack.upstream().answer_with(|_| Reply::upgrade("websocket"));
-        let (_, answer) = open(&stack, how, "talks", CHAT, "/live", &asks).await.expect("an answer");
+        let (socket, answer) = open(&stack, how, "talks", CHAT, "/live", &asks).await.expect("an answer");
         assert_eq!(answer.status, opens(how));
+        socket.leave();
         let hit = stack.upstream().hits().pop().expect("it went on");
         assert_eq!(hit.header("sec-websocket-extensions"), None, "{how:?}");
 

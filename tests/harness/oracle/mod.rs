@@ -181,7 +181,7 @@ impl Oracle {
                     Outcome::Lost(why) => violations.push(Violation::Unanswered { what, why: Some(why) }),
                     Outcome::Refused(why) => violations.push(Violation::Unanswered { what, why: Some(why) }),
                     Outcome::Cut(status) => {
-                        let why = Some(format!("the answer {status} was cut off"));
+                        let why = Some(format!("the answer {status} {}", violation::CUT));
                         violations.push(Violation::Unanswered { what, why });
                     }
                     Outcome::Answered(_) | Outcome::Aborted => {}

@@ -44,12 +44,20 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// Whether waiting could mend it: records and answers may still be on their way.
+    /// Whether waiting could mend it: records and answers may still be on their way, and the record of an
+    /// answer that was cut says that it was cut on purpose.
     #[must_use]
     pub fn may_heal(&self) -> bool {
-        matches!(self, Self::Unrecorded { .. } | Self::Unanswered { why: None, .. })
+        match self {
+            Self::Unrecorded { .. } | Self::Unanswered { why: None, .. } => true,
+            Self::Unanswered { why: Some(why), .. } => why.ends_with(CUT),
+            _ => false,
+        }
     }
 }
+
+/// How the violation of an answer without its end is told.
+pub(super) const CUT: &str = "was cut off";
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -59,10 +59,6 @@ impl Running {
         util::eventually(SOON, || self.said().contains(word)).await;
     }
 
-    async fn says_within(&self, word: &str, patience: std::time::Duration) -> bool {
-        tokio::time::timeout(patience, self.says(word)).await.is_ok()
-    }
-
     fn said(&self) -> String {
         std::fs::read_to_string(&self.out).unwrap_or_default()
     }

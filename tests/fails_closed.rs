@@ -5,6 +5,8 @@
 mod again;
 #[path = "fails_closed/agent.rs"]
 mod agent;
+#[path = "fails_closed/asserts.rs"]
+mod asserts;
 #[path = "fails_closed/broker.rs"]
 mod broker;
 #[path = "fails_closed/cluster.rs"]

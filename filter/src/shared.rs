@@ -494,9 +494,11 @@ fn answer_with(flow: &Flow, reason: Reason, status: u16, more: Option<(&str, &[u
 
 /// Strips, sets, and makes sure that what was set stands there alone.
 fn inject(forward: &Forward, grant: &Grant) -> Result<(), Reason> {
-    let done = apply(forward, grant).is_ok_and(|()| forward.is_certain() || stands_alone(grant));
+    let done = apply(forward, grant);
+    #[cfg(feature = "trap")]
+    let done = done.and_then(|()| crate::trap::tamper(grant));
+    let done = done.is_ok_and(|()| stands_alone(forward, grant));
     if done {
-        grant.saw_alone();
         return Ok(());
     }
     // What was set goes nowhere, but neither should it stand in a header any longer.
@@ -520,13 +522,17 @@ fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
     grant.headers().try_for_each(|(name, value)| host::set_header(name.as_bytes(), value.expose().as_bytes()))
 }
 
-/// One value in each header: a second line would show as `first,second`.
-fn stands_alone(grant: &Grant) -> bool {
-    grant.headers().all(|(name, value)| {
+/// One value in each header: a second line would show as `first,second`. A credential in the query is one
+/// of a target that was made for it.
+fn stands_alone(forward: &Forward, grant: &Grant) -> bool {
+    let stands = |name: &str, value: &[u8]| {
         let found = host::header(Map::Request, name).ok().flatten();
-        // Exposed to be compared with what now stands in the request.
-        found.as_deref() == Some(value.expose().as_bytes())
-    })
+        found.as_deref() == Some(value)
+    };
+    let in_query = grant.parameters().next().is_some();
+    // Exposed to be compared with what now stands in the request.
+    grant.headers().all(|(name, value)| stands(name, value.expose().as_bytes()))
+        && (!in_query || forward.target().is_some_and(|target| stands(":path", target)))
 }
 
 fn response_code() -> u16 {

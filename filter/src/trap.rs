@@ -2,6 +2,7 @@
 //! plugin is configured to trap in; or has Envoy fail to do something a few times.
 
 use crate::host::{self, Map};
+use attache_core::worker::Grant;
 use std::cell::Cell;
 
 thread_local! {
@@ -9,10 +10,9 @@ thread_local! {
     static FAILING: Cell<(&'static str, u32)> = const { Cell::new(("", 0)) };
 }
 
-/// What can fail, and how a request says so.
-const FAILING_CALLS: [(&str, &[u8]); 2] = [("end", b"fail_end"), ("wake", b"fail_wake")];
-/// How often it then does.
-const FAILURES: u32 = 3;
+/// What can fail, how a request says so, and how often it then does.
+const FAILING_CALLS: [(&str, &[u8], u32); 3] =
+    [("end", b"fail_end", 3), ("wake", b"fail_wake", 3), ("set", b"tamper", 1)];
 
 /// Callbacks that trap at their next turn, whoever's it is: some belong to no request, and by the
 /// time a body comes its request's head is out of reach.
@@ -38,8 +38,8 @@ pub fn spring(callback: &str) {
     if let Some(later) = LATER.iter().find(|name| name.as_bytes() == wanted) {
         ARMED.set(Some(later));
     }
-    if let Some((call, _)) = FAILING_CALLS.iter().find(|(_, word)| *word == wanted) {
-        FAILING.set((call, FAILURES));
+    if let Some((call, _, times)) = FAILING_CALLS.iter().find(|(_, word, _)| *word == wanted) {
+        FAILING.set((call, *times));
     }
     if wanted == callback.as_bytes() {
         std::process::abort();
@@ -55,6 +55,16 @@ pub fn fail(call: &str) -> host::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// As if Envoy had set what it was told to set in another way, if a request has asked for that: what stands
+/// in its head is then not what was to stand there.
+pub fn tamper(grant: &Grant) -> host::Result<()> {
+    if fail("set").is_ok() {
+        return Ok(());
+    }
+    let header = grant.headers().next().map(|(name, _)| name);
+    host::set_header(header.unwrap_or(":path").as_bytes(), b"/another")
 }
 
 /// Traps if a request has armed this callback.

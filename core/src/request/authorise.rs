@@ -5,7 +5,7 @@ use super::{Asked, Snapshot, Upgrade, Way, identify};
 use crate::access::{Body, Operation};
 use crate::companion::Companion;
 use crate::evidence::AUTH_PARAMETERS;
-use crate::headers::{Line, Sieve};
+use crate::headers::Sieve;
 use crate::matching::query;
 use crate::policy::{AccessMode, Binding, Carrier, Destination, Policy};
 use crate::refusal::Reason;
@@ -18,7 +18,6 @@ pub struct Forward {
     target: Option<Vec<u8>>,
     beside: Vec<(String, Vec<u8>)>,
     plain: bool,
-    is_certain: bool,
 }
 
 impl Forward {
@@ -35,12 +34,6 @@ impl Forward {
     /// The headers by which the answer is asked for as it is and whole, where echoes are masked.
     pub fn set(&self) -> &'static [(&'static [u8], &'static [u8])] {
         if self.plain { &[(b"accept-encoding", b"identity")] } else { &[] }
-    }
-
-    /// Whether setting a header leaves one line of that name: there was one at most, and with this grant
-    /// the proxy has been seen to replace it. Else it is read back.
-    pub fn is_certain(&self) -> bool {
-        self.is_certain
     }
 
     /// The new request target, where parameters are taken out or set.
@@ -78,18 +71,7 @@ pub fn authorise<'b>(
         target: rewrite_target(snapshot, asked, grant, &destination.strip),
         beside: beside(binding, snapshot, grant),
         plain,
-        is_certain: grant.is_seen_alone() && grant.headers().all(|(set, _)| stands_once(snapshot, set.as_bytes())),
     })
-}
-
-/// Whether a request has no more than one line of this name.
-fn stands_once(snapshot: &Snapshot, name: &[u8]) -> bool {
-    let is_it = |line: &Line| line.name.of(snapshot.bytes()) == name;
-    match snapshot.auth_lines().iter().filter(|line| is_it(line)).count() {
-        // Perhaps a header that carries no credential elsewhere.
-        0 => snapshot.lines().filter(is_it).nth(1).is_none(),
-        lines => lines == 1,
-    }
 }
 
 /// Whether a request that this grant let through would be let through as well if it might only

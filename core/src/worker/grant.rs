@@ -38,8 +38,6 @@ pub struct Grant {
     pub expires: Millis,
     /// From then on, a use asks for the next one ahead.
     refresh_at: Cell<Millis>,
-    /// Whether what was set of it has been read back, and stood alone.
-    seen_alone: Cell<bool>,
     /// The id of the destination it is for.
     pub destination: String,
     /// Whether a placeholder, a token or a JWT named its session, rather than the connection alone.
@@ -80,7 +78,6 @@ impl Grant {
             lease_id: lease.id.as_str().into(),
             is_strict: granted.strict,
             expires: sent + Millis(lease.ttl_ms),
-            seen_alone: Cell::new(false),
             refresh_at: Cell::new(sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms))),
             destination: facts.destination.to_owned(),
             is_named: facts.evidence.split('+').any(|kind| NAMING.contains(&kind)),
@@ -109,16 +106,6 @@ impl Grant {
             self.refresh_at.set(now + RENEWAL_RETRY);
         }
         due
-    }
-
-    /// Whether the proxy has been seen to set its headers as it should.
-    pub fn is_seen_alone(&self) -> bool {
-        self.seen_alone.get()
-    }
-
-    /// What was set of it has been read back, and stood alone.
-    pub fn saw_alone(&self) {
-        self.seen_alone.set(true);
     }
 
     /// Headers to set.

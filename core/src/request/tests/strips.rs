@@ -1,13 +1,10 @@
 //! Exactly one credential goes upstream: whatever the agent brought along is taken out.
 
-use crate::access::Body;
 use crate::evidence::AUTH_HEADERS;
 use crate::fixture::{ANOTHER, OWN, PLACEHOLDER, Request, SECRET, SESSION};
 use crate::fixture::{accepted, compiled, destination, get, granted, header, request, spec, test};
 use crate::policy::{AccessMode, CompanionSpec, OperationSpec, Policy, Spec, StripSpec, Unmatched};
 use crate::refusal::Reason;
-use crate::request::{authorise, identify};
-use crate::worker::Grant;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -35,23 +32,6 @@ fn the_placeholder_is_replaced() {
     assert_only_ours(&sent, "a plain request");
     assert_eq!(sent.all("accept"), ["text/plain"], "what is no credential stays");
     assert_eq!(sent.target(), "/user");
-}
-
-#[test]
-fn what_is_set_is_read_back_until_it_stood_alone_and_wherever_there_was_more_of_it() {
-    let policy = compiled(Unmatched::Deny);
-    let grant = || accepted(&policy, destination::API, granted("github", header("authorization", SECRET)));
-    let is_certain = |request: &Request, grant: &Grant| {
-        let snapshot = request.read(&policy);
-        let asked = identify(&snapshot, &policy).unwrap();
-        authorise(&policy, &snapshot, &asked, grant, || Body::Unread).unwrap().is_certain()
-    };
-    let seen = grant();
-    assert!(!is_certain(&api(), &seen), "nobody has looked yet");
-    seen.saw_alone();
-    assert!(is_certain(&api(), &seen));
-    assert!(!is_certain(&api().with("authorization", OWN), &seen), "two lines to replace");
-    assert!(!is_certain(&api(), &grant()), "another grant");
 }
 
 #[test]

@@ -33,13 +33,15 @@ impl Property {
         peer.into_iter().flatten().chain(evidence.source.then_some(Self::Source)).collect()
     }
 
-    /// What must be asked for to know where a request of this transport may go.
-    pub fn of_transport(transport: Transport) -> &'static [Self] {
-        match transport {
-            Transport::Gateway => &[],
+    /// What must be asked for behind the door of a forward proxy, to know where a request may go: the
+    /// connection is the proxy's own there, and what the client's showed comes with it. `None`: there is
+    /// no door.
+    pub fn behind_the_door(transport: Transport) -> Option<&'static [Self]> {
+        Some(match transport {
+            Transport::Gateway => return None,
             Transport::Plain => &[Self::Inside],
             Transport::Intercepted => &[Self::Inside, Self::ServerName],
-        }
+        })
     }
 
     /// Its path at the proxy, segments separated by zero bytes (Envoy's attributes).
@@ -105,12 +107,13 @@ impl Connection {
         self.listener.as_ref()
     }
 
-    /// Behind the door, the connection is the proxy's own: what the client's showed stands in its place.
+    /// What the client's connection showed stands in the place of the proxy's own.
     fn enter(&mut self, inside: Option<Inside>) {
-        self.source = inside.as_ref().and_then(|inside| inside.source);
-        self.peer = inside.as_ref().and_then(|inside| inside.peer.clone());
-        self.listener = inside.as_ref().and_then(|inside| inside.listener.clone());
-        self.verified = true;
+        let shown = inside.as_ref();
+        self.source = shown.and_then(|inside| inside.source);
+        self.peer = shown.and_then(|inside| inside.peer.clone());
+        self.listener = shown.and_then(|inside| inside.listener.clone());
+        self.verified = shown.is_some();
         self.inside = inside;
     }
 

@@ -18,7 +18,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::fmt;
 
 /// The header in which clients of a proxy say who they are (RFC 9110, 11.7.1).
-const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
+pub const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
 
 /// No way is entered for longer, whatever the broker says: names move.
 const LONGEST_TTL_MS: u64 = 60_000;
@@ -80,6 +80,19 @@ impl Passage {
 pub const INTERCEPT_CLUSTER: &str = "attache_intercept";
 /// Leads to the listener that does not.
 pub const TUNNEL_CLUSTER: &str = "attache_tunnel";
+/// Leads to hosts that no destination names, over TLS.
+pub const UNMATCHED_TLS_CLUSTER: &str = "attache_unmatched";
+/// The same without.
+pub const UNMATCHED_PLAIN_CLUSTER: &str = "attache_unmatched_plain";
+
+/// Filter state (`wasm.…`) that the door writes: whom it let in where to ([`Tunnel::inside`]).
+pub const INSIDE_STATE: &str = "attache_inside";
+/// The host that it let them in to.
+pub const HOST_STATE: &str = "attache_host";
+/// The one address that may be dialled.
+pub const ADDRESS_STATE: &str = "attache_address";
+/// Filter state in which Envoy hands [`INSIDE_STATE`] on, from connection to connection.
+pub const HANDED_ON: &str = "attache.tunnel";
 
 /// What a client asks of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +170,10 @@ pub fn evidence(snapshot: &Snapshot) -> Result<EvidenceDigests, Reason> {
         let at_home = |name: &[u8]| name == PROXY_AUTHORIZATION || name == SESSION_HEADER;
         snapshot.auth_lines().iter().any(|line| line.value.contains(*at) && at_home(line.name.of(bytes)))
     };
-    if snapshot.method() == b"CONNECT" && !snapshot.marks()?.iter().all(ours) {
+    let in_authority = |at: &usize| snapshot.stands_in_authority(*at);
+    let marks = snapshot.marks()?;
+    // Nor is one part of a name that somebody would be asked to resolve.
+    if (snapshot.method() == b"CONNECT" && !marks.iter().all(ours)) || marks.iter().any(in_authority) {
         return Err(Reason::PlaceholderMisplaced);
     }
     let connection = snapshot.connection();
@@ -196,6 +212,8 @@ pub struct Tunnel {
     pub inside: String,
     /// The evidence that was shown, as records say it.
     pub evidence: String,
+    /// Whether a token named the session, rather than the connection alone.
+    pub is_named: bool,
     as_of: u64,
 }
 
@@ -222,6 +240,7 @@ impl Tunnel {
             address: granted.address,
             passage: call.passage,
             evidence: evidence.word(),
+            is_named: evidence.session_token.is_some(),
             as_of: granted.as_of,
             id,
         })
@@ -230,11 +249,6 @@ impl Tunnel {
     /// Whether a change makes it void: it concerns this session, and the broker did not know of it yet.
     pub fn is_voided_by(&self, change: &Change) -> bool {
         change.cursor > self.as_of && change.concerns_session(&self.session_id)
-    }
-
-    /// Up to which change it was known.
-    pub fn as_of(&self) -> u64 {
-        self.as_of
     }
 }
 

@@ -137,8 +137,9 @@ impl Evidence {
         }
         evidence.jwt = the_jwt(snapshot)?;
         evidence.inside = snapshot.connection().inside().and_then(|inside| inside.session_token);
-        let shown = evidence.session_token.as_ref().map(|token| Digest::of(token.of(snapshot)));
-        if evidence.inside.is_some() && shown.is_some() && evidence.inside != shown {
+        if let (Some(inside), Some(token)) = (&evidence.inside, &evidence.session_token)
+            && *inside != Digest::of(token.of(snapshot))
+        {
             return Err(Reason::EvidenceConflict);
         }
         Ok(evidence)

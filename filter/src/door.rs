@@ -1,75 +1,13 @@
-//! The door of a forward proxy: one request to the proxy itself. Until it opens, all of it holds.
+//! The door of a forward proxy: a request to the proxy itself. Its callbacks are those of a gate.
 
 use crate::flow::Flow;
-use crate::host::{self, Map};
-use crate::shared::{PROXY_AUTHORIZATION, Shared, Step, VERDICT};
+use crate::host;
+use crate::shared::{Shared, Step, VERDICT};
 use attache_core::Millis;
-use attache_core::door::{self, Call, Passage, Tunnel};
+use attache_core::door::{self, ADDRESS_STATE, Call, HOST_STATE, INSIDE_STATE, PROXY_AUTHORIZATION, Passage, Tunnel};
 use attache_core::refusal::Reason;
 use attache_core::worker::{Entry, Outcome, verdict};
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
 use std::rc::Rc;
-
-/// Filter state that the door writes: whom it let in where to ([`Tunnel::inside`]), the host, and the
-/// address that may be dialled. Envoy's own filter behind it hands them on, from connection to connection.
-const INSIDE: &str = "attache_tunnel";
-const HOST: &str = "attache_host";
-const ADDRESS: &str = "attache_address";
-
-/// One request at the door.
-pub struct Door {
-    id: u32,
-    shared: Rc<Shared>,
-}
-
-impl Door {
-    pub fn new(id: u32, shared: Rc<Shared>) -> Self {
-        Self { id, shared }
-    }
-
-    /// Whether what follows the head may follow: only where the door has opened.
-    fn action(&self) -> Action {
-        if self.shared.has_released(self.id) { Action::Continue } else { Action::Pause }
-    }
-}
-
-impl Context for Door {}
-
-impl HttpContext for Door {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        #[cfg(feature = "trap")]
-        crate::trap::spring("door_headers");
-        match self.shared.begin(self.id, host::header_pairs(Map::Request)) {
-            Step::Go => Action::Continue,
-            Step::Answered => Action::Pause,
-            Step::Hold => {
-                self.shared.schedule();
-                Action::Pause
-            }
-        }
-    }
-
-    fn on_http_request_body(&mut self, _: usize, _: bool) -> Action {
-        self.action()
-    }
-
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.action()
-    }
-
-    fn on_log(&mut self) {
-        if let Some(flow) = self.shared.take(self.id) {
-            self.shared.finish(self.id, &flow);
-        }
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        self.shared.forget(self.id);
-    }
-}
 
 impl Shared {
     /// A request at the door of a forward proxy.
@@ -98,7 +36,8 @@ impl Shared {
                 worker.hold_for_tunnel(context, &call, &evidence, flow.started);
                 Ok(Step::Hold)
             }
-            _ => Err(Reason::BrokerUnavailable),
+            // A grant is no way; no key is one of both.
+            None | Some(Entry::Granted(_)) => Err(Reason::BrokerUnavailable),
         }
     }
 
@@ -118,9 +57,9 @@ impl Shared {
         let is_tunnel = tunnel.passage != Passage::Plain;
         // The verdict opens the tunnel's route; plain requests have theirs from the gate. A changed head
         // makes Envoy select the route again.
-        let opened = host::set_property(INSIDE, tunnel.inside.as_bytes())
-            .and_then(|()| host::set_property(ADDRESS, tunnel.address.to_string().as_bytes()))
-            .and_then(|()| host::set_property(HOST, tunnel.host.as_bytes()))
+        let opened = host::set_property(INSIDE_STATE, tunnel.inside.as_bytes())
+            .and_then(|()| host::set_property(ADDRESS_STATE, tunnel.address.to_string().as_bytes()))
+            .and_then(|()| host::set_property(HOST_STATE, tunnel.host.as_bytes()))
             .and_then(|()| match is_tunnel {
                 true => host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes()),
                 false => Ok(()),

@@ -1,4 +1,4 @@
-//! The gate: one request's callbacks. Until the verdict, headers, body and trailers all hold.
+//! The gate, and the door of a forward proxy: one request's callbacks. Until the verdict, headers, body and trailers all hold.
 
 use crate::echoes::Piece;
 use crate::host::{self, Map};
@@ -30,7 +30,7 @@ impl Context for Gate {}
 impl HttpContext for Gate {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         #[cfg(feature = "trap")]
-        crate::trap::spring("request_headers");
+        crate::trap::spring(if self.shared.is_door() { "door_headers" } else { "request_headers" });
         match self.shared.begin(self.id, host::header_pairs(Map::Request)) {
             Step::Go => Action::Continue,
             Step::Answered => Action::Pause,

@@ -4,8 +4,9 @@
 //! parses, matches or compares anything itself, keeps no policy of its own, and holds no secret
 //! but the grants in core's cache. Host calls are named in [`host`] and nowhere else.
 //!
-//! One module, two entries in Envoy's filter chain: the *judge* reads bounded bodies where a rule
-//! needs them ([`judge`]); the *gate* decides ([`gate`]). See `docs/decisions/0001`.
+//! One module, three entries in Envoy's filter chain: the *judge* reads bounded bodies where a rule
+//! needs them ([`judge`]); the *gate* decides ([`gate`]); the *door* lets clients of a forward proxy in
+//! ([`door`]). See `docs/decisions/0001`.
 // The SDK's `main!` defines the module's entry without a comment of ours.
 #![allow(missing_docs)]
 

@@ -1,6 +1,5 @@
 //! The root context: configuration, the tick, callouts and their answers.
 
-use crate::door::Door;
 use crate::gate::Gate;
 use crate::host::{self, Buffer, Map};
 use crate::judge::Judge;
@@ -144,7 +143,6 @@ impl RootContext for Root {
         #[cfg(feature = "trap")]
         crate::trap::spring_later("context_create");
         Some(match self.entry.as_ref()? {
-            Entry::Gate { shared, .. } if shared.is_door() => Box::new(Door::new(id, Rc::clone(shared))),
             Entry::Gate { shared, .. } => Box::new(Gate::new(id, Rc::clone(shared))),
             Entry::Judge { limit } => Box::new(Judge::new(*limit)),
         })

@@ -1,12 +1,12 @@
 //! What all requests of one worker share, and the way of one request through it.
 
-use crate::door;
+use crate::door::carried;
 use crate::flow::{Flow, Flows, read_body};
 use crate::host::{self, Map};
 use crate::metrics::Metrics;
 use attache_core::Millis;
 use attache_core::connection::{Connection, Property};
-use attache_core::door::Passage;
+use attache_core::door::{PROXY_AUTHORIZATION, Passage, UNMATCHED_PLAIN_CLUSTER, UNMATCHED_TLS_CLUSTER};
 use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
@@ -31,13 +31,8 @@ const PROXY_CHALLENGE: (&str, &[u8]) = ("proxy-authenticate", BASIC);
 const BASIC: &[u8] = b"Basic realm=\"attache\", charset=\"UTF-8\"";
 /// The status that goes with it.
 const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
-/// Where the door finds who asks.
-pub const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
 /// How Envoy says that TLS with an upstream did not come about.
 const NO_TLS: &[u8] = b"upstream_reset_before_response_started{remote_connection_failure|TLS_error";
-/// Where hosts go that no destination names, behind the door.
-const UNMATCHED_TLS: &str = "attache_unmatched";
-const UNMATCHED_PLAIN: &str = "attache_unmatched_plain";
 
 /// One worker's state. Lives as long as its root context.
 pub struct Shared {
@@ -96,6 +91,7 @@ impl Shared {
     }
 
     /// Whether this is the door of a forward proxy, rather than a gate.
+    #[cfg(feature = "trap")]
     pub fn is_door(&self) -> bool {
         self.is_door
     }
@@ -165,7 +161,7 @@ impl Shared {
     /// Ends a stream whose answer must not go on: with another answer while nothing of it has.
     pub fn stop(&self, flow: &mut Flow, reason: Reason, nothing_has_gone: bool) {
         flow.cut = Some(reason);
-        let stopped = if nothing_has_gone { answer(flow, reason, None) } else { host::reset() };
+        let stopped = if nothing_has_gone { self.answer(flow, reason, None) } else { host::reset() };
         match stopped {
             Ok(()) => self.metrics.borrow_mut().cut += 1,
             Err(_) => log::error!("attache: envoy did not end a stream"),
@@ -185,7 +181,7 @@ impl Shared {
             let Some(reason) = flow.ends(*context, &cuts, stale_since) else { continue };
             // From here on its body is held, whatever Envoy makes of the reset.
             flow.cut = Some(reason);
-            match end(*context, flow, reason) {
+            match self.end(*context, flow, reason) {
                 Ok(()) => self.metrics.borrow_mut().cut += 1,
                 Err(_) => self.failed(flow),
             }
@@ -221,7 +217,7 @@ impl Shared {
             }
             self.metrics.borrow_mut().retried += 1;
             let done = match flow.is_over() {
-                Some(reason) => end(*context, flow, reason),
+                Some(reason) => self.end(*context, flow, reason),
                 None => host::act_for(*context).and_then(|()| host::resume()),
             };
             match done {
@@ -244,9 +240,10 @@ impl Shared {
     /// A request's head under the policy in force, and of its connection what that policy needs.
     fn read(&self, headers: Vec<u8>) -> Snapshot {
         let policy = self.worker.borrow().policy();
-        let listener = self.listener.clone().filter(|_| policy.needs_listener());
+        let behind = Property::behind_the_door(self.transport);
+        let listener = self.listener.clone().filter(|_| behind.is_none() && policy.needs_listener());
         let mut connection = Connection::of(listener).by(self.transport);
-        for property in policy.properties().iter().chain(Property::of_transport(self.transport)) {
+        for property in behind.unwrap_or(policy.properties()) {
             // What Envoy does not say stays unknown: a session that is bound to it is refused.
             if let Ok(Some(said)) = host::property(property.path()) {
                 connection.learn(*property, &said);
@@ -294,7 +291,8 @@ impl Shared {
             Some(Entry::Granted(grant)) => Considered::Granted(grant),
             Some(Entry::Refused(reason, _)) => Considered::Refused(reason),
             None if may_wait => Considered::Wait,
-            _ => Considered::Refused(Reason::BrokerUnavailable),
+            // A way is no grant; no key is one of both.
+            None | Some(Entry::Tunnel(_)) => Considered::Refused(Reason::BrokerUnavailable),
         }
     }
 
@@ -362,8 +360,8 @@ impl Shared {
             Way::Managed(index) | Way::Unclaimed(index) => policy.destination(index).map_or("", |d| &d.cluster),
             Way::Unmatched => match self.transport {
                 Transport::Gateway => "",
-                Transport::Plain => UNMATCHED_PLAIN,
-                Transport::Intercepted => UNMATCHED_TLS,
+                Transport::Plain => UNMATCHED_PLAIN_CLUSTER,
+                Transport::Intercepted => UNMATCHED_TLS_CLUSTER,
             },
         };
         flow.asked = Some(asked);
@@ -389,13 +387,8 @@ impl Shared {
         self.metrics.borrow_mut().refused += 1;
         // If this fails, Envoy's access log says what was decided before; the request goes no further.
         let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
-        let answered = if self.is_door && reason.status() == 401 {
-            answer_with(flow, reason, PROXY_AUTHENTICATION_REQUIRED, Some(PROXY_CHALLENGE))
-        } else {
-            let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
-            answer(flow, reason, challenge.then_some(CHALLENGE))
-        };
-        if answered.is_err() {
+        let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
+        if self.answer(flow, reason, challenge.then_some(CHALLENGE)).is_err() {
             // The request stays held.
             self.failed(flow);
         }
@@ -409,9 +402,7 @@ impl Shared {
 
     /// Records a request that is over.
     pub fn finish(&self, context: u32, flow: &Flow) {
-        if let Outcome::Tunnelled(tunnel) = &flow.outcome
-            && tunnel.passage == Passage::Plain
-        {
+        if matches!(&flow.outcome, Outcome::Tunnelled(tunnel) if tunnel.passage == Passage::Plain) {
             // The gate has recorded it.
             return;
         }
@@ -440,20 +431,47 @@ impl Shared {
             at_ms: self.unix_origin.get().saturating_add(flow.started.0),
             duration_ms: duration,
             response_code,
-            carried: matches!(flow.outcome, Outcome::Tunnelled(_)).then(door::carried),
+            carried: matches!(flow.outcome, Outcome::Tunnelled(_)).then(carried),
         });
     }
 
     /// An upstream that sends credentials back does so for a reason; the operator should know it.
     fn note_echoes(&self, flow: &Flow) {
         let masked = flow.echoes.masked;
+        if masked == 0 {
+            return;
+        }
         self.metrics.borrow_mut().masked += masked;
-        let destination = flow.asked.as_ref().and_then(|asked| asked.destination.clone());
-        if let Some(destination) = destination.filter(|_| masked > 0)
+        if let Some(destination) = flow.asked.as_ref().and_then(|asked| asked.destination.clone())
             && self.echoing.borrow_mut().insert(destination.clone())
         {
             log::warn!("attache: {destination} has sent back the credential it was given; that was masked");
         }
+    }
+
+    /// Ends a stream: with an answer where none has begun, else with a reset.
+    fn end(&self, context: u32, flow: &Flow, reason: Reason) -> host::Result<()> {
+        #[cfg(feature = "trap")]
+        crate::trap::fail("end")?;
+        host::act_for(context)?;
+        match host::property("response\0code")? {
+            None => self.answer(flow, reason, None),
+            Some(_) => host::reset(),
+        }
+    }
+
+    /// Answers in the upstream's stead. Who has to say who they are to a proxy is told so as a proxy does.
+    fn answer(&self, flow: &Flow, reason: Reason, more: Option<(&str, &[u8])>) -> host::Result<()> {
+        let (status, more) = match reason.status() {
+            401 if self.is_door => (PROXY_AUTHENTICATION_REQUIRED, Some(PROXY_CHALLENGE)),
+            status => (status, more),
+        };
+        let form = Form::of(flow.snapshot.bytes());
+        let mut lines: Vec<(&str, &[u8])> =
+            vec![("content-type", form.content_type().as_bytes()), ("x-attache-reason", reason.as_str().as_bytes())];
+        lines.extend(more);
+        let body = reason.body_in(form, flow.snapshot.request_id());
+        host::respond(status, reason.as_str(), &lines, body.as_bytes())
     }
 
     /// A request is gone without a record: its context was deleted.
@@ -465,31 +483,6 @@ impl Shared {
             worker.end_use();
         }
     }
-}
-
-/// Ends a stream: with an answer where none has begun, else with a reset.
-fn end(context: u32, flow: &Flow, reason: Reason) -> host::Result<()> {
-    #[cfg(feature = "trap")]
-    crate::trap::fail("end")?;
-    host::act_for(context)?;
-    match host::property("response\0code")? {
-        None => answer(flow, reason, None),
-        Some(_) => host::reset(),
-    }
-}
-
-/// Answers in the upstream's stead.
-fn answer(flow: &Flow, reason: Reason, more: Option<(&str, &[u8])>) -> host::Result<()> {
-    answer_with(flow, reason, reason.status(), more)
-}
-
-fn answer_with(flow: &Flow, reason: Reason, status: u16, more: Option<(&str, &[u8])>) -> host::Result<()> {
-    let form = Form::of(flow.snapshot.bytes());
-    let mut lines: Vec<(&str, &[u8])> =
-        vec![("content-type", form.content_type().as_bytes()), ("x-attache-reason", reason.as_str().as_bytes())];
-    lines.extend(more);
-    let body = reason.body_in(form, flow.snapshot.request_id());
-    host::respond(status, reason.as_str(), &lines, body.as_bytes())
 }
 
 /// Strips, sets, and makes sure that what was set stands there alone.

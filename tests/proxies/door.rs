@@ -154,3 +154,24 @@ async fn a_revoked_session_is_thrown_out_and_not_let_in_again() {
     assert_eq!(reason(&answer), "session_expired");
     stack.reconcile().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_in_the_door_lets_nobody_in_and_the_next_vm_serves() {
+    let stack = start(Plan::default().with_traps()).await;
+    let mine = basic(&token("mine"));
+    let asked = stack.broker.calls(Endpoint::Tunnels);
+    let headers = [("proxy-authorization", mine.as_str()), ("x-attache-trap", "door_headers")];
+    let (_, answer) = connect(&stack, PINNED[0], &headers).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(stack.broker.calls(Endpoint::Tunnels), asked);
+    assert!(stack.upstream().connections().is_empty());
+    let begun = std::time::Instant::now();
+    loop {
+        let (_, answer) = connect(&stack, PINNED[0], &[("proxy-authorization", &mine)]).await;
+        if answer.status == 200 {
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "{answer:?}");
+    }
+    stack.reconcile().await;
+}

@@ -14,25 +14,22 @@ use super::{
     type_url,
 };
 use crate::config::Config;
-use attache_core::door::{INTERCEPT_CLUSTER, TUNNEL_CLUSTER};
+use attache_core::door::{
+    ADDRESS_STATE, HANDED_ON, HOST_STATE, INSIDE_STATE, INTERCEPT_CLUSTER, TUNNEL_CLUSTER, UNMATCHED_PLAIN_CLUSTER,
+    UNMATCHED_TLS_CLUSTER,
+};
 use attache_core::matching::host::Authority;
 use attache_core::policy::{DestinationSpec, Spec, Unmatched};
 use attache_core::refusal::Reason;
 use attache_core::wire::Transport;
 use serde_json::{Value, json};
 
-/// What listeners behind the door are told of the client ([`attache_core::door::Inside`]).
-const INSIDE: &str = "attache.tunnel";
 /// The host that it was let through to.
 const HOST: &str = "attache.host";
 /// The address that Envoy dials, whatever a request says.
 const ADDRESS: &str = "envoy.network.transport_socket.original_dst_address";
 /// How long a client may take to begin its TLS handshake, and to end it.
 const HANDSHAKE: &str = "5s";
-
-/// Where hosts go that no destination names, over TLS and without. The filter knows the names.
-pub(crate) const UNMATCHED_TLS: &str = "attache_unmatched";
-pub(crate) const UNMATCHED_PLAIN: &str = "attache_unmatched_plain";
 
 /// All listeners.
 pub(super) fn listeners(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Value> {
@@ -49,8 +46,8 @@ pub(super) fn clusters(config: &Config, policy: &Spec, machine: &Machine) -> Vec
         .collect();
     if policy.unmatched == Unmatched::Pass {
         all.extend([
-            clusters::unmatched(UNMATCHED_TLS, false, machine),
-            clusters::unmatched(UNMATCHED_PLAIN, true, machine),
+            clusters::unmatched(UNMATCHED_TLS_CLUSTER, false, machine),
+            clusters::unmatched(UNMATCHED_PLAIN_CLUSTER, true, machine),
         ]);
     }
     all.push(clusters::direct(TUNNEL_DIRECT));
@@ -105,9 +102,9 @@ fn hand_on(machine: &Machine) -> Value {
         "typed_config": {
             "@type": type_url("envoy.extensions.filters.http.set_filter_state.v3.Config"),
             "on_request_headers": [
-                shared(INSIDE, Some(text), "attache_tunnel"),
-                shared(HOST, Some(text), "attache_host"),
-                shared(ADDRESS, None, "attache_address"),
+                shared(HANDED_ON, Some(text), INSIDE_STATE),
+                shared(HOST, Some(text), HOST_STATE),
+                shared(ADDRESS, None, ADDRESS_STATE),
             ],
         },
     })
@@ -119,7 +116,7 @@ fn outer_routes(policy: &Spec) -> Value {
     let mut routes = tunnels();
     routes.push(own_health());
     if policy.unmatched == Unmatched::Pass {
-        routes.extend(routes::unmatched(UNMATCHED_PLAIN));
+        routes.extend(routes::unmatched(UNMATCHED_PLAIN_CLUSTER));
     }
     routes.push(routes::nowhere());
     hosts.push(json!({"name": "proxy", "domains": ["*"], "routes": routes}));
@@ -192,7 +189,7 @@ fn intercepting(config: &Config, policy: &Spec, machine: &Machine) -> Value {
     let mut hosts: Vec<Value> = over_tls.map(|destination| host(destination, 443, Vec::new())).collect();
     let mut routes = Vec::new();
     if policy.unmatched == Unmatched::Pass && policy.intercept_unmatched {
-        routes.extend(routes::unmatched(UNMATCHED_TLS));
+        routes.extend(routes::unmatched(UNMATCHED_TLS_CLUSTER));
     }
     routes.push(routes::nowhere());
     hosts.push(json!({"name": "unmatched", "domains": ["*"], "routes": routes}));

@@ -11,7 +11,7 @@ mod assertion;
 mod clusters;
 mod filters;
 pub mod find;
-pub(crate) mod forward;
+mod forward;
 mod health;
 mod listener;
 mod log;

@@ -121,6 +121,16 @@ fn who_asks_is_read_from_two_headers_and_no_other() {
         ),
         ("anywhere", tunnel().with("x-custom", PLACEHOLDER), Err(Reason::PlaceholderMisplaced)),
         (
+            "a name to be resolved",
+            request("GET", format!("{PLACEHOLDER}.example"), "/").with("x-attache-session", SESSION),
+            Err(Reason::PlaceholderMisplaced),
+        ),
+        (
+            "a way to somebody behind the proxy",
+            request("GET", "plain.example", "/").with("authorization", format!("Bearer {PLACEHOLDER}")),
+            nobody,
+        ),
+        (
             "too long",
             tunnel().with("x-attache-session", format!("{SESSION}{}", "x".repeat(4096))),
             Err(Reason::PlaceholderUnknown),

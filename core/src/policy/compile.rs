@@ -13,7 +13,7 @@ use crate::names::Name;
 use crate::placeholder::MARKER;
 use crate::strip::{Strip, StripError};
 use memchr::memmem::Finder;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Everything a filter decides by, besides grants. Immutable; swapped whole.
@@ -22,7 +22,7 @@ pub struct Policy {
     version: String,
     instance: Name,
     unmatched: Unmatched,
-    passthrough: Vec<String>,
+    passthrough: HashSet<String>,
     intercept_unmatched: bool,
     destinations: Vec<Destination>,
     by_authority: HashMap<Vec<u8>, usize>,
@@ -126,7 +126,7 @@ impl Policy {
         let mut policy = Self {
             version: spec.version,
             unmatched: spec.unmatched,
-            passthrough: spec.passthrough,
+            passthrough: spec.passthrough.into_iter().collect(),
             intercept_unmatched: spec.intercept_unmatched,
             properties: Property::needed(&spec.evidence),
             evidence: spec.evidence,
@@ -187,7 +187,7 @@ impl Policy {
             version: String::new(),
             instance,
             unmatched: Unmatched::Deny,
-            passthrough: Vec::new(),
+            passthrough: HashSet::new(),
             intercept_unmatched: false,
             destinations: Vec::new(),
             by_authority: HashMap::new(),
@@ -221,7 +221,7 @@ impl Policy {
 
     /// Whether a host (`host:port`) is let through a forward proxy undecrypted.
     pub fn passes_through(&self, id: &str) -> bool {
-        self.passthrough.iter().any(|known| known == id)
+        self.passthrough.contains(id)
     }
 
     /// Whether a forward proxy decrypts traffic to hosts that no destination names.

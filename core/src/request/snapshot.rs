@@ -308,6 +308,11 @@ impl Snapshot {
         self.auth.iter().any(|line| line.value.contains(at))
     }
 
+    /// Whether a position lies in the authority.
+    pub fn stands_in_authority(&self, at: usize) -> bool {
+        self.authority.contains(at)
+    }
+
     /// Whether a position lies in the value of a header that names a session; there may be several.
     pub fn stands_in_session_header(&self, at: usize) -> bool {
         self.auth.iter().any(|line| line.value.contains(at) && line.name.of(&self.bytes) == SESSION_HEADER)

@@ -72,8 +72,10 @@ impl Cut {
                 Ok(_) => Some(Reason::DestinationMismatch),
                 Err(reason) => Some(reason),
             },
-            What::Told(change, Left::Nothing) if tunnel.is_voided_by(change) => Some(Reason::SessionExpired),
-            What::Told(..) => None,
+            What::Told(change, _) if !tunnel.is_voided_by(change) => None,
+            What::Told(_, Left::Nothing) => Some(Reason::SessionExpired),
+            What::Told(_, Left::Named) => (!tunnel.is_named).then_some(Reason::EvidenceConflict),
+            What::Told(_, Left::Reads) => None,
         }
     }
 }

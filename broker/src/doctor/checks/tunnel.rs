@@ -64,7 +64,7 @@ pub(super) const TUNNEL_SOURCE: Check = Check {
     id: "tunnel-source",
     purpose: "what is handed on behind a door is what the door has found",
     attack: "what a request says becomes its identity behind the door, or the address that Envoy dials",
-    fix: "format_string: %FILTER_STATE(wasm.attache_tunnel:PLAIN)% and so on, as `attache envoy-config` writes it",
+    fix: "format_string: %FILTER_STATE(wasm.attache_inside:PLAIN)% and so on, as `attache envoy-config` writes it",
     find: |scene| {
         let found_by_door = |text: &str| {
             text.strip_prefix("%FILTER_STATE(wasm.attache_")

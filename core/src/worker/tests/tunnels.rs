@@ -207,6 +207,13 @@ fn an_open_way_ends_with_its_session_or_where_the_policy_leads_no_longer() {
     assert_eq!(told(Some("s-2"), Left::Nothing), None);
     // What is asked inside is judged there.
     assert_eq!(told(Some("s-1"), Left::Reads), None);
+    // Another session is bound to the same connection: a token still tells whose this one is.
+    assert_eq!(told(Some("s-1"), Left::Named), None);
+    let by_listener = EvidenceDigests { listener: Some(name("a")), ..EvidenceDigests::default() };
+    let tunnel_by_listener = Tunnel::accept(granted(), &api(), &by_listener, Millis(0)).unwrap();
+    let change = Change { left: Some(Left::Named), ..change(1, Some("s-1"), None) };
+    let ends = Cut::of(change).unwrap().ends_way(&tunnel_by_listener, |_| unreachable!("no policy"));
+    assert_eq!(ends, Some(Reason::EvidenceConflict));
 
     let by = |change: fn(&mut crate::policy::Spec)| {
         let mut spec = spec();

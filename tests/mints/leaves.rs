@@ -110,4 +110,8 @@ async fn a_constrained_authority_permits_the_hosts_of_the_config_and_no_others()
     let permitted = constraints.value.permitted_subtrees.as_ref().expect("permitted");
     let permitted: Vec<_> = permitted.iter().map(|subtree| &subtree.base).collect();
     assert_eq!(permitted, [&GeneralName::DNSName(HOST)]);
+    // A constraint on names says nothing of addresses.
+    let excluded = constraints.value.excluded_subtrees.as_ref().expect("excluded");
+    let excluded: Vec<_> = excluded.iter().map(|subtree| &subtree.base).collect();
+    assert_eq!(excluded, [&GeneralName::IPAddress(&[0; 8]), &GeneralName::IPAddress(&[0; 32])]);
 }

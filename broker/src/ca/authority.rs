@@ -5,10 +5,11 @@ use attache_core::digest::{Digest, hex};
 use attache_core::names::Name;
 use pem_rfc7468::LineEnding;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
-    SigningKey,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    SignatureAlgorithm, SigningKey,
 };
+use std::collections::BTreeSet;
 use std::time::Duration;
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
@@ -57,7 +58,7 @@ pub struct Facts {
     /// Unix milliseconds.
     pub not_after_ms: u64,
     /// The only names, and names below them, that it may sign for; `None` for any.
-    pub permitted: Option<Vec<String>>,
+    pub permitted: Option<BTreeSet<String>>,
 }
 
 /// A server certificate for one name, with the only copy of its key that there is here.
@@ -87,7 +88,11 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, short(&format!("Attache CA {instance} {mark}")));
         params.name_constraints = permitted.map(|names| NameConstraints {
             permitted_subtrees: names.iter().cloned().map(GeneralSubtree::DnsName).collect(),
-            excluded_subtrees: Vec::new(),
+            // A constraint binds names of its own kind alone (RFC 5280, 4.2.1.10): addresses need one, too.
+            excluded_subtrees: vec![
+                GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])),
+                GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])),
+            ],
         });
         let key = Key::generate()?;
         let certificate = params.self_signed(&key).map_err(|_| SignError::Failed)?;
@@ -153,8 +158,10 @@ impl Authority {
 
     /// Whether it may sign for a name.
     pub fn permits(&self, name: &str) -> bool {
-        let below = |root: &String| name.strip_suffix(root.as_str()).is_some_and(|rest| rest.ends_with('.'));
-        self.facts.permitted.as_ref().is_none_or(|all| all.iter().any(|root| name == root || below(root)))
+        let Some(all) = &self.facts.permitted else { return true };
+        // The name itself, or one that it lies below.
+        let mut above = std::iter::successors(Some(name), |name| name.split_once('.').map(|(_, rest)| rest));
+        above.any(|root| all.contains(root))
     }
 
     /// Whether it has a key.
@@ -260,11 +267,11 @@ fn millis(seconds: i64) -> Option<u64> {
 }
 
 /// What its name constraints permit; the outer `None` if there are others than we make.
-fn permitted(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Option<Option<Vec<String>>> {
+fn permitted(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Option<Option<BTreeSet<String>>> {
     let Some(found) = certificate.name_constraints().ok()? else { return Some(None) };
     let names = found.value.permitted_subtrees.as_ref()?.iter().map(|subtree| match subtree.base {
         GeneralName::DNSName(name) => Some(name.to_owned()),
         _ => None,
     });
-    names.collect::<Option<Vec<_>>>().map(Some)
+    names.collect::<Option<_>>().map(Some)
 }

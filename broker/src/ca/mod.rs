@@ -224,7 +224,7 @@ fn views(succession: &Succession, now_ms: u64) -> Vec<AuthorityView> {
         fingerprint: heir.authority.fingerprint(),
         not_before_ms: heir.authority.facts.not_before_ms,
         not_after_ms: heir.authority.facts.not_after_ms,
-        permitted: heir.authority.facts.permitted.clone(),
+        permitted: heir.authority.facts.permitted.as_ref().map(|all| all.iter().cloned().collect()),
         stand: succession.stand(index, now_ms),
         signs_from_ms: heir.signs_from_ms,
         certificate: heir.authority.pem(),

@@ -5,6 +5,10 @@ use super::{Config, Endpoint, Lookup, presets};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// What opens a store of other secrets, whether or not this config reads from it: 1Password, by a service
+/// account (<https://developer.1password.com/docs/service-accounts/>) or a Connect server.
+const KEYS_OF_STORES: [&str; 3] = ["OP_SERVICE_ACCOUNT_TOKEN", "OP_CONNECT_HOST", "OP_CONNECT_TOKEN"];
+
 /// What is kept from agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutOfReach {
@@ -40,6 +44,7 @@ impl Config {
             })
             .collect();
         variables.extend(self.credentials.iter().flat_map(|one| &one.agent_env).map(|variable| variable.name.clone()));
+        variables.extend(KEYS_OF_STORES.map(str::to_owned));
         // Those of services that the config does not name: they are where people have real ones.
         for preset in presets::NAMES.into_iter().filter_map(presets::find) {
             variables.extend(preset.source.iter().filter_map(|source| source.env.as_ref()).map(|name| name.0.clone()));
@@ -78,7 +83,10 @@ mod tests {
     #[test]
     fn variables_that_hold_secrets_are_the_configs_and_the_presets() {
         let variables = config(&format!("state_dir: x\n{CREDENTIALS}")).out_of_reach().variables;
-        for name in ["A_KEY", "AGENTS_A", "GITHUB_TOKEN", "GH_TOKEN", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"] {
+        for name in ["A_KEY", "AGENTS_A", "GITHUB_TOKEN", "GH_TOKEN", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"]
+            .into_iter()
+            .chain(["OP_SERVICE_ACCOUNT_TOKEN", "OP_CONNECT_HOST", "OP_CONNECT_TOKEN"])
+        {
             assert!(variables.iter().any(|found| found == name), "{name}: {variables:?}");
         }
     }

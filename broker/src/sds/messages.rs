@@ -4,6 +4,7 @@
 //! What clients spell is bytes here: Envoy hands on what it got, whether or not that is UTF-8, as strings
 //! would have to be.
 
+use std::fmt;
 use zeroize::Zeroize as _;
 
 /// The only kind of resource.
@@ -81,8 +82,9 @@ pub struct Resource {
     pub ttl: Option<Period>,
 }
 
-/// `google.protobuf.Any`; cleared from memory when dropped.
+/// `google.protobuf.Any`; cleared from memory when dropped. It may hold a key, so no `Debug` prints it.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct Any {
     /// What it is.
     #[prost(string, tag = "1")]
@@ -90,6 +92,12 @@ pub struct Any {
     /// Its bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub value: Vec<u8>,
+}
+
+impl fmt::Debug for Any {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Any").field("type_url", &self.type_url).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Any {
@@ -131,16 +139,42 @@ pub struct TlsCertificate {
     pub private_key: Option<DataSource>,
 }
 
-/// Something that stands here; cleared from memory when dropped.
+/// Something that stands here; cleared from memory when dropped. It may be a key, so no `Debug` prints it.
 #[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
 pub struct DataSource {
     /// The bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub inline_bytes: Vec<u8>,
 }
 
+impl fmt::Debug for DataSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataSource").finish_non_exhaustive()
+    }
+}
+
 impl Drop for DataSource {
     fn drop(&mut self) {
         self.inline_bytes.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_is_ever_printed() {
+        let source = || Some(DataSource { inline_bytes: b"-----BEGIN PRIVATE KEY".to_vec() });
+        let secret = Secret {
+            name: b"api.github.com".to_vec(),
+            tls_certificate: Some(TlsCertificate { certificate_chain: source(), private_key: source() }),
+        };
+        let any = Any { type_url: SECRET.into(), value: prost::Message::encode_to_vec(&secret) };
+        let told = format!("{secret:?} {any:?}");
+        assert!(told.contains("DataSource") && told.contains(SECRET), "{told}");
+        // As text, and as a list of numbers.
+        assert!(!told.contains("PRIVATE") && !told.contains("45, 45"), "{told}");
     }
 }

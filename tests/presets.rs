@@ -57,7 +57,7 @@ async fn each_service_receives_its_credential_as_it_wants_it_and_alone() {
             let mut headers: Vec<_> = shown.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let others = ["authorization", "x-api-key", "api-key", "cookie", "x-goog-api-key", "private-token"];
             let is_free = |other: &&&str| shown.iter().all(|(name, _)| name != *other);
-            headers.extend(others.iter().filter(is_free).map(|other| (*other, OWN)));
+            headers.extend(others.iter().filter(is_free).chain(destination.foreign_headers).map(|other| (*other, OWN)));
             let target = format!("{}?page=2&access_token={OWN}{}", destination.path, destination.foreign);
             let agent = stack.agent();
             let first = agent.request(stack.proxy, "GET", host, &target, &headers, b"").await;

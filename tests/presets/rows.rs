@@ -36,6 +36,8 @@ pub struct Destination {
     pub received: Headers,
     /// What an agent may write in its query that must not arrive, beside what never does.
     pub foreign: &'static str,
+    /// Headers of its own kind that an agent may write, and that must not arrive.
+    pub foreign_headers: &'static [&'static str],
     /// POSTs that read: target, media type, body. One for each read rule.
     pub reads: &'static [(&'static str, &'static str, &'static str)],
     /// What a reader may not do, though it is much like what it may; a GET for each rule that names a write.
@@ -51,6 +53,7 @@ const fn plain_at(host: &'static str, headers: &'static [Headers; 1]) -> Destina
         shown: headers,
         received: headers[0],
         foreign: "",
+        foreign_headers: &[],
         reads: &[],
         writes: &[],
     }
@@ -339,6 +342,7 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
         sdk: Some(("LITELLM_PROXY_API_BASE", "/v1/models", "/v1/models")),
         destinations: &[Destination {
             shown: &[&[("authorization", bearer)], &[("x-api-key", plain)], &[("api-key", plain)]],
+            foreign_headers: &["x-litellm-api-key", "ocp-apim-subscription-key", "x-mcp-auth"],
             reads: &[
                 ("/v1/chat/completions", JSON, "{}"),
                 ("/chat/completions", JSON, "{}"),

@@ -3,6 +3,7 @@
 use super::runtime::RuntimeAt;
 use attache_core::names::Name;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,6 +34,21 @@ pub struct Common {
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// Where clients look for the proxy. Programs differ in the case they read; `ALL_PROXY` is for schemes
+/// without a variable of their own: better a proxy that refuses them than a way past it.
+pub const PROXY: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+
+/// The proxy as its clients are told of it, with the token of their session.
+pub fn proxy_url(token: &str, proxy: SocketAddr) -> String {
+    format!("http://attache:{token}@{proxy}")
+}
+
+/// Every variable that tells of a proxy, in both cases.
+pub fn proxy_variables(url: &str) -> impl Iterator<Item = (String, String)> {
+    let both = PROXY.into_iter().flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
+    both.map(move |name| (name, url.to_owned()))
 }
 
 /// Writes one answer to standard output. A reader that has gone away is not an error.

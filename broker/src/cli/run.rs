@@ -8,7 +8,7 @@ mod relay;
 mod signals;
 
 use super::client::{Client, ClientError};
-use super::common::{Common, FAILED, complain};
+use super::common::{Common, FAILED, complain, note};
 use crate::api::view::Outfit;
 use crate::envoy::process;
 use crate::random::NoRandomness;
@@ -20,7 +20,7 @@ use outfit::CaFile;
 use permission::Permission;
 use signals::Signals;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Command, ExitCode};
 
@@ -137,7 +137,7 @@ async fn run_in_session(args: RunArgs, client: &Client, signals: &mut Signals) -
         Err(error) => Err(error),
     };
     if let Err(error) = permission.end(client).await {
-        warn(format_args!("the session is not ended yet: {error}; it ends by itself within two minutes"));
+        note(format_args!("the session is not ended yet: {error}; it ends by itself within two minutes"));
     }
     ran
 }
@@ -153,7 +153,7 @@ async fn prepare(
     let ca = match outfit::ca_bundle(client).await? {
         Some(bundle) => Some(CaFile::write(&bundle).map_err(RunError::CaFile)?),
         None => {
-            warn("this broker makes no certificates: over TLS the command reaches no destination");
+            note("this broker makes no certificates: over TLS the command reaches no destination");
             None
         }
     };
@@ -194,7 +194,7 @@ async fn run_prepared(
                 return Ok(end?);
             }
             Err(error) if args.isolate == Isolate::Always => return Err(error.into()),
-            Err(error) => warn(format_args!(
+            Err(error) => note(format_args!(
                 "warning: the command is not isolated: {error}. It can read what you can, and reach the network past the \
                  proxy (--isolate always refuses instead)"
             )),
@@ -229,10 +229,6 @@ pub fn become_cell(args: BecomeArgs) -> ExitCode {
 /// Is the first process in there.
 pub fn become_init(args: BecomeArgs) -> ExitCode {
     cell::inside(&args.command)
-}
-
-fn warn(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "attache: {text}");
 }
 
 #[cfg(test)]

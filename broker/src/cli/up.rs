@@ -1,7 +1,7 @@
 //! `attache up`: broker, filter and a local Envoy in the foreground; prints what agents need.
 
 use super::client::Client;
-use super::common::{Common, FAILED, complain, note, say};
+use super::common::{Common, FAILED, complain, note, proxy_url, proxy_variables, say};
 use super::config;
 use super::envoy_config::MachineArgs;
 use super::session::export;
@@ -213,7 +213,7 @@ async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Commo
         let variables: Option<Vec<Variable>> = broker.read(&format!("/v1/sessions/{}/env", session.name)).await.ok();
         sessions.extend(variables.map(|mut variables| {
             if shape == Shape::ForwardProxy {
-                variables.extend(proxy_variables(proxy, &variables));
+                variables.extend(told_of_proxy(proxy, &variables));
             }
             (&session.name, variables)
         }));
@@ -251,14 +251,11 @@ async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Commo
 }
 
 /// What tells clients of their proxy, and the proxy of its clients.
-fn proxy_variables(proxy: SocketAddr, variables: &[Variable]) -> Vec<Variable> {
+fn told_of_proxy(proxy: SocketAddr, variables: &[Variable]) -> Vec<Variable> {
     let token = variables.iter().find(|variable| variable.name == SESSION_TOKEN_ENV);
-    let url = token.map(|token| format!("http://attache:{}@{proxy}", token.value));
-    let named = |url: String| {
-        ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"]
-            .map(|name| Variable { name: name.to_owned(), value: url.clone() })
-    };
-    url.into_iter().flat_map(named).collect()
+    let url = token.map(|token| proxy_url(&token.value, proxy));
+    let all = url.iter().flat_map(|url| proxy_variables(url));
+    all.map(|(name, value)| Variable { name, value }).collect()
 }
 
 /// The address, its port chosen now if the config leaves that open.

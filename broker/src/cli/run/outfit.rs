@@ -2,6 +2,7 @@
 
 use crate::api::view::{Login, Outfit, Variable};
 use crate::cli::client::{Client, ClientError};
+use crate::cli::common::{proxy_url, proxy_variables};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -10,10 +11,6 @@ use std::process::Command;
 
 /// Names the session to whoever asks for it in another way than by the proxy.
 const SESSION_TOKEN: &str = crate::api::control::SESSION_TOKEN_ENV;
-
-/// Where clients look for the proxy. Programs differ in the case they read; `ALL_PROXY` is for schemes
-/// without a variable of their own: better a proxy that refuses them than a way past it.
-const PROXY: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
 /// What is reached without it: what runs beside the child.
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
@@ -77,11 +74,8 @@ pub fn environment(
     }
     environment.set(SESSION_TOKEN, &outfit.session_token);
 
-    let url = format!("http://attache:{}@{proxy}", outfit.session_token);
-    for name in PROXY {
-        environment.set(name, &url);
-        environment.set(&name.to_ascii_lowercase(), &url);
-    }
+    let url = proxy_url(&outfit.session_token, proxy);
+    environment.set.extend(proxy_variables(&url));
     for name in ["NO_PROXY", "no_proxy", "npm_config_noproxy"] {
         environment.set(name, NO_PROXY);
     }

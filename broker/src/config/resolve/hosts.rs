@@ -3,9 +3,10 @@
 use super::{Around, Problems};
 use crate::config::error::Problem;
 use crate::config::spec::{Spec, TlsSpec};
-use crate::config::{Credential, Destination, PassThrough};
+use crate::config::{Credential, PassThrough};
 use attache_core::matching::host::Host;
-use std::collections::BTreeMap;
+use attache_core::names::Name;
+use std::collections::{BTreeMap, HashMap};
 
 /// Resolves all of them, in order.
 pub(super) fn resolve_all(
@@ -14,6 +15,12 @@ pub(super) fn resolve_all(
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> Vec<PassThrough> {
+    let of = |credential: &Credential| {
+        let name = credential.name.clone();
+        let places = credential.destinations.iter().map(|to| (to.host.clone(), to.port));
+        places.map(move |place| (place, name.clone())).collect::<Vec<_>>()
+    };
+    let bound: HashMap<(Host, u16), Name> = credentials.iter().rev().flat_map(of).collect();
     let mut all: BTreeMap<(Host, u16), PassThrough> = BTreeMap::new();
     // Indices are those of the file: reading leaves out what it cannot read.
     let kept = (0..).map(|index| format!("hosts[{index}]")).filter(|at| !around.left_out.contains(at));
@@ -24,11 +31,11 @@ pub(super) fn resolve_all(
         if !matches!(host.host, Host::Name(_)) {
             problems.add(format!("{at}.host"), Problem::PassedAddress);
         }
-        let is_it = |to: &Destination| (&to.host, to.port) == (&host.host, host.port);
-        if let Some(bound) = credentials.iter().find(|credential| credential.destinations.iter().any(is_it)) {
-            problems.add(&at, Problem::BoundAndPassed(bound.name.clone()));
+        let place = (host.host.clone(), host.port);
+        if let Some(credential) = bound.get(&place) {
+            problems.add(&at, Problem::BoundAndPassed(credential.clone()));
         }
-        if all.insert((host.host.clone(), host.port), host).is_some() {
+        if all.insert(place, host).is_some() {
             problems.add(at, Problem::Twice);
         }
     }

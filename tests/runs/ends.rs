@@ -51,7 +51,10 @@ async fn signals_reach_the_child_once() {
     let script = "for s in INT TERM HUP QUIT USR1 USR2 WINCH; do trap \"echo $s\" $s; done; trap 'echo done; exit 3' CONT; \
                   echo ready; while :; do sleep 0.02; done";
     for way in ways() {
-        let mut running = Running::start(&stack, run(&stack, &["--session", "writer", "--isolate", way], script));
+        // As from a terminal: what runs in the background, or by nohup, ignores some of them, and so would the child.
+        let command =
+            run_under(&stack, &["env", "--default-signal"], &["--session", "writer", "--isolate", way], script);
+        let mut running = Running::start(&stack, command);
         running.says("ready").await;
         for name in ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "WINCH"] {
             running.signal(name);

@@ -19,13 +19,15 @@ async fn reads_writes_and_refusals_over_both_protocols() {
     }
     let scene = Scene::of(Plan::default().forward_proxy()).await;
     std::fs::write(scene.path("big"), vec![b'a'; SIZE]).expect("a file");
-    for (protocol, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+    // Over HTTP/2 curl 7.88 loses an answer that comes before it has sent the body (docs/clients.md): no body there.
+    let post = format!("-H 'Content-Type: application/json' -d '{{}}' {API}/user/repos");
+    let delete = format!("-X DELETE {API}/repos/o/r");
+    for (protocol, version, write) in [("--http1.1", "1.1", &post), ("--http2", "2", &delete)] {
         let before = scene.stack.upstream().hits().len();
         let run = |rest: &str| format!("{CURL} {protocol} {rest}");
         let get = scene.run_by("reader", CA, &run(&format!("{API}/user"))).await.ok();
         assert_eq!(get.out, format!("ok\n\n200 {version}\n"));
-        let json = format!("-H 'Content-Type: application/json' -d '{{}}' {API}/user/repos");
-        let refused = scene.run_by("reader", CA, &run(&json)).await.ok().shows(Reason::ReadOnly);
+        let refused = scene.run_by("reader", CA, &run(write)).await.ok().shows(Reason::ReadOnly);
         assert!(refused.out.ends_with(&format!("\n403 {version}\n")), "{}", refused.out);
         // Of this size curl asks first whether to go on (`Expect: 100-continue`), over HTTP/1.1.
         let upload = format!("-H 'Content-Type: application/json' --data-binary @big {API}/upload");

@@ -75,6 +75,9 @@ use witness::Witness;
 /// How long exports may take to deliver the end of the log.
 const LAST_EXPORTS: Duration = Duration::from_secs(1);
 
+/// How long sources may take to be given back what was leased.
+const LAST_LEASES: Duration = Duration::from_secs(3);
+
 /// So many records of what a config has changed wait for the disk together.
 const RECORDED_TOGETHER: usize = 1024;
 
@@ -140,6 +143,7 @@ pub struct Running {
     audit: Arc<AuditLog>,
     feed: Arc<Feed>,
     outstanding: Arc<Outstanding>,
+    leases: Arc<Leases>,
     sessions: Arc<Sessions>,
     ledger: Arc<Ledger>,
     sds: Arc<Sds>,
@@ -310,7 +314,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     doors.spawn(filters.serve(data_plane.router(), stopped.clone(), door("data-plane")));
     doors.spawn(operators.serve(control.router(), stopped, door("control")));
     let mut chores = JoinSet::new();
-    chores.spawn(async move { leases.watch().await });
+    let sourced = leases.clone();
+    chores.spawn(async move { sourced.watch().await });
     chores.spawn(async move { identities.watch().await });
     chores.spawn(async move { operator.revert().await });
     let kept = ledger.clone();
@@ -333,6 +338,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         audit,
         feed,
         outstanding,
+        leases,
         sessions,
         ledger,
         sds,
@@ -372,6 +378,7 @@ impl Running {
             audit,
             feed,
             outstanding,
+            leases,
             sessions,
             ledger,
             sds,
@@ -386,6 +393,7 @@ impl Running {
         stop.send_replace(true);
         doors.join_all().await;
         chores.shutdown().await;
+        leases.close(LAST_LEASES).await;
         match workers {
             Workers::MayLive => {}
             Workers::Delivered => outstanding.delivered().await,

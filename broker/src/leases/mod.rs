@@ -7,7 +7,7 @@
 mod slot;
 
 use crate::changes::{Feed, Scope, Spread};
-use crate::clock::millis;
+use crate::clock::{Now, millis};
 use crate::config::Config;
 use crate::meters::LeaseMeters;
 use crate::random::{self, NoRandomness};
@@ -57,6 +57,9 @@ pub enum LeaseError {
     /// The credential has no such destination.
     #[error("is not bound to this destination")]
     NotBound,
+    /// What its source gave has ended, and nothing has come after it.
+    #[error("what its source has given has ended")]
+    Ended,
     /// No lease id.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -64,7 +67,7 @@ pub enum LeaseError {
 
 impl LeaseError {
     /// What an operator does about it.
-    pub fn fix(&self) -> &'static str {
+    pub fn fix(&self) -> &str {
         match self {
             LeaseError::Absent(_) => {
                 "write the secret into one of these files (0600), or set the variable and restart the broker"
@@ -72,13 +75,14 @@ impl LeaseError {
             LeaseError::Source(SourceError::File(_)) => {
                 "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
             }
-            LeaseError::Source(SourceError::OnePassword { why, .. }) => why.fix(),
+            LeaseError::Source(SourceError::Remote { why, .. }) => why.fix(),
             LeaseError::Source(SourceError::NotText(_) | SourceError::Empty(_)) | LeaseError::NotInjectable { .. } => {
                 "put the secret itself there, whole, as one line of text"
             }
             LeaseError::NotMaskable { .. } => {
                 "take a longer secret, or write `mask: false` for the destination: echoes then reach the agent"
             }
+            LeaseError::Ended => "see whether its source can be reached, and gives new ones",
             LeaseError::NotBound => "bind it to a destination in the config",
             LeaseError::NoRandomness(_) => "see why the system gives no random bytes, and restart the broker",
         }
@@ -112,9 +116,12 @@ pub struct Standing {
     pub since_ms: Option<u64>,
     /// Where it is in force: who is alive and not counted may still use the version before.
     pub workers: Spread,
-    /// Until when, in Unix milliseconds, where the secret itself says so (a JWT's `exp`).
+    /// Until when, in Unix milliseconds, where its source or the secret itself says so (a JWT's `exp`).
     #[serde(default)]
     pub expires_ms: Option<u64>,
+    /// When its source is asked anew, in Unix milliseconds; none where changes are noticed as they come.
+    #[serde(default)]
+    pub next_ms: Option<u64>,
     /// Why there is none.
     pub error: Option<String>,
     /// What mends that.
@@ -238,7 +245,11 @@ impl Leases {
             };
             WireInjection { header, query, value: rendered.value.clone() }
         });
-        let ttl = self.grant_ttl.min(remaining);
+        let left = version.ends.map_or(Duration::MAX, |ends| Now::read().until(ends));
+        if left.is_zero() {
+            return Err(Arc::new(LeaseError::Ended));
+        }
+        let ttl = self.grant_ttl.min(remaining).min(left);
         let lease = wire::Lease {
             id: format!("l-{}", random::id().map_err(LeaseError::from)?),
             fingerprint: version.fingerprint.clone(),
@@ -248,6 +259,17 @@ impl Leases {
         self.meters.issued.get_or_create(&credential.into()).inc();
         let mask = version.masked.get(destination).into_iter().cloned().collect();
         Ok(Issued { lease, injections: injections.collect(), mask })
+    }
+
+    /// Gives back everything that was leased, within `most`: no grant is made any longer.
+    pub async fn close(&self, most: Duration) {
+        let mut closing = JoinSet::new();
+        for slot in self.slots.values() {
+            closing.spawn(slot.close());
+        }
+        if tokio::time::timeout(most, closing.join_all()).await.is_err() {
+            tracing::warn!("what was leased is not given back in time; it ends by itself");
+        }
     }
 
     /// How all credentials stand.

@@ -4,7 +4,7 @@ use super::{LeaseError, Standing};
 use crate::changes::Spread;
 use crate::clock::Now;
 use crate::config::{Credential, destination_id};
-use crate::sources::{self, Environment, Mark, Source};
+use crate::sources::{self, Environment, Found as Sourced, Mark, Source};
 use crate::state_dir::InstanceKey;
 use attache_core::Secret;
 use attache_core::injection::Rendered;
@@ -25,7 +25,7 @@ const RACY_MS: u64 = 50;
 /// A credential and where it comes from.
 pub struct Slot {
     credential: Credential,
-    sources: Vec<Box<dyn Source>>,
+    sources: Arc<[Box<dyn Source>]>,
     key: Arc<InstanceKey>,
     found: RwLock<Found>,
     refreshing: Mutex<()>,
@@ -34,16 +34,19 @@ pub struct Slot {
 }
 
 /// One version of a secret, rendered for all its destinations.
+#[derive(Clone)]
 pub struct Version {
     /// Which version it is.
     pub fingerprint: String,
     /// What enters a request, by the destination's id.
-    pub rendered: BTreeMap<String, Vec<Rendered>>,
+    pub rendered: Arc<BTreeMap<String, Vec<Rendered>>>,
     /// What must not come back, by the destination's id, where masking is on.
-    pub masked: BTreeMap<String, Secret>,
+    pub masked: Arc<BTreeMap<String, Secret>>,
     place: String,
     since_ms: u64,
     expires_ms: Option<u64>,
+    /// When its source takes it back.
+    pub ends: Option<Now>,
 }
 
 #[derive(Clone)]
@@ -61,7 +64,7 @@ impl Slot {
         environment: &Environment,
         key: Arc<InstanceKey>,
     ) -> impl Future<Output = Self> + Send + use<> {
-        let sources: Vec<_> = credential.lookup.iter().map(|lookup| sources::open(lookup, environment)).collect();
+        let sources: Arc<[_]> = credential.lookup.iter().map(|lookup| sources::open(lookup, environment)).collect();
         let credential = credential.clone();
         async move {
             let found = look(&credential, &sources, &key).await;
@@ -113,7 +116,9 @@ impl Slot {
         let mut found = look(&self.credential, &self.sources, &self.key).await;
         let changed = match (&before.version, &found.version) {
             (Ok(old), Ok(new)) if old.fingerprint == new.fingerprint && old.place == new.place => {
-                found.version = before.version;
+                // The same secret, which may have got another end.
+                let ends = Version { since_ms: old.since_ms, ..(**new).clone() };
+                found.version = Ok(Arc::new(ends));
                 false
             }
             (Err(old), Err(new)) if old.to_string() == new.to_string() => false,
@@ -156,12 +161,28 @@ impl Slot {
             since_ms: version.as_ref().map(|version| version.since_ms),
             workers,
             expires_ms: version.as_ref().and_then(|version| version.expires_ms),
+            next_ms: self
+                .sources
+                .iter()
+                .filter_map(|source| source.next())
+                .min()
+                .map(|next| Now::read().plus(next).wall_ms),
             error,
             fix,
             trouble: version.and_then(|version| {
-                let mut sources = self.sources.iter();
-                sources.find(|source| source.place() == version.place)?.trouble()
+                let source = self.sources.iter().find(|source| source.place() == version.place)?;
+                Some(format!("{}: {}", source.place(), source.trouble()?))
             }),
+        }
+    }
+
+    /// Gives back what was leased.
+    pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+        let sources = Arc::clone(&self.sources);
+        async move {
+            for source in sources.iter() {
+                source.close().await;
+            }
         }
     }
 
@@ -185,17 +206,17 @@ async fn look(credential: &Credential, sources: &[Box<dyn Source>], key: &Instan
         Mark::File(Some(stamp)) => stamp.changed_ms().saturating_add(RACY_MS) < now.wall_ms,
     });
     let version = match first(sources).await {
-        Ok((place, secret)) => version(credential, place, &secret, key, now),
+        Ok((place, found)) => version(credential, place, &found, key, now),
         Err(error) => Err(error),
     };
     Found { marks, settled, version: version.map(Arc::new).map_err(Arc::new) }
 }
 
 /// The first source that has it; an error ends the search.
-async fn first(sources: &[Box<dyn Source>]) -> Result<(String, Secret), LeaseError> {
+async fn first(sources: &[Box<dyn Source>]) -> Result<(String, Sourced), LeaseError> {
     for source in sources {
-        if let Some(secret) = source.read().await? {
-            return Ok((source.place(), secret));
+        if let Some(found) = source.read().await? {
+            return Ok((source.place(), found));
         }
     }
     let places: Vec<_> = sources.iter().map(|source| source.place()).collect();
@@ -205,7 +226,7 @@ async fn first(sources: &[Box<dyn Source>]) -> Result<(String, Secret), LeaseErr
 fn version(
     credential: &Credential,
     place: String,
-    secret: &Secret,
+    Sourced { secret, ends }: &Sourced,
     key: &InstanceKey,
     now: Now,
 ) -> Result<Version, LeaseError> {
@@ -228,8 +249,12 @@ fn version(
             others.push(one);
         }
     }
-    let expires_ms = expiry(secret);
-    Ok(Version { fingerprint: key.fingerprint(secret), rendered, masked, place, since_ms: now.wall_ms, expires_ms })
+    let ends = *ends;
+    // What the source says is the end; a JWT's own date is shown, too, where it is sooner.
+    let expires_ms = [expiry(secret), ends.map(|ends| ends.wall_ms)].into_iter().flatten().min();
+    let (fingerprint, since_ms) = (key.fingerprint(secret), now.wall_ms);
+    let (rendered, masked) = (Arc::new(rendered), Arc::new(masked));
+    Ok(Version { fingerprint, rendered, masked, place, since_ms, expires_ms, ends })
 }
 
 /// When a secret ends, if it is a JWT that says so (RFC 7519, 4.1.4). Its signature is the service's matter.

@@ -64,7 +64,7 @@ impl Source for Variable {
         Box::pin(async {
             match &self.value {
                 None => Ok(None),
-                Some(Value::Text(secret)) => Ok(Some(secret.clone())),
+                Some(Value::Text(secret)) => Ok(Some(secret.clone().into())),
                 Some(Value::NotText) => Err(SourceError::NotText(self.place())),
             }
         })
@@ -92,7 +92,7 @@ mod tests {
     async fn absent_found_and_unreadable_are_three_answers() {
         assert!(matches!(variable(None).read().await, Ok(None)));
         let found = variable(Some(Value::Text(Secret::new("s")))).read().await;
-        assert_eq!(found.ok().flatten().unwrap().expose(), "s");
+        assert_eq!(found.ok().flatten().unwrap().secret.expose(), "s");
         let error = variable(Some(Value::NotText)).read().await.err().unwrap();
         assert_eq!(error.to_string(), "env TOKEN does not hold text");
     }

@@ -46,7 +46,7 @@ impl SecretFile {
 impl Source for SecretFile {
     fn read(&self) -> Reading<'_> {
         // A small local file: reading it here is quicker than handing it to another thread.
-        Box::pin(async { self.find() })
+        Box::pin(async { Ok(self.find()?.map(Into::into)) })
     }
 
     fn mark(&self) -> Mark {

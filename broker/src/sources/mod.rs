@@ -6,14 +6,19 @@
 mod env;
 mod file;
 mod onepassword;
+mod remembered;
+mod trouble;
 
 pub use env::Environment;
-pub use onepassword::{OpError, find as find_program};
+pub use onepassword::find as find_program;
+pub use trouble::Trouble;
 
+use crate::clock::Now;
 use crate::config::Lookup;
 use crate::private_file::{PrivateError, Stamp};
 use attache_core::Secret;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// Longest secret, in bytes.
 pub const MOST: usize = 64 * 1024;
@@ -32,14 +37,42 @@ pub trait Source: Send + Sync {
     /// Makes the next [`Self::read`] look at the place itself, whatever is remembered of it.
     fn forget(&self) {}
 
-    /// Why it could not look, the last time, where what it found before still holds.
-    fn trouble(&self) -> Option<String> {
+    /// Why it could not look, the last time, whether or not what it found before still holds.
+    fn trouble(&self) -> Option<Trouble> {
         None
+    }
+
+    /// In how long it is asked anew, by itself; `None`: whenever it changes.
+    fn next(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Gives back what was leased: nothing of it is used any longer.
+    fn close(&self) -> Later<'_, ()> {
+        Box::pin(async {})
     }
 }
 
+/// A secret, and how long its source lets it be used.
+pub struct Found {
+    /// The secret.
+    pub secret: Secret,
+    /// When it ends; `None`: as long as the source has it.
+    pub ends: Option<Now>,
+}
+
+impl From<Secret> for Found {
+    /// One that its source has until it changes.
+    fn from(secret: Secret) -> Self {
+        Self { secret, ends: None }
+    }
+}
+
+/// What will be there later.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// What [`Source::read`] will find.
-pub type Reading<'a> = Pin<Box<dyn Future<Output = Result<Option<Secret>, SourceError>> + Send + 'a>>;
+pub type Reading<'a> = Later<'a, Result<Option<Found>, SourceError>>;
 
 /// What [`Source::mark`] compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +97,13 @@ pub enum SourceError {
     /// There, but with nothing in it.
     #[error("{0} is empty: write the secret into it, or remove it")]
     Empty(String),
-    /// 1Password.
+    /// Whoever was asked.
     #[error("{place}: {why}")]
-    OnePassword {
-        /// The reference.
+    Remote {
+        /// The place.
         place: String,
         /// What is wrong.
-        why: OpError,
+        why: Trouble,
     },
 }
 
@@ -78,7 +111,7 @@ pub enum SourceError {
 pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
     match lookup {
         Lookup::Env(name) => Box::new(env::Variable::new(name, environment)),
-        Lookup::OnePassword(item) => Box::new(onepassword::Item::new(item, environment.of_op())),
+        Lookup::OnePassword(item) => Box::new(onepassword::open(item, environment.of_op())),
         Lookup::File(path) => Box::new(file::SecretFile::new(path)),
     }
 }

@@ -5,7 +5,7 @@
 //! repeated, for it could hold anything.
 
 use crate::config::OnePassword;
-use crate::sources::MOST;
+use crate::sources::{MOST, Trouble};
 use attache_core::Secret;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::ErrorKind;
@@ -83,12 +83,12 @@ pub enum OpError {
 
 impl OpError {
     /// Whether it may go by itself, and says nothing about the secret.
-    pub fn passes(self) -> bool {
+    fn passes(self) -> bool {
         matches!(self, OpError::RateLimited | OpError::Unreachable | OpError::TimedOut)
     }
 
     /// What an operator does about it.
-    pub fn fix(self) -> &'static str {
+    fn fix(self) -> &'static str {
         match self {
             OpError::NotInstalled | OpError::NotStarted(_) => {
                 "install 1Password's command line, or name it in sources.onepassword.op_path"
@@ -106,6 +106,13 @@ impl OpError {
             OpError::TooLong | OpError::NotText | OpError::Empty => "name a field that holds the secret itself",
             OpError::Failed(_) => "try `op read` on the broker's machine, as its user: it says why",
         }
+    }
+}
+
+impl From<OpError> for Trouble {
+    fn from(error: OpError) -> Self {
+        let (what, fix) = (error.to_string(), error.fix());
+        if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) }
     }
 }
 

@@ -38,7 +38,7 @@ fn describe(config: &Config) -> Value {
         json!({
             "name": credential.name,
             "service": credential.service,
-            "sources": credential.lookup.iter().map(place).collect::<Vec<_>>(),
+            "sources": credential.lookup.iter().map(Lookup::place).collect::<Vec<_>>(),
             "destinations": destination(credential),
             "placeholder": credential.placeholder,
             "missing_placeholder": credential.missing_placeholder,
@@ -77,7 +77,11 @@ fn summary(config: &Config) -> String {
     let _ = writeln!(out, "The config is good. Instance {}, state in {}", config.instance, config.state_dir.display());
     for credential in &config.credentials {
         let _ = writeln!(out, "\ncredential {}", credential.name);
-        let _ = writeln!(out, "  from    {}", credential.lookup.iter().map(place).collect::<Vec<_>>().join(", else "));
+        let _ = writeln!(
+            out,
+            "  from    {}",
+            credential.lookup.iter().map(Lookup::place).collect::<Vec<_>>().join(", else ")
+        );
         for destination in &credential.destinations {
             let tls = if destination.plaintext { " (without TLS)" } else { "" };
             let paths =
@@ -132,13 +136,4 @@ fn summary(config: &Config) -> String {
         let _ = writeln!(out, "\nwarning: {caution}");
     }
     out
-}
-
-/// A place where a secret may be, in words.
-pub(super) fn place(lookup: &Lookup) -> String {
-    match lookup {
-        Lookup::Env(variable) => format!("env {variable}"),
-        Lookup::OnePassword(item) => format!("1password {}", item.reference),
-        Lookup::File(path) => format!("file {}", path.display()),
-    }
 }

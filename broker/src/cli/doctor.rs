@@ -1,6 +1,5 @@
 //! `attache doctor`: finds unsafe Envoy settings, bad permissions and secrets that nobody finds.
 
-use super::check::place;
 use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, say};
 use super::config;
@@ -149,7 +148,7 @@ async fn secrets(config: &Config, report: &mut Report) {
             Lookup::File(path) => path.exists(),
         };
         if !credential.lookup.iter().any(is_here) {
-            let places: Vec<_> = credential.lookup.iter().map(place).collect();
+            let places: Vec<_> = credential.lookup.iter().map(Lookup::place).collect();
             let why = format!("found nowhere ({}, as this shell sees them)", places.join(", "));
             report.lack(config, &credential.name, &why);
         }

@@ -273,12 +273,10 @@ fn found(config: &Config, common: &Common) -> String {
     if let Some(file) = common.config.clone().or_else(fallback) {
         return file.display().to_string();
     }
-    let at = |lookup: &Lookup| match lookup {
-        Lookup::Env(variable) => {
-            config::environment(variable).is_some_and(|secret| !secret.is_empty()).then(|| variable.clone())
-        }
-        Lookup::OnePassword(_) => None,
-        Lookup::File(path) => path.exists().then(|| path.display().to_string()),
+    let is_set = |variable: &&str| config::environment(variable).is_some_and(|secret| !secret.is_empty());
+    let at = |lookup: &Lookup| {
+        let file = lookup.file().filter(|path| path.exists()).map(|path| path.display().to_string());
+        file.or_else(|| lookup.variable().filter(is_set).map(str::to_owned))
     };
     let secrets = config.credentials.iter().filter_map(|credential| credential.lookup.iter().find_map(at));
     format!("none; found {}", secrets.collect::<Vec<_>>().join(", "))

@@ -9,6 +9,7 @@ mod caps;
 mod caution;
 pub mod error;
 mod load;
+mod lookup;
 pub mod oidc;
 mod out_of_reach;
 mod policy;
@@ -23,6 +24,7 @@ pub use bind::{Bind, Network, PeerId, Required};
 pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
+pub use lookup::{Lookup, OnePassword, SourceKind};
 pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
 pub use tree::Place;
@@ -192,40 +194,6 @@ pub struct OnePasswordConfig {
     /// As in [`OnePassword`].
     pub op: PathBuf,
     /// As in [`OnePassword`].
-    pub refresh: Duration,
-}
-
-/// A kind of source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceKind {
-    /// An environment variable of the broker, read once at start.
-    Env,
-    /// 1Password, by its command line.
-    OnePassword,
-    /// A file, 0600, re-read when it changes.
-    File,
-}
-
-/// One place where a secret may be found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// The environment variable with this name.
-    Env(String),
-    /// What this secret reference names.
-    OnePassword(OnePassword),
-    /// The file at this path, absolute.
-    File(PathBuf),
-}
-
-/// A secret in 1Password, and how it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OnePassword {
-    /// `op://VAULT/ITEM/[SECTION/]FIELD`.
-    pub reference: String,
-    /// The program `op`: an absolute path, or a name to look for in `PATH`.
-    pub op: PathBuf,
-    /// An answer is asked for anew when it is this old.
     pub refresh: Duration,
 }
 

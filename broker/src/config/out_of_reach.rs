@@ -30,19 +30,11 @@ impl Config {
             directories.insert(of(socket));
         }
         let lookups = || self.credentials.iter().flat_map(|credential| &credential.lookup);
-        directories.extend(lookups().filter_map(|lookup| match lookup {
-            Lookup::File(file) => Some(of(file)),
-            Lookup::Env(_) | Lookup::OnePassword(_) => None,
-        }));
+        directories.extend(lookups().filter_map(Lookup::file).map(of));
         let all = directories.clone();
         directories.retain(|one| !all.iter().any(|other| other != one && one.starts_with(other)));
 
-        let mut variables: BTreeSet<String> = lookups()
-            .filter_map(|lookup| match lookup {
-                Lookup::Env(variable) => Some(variable.clone()),
-                Lookup::File(_) | Lookup::OnePassword(_) => None,
-            })
-            .collect();
+        let mut variables: BTreeSet<String> = lookups().filter_map(Lookup::variable).map(str::to_owned).collect();
         variables.extend(self.credentials.iter().flat_map(|one| &one.agent_env).map(|variable| variable.name.clone()));
         variables.extend(KEYS_OF_STORES.map(str::to_owned));
         // Those of services that the config does not name: they are where people have real ones.

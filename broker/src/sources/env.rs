@@ -25,14 +25,10 @@ impl Environment {
     /// is what a shell or a compose file makes of a variable nobody set.
     pub fn read(config: &Config, environment: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
-        let names = lookups.filter_map(|lookup| match lookup {
-            Lookup::Env(name) => Some(name),
-            Lookup::File(_) | Lookup::OnePassword(_) => None,
-        });
-        let found = names.filter_map(|name| {
+        let found = lookups.filter_map(Lookup::variable).filter_map(|name| {
             let value = environment(name).filter(|value| !value.is_empty())?;
             let value = value.into_string().map_or(Value::NotText, |text| Value::Text(Secret::new(text)));
-            Some((name.clone(), value))
+            Some((name.to_owned(), value))
         });
         let mut lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
         let asks_op = lookups.any(|lookup| matches!(lookup, Lookup::OnePassword(_)));

@@ -51,11 +51,8 @@ fn gateway_url(url: &GatewayUrlSpec, credential: &Credential, routes: &Routes) -
 /// The name the secret has where the broker finds it: tools that read the secret from a variable
 /// find the placeholder in the same one.
 fn default_name(credential: &Credential) -> String {
-    let named = credential.lookup.iter().find_map(|lookup| match lookup {
-        Lookup::Env(variable) => Some(variable.clone()),
-        Lookup::File(_) | Lookup::OnePassword(_) => None,
-    });
-    named.unwrap_or_else(|| {
+    let named = credential.lookup.iter().find_map(Lookup::variable);
+    named.map(str::to_owned).unwrap_or_else(|| {
         let name = credential.name.as_str().to_ascii_uppercase().replace('-', "_");
         if name.starts_with(|first: char| first.is_ascii_digit()) { format!("_{name}") } else { name }
     })

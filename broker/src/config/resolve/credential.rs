@@ -1,11 +1,11 @@
 //! Credentials: a preset where one is named, changed by what the config writes beside it.
 
-use super::{Around, Problems, agent_env, destination};
+use super::{Around, Problems, agent_env, destination, sources};
 use crate::config::error::Problem;
 use crate::config::presets;
 use crate::config::reader::join;
-use crate::config::spec::{CredentialSpec, SourceSpec, Spec};
-use crate::config::{Credential, Lookup, OnePassword, OnePasswordConfig, SourceKind, SourcesConfig};
+use crate::config::spec::{CredentialSpec, Spec};
+use crate::config::{Credential, SourcesConfig};
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
 use attache_core::policy::MissingPlaceholder;
@@ -16,14 +16,14 @@ const DEFAULT_LENGTH: usize = 40;
 /// Resolves all credentials, and checks them against each other.
 pub(super) fn resolve_all(
     spec: &Spec,
-    sources: &SourcesConfig,
+    shared: &SourcesConfig,
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> Vec<Credential> {
     let mut credentials = Vec::new();
     for (name, written) in &spec.credentials {
         let path = join("credentials", name.as_str());
-        credentials.extend(resolve((name, written, &path), spec, sources, around, problems));
+        credentials.extend(resolve((name, written, &path), spec, shared, around, problems));
     }
     destination::check_together(&credentials, problems);
     agent_env::resolve_all(spec, &mut credentials, problems);
@@ -33,7 +33,7 @@ pub(super) fn resolve_all(
 fn resolve(
     (name, written, path): (&Name, &CredentialSpec, &str),
     spec: &Spec,
-    sources: &SourcesConfig,
+    shared: &SourcesConfig,
     around: &Around<'_>,
     problems: &mut Problems,
 ) -> Option<Credential> {
@@ -62,10 +62,10 @@ fn resolve(
     Some(Credential {
         name: name.clone(),
         service: service.map_or_else(|| name.as_str().to_owned(), |service| service.0.clone()),
-        lookup: lookup(
+        lookup: sources::lookup(
             written.source.as_ref().or(preset.source.as_ref()),
             (name, path),
-            (spec, sources),
+            (spec, shared),
             around,
             problems,
         ),
@@ -86,36 +86,4 @@ fn is_named_otherwise(credential: &Name, spec: &Spec, around: &Around<'_>) -> bo
     around.is_incomplete("sessions")
         || around.is_incomplete("oidc")
         || may_use.into_iter().any(|session| session.bind.identifies() || by_rule(&session.name))
-}
-
-/// The places to look for a secret, in the order the config gives to kinds of sources.
-fn lookup(
-    source: Option<&SourceSpec>,
-    (name, path): (&Name, &str),
-    (spec, sources): (&Spec, &SourcesConfig),
-    around: &Around<'_>,
-    problems: &mut Problems,
-) -> Vec<Lookup> {
-    let at = join(path, "source");
-    let (env, file) = source.map_or((None, None), |source| (source.env.as_ref(), source.file.as_ref()));
-    let reference = spec.sources.onepassword.references.get(name).zip(sources.onepassword.as_ref());
-    if env.is_none() && file.is_none() && reference.is_none() {
-        if !around.is_incomplete(&at) && !around.is_incomplete("sources.onepassword") {
-            problems.add(if source.is_some() { at } else { path.to_owned() }, Problem::NoSource);
-        }
-        return Vec::new();
-    }
-    let of_kind = |kind: &SourceKind| match kind {
-        SourceKind::Env => env.map(|variable| Lookup::Env(variable.0.clone())),
-        SourceKind::OnePassword => reference.map(|(reference, how)| {
-            let OnePasswordConfig { op, refresh } = how.clone();
-            Lookup::OnePassword(OnePassword { reference: reference.0.clone(), op, refresh })
-        }),
-        SourceKind::File => file.map(|file| Lookup::File(sources.file_dir.join(&file.0))),
-    };
-    let lookup: Vec<_> = sources.order.iter().filter_map(of_kind).collect();
-    if lookup.is_empty() && !around.is_incomplete("sources.order") {
-        problems.add(at, Problem::SourceNotInOrder);
-    }
-    lookup
 }

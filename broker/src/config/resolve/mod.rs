@@ -8,15 +8,14 @@ mod export;
 mod hosts;
 mod oidc;
 mod sessions;
+mod sources;
 
 use super::error::Problem;
 use super::load::Overrides;
-use super::reader::{is_below, join};
+use super::reader::is_below;
 use super::spec::{LimitsSpec, ListenSpec, Spec};
 use super::values::{DataPlane, Period};
-use super::{
-    AuditConfig, CaConfig, Checkpoints, Config, Endpoint, Limits, Listen, OnePasswordConfig, SourceKind, SourcesConfig,
-};
+use super::{AuditConfig, CaConfig, Checkpoints, Config, Endpoint, Limits, Listen};
 use attache_core::names::Name;
 use attache_core::policy::Unmatched;
 use std::collections::BTreeSet;
@@ -57,7 +56,7 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
     let mut problems = Problems::default();
     let instance = instance(spec, around);
     let state_dir = state_dir(spec, around, &mut problems).join(instance.as_str());
-    let sources = sources(spec, &state_dir, around, &mut problems);
+    let sources = sources::resolve(spec, &state_dir, around, &mut problems);
     let credentials = credential::resolve_all(spec, &sources, around, &mut problems);
     let config = Config {
         listen: listen(&spec.listen, &state_dir, &mut problems),
@@ -178,39 +177,6 @@ fn ca(spec: &Spec, problems: &mut Problems) -> CaConfig {
         problems.add("ca.constrained", Problem::ConstrainedForAll);
     }
     CaConfig { constrained: spec.ca.constrained }
-}
-
-fn sources(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {
-    let order =
-        spec.sources.order.clone().unwrap_or_else(|| vec![SourceKind::Env, SourceKind::OnePassword, SourceKind::File]);
-    for (index, kind) in order.iter().enumerate() {
-        if order.iter().take(index).any(|earlier| earlier == kind) && !around.is_incomplete("sources.order") {
-            problems.add(format!("sources.order[{index}]"), Problem::Twice);
-        }
-    }
-    let file_dir = state_dir.join(spec.sources.file.dir.as_deref().unwrap_or("secrets"));
-    SourcesConfig { order, file_dir, onepassword: onepassword(spec, around, problems) }
-}
-
-fn onepassword(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> Option<OnePasswordConfig> {
-    let (written, at) = (&spec.sources.onepassword, "sources.onepassword");
-    for name in written.references.keys() {
-        let is_known = spec.credentials.contains_key(name) || around.is_incomplete(&join("credentials", name.as_str()));
-        if !is_known && !around.left_out.contains("credentials") {
-            problems.add(join(&join(at, "references"), name.as_str()), Problem::UnknownCredential);
-        }
-    }
-    let second = Duration::from_secs(1);
-    let refresh = period(
-        &written.refresh,
-        600 * second,
-        30 * second..=86_400 * second,
-        ("sources.onepassword.refresh", "a length of time from 30s to 24h"),
-        problems,
-    );
-    let op = written.op_path.as_deref().unwrap_or("op");
-    let op = if op.contains('/') { around.path(op, &join(at, "op_path"), problems) } else { PathBuf::from(op) };
-    written.enabled.then_some(OnePasswordConfig { op, refresh })
 }
 
 fn limits(spec: &LimitsSpec, problems: &mut Problems) -> Limits {

@@ -23,12 +23,12 @@ const RETRY: Duration = Duration::from_secs(30);
 /// One secret reference.
 pub struct Item {
     op: Op,
-    reference: String,
+    config: OnePassword,
 }
 
 /// The source for one secret reference.
 pub(super) fn open(config: &OnePassword, environment: &[(&'static str, Secret)]) -> Remembered<Item> {
-    let item = Item { op: Op::new(config, environment), reference: config.reference.clone() };
+    let item = Item { op: Op::new(config, environment), config: config.clone() };
     let pace = Pace { refresh: config.refresh, retry: RETRY, retry_most: config.refresh.max(RETRY), ..Pace::default() };
     Remembered::new(item, pace)
 }
@@ -36,12 +36,12 @@ pub(super) fn open(config: &OnePassword, environment: &[(&'static str, Secret)])
 impl Remote for Item {
     fn ask(&self, _: Option<String>) -> Later<'_, Result<Answer, Trouble>> {
         Box::pin(async {
-            let secret = self.op.read(&self.reference).await?;
+            let secret = self.op.read(&self.config.reference).await?;
             Ok(Answer::Secret { secret, valid: None, lease: None })
         })
     }
 
     fn place(&self) -> String {
-        format!("1password {}", self.reference)
+        self.config.place()
     }
 }

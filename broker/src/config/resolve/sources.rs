@@ -1,0 +1,75 @@
+//! Sources: what all secrets of a kind share, and where one secret is looked for.
+
+use super::{Around, Problems, period};
+use crate::config::error::Problem;
+use crate::config::reader::join;
+use crate::config::spec::{SourceSpec, Spec};
+use crate::config::{Lookup, OnePassword, OnePasswordConfig, SourceKind, SourcesConfig};
+use attache_core::names::Name;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What all secrets of a kind share.
+pub(super) fn resolve(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {
+    let order = spec.sources.order.clone().unwrap_or_else(|| SourceKind::ALL.into());
+    for (index, kind) in order.iter().enumerate() {
+        if order.iter().take(index).any(|earlier| earlier == kind) && !around.is_incomplete("sources.order") {
+            problems.add(format!("sources.order[{index}]"), Problem::Twice);
+        }
+    }
+    let file_dir = state_dir.join(spec.sources.file.dir.as_deref().unwrap_or("secrets"));
+    SourcesConfig { order, file_dir, onepassword: onepassword(spec, around, problems) }
+}
+
+fn onepassword(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> Option<OnePasswordConfig> {
+    let (written, at) = (&spec.sources.onepassword, "sources.onepassword");
+    for name in written.references.keys() {
+        let is_known = spec.credentials.contains_key(name) || around.is_incomplete(&join("credentials", name.as_str()));
+        if !is_known && !around.left_out.contains("credentials") {
+            problems.add(join(&join(at, "references"), name.as_str()), Problem::UnknownCredential);
+        }
+    }
+    let second = Duration::from_secs(1);
+    let refresh = period(
+        &written.refresh,
+        600 * second,
+        30 * second..=86_400 * second,
+        ("sources.onepassword.refresh", "a length of time from 30s to 24h"),
+        problems,
+    );
+    let op = written.op_path.as_deref().unwrap_or("op");
+    let op = if op.contains('/') { around.path(op, &join(at, "op_path"), problems) } else { PathBuf::from(op) };
+    written.enabled.then_some(OnePasswordConfig { op, refresh })
+}
+
+/// The places to look for a secret, in the order the config gives to kinds of sources.
+pub(super) fn lookup(
+    source: Option<&SourceSpec>,
+    (name, path): (&Name, &str),
+    (spec, sources): (&Spec, &SourcesConfig),
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Vec<Lookup> {
+    let at = join(path, "source");
+    let (env, file) = source.map_or((None, None), |source| (source.env.as_ref(), source.file.as_ref()));
+    let reference = spec.sources.onepassword.references.get(name).zip(sources.onepassword.as_ref());
+    if env.is_none() && file.is_none() && reference.is_none() {
+        if !around.is_incomplete(&at) && !around.is_incomplete("sources.onepassword") {
+            problems.add(if source.is_some() { at } else { path.to_owned() }, Problem::NoSource);
+        }
+        return Vec::new();
+    }
+    let of_kind = |kind: &SourceKind| match kind {
+        SourceKind::Env => env.map(|variable| Lookup::Env(variable.0.clone())),
+        SourceKind::OnePassword => reference.map(|(reference, how)| {
+            let OnePasswordConfig { op, refresh } = how.clone();
+            Lookup::OnePassword(OnePassword { reference: reference.0.clone(), op, refresh })
+        }),
+        SourceKind::File => file.map(|file| Lookup::File(sources.file_dir.join(&file.0))),
+    };
+    let lookup: Vec<_> = sources.order.iter().filter_map(of_kind).collect();
+    if lookup.is_empty() && !around.is_incomplete("sources.order") {
+        problems.add(at, Problem::SourceNotInOrder);
+    }
+    lookup
+}

@@ -26,6 +26,11 @@ pub trait Remote: Send + Sync + 'static {
         Box::pin(async { Ok(()) })
     }
 
+    /// Nobody asks any longer.
+    fn leave(&self) -> Later<'_, ()> {
+        Box::pin(async {})
+    }
+
     /// The place, for people.
     fn place(&self) -> String;
 }
@@ -99,6 +104,8 @@ struct Memory {
     forgotten: u64,
     /// Whether somebody is asking behind the back of the others.
     busy: bool,
+    /// Leases in whose place another is, and which requests on their way may still carry.
+    replaced: Vec<String>,
 }
 
 /// The last answer, whatever it was.
@@ -171,10 +178,15 @@ impl<R: Remote> Inner<R> {
 
     /// Detached: nobody waits for it, and a lease that is not given back ends by itself.
     fn give_back_later(self: &Arc<Self>, lease: String) {
+        self.memory().replaced.push(lease.clone());
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(OVERLAP).await;
-            inner.give_back(lease).await;
+            // Unless all of them were given back at the end.
+            let before = inner.memory().replaced.extract_if(.., |one| *one == lease).count();
+            if before > 0 {
+                inner.give_back(lease).await;
+            }
         });
     }
 
@@ -324,10 +336,15 @@ impl<R: Remote> Source for Remembered<R> {
 
     fn close(&self) -> Later<'_, ()> {
         Box::pin(async {
-            let lease = self.inner.memory().good.take().and_then(|good| good.lease);
-            if let Some(lease) = lease {
+            let leases: Vec<_> = {
+                let mut memory = self.inner.memory();
+                let replaced = std::mem::take(&mut memory.replaced);
+                memory.good.take().and_then(|good| good.lease).into_iter().chain(replaced).collect()
+            };
+            for lease in leases {
                 self.inner.give_back(lease).await;
             }
+            self.inner.remote.leave().await;
         })
     }
 }

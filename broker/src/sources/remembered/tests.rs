@@ -12,6 +12,7 @@ struct Script {
     answers: VecDeque<Result<Answer, Trouble>>,
     held: Vec<Option<String>>,
     given_back: Vec<String>,
+    left: usize,
     slow: Duration,
 }
 
@@ -46,6 +47,12 @@ impl Remote for Told {
     fn give_back(&self, lease: String) -> Later<'_, Result<(), Trouble>> {
         self.script().given_back.push(lease);
         Box::pin(async { Ok(()) })
+    }
+
+    fn leave(&self) -> Later<'_, ()> {
+        let mut script = self.script();
+        script.left = script.given_back.len();
+        Box::pin(async {})
     }
 
     fn place(&self) -> String {
@@ -138,6 +145,21 @@ async fn whoever_has_it_forgotten_wants_another_and_not_the_old_one_renewed() {
     assert_eq!(told.script().held, [None, None]);
     tokio::time::sleep(OVERLAP + Duration::from_secs(1)).await;
     assert_eq!(told.script().given_back, ["l1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_all_leases_are_given_back_once_and_then_nobody_asks_any_longer() {
+    let (told, source) = Told::source([leased("one", 90, "l1"), leased("two", 90, "l2")]);
+    read(&source).await.unwrap();
+    source.forget();
+    read(&source).await.unwrap();
+    source.close().await;
+    {
+        let script = told.script();
+        assert_eq!((&script.given_back[..], script.left), (&["l2".to_owned(), "l1".to_owned()][..], 2));
+    }
+    tokio::time::sleep(OVERLAP + Duration::from_secs(1)).await;
+    assert_eq!(told.script().given_back.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

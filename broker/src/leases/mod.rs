@@ -124,7 +124,7 @@ pub struct Standing {
     pub next_ms: Option<u64>,
     /// Why there is none.
     pub error: Option<String>,
-    /// What mends that.
+    /// What mends that, or the trouble below.
     pub fix: Option<String>,
     /// Why its source could not be asked, the last time, while what it said before still holds.
     #[serde(default)]

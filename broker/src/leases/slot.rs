@@ -152,6 +152,10 @@ impl Slot {
         let error = version.as_ref().err().map(ToString::to_string);
         let fix = version.as_ref().err().map(|error| error.fix().to_owned());
         let version = version.ok();
+        let trouble = version.as_ref().and_then(|version| {
+            let source = self.sources.iter().find(|source| source.place() == version.place)?;
+            Some((source.place(), source.trouble()?))
+        });
         Standing {
             name: self.credential.name.clone(),
             service: self.credential.service.clone(),
@@ -168,11 +172,8 @@ impl Slot {
                 .min()
                 .map(|next| Now::read().plus(next).wall_ms),
             error,
-            fix,
-            trouble: version.and_then(|version| {
-                let source = self.sources.iter().find(|source| source.place() == version.place)?;
-                Some(format!("{}: {}", source.place(), source.trouble()?))
-            }),
+            fix: fix.or_else(|| trouble.as_ref().map(|(_, why)| why.fix().to_owned())),
+            trouble: trouble.map(|(place, why)| format!("{place}: {why}")),
         }
     }
 

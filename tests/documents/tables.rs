@@ -139,6 +139,7 @@ fn the_fields_of_a_record_are_those_of_the_code() {
         Kind::Unaccounted,
         Kind::Gap,
         Kind::Ca,
+        Kind::Alarm,
         Kind::Start,
         Kind::Stop,
         Kind::Checkpoint,

@@ -31,6 +31,8 @@ pub enum Kind {
     Mode,
     /// A certificate authority was made.
     Ca,
+    /// Somebody may have had what was meant for the broker; `reason` says what was noticed, and where.
+    Alarm,
     /// The broker began.
     Start,
     /// The broker ended as it was told to.

@@ -8,7 +8,7 @@ pub struct Sighted(Value);
 /// How much it matters: RFC 5424's severities, which journald shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// Records are missing, or may be.
+    /// Records are missing, or may be, or somebody has to look into something.
     Warning = 4,
     /// Something was refused, or an operator did something.
     Notice = 5,
@@ -35,7 +35,7 @@ impl Sighted {
     /// How much it matters.
     pub fn severity(&self) -> Severity {
         match self.kind() {
-            "gap" | "unaccounted" => Severity::Warning,
+            "gap" | "unaccounted" | "alarm" => Severity::Warning,
             "deny" | "mode" | "revoke" => Severity::Notice,
             _ => Severity::Info,
         }

@@ -61,7 +61,7 @@ use prometheus_client::metrics::family::Family;
 use publication::Publication;
 use sds::{Bounds, Sds};
 use sessions::{Session, Sessions};
-use sources::Environment;
+use sources::{Alarm, Alarms, Environment};
 use state_dir::{Runtime, StateDir};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -151,6 +151,7 @@ pub struct Running {
     chores: JoinSet<()>,
     doors: JoinSet<()>,
     stop: watch::Sender<bool>,
+    alarms: Arc<Alarms>,
 }
 
 /// Starts a broker: everything it is made of, in the order in which it comes to life.
@@ -316,6 +317,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
     let mut chores = JoinSet::new();
     let sourced = leases.clone();
     chores.spawn(async move { sourced.watch().await });
+    let (alarms, told) = (environment.alarms().clone(), audit.clone());
+    chores.spawn(async move { record_alarms(&alarms, &told).await });
     chores.spawn(async move { identities.watch().await });
     chores.spawn(async move { operator.revert().await });
     let kept = ledger.clone();
@@ -346,7 +349,26 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         chores,
         doors,
         stop,
+        alarms: environment.alarms().clone(),
     })
+}
+
+/// Puts on record what an operator has to look into.
+async fn record_alarms(alarms: &Alarms, audit: &AuditLog) {
+    loop {
+        for alarm in alarms.take() {
+            while !record_alarm(&alarm, audit).await {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        alarms.raised().await;
+    }
+}
+
+/// Whether it is on record.
+async fn record_alarm(Alarm { place, what }: &Alarm, audit: &AuditLog) -> bool {
+    let reason = Some(format!("{place}: {what}"));
+    audit.append(Record { reason, ..Record::new(Kind::Alarm, Now::read().wall_ms) }).await.is_ok()
 }
 
 /// What is known of the workers when a broker ends.
@@ -386,6 +408,7 @@ impl Running {
             mut chores,
             doors,
             stop,
+            alarms,
             ..
         } = self;
         feed.close();
@@ -394,6 +417,9 @@ impl Running {
         doors.join_all().await;
         chores.shutdown().await;
         leases.close(LAST_LEASES).await;
+        for alarm in alarms.take() {
+            record_alarm(&alarm, &audit).await;
+        }
         match workers {
             Workers::MayLive => {}
             Workers::Delivered => outstanding.delivered().await,

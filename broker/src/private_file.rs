@@ -192,6 +192,16 @@ impl PrivateDir {
         }
     }
 
+    /// Overwrites a file inside, and removes it. What its disk keeps of former blocks is beyond us.
+    pub fn erase(&self, name: &str) -> Result<(), PrivateError> {
+        let Some(mut file) = self.open_file(name, OFlags::WRONLY)? else { return Ok(()) };
+        let at = |cause: std::io::Error| io(&self.path.join(name), cause);
+        let length = file.metadata().map_err(at)?.len();
+        std::io::copy(&mut std::io::repeat(0).take(length), &mut file).map_err(at)?;
+        file.sync_all().map_err(at)?;
+        self.remove(name)
+    }
+
     /// What [`Self::read`] would find, as something cheap to compare.
     pub fn stamp(&self, name: &str) -> Result<Stamp, PrivateError> {
         let dir = self.file.metadata().map_err(|cause| io(&self.path, cause))?;

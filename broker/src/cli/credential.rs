@@ -20,7 +20,7 @@ pub struct CredentialArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum CredentialCommand {
-    /// List credentials: source, fingerprint, age, expiry, on how many workers it is in force, last error
+    /// List credentials: source, fingerprint, age, expiry, when it is asked for anew, on how many workers it is in force, last error
     List,
     /// Ask a credential's source now: whether it has the secret, and if not, why and what mends that
     Test {
@@ -58,7 +58,7 @@ async fn list(client: &Client, json: bool) -> Result<ExitCode, ClientError> {
     } else {
         let now = Now::read();
         let rows: Vec<_> = standings.iter().map(|standing| row(standing, now)).collect();
-        say(table(&["NAME", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "WORKERS", "ERROR"], &rows));
+        say(table(&["NAME", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "WORKERS", "ERROR"], &rows));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -105,6 +105,7 @@ fn row(standing: &Standing, now: Now) -> Vec<String> {
         text(&standing.fingerprint),
         text(&age(standing, now)),
         text(&expiry(standing, now)),
+        text(&standing.next_ms.map(|next| format!("in {}", seconds(next.saturating_sub(now.wall_ms))))),
         standing.workers.to_string(),
         standing.error.as_ref().or(standing.trouble.as_ref()).cloned().unwrap_or_default(),
     ]

@@ -3,6 +3,7 @@
 use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, say};
 use super::config;
+use crate::config::openbao::SecretAt;
 use crate::config::{Config, Lookup};
 use crate::doctor::{EnvoyConfig, Finding, Severity, examine, examine_logging, read};
 use crate::envoy::ADMIN_SOCKET;
@@ -145,6 +146,12 @@ async fn secrets(config: &Config, report: &mut Report) {
             Lookup::OnePassword(item) => {
                 find_program(&item.op, &config::environment("PATH").unwrap_or_default()).is_some()
             }
+            // Whether it has the secret only OpenBao knows; whether we are somebody there shows here.
+            Lookup::OpenBao(secret) => match secret.server.auth.secret() {
+                SecretAt::Env(name) => config::environment(name).is_some_and(|secret| !secret.is_empty()),
+                SecretAt::Private(path) | SecretAt::Shared(path) => path.exists(),
+                SecretAt::Stdin => true,
+            },
             Lookup::File(path) => path.exists(),
         };
         if !credential.lookup.iter().any(is_here) {

@@ -23,7 +23,8 @@ pub async fn run(_: ServeArgs, common: &Common) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let environment = Environment::read(&config, &|name| std::env::var_os(name));
+    let mut environment = Environment::read(&config, &|name| std::env::var_os(name));
+    environment.take_delivery(&config, std::io::stdin());
     let told_to_end = match told_to_end() {
         Ok(told_to_end) => told_to_end,
         Err(error) => return complain(FAILED, error),

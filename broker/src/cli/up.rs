@@ -121,7 +121,8 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
 
     let mut interrupt = signal(SignalKind::interrupt()).map_err(UpError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
-    let environment = Environment::read(&config, &|name| std::env::var_os(name));
+    let mut environment = Environment::read(&config, &|name| std::env::var_os(name));
+    environment.take_delivery(&config, std::io::stdin());
     let broker = crate::start(config.clone(), &environment).await?;
     progress(format_args!("broker   data plane on {}", broker.data_plane));
 

@@ -81,13 +81,31 @@ pub enum Problem {
     Strip(#[from] StripError),
     /// Nowhere to look for the secret.
     #[error(
-        "where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or a preset, or \
-         enable sources.onepassword and name it in `references`"
+        "where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or `source: {{openbao: \
+         {{path: …, field: …}}}}`, or a preset, or enable sources.onepassword and name it in `references`"
     )]
     NoSource,
     /// Sources that `sources.order` leaves out.
-    #[error("sources.order names none of these sources; add `env`, `onepassword` or `file` to it")]
+    #[error("sources.order names none of these sources; add `env`, `onepassword`, `openbao` or `file` to it")]
     SourceNotInOrder,
+    /// A secret in OpenBao, and no OpenBao.
+    #[error("which OpenBao? Add `sources: {{openbao: {{address: https://HOST:8200, auth: …}}}}`")]
+    NoOpenBao,
+    /// An OpenBao of which half is missing.
+    #[error("add `{0}`")]
+    OpenBaoLacks(&'static str),
+    /// Two ways to be somebody, or none.
+    #[error("expected one of `secret_id` and `wrapped_secret_id`")]
+    OneSecretId,
+    /// Half of a client certificate.
+    #[error("a client certificate takes both: client_certificate_file and client_key_file")]
+    HalfAnIdentity,
+    /// A secret named in two ways.
+    #[error("`openbao` and `ref` name one secret each; remove one")]
+    NamedTwice,
+    /// A reference of a scope that has no template.
+    #[error("sources.openbao.references.templates has none for this scope, or it needs a `base` and there is none")]
+    NoTemplate,
     /// The same thing twice.
     #[error("stands here twice; remove one")]
     Twice,

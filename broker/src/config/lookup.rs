@@ -1,5 +1,6 @@
 //! Where one secret may be: one variant a kind of source, and everything about a kind that others ask.
 
+use super::openbao::OpenBaoSecret;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,13 +12,15 @@ pub enum SourceKind {
     Env,
     /// 1Password.
     OnePassword,
+    /// OpenBao, or HashiCorp Vault.
+    OpenBao,
     /// A file, 0600, re-read when it changes.
     File,
 }
 
 impl SourceKind {
     /// All of them, in the order in which they are asked where the config says nothing.
-    pub const ALL: [Self; 3] = [Self::Env, Self::OnePassword, Self::File];
+    pub const ALL: [Self; 4] = [Self::Env, Self::OnePassword, Self::OpenBao, Self::File];
 }
 
 /// One place where a secret may be found.
@@ -27,6 +30,8 @@ pub enum Lookup {
     Env(String),
     /// What this secret reference names.
     OnePassword(OnePassword),
+    /// What OpenBao has there.
+    OpenBao(OpenBaoSecret),
     /// The file at this path, absolute.
     File(PathBuf),
 }
@@ -37,6 +42,7 @@ impl Lookup {
         match self {
             Lookup::Env(variable) => format!("env {variable}"),
             Lookup::OnePassword(item) => item.place(),
+            Lookup::OpenBao(secret) => secret.place(),
             Lookup::File(path) => format!("file {}", path.display()),
         }
     }

@@ -11,6 +11,7 @@ pub mod error;
 mod load;
 mod lookup;
 pub mod oidc;
+pub mod openbao;
 mod out_of_reach;
 mod policy;
 pub mod presets;
@@ -25,6 +26,7 @@ pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
 pub use lookup::{Lookup, OnePassword, SourceKind};
+pub use openbao::{OpenBao, OpenBaoSecret};
 pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
 pub use tree::Place;
@@ -39,6 +41,7 @@ use serde::Deserialize;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One instance, ready to run.
@@ -186,6 +189,8 @@ pub struct SourcesConfig {
     pub file_dir: PathBuf,
     /// How 1Password is asked, where that is enabled.
     pub onepassword: Option<OnePasswordConfig>,
+    /// How OpenBao is asked, where the config names one.
+    pub openbao: Option<Arc<OpenBao>>,
 }
 
 /// How 1Password is asked.

@@ -5,6 +5,7 @@
 
 use super::access::AccessSpec;
 use super::oidc::ProviderSpec;
+use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
 use super::values::{
     DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
     Size, Socket, SyslogTo, Url, Variable,
@@ -189,12 +190,14 @@ pub struct CheckpointsSpec {
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesSpec {
     /// Which kind is asked first; one that has nothing falls through to the next (default
-    /// `[env, onepassword, file]`).
+    /// `[env, onepassword, openbao, file]`).
     pub order: Option<Vec<SourceKind>>,
     /// Files.
     pub file: FileSourceSpec,
     /// 1Password.
     pub onepassword: OnePasswordSpec,
+    /// OpenBao, or HashiCorp Vault.
+    pub openbao: OpenBaoSpec,
 }
 
 /// Secrets in 1Password, read by its command line `op`.
@@ -263,12 +266,17 @@ pub struct CredentialSpec {
     pub agent_env: Option<BTreeMap<Variable, AgentValueSpec>>,
 }
 
-/// Where a secret is: with both, `sources.order` says which is asked first.
+/// Where a secret is: with more than one, `sources.order` says which is asked first.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceSpec {
     /// An environment variable of the broker, read once at start.
     pub env: Option<Variable>,
+    /// A secret in OpenBao, or HashiCorp Vault.
+    pub openbao: Option<OpenBaoSecretSpec>,
+    /// The same, named by what it is for: `SCOPE/PROVIDER:KEY`, which `sources.openbao.references` explains.
+    #[serde(rename = "ref")]
+    pub reference: Option<ArtifactRef>,
     /// A file below `sources.file.dir`.
     pub file: Option<FileName>,
 }

@@ -63,6 +63,22 @@ pub enum ValueError {
     /// Not a secret reference.
     #[error("expected a secret reference, e.g. op://Private/GitHub/token")]
     OpReference,
+    /// Not the address of a server.
+    #[error(
+        "expected https://HOST:PORT without user, query and fragment; http:// only to loopback, e.g. http://127.0.0.1:8200"
+    )]
+    ServerUrl,
+    /// Not a path of an API.
+    #[error(
+        "expected a path without /v1/ before it, e.g. secret/data/github: plain segments, without '..', '?' or '%'"
+    )]
+    ApiPath,
+    /// Not a namespace.
+    #[error("expected a namespace, e.g. team-a or team-a/project")]
+    Namespace,
+    /// Not a plain word.
+    #[error("expected printable ASCII without spaces, at most 256 characters")]
+    Word,
     /// Not the digest of a key.
     #[error("expected 32 bytes in base64: openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64")]
     Pin,
@@ -138,6 +154,14 @@ written_as_text! {
     FileName(PathBuf) = file_name;
     /// A secret reference of 1Password: `op://VAULT/ITEM/[SECTION/]FIELD`.
     OpReference(String) = op_reference;
+    /// The address of a server: `https://HOST:PORT`, or `http://` to loopback.
+    ServerUrl(String) = server_url;
+    /// A path of an API, as it stands behind `/v1/`.
+    ApiPath(String) = api_path;
+    /// A namespace of OpenBao.
+    Namespace(String) = |text| api_path(text).map_err(|_| ValueError::Namespace);
+    /// A word without spaces.
+    Word(String) = word;
     /// The SHA-256 of a server's public key (its SubjectPublicKeyInfo), base64.
     Pin(String) = pin;
     /// A word for audit records.
@@ -156,6 +180,35 @@ fn op_reference(text: &str) -> Result<String, ValueError> {
     let plain = text.bytes().all(|b| (0x20..0x7f).contains(&b)) && !text.contains(MARKER);
     let named = parts.iter().all(|part| !part.trim().is_empty());
     if plain && named && (3..=4).contains(&parts.len()) { Ok(text.to_owned()) } else { Err(ValueError::OpReference) }
+}
+
+/// Secrets travel there: nobody on the way may read them.
+fn server_url(text: &str) -> Result<String, ValueError> {
+    let url = reqwest::Url::parse(text).map_err(|_| ValueError::ServerUrl)?;
+    let bare =
+        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    let loopback = url.host_str().is_some_and(|host| {
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    });
+    let safe = url.scheme() == "https" || (url.scheme() == "http" && loopback);
+    if bare && safe && !text.contains(MARKER) {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err(ValueError::ServerUrl)
+    }
+}
+
+fn api_path(text: &str) -> Result<String, ValueError> {
+    let plain = |b: u8| (0x21..0x7f).contains(&b) && !b"?#%\\\"<>`^".contains(&b);
+    let segment = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
+    let fits = text.len() <= 512 && text.split('/').all(segment) && !text.starts_with("v1/");
+    if fits && !text.contains(MARKER) { Ok(text.to_owned()) } else { Err(ValueError::ApiPath) }
+}
+
+fn word(text: &str) -> Result<String, ValueError> {
+    let plain = (1..=256).contains(&text.len()) && text.bytes().all(|b| (0x21..0x7f).contains(&b));
+    if plain && !text.contains(MARKER) { Ok(text.to_owned()) } else { Err(ValueError::Word) }
 }
 
 fn canonical_host(text: &str) -> Result<host::Host, ValueError> {
@@ -281,6 +334,20 @@ mod tests {
     fn hosts_have_one_spelling() {
         accepts::<Host>(&["api.github.com", "unifi.lan", "127.0.0.1", "[::1]", "localhost"]);
         refuses::<Host>(&["API.github.com", "a.b.", "127.1", "0x7f.1", "*.github.com", "a:1", "u@h", "[0:0::1]", ""]);
+    }
+
+    #[test]
+    fn servers_are_reached_by_tls_or_on_this_machine() {
+        accepts::<ServerUrl>(&["https://bao.lan:8200", "https://bao.lan/", "http://127.0.0.1:8200", "http://[::1]:1"]);
+        refuses::<ServerUrl>(&[
+            "http://bao.lan:8200",
+            "https://u:p@bao.lan",
+            "https://bao.lan/?x",
+            "bao.lan",
+            "ftp://a",
+        ]);
+        accepts::<ApiPath>(&["secret/data/github", "database/creds/ro", "kv/data/a.b_c-d"]);
+        refuses::<ApiPath>(&["", "/secret", "v1/secret", "a//b", "a/../b", "a?b", "a%2fb", "a/", "a b", "a\\b"]);
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! Environment variables of the broker, read once at start: a process's environment is fixed.
 
-use super::{Mark, Reading, Source, SourceError, onepassword};
-use crate::config::{Config, Lookup};
+use super::openbao::{Client, Handed, MOST};
+use super::{Alarms, Mark, Reading, Source, SourceError, onepassword};
+use crate::config::openbao::SecretAt;
+use crate::config::{Config, Lookup, OpenBao};
 use attache_core::Secret;
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::{Arc, OnceLock};
+use zeroize::Zeroizing;
 
 /// The variables that a config names, as they were at start.
 #[derive(Default)]
@@ -12,6 +17,11 @@ pub struct Environment {
     variables: HashMap<String, Value>,
     /// What `op` is given, where the config has use for it.
     op: Vec<(&'static str, Secret)>,
+    /// By what OpenBao is asked, where the config has use for it: one for all secrets.
+    openbao: OnceLock<Arc<Client>>,
+    /// What it is given to log in with.
+    handed: Option<Secret>,
+    alarms: Arc<Alarms>,
 }
 
 #[derive(Clone)]
@@ -34,13 +44,49 @@ impl Environment {
         let asks_op = lookups.any(|lookup| matches!(lookup, Lookup::OnePassword(_)));
         let given = onepassword::ENVIRONMENT.into_iter().filter(|_| asks_op);
         let given = given.filter_map(|name| Some((name, Secret::new(environment(name)?.into_string().ok()?))));
-        Self { variables: found.collect(), op: given.collect() }
+        let handed = config.sources.openbao.as_ref().filter(|_| asks_openbao(config)).and_then(|openbao| {
+            let SecretAt::Env(name) = openbao.auth.secret() else { return None };
+            let text = environment(name).filter(|value| !value.is_empty())?.into_string().ok()?;
+            Some(Secret::new(text))
+        });
+        let alarms = Arc::default();
+        Self { variables: found.collect(), op: given.collect(), openbao: OnceLock::new(), handed, alarms }
+    }
+
+    /// Reads the first line of what is delivered there, if the config has use for it. Waits for it.
+    pub fn take_delivery(&mut self, config: &Config, from: impl Read) {
+        let waits = |openbao: &Arc<OpenBao>| *openbao.auth.secret() == SecretAt::Stdin;
+        if !config.sources.openbao.as_ref().is_some_and(waits) || !asks_openbao(config) {
+            return;
+        }
+        tracing::info!("waiting for a wrapping token on standard input");
+        // All its room at once: a buffer that grows leaves copies behind.
+        let mut line = Zeroizing::new(String::with_capacity(MOST + 1));
+        let read = BufReader::new(from.take(MOST as u64)).read_line(&mut line);
+        let text = line.trim_end_matches(['\n', '\r']);
+        self.handed = read.is_ok().then(|| Secret::new(text)).filter(|_| !text.is_empty());
+    }
+
+    /// By what OpenBao is asked.
+    pub(super) fn of_openbao(&self, server: &Arc<OpenBao>) -> Arc<Client> {
+        let client = || Client::new(server.clone(), Handed::new(self.handed.clone()), self.alarms.clone());
+        self.openbao.get_or_init(|| Arc::new(client())).clone()
+    }
+
+    /// What an operator has to look into.
+    pub fn alarms(&self) -> &Arc<Alarms> {
+        &self.alarms
     }
 
     /// What `op` is given.
     pub(super) fn of_op(&self) -> &[(&'static str, Secret)] {
         &self.op
     }
+}
+
+fn asks_openbao(config: &Config) -> bool {
+    let mut lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
+    lookups.any(|lookup| matches!(lookup, Lookup::OpenBao(_)))
 }
 
 /// One variable.
@@ -107,5 +153,30 @@ mod tests {
         });
         assert_eq!(asked.into_inner(), ["GITHUB_TOKEN"]);
         assert!(matches!(environment.variables.get("GITHUB_TOKEN"), Some(Value::NotText)));
+    }
+
+    #[test]
+    fn what_logs_in_to_openbao_is_read_where_the_config_says_so_and_nowhere_else() {
+        let config = |auth: &str| {
+            let temp = tempfile::tempdir().unwrap();
+            let file = temp.path().join("attache.yaml");
+            let yaml = format!(
+                "state_dir: s\nsources: {{openbao: {{address: 'https://b', auth: {auth}}}}}\ncredentials: {{it: {{source: \
+                 {{openbao: {{path: a/b, field: f}}}}, inject: bearer, destinations: [{{host: h}}]}}}}\n"
+            );
+            std::fs::write(&file, yaml).unwrap();
+            Config::load(Some(&file), &crate::config::Overrides::default(), &|_| None).unwrap()
+        };
+        let handed = |auth: &str, line: &str| {
+            let config = config(auth);
+            let mut environment = Environment::read(&config, &|name| Some(format!("value of {name}").into()));
+            environment.take_delivery(&config, line.as_bytes());
+            environment.handed.map(|secret| secret.expose().to_owned())
+        };
+        let stdin = "{approle: {role_id: r, wrapped_secret_id: stdin, creation_path: a/b}}";
+        assert_eq!(handed("{token: {env: BAO}}", "line\n").as_deref(), Some("value of BAO"));
+        assert_eq!(handed(stdin, "line\r\nmore\n").as_deref(), Some("line"));
+        assert_eq!(handed(stdin, "\n"), None);
+        assert_eq!(handed("{token: {file: bao}}", "line\n"), None);
     }
 }

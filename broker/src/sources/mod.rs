@@ -3,12 +3,15 @@
 //! *Absent* and *an error* are different answers: absent falls through to the next source, an error
 //! stops. No source logs, caches or prints what it found.
 
+mod alarms;
 mod env;
 mod file;
 mod onepassword;
+mod openbao;
 mod remembered;
 mod trouble;
 
+pub use alarms::{Alarm, Alarms};
 pub use env::Environment;
 pub use onepassword::find as find_program;
 pub use trouble::Trouble;
@@ -112,6 +115,7 @@ pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
     match lookup {
         Lookup::Env(name) => Box::new(env::Variable::new(name, environment)),
         Lookup::OnePassword(item) => Box::new(onepassword::open(item, environment.of_op())),
+        Lookup::OpenBao(secret) => Box::new(openbao::open(secret, environment.of_openbao(&secret.server))),
         Lookup::File(path) => Box::new(file::SecretFile::new(path)),
     }
 }

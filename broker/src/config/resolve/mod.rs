@@ -7,6 +7,7 @@ mod destination;
 mod export;
 mod hosts;
 mod oidc;
+mod openbao;
 mod sessions;
 mod sources;
 

@@ -1,6 +1,6 @@
 //! Sources: what all secrets of a kind share, and where one secret is looked for.
 
-use super::{Around, Problems, period};
+use super::{Around, Problems, openbao, period};
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{SourceSpec, Spec};
@@ -18,7 +18,8 @@ pub(super) fn resolve(spec: &Spec, state_dir: &Path, around: &Around<'_>, proble
         }
     }
     let file_dir = state_dir.join(spec.sources.file.dir.as_deref().unwrap_or("secrets"));
-    SourcesConfig { order, file_dir, onepassword: onepassword(spec, around, problems) }
+    let openbao = openbao::resolve(spec, &file_dir, around, problems);
+    SourcesConfig { order, file_dir, onepassword: onepassword(spec, around, problems), openbao }
 }
 
 fn onepassword(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> Option<OnePasswordConfig> {
@@ -53,8 +54,11 @@ pub(super) fn lookup(
     let at = join(path, "source");
     let (env, file) = source.map_or((None, None), |source| (source.env.as_ref(), source.file.as_ref()));
     let reference = spec.sources.onepassword.references.get(name).zip(sources.onepassword.as_ref());
-    if env.is_none() && file.is_none() && reference.is_none() {
-        if !around.is_incomplete(&at) && !around.is_incomplete("sources.onepassword") {
+    let openbao = openbao::secret(source, &at, (spec, sources), around, problems);
+    if env.is_none() && file.is_none() && reference.is_none() && openbao.is_none() {
+        // What is written there, and wrong, is told already.
+        let told = source.is_some_and(|source| source.openbao.is_some() || source.reference.is_some());
+        if !told && !around.is_incomplete(&at) && !around.is_incomplete("sources.onepassword") {
             problems.add(if source.is_some() { at } else { path.to_owned() }, Problem::NoSource);
         }
         return Vec::new();
@@ -65,6 +69,7 @@ pub(super) fn lookup(
             let OnePasswordConfig { op, refresh } = how.clone();
             Lookup::OnePassword(OnePassword { reference: reference.0.clone(), op, refresh })
         }),
+        SourceKind::OpenBao => openbao.clone().map(Lookup::OpenBao),
         SourceKind::File => file.map(|file| Lookup::File(sources.file_dir.join(&file.0))),
     };
     let lookup: Vec<_> = sources.order.iter().filter_map(of_kind).collect();

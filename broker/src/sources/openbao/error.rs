@@ -1,0 +1,202 @@
+//! Everything that can be wrong with a question to OpenBao, and what mends it. Holds no byte of an answer.
+
+use crate::private_file::PrivateError;
+use crate::sources::Trouble;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenBaoError {
+    /// Nobody there.
+    #[error("it cannot be reached")]
+    Unreachable,
+    /// Too slow.
+    #[error("it has not answered within 5 s")]
+    TimedOut,
+    /// Sealed.
+    #[error("it is sealed")]
+    Sealed,
+    /// A quota.
+    #[error("it answers no more for now: too many requests")]
+    Busy,
+    /// It says that it cannot.
+    #[error("it fails (HTTP {0})")]
+    Failing(u16),
+    /// It sends on to somebody whom the config does not name.
+    #[error("it is a standby, and sends on to a node that the config does not name")]
+    Standby,
+    /// Its certificate is of nobody whom we know.
+    #[error("its certificate is not signed by an authority that is trusted here")]
+    UnknownAuthority,
+    /// Its certificate is of somebody else.
+    #[error("its certificate is of another name than the address has")]
+    OtherName,
+    /// Its certificate is over, or not yet good.
+    #[error("its certificate is not good at this time")]
+    CertificateTime,
+    /// It wants to see one of ours.
+    #[error("it does not accept our certificate, or there is none to show")]
+    ClientCertificate,
+    /// Another failure of TLS.
+    #[error("no TLS connection comes about")]
+    Tls,
+    /// A file that the config names.
+    #[error("{0} cannot be used: {1}")]
+    File(PathBuf, &'static str),
+    /// A file of ours alone that is not.
+    #[error("{0}")]
+    Private(Arc<PrivateError>),
+    /// What makes us somebody is not there.
+    #[error("there is nothing to log in with: {0} is empty or not there")]
+    NothingToLogInWith(String),
+    /// The SecretID that was unwrapped is used up, or a former life of the broker had it.
+    #[error("no wrapped SecretID is there ({0}): the one before is used up")]
+    NoDelivery(String),
+    /// Nobody by this name.
+    #[error("it does not let us log in at auth/{0}: the role, or what proves it, is not accepted")]
+    LoginRefused(String),
+    /// From another place.
+    #[error("it does not let us log in from this machine's address")]
+    LoginFromElsewhere,
+    /// No such way to log in.
+    #[error("it has no login at auth/{0}, or none in this namespace")]
+    NoLogin(String),
+    /// The token is worth nothing.
+    #[error("it does not accept our token: that has expired, was revoked, or is bound to other addresses")]
+    TokenRefused,
+    /// Every use of it was made.
+    #[error("all uses of our token are made")]
+    TokenUsedUp,
+    /// The token is good, and not for this.
+    #[error("our token's policies do not allow it")]
+    Denied,
+    /// Nothing is mounted there.
+    #[error("no secrets engine is at this path, in this namespace")]
+    NoEngine,
+    /// No namespace.
+    #[error("it has no such namespace")]
+    NoNamespace,
+    /// KV version 2, by a path of version 1.
+    #[error("the engine is KV version 2, and the path names none of its data")]
+    NotVersioned,
+    /// No such version.
+    #[error("it has no such version of this secret")]
+    NoVersion,
+    /// Deleted.
+    #[error("this version of the secret is deleted")]
+    Deleted,
+    /// Destroyed.
+    #[error("this version of the secret is destroyed")]
+    Destroyed,
+    /// No such field.
+    #[error("the secret has no such field")]
+    NoField,
+    /// A field that is no text.
+    #[error("the field holds no text")]
+    NotText,
+    /// A field without anything.
+    #[error("the field is empty")]
+    Empty,
+    /// It is longer than a secret can be.
+    #[error("the field is longer than 64 KiB, or the answer than 1 MiB")]
+    TooLong,
+    /// Not a question that it takes.
+    #[error("it does not take this question (HTTP {0})")]
+    Refused(u16),
+    /// Not what OpenBao says.
+    #[error("what answers there does not answer as OpenBao does")]
+    Malformed,
+    /// **Alarm**: the wrapping token was worth nothing.
+    #[error("ALARM: the wrapping token ({0}) is used already, or has expired: somebody else may have its SecretID")]
+    WrapUsed(String),
+    /// **Alarm**: the wrapping token wraps something else.
+    #[error(
+        "ALARM: the wrapping token ({0}) was not made by the configured creation_path: somebody may have put his own in its place"
+    )]
+    WrapElsewhere(String),
+    /// **Alarm**: the wrapping token is of another time.
+    #[error("ALARM: the wrapping token ({0}) says that it was made at another time, or for longer, than can be")]
+    WrapTime(String),
+}
+
+impl OpenBaoError {
+    /// Whether it may go by itself, and says nothing about the secret.
+    pub fn passes(&self) -> bool {
+        use OpenBaoError::{Busy, Failing, Sealed, Standby, TimedOut, Unreachable};
+        matches!(self, Unreachable | TimedOut | Sealed | Busy | Failing(_) | Standby)
+    }
+
+    /// Whether an operator has to look into it.
+    pub fn is_alarm(&self) -> bool {
+        matches!(self, OpenBaoError::WrapUsed(_) | OpenBaoError::WrapElsewhere(_) | OpenBaoError::WrapTime(_))
+    }
+
+    /// What an operator does about it.
+    fn fix(&self) -> &'static str {
+        use OpenBaoError as E;
+        match self {
+            E::Unreachable | E::TimedOut => {
+                "see whether it runs, and whether the broker's machine reaches sources.openbao.address; the broker \
+                 tries again by itself"
+            }
+            E::Sealed => "unseal it; the broker tries again by itself",
+            E::Busy => "wait, or raise its quota; a longer sources.openbao.refresh asks less often",
+            E::Failing(_) => "read its log; the broker tries again by itself",
+            E::Standby => "name the active node in sources.openbao.address, or each node in sources.openbao.nodes",
+            E::UnknownAuthority => "name the authority that signed it in sources.openbao.ca_file",
+            E::OtherName => "write the address in sources.openbao.address as the certificate names it",
+            E::CertificateTime => "renew the server's certificate, or mend this machine's clock",
+            E::ClientCertificate => {
+                "name a certificate that it accepts in sources.openbao.client_certificate_file and client_key_file"
+            }
+            E::Tls => "see whether sources.openbao.address speaks TLS 1.2 or 1.3",
+            E::File(..) => "put a PEM file there, readable for the broker's user",
+            E::Private(_) => "make it a regular file of the broker's user, 0600, in a directory of its own, 0700",
+            E::NothingToLogInWith(_) => {
+                "put there what sources.openbao.auth names: a file is looked for again, a variable takes a restart"
+            }
+            E::NoDelivery(_) => {
+                "deliver a new one: bao write -f -wrap-ttl=5m -field=wrapping_token auth/approle/role/NAME/secret-id; \
+                 a file is looked for again, a variable or standard input takes a restart"
+            }
+            E::LoginRefused(_) => {
+                "see in OpenBao whether the role exists, and whether what proves it is its own, has not expired and is \
+                 not used up"
+            }
+            E::LoginFromElsewhere => "see bound_cidrs, secret_id_bound_cidrs and token_bound_cidrs of the role",
+            E::NoLogin(_) => "enable the method there, or correct sources.openbao.auth and sources.openbao.namespace",
+            E::TokenRefused | E::TokenUsedUp => {
+                "give the broker a new token, one whose bound_cidrs have this machine's address; one that the broker \
+                 logs in for (approle, kubernetes, jwt) is replaced by itself"
+            }
+            E::Denied => "give one of the token's policies `read` on this path (KV version 2: MOUNT/data/…)",
+            E::NoEngine | E::NoNamespace => {
+                "correct the credential's path or sources.openbao.namespace, or mount the engine"
+            }
+            E::NotVersioned => "write data/ behind the mount: secret/data/github",
+            E::NoVersion | E::Deleted | E::Destroyed => {
+                "name another version, undelete it, or write the secret anew and leave `version` out"
+            }
+            E::NoField | E::NotText | E::Empty | E::TooLong => "name a field that holds the secret itself, as text",
+            E::Refused(_) => "see whether the path is one that is read by GET, and whether its role exists",
+            E::Malformed => "see whether sources.openbao.address is OpenBao's, and not that of something before it",
+            E::WrapUsed(_) | E::WrapElsewhere(_) | E::WrapTime(_) => {
+                "find out who had it, destroy the role's SecretIDs and revoke their tokens; then deliver a new one"
+            }
+        }
+    }
+}
+
+impl From<PrivateError> for OpenBaoError {
+    fn from(error: PrivateError) -> Self {
+        Self::Private(Arc::new(error))
+    }
+}
+
+impl From<OpenBaoError> for Trouble {
+    fn from(error: OpenBaoError) -> Self {
+        let (what, fix) = (error.to_string(), error.fix());
+        if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) }
+    }
+}

@@ -63,6 +63,7 @@ up: build ## Run broker, Envoy and filter until Ctrl-C; prints what to export
 test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/need strace
 	@scripts/peers
+	@scripts/openbao
 	@rm -f $(TARGET)/skipped
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."
 	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet$(if $(filter 0,$(shell id -u)), -- --include-ignored)

@@ -164,7 +164,7 @@ fn tunnel(cluster: &str) -> Value {
         "route": {
             "cluster": cluster,
             "timeout": "0s",
-            "idle_timeout": listener::STREAM_MOST,
+            "idle_timeout": listener::stream_most(),
             "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
         },
         "typed_per_filter_config": settings,
@@ -230,8 +230,8 @@ fn opaque() -> Value {
         "@type": type_url("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"),
         "stat_prefix": "attache_tunnel",
         "cluster": TUNNEL_DIRECT,
-        "idle_timeout": listener::STREAM_MOST,
-        "max_downstream_connection_duration": listener::STREAM_MOST,
+        "idle_timeout": listener::stream_most(),
+        "max_downstream_connection_duration": listener::stream_most(),
     });
     behind_the_door(
         TUNNEL_CLUSTER,

@@ -103,7 +103,7 @@ fn guarded(destination: &DestinationSpec, prefix: &str, judged: Option<&str>) ->
             "prefix_rewrite": "/",
             // A model may think for minutes, and a stream may pause: bounds are those of the stream.
             "timeout": "0s",
-            "idle_timeout": listener::STREAM_MOST,
+            "idle_timeout": listener::stream_most(),
         },
         // Where the agent is and how it came in is nobody's business; some upstreams redirect for it.
         "request_headers_to_remove": FORWARDED,
@@ -163,7 +163,7 @@ pub(super) fn unmatched(cluster: &str) -> [Value; 2] {
             "prefix": "/",
             "filter_state": [{"key": VERDICT, "string_match": {"prefix": verdict_for(cluster)}}],
         },
-        "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": listener::STREAM_MOST},
+        "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": listener::stream_most()},
         "request_headers_to_remove": FORWARDED,
     });
     set(&mut open, "typed_per_filter_config", json!({assertion::NAME: assertion::rule(cluster)}));

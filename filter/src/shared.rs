@@ -11,6 +11,7 @@ use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
+use attache_core::verdict::VERDICT_STATE;
 use attache_core::wire::{Plugin, Role, Transport};
 use attache_core::worker::{Entry, Grant, Intended, Outcome, Report, Worker, verdict};
 use proxy_wasm::types::Action;
@@ -20,8 +21,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Filter state that the gate writes: the verdict, for route guards and Envoy's access log.
-pub const VERDICT: &str = "attache";
 /// How often Envoy is asked to do what it failed to do, once a tick; then its stream timeouts do it.
 const MOST_FAILURES: u8 = 20;
 /// What makes clients that ask first without a credential ask again with one.
@@ -366,7 +365,7 @@ impl Shared {
         };
         flow.asked = Some(asked);
         // Removing a header, present or not, makes Envoy select the route again, under its guard.
-        let done = host::set_property(VERDICT, verdict(&Outcome::Passed, cluster).as_bytes())
+        let done = host::set_property(VERDICT_STATE, verdict(&Outcome::Passed, cluster).as_bytes())
             .and_then(|()| host::remove_header(SESSION_HEADER))
             .and_then(|()| host::remove_header(PROXY_AUTHORIZATION))
             // A JWT is for us: whoever else gets it could show it to us.
@@ -386,7 +385,7 @@ impl Shared {
         flow.outcome = Outcome::Refused(reason, grant);
         self.metrics.borrow_mut().refused += 1;
         // If this fails, Envoy's access log says what was decided before; the request goes no further.
-        let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
+        let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
         let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
         if self.answer(flow, reason, challenge.then_some(CHALLENGE)).is_err() {
             // The request stays held.
@@ -411,7 +410,7 @@ impl Shared {
             Outcome::Undecided => {
                 worker.leave(context);
                 // For Envoy's access log: the filter knew of it, and a record follows.
-                let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
+                let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
             }
             // Whatever became of it upstream, or at the route guard: it is under way no more.
             Outcome::Forwarded(_) => worker.end_use(),
@@ -504,7 +503,7 @@ fn inject(forward: &Forward, grant: &Grant) -> Result<(), Reason> {
 fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
     // First the verdict: the header changes below make Envoy select the route again, and its
     // guard looks at it.
-    host::set_property(VERDICT, grant.verdict.as_bytes())?;
+    host::set_property(VERDICT_STATE, grant.verdict.as_bytes())?;
     forward.remove().try_for_each(host::remove_header)?;
     forward.set().iter().try_for_each(|(name, value)| host::set_header(name, value))?;
     if let Some(target) = forward.target() {

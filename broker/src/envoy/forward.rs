@@ -8,10 +8,10 @@
 //! Connections to the listeners behind are never shared between clients: each has its own, and what is
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
-use super::routes::{self, header, verdict_for};
+use super::routes::{self, decided_for, header};
 use super::{
-    BUFFER_BYTES, Machine, ads, assertion, clusters, filters, health, listener, log, set, set_in, speaks_websocket,
-    type_url,
+    BUFFER_BYTES, Machine, ads, assertion, clusters, filter_state, filters, health, listener, log, set, set_in,
+    speaks_websocket, type_url,
 };
 use crate::config::Config;
 use attache_core::door::{
@@ -88,7 +88,7 @@ fn hand_on(machine: &Machine) -> Value {
     let shared = |key: &str, factory: Option<&str>, from: &str| {
         let mut state = json!({
             "object_key": key,
-            "format_string": {"text_format_source": {"inline_string": format!("%FILTER_STATE(wasm.{from}:PLAIN)%")}},
+            "format_string": {"text_format_source": {"inline_string": format!("%FILTER_STATE({}:PLAIN)%", filter_state(from))}},
             "shared_with_upstream": "ONCE",
             "skip_if_empty": true,
         });
@@ -159,7 +159,7 @@ fn tunnel(cluster: &str) -> Value {
         "name": cluster,
         "match": {
             "connect_matcher": {},
-            "filter_state": [{"key": routes::VERDICT, "string_match": {"prefix": verdict_for(cluster)}}],
+            "filter_state": [decided_for(cluster)],
         },
         "route": {
             "cluster": cluster,

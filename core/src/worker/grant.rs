@@ -6,6 +6,7 @@ use crate::names::Name;
 use crate::policy::AccessMode;
 use crate::secret::Secret;
 use crate::time::Millis;
+use crate::verdict::verdict_prefix;
 use crate::wire::{Change, Granted, WireInjection};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -142,7 +143,7 @@ fn members(granted: &Granted, facts: &Facts<'_>) -> String {
 }
 
 fn verdict(granted: &Granted, facts: &Facts<'_>) -> String {
-    let mut out = begin_verdict(facts.cluster);
+    let mut out = verdict_prefix(facts.cluster);
     member(&mut out, "decision", "forward");
     for (name, value) in shared(granted, facts) {
         member(&mut out, name, value);
@@ -163,14 +164,6 @@ fn shared<'a>(granted: &'a Granted, facts: &Facts<'a>) -> [(&'static str, &'a st
         ("lease_id", &granted.lease.id),
         ("fingerprint", &granted.lease.fingerprint),
     ]
-}
-
-/// What a route guard matches: the verdict names the cluster first.
-pub(crate) fn begin_verdict(cluster: &str) -> String {
-    let mut out = String::from("{\"cluster\":\"");
-    escape_into(&mut out, cluster.as_bytes());
-    out.push('"');
-    out
 }
 
 /// Appends `,"name":"value"`.

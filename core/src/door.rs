@@ -240,7 +240,7 @@ impl Tunnel {
             address: granted.address,
             passage: call.passage,
             evidence: evidence.word(),
-            is_named: evidence.session_token.is_some(),
+            is_named: evidence.is_named(),
             as_of: granted.as_of,
             id,
         })

@@ -2,6 +2,7 @@
 
 use crate::flow::Flow;
 use crate::host;
+use crate::metrics::Counter;
 use crate::shared::{Shared, Step};
 use attache_core::Millis;
 use attache_core::door::{self, ADDRESS_STATE, Call, HOST_STATE, INSIDE_STATE, PROXY_AUTHORIZATION, Passage, Tunnel};
@@ -70,7 +71,7 @@ impl Shared {
             flow.outcome = Outcome::Undecided;
             return Err(Reason::Internal);
         }
-        self.metrics.borrow_mut().tunnels += u64::from(is_tunnel);
+        self.metrics.borrow_mut().add(Counter::Tunnels, u64::from(is_tunnel));
         Ok(Step::Go)
     }
 }

@@ -3,7 +3,7 @@
 use crate::door::carried;
 use crate::flow::{Flow, Flows, read_body};
 use crate::host::{self, Map};
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use attache_core::Millis;
 use attache_core::connection::{Connection, Property};
 use attache_core::door::{PROXY_AUTHORIZATION, Passage, UNMATCHED_PLAIN_CLUSTER, UNMATCHED_TLS_CLUSTER};
@@ -162,7 +162,7 @@ impl Shared {
         flow.cut = Some(reason);
         let stopped = if nothing_has_gone { self.answer(flow, reason, None) } else { host::reset() };
         match stopped {
-            Ok(()) => self.metrics.borrow_mut().cut += 1,
+            Ok(()) => self.metrics.borrow_mut().count(Counter::Cut),
             Err(_) => log::error!("attache: envoy did not end a stream"),
         }
     }
@@ -181,7 +181,7 @@ impl Shared {
             // From here on its body is held, whatever Envoy makes of the reset.
             flow.cut = Some(reason);
             match self.end(*context, flow, reason) {
-                Ok(()) => self.metrics.borrow_mut().cut += 1,
+                Ok(()) => self.metrics.borrow_mut().count(Counter::Cut),
                 Err(_) => self.failed(flow),
             }
         }
@@ -198,7 +198,7 @@ impl Shared {
 
     /// A request that cannot be acted for when its answer is there goes no further.
     pub fn strand(&self, context: u32, mut flow: Box<Flow>) {
-        self.metrics.borrow_mut().refused += 1;
+        self.metrics.borrow_mut().count(Counter::Refused);
         flow.outcome = Outcome::Refused(Reason::Internal, None);
         self.failed(&mut flow);
         self.keep(context, flow);
@@ -214,7 +214,7 @@ impl Shared {
             if !(1..MOST_FAILURES).contains(&flow.failures) {
                 continue;
             }
-            self.metrics.borrow_mut().retried += 1;
+            self.metrics.borrow_mut().count(Counter::Retried);
             let done = match flow.is_over() {
                 Some(reason) => self.end(*context, flow, reason),
                 None => host::act_for(*context).and_then(|()| host::resume()),
@@ -222,7 +222,7 @@ impl Shared {
             match done {
                 Ok(()) => {
                     flow.failures = 0;
-                    self.metrics.borrow_mut().cut += u64::from(flow.cut.is_some());
+                    self.metrics.borrow_mut().add(Counter::Cut, u64::from(flow.cut.is_some()));
                 }
                 Err(_) => self.failed(flow),
             }
@@ -317,7 +317,7 @@ impl Shared {
         });
         match step {
             Ok(Step::Go) => {
-                self.metrics.borrow_mut().forwarded += 1;
+                self.metrics.borrow_mut().count(Counter::Forwarded);
                 self.worker.borrow_mut().begin_use();
                 flow.outcome = Outcome::Forwarded(grant);
                 flow.policy = Some(policy);
@@ -372,7 +372,7 @@ impl Shared {
             .and_then(|()| policy.identity_headers().try_for_each(host::remove_header));
         match done {
             Ok(()) => {
-                self.metrics.borrow_mut().passed += 1;
+                self.metrics.borrow_mut().count(Counter::Passed);
                 flow.outcome = Outcome::Passed;
                 Step::Go
             }
@@ -383,7 +383,7 @@ impl Shared {
     /// Answers a request with the reason why it goes no further.
     pub fn refuse(&self, flow: &mut Flow, reason: Reason, grant: Option<Rc<Grant>>) -> Step {
         flow.outcome = Outcome::Refused(reason, grant);
-        self.metrics.borrow_mut().refused += 1;
+        self.metrics.borrow_mut().count(Counter::Refused);
         // If this fails, Envoy's access log says what was decided before; the request goes no further.
         let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
         let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
@@ -440,7 +440,7 @@ impl Shared {
         if masked == 0 {
             return;
         }
-        self.metrics.borrow_mut().masked += masked;
+        self.metrics.borrow_mut().add(Counter::Masked, masked);
         if let Some(destination) = flow.asked.as_ref().and_then(|asked| asked.destination.clone())
             && self.echoing.borrow_mut().insert(destination.clone())
         {

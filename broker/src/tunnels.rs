@@ -9,7 +9,7 @@ use crate::clock::{Now, millis};
 use crate::egress::Egress;
 use crate::meters::GrantMeters;
 use crate::sessions::{Session, Sessions};
-use attache_core::door::Passage;
+use attache_core::door::{self, Passage};
 use attache_core::matching::host::Host;
 use attache_core::policy::Policy;
 use attache_core::refusal::Reason;
@@ -17,9 +17,9 @@ use attache_core::wire::{Denied, EvidenceDigests, TunnelAnswer, TunnelGranted, T
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// No way is entered for longer without being asked for anew: names move.
-const LONGEST: Duration = Duration::from_secs(60);
-/// Nor for less, however short a name's TTL: a page of requests is one question.
+/// The longest that a way may be entered.
+const LONGEST: Duration = Duration::from_millis(door::LONGEST_TTL_MS);
+/// The shortest, however short a name's TTL: a page of requests is one question.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Everything a way is made from.

@@ -20,8 +20,8 @@ use std::fmt;
 /// The header in which clients of a proxy say who they are (RFC 9110, 11.7.1).
 pub const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
 
-/// No way is entered for longer, whatever the broker says: names move.
-const LONGEST_TTL_MS: u64 = 60_000;
+/// No way is entered for longer without being asked for anew, whatever the broker says: names move.
+pub const LONGEST_TTL_MS: u64 = 60_000;
 
 /// How traffic travels behind the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -240,7 +240,7 @@ impl Tunnel {
             address: granted.address,
             passage: call.passage,
             evidence: evidence.word(),
-            is_named: evidence.session_token.is_some(),
+            is_named: evidence.is_named(),
             as_of: granted.as_of,
             id,
         })

@@ -2,10 +2,12 @@
 
 use crate::flow::Flow;
 use crate::host;
-use crate::shared::{Shared, Step, VERDICT};
+use crate::metrics::Counter;
+use crate::shared::{Shared, Step};
 use attache_core::Millis;
 use attache_core::door::{self, ADDRESS_STATE, Call, HOST_STATE, INSIDE_STATE, PROXY_AUTHORIZATION, Passage, Tunnel};
 use attache_core::refusal::Reason;
+use attache_core::verdict::VERDICT_STATE;
 use attache_core::worker::{Entry, Outcome, verdict};
 use std::rc::Rc;
 
@@ -61,7 +63,7 @@ impl Shared {
             .and_then(|()| host::set_property(ADDRESS_STATE, tunnel.address.to_string().as_bytes()))
             .and_then(|()| host::set_property(HOST_STATE, tunnel.host.as_bytes()))
             .and_then(|()| match is_tunnel {
-                true => host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes()),
+                true => host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes()),
                 false => Ok(()),
             })
             .and_then(|()| host::remove_header(PROXY_AUTHORIZATION));
@@ -69,7 +71,7 @@ impl Shared {
             flow.outcome = Outcome::Undecided;
             return Err(Reason::Internal);
         }
-        self.metrics.borrow_mut().tunnels += u64::from(is_tunnel);
+        self.metrics.borrow_mut().add(Counter::Tunnels, u64::from(is_tunnel));
         Ok(Step::Go)
     }
 }

@@ -3,7 +3,7 @@
 use crate::door::carried;
 use crate::flow::{Flow, Flows, read_body};
 use crate::host::{self, Map};
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use attache_core::Millis;
 use attache_core::connection::{Connection, Property};
 use attache_core::door::{PROXY_AUTHORIZATION, Passage, UNMATCHED_PLAIN_CLUSTER, UNMATCHED_TLS_CLUSTER};
@@ -11,6 +11,7 @@ use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
+use attache_core::verdict::VERDICT_STATE;
 use attache_core::wire::{Plugin, Role, Transport};
 use attache_core::worker::{Entry, Grant, Intended, Outcome, Report, Worker, verdict};
 use proxy_wasm::types::Action;
@@ -20,8 +21,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Filter state that the gate writes: the verdict, for route guards and Envoy's access log.
-pub const VERDICT: &str = "attache";
 /// How often Envoy is asked to do what it failed to do, once a tick; then its stream timeouts do it.
 const MOST_FAILURES: u8 = 20;
 /// What makes clients that ask first without a credential ask again with one.
@@ -163,7 +162,7 @@ impl Shared {
         flow.cut = Some(reason);
         let stopped = if nothing_has_gone { self.answer(flow, reason, None) } else { host::reset() };
         match stopped {
-            Ok(()) => self.metrics.borrow_mut().cut += 1,
+            Ok(()) => self.metrics.borrow_mut().count(Counter::Cut),
             Err(_) => log::error!("attache: envoy did not end a stream"),
         }
     }
@@ -182,7 +181,7 @@ impl Shared {
             // From here on its body is held, whatever Envoy makes of the reset.
             flow.cut = Some(reason);
             match self.end(*context, flow, reason) {
-                Ok(()) => self.metrics.borrow_mut().cut += 1,
+                Ok(()) => self.metrics.borrow_mut().count(Counter::Cut),
                 Err(_) => self.failed(flow),
             }
         }
@@ -199,7 +198,7 @@ impl Shared {
 
     /// A request that cannot be acted for when its answer is there goes no further.
     pub fn strand(&self, context: u32, mut flow: Box<Flow>) {
-        self.metrics.borrow_mut().refused += 1;
+        self.metrics.borrow_mut().count(Counter::Refused);
         flow.outcome = Outcome::Refused(Reason::Internal, None);
         self.failed(&mut flow);
         self.keep(context, flow);
@@ -215,7 +214,7 @@ impl Shared {
             if !(1..MOST_FAILURES).contains(&flow.failures) {
                 continue;
             }
-            self.metrics.borrow_mut().retried += 1;
+            self.metrics.borrow_mut().count(Counter::Retried);
             let done = match flow.is_over() {
                 Some(reason) => self.end(*context, flow, reason),
                 None => host::act_for(*context).and_then(|()| host::resume()),
@@ -223,7 +222,7 @@ impl Shared {
             match done {
                 Ok(()) => {
                     flow.failures = 0;
-                    self.metrics.borrow_mut().cut += u64::from(flow.cut.is_some());
+                    self.metrics.borrow_mut().add(Counter::Cut, u64::from(flow.cut.is_some()));
                 }
                 Err(_) => self.failed(flow),
             }
@@ -318,7 +317,7 @@ impl Shared {
         });
         match step {
             Ok(Step::Go) => {
-                self.metrics.borrow_mut().forwarded += 1;
+                self.metrics.borrow_mut().count(Counter::Forwarded);
                 self.worker.borrow_mut().begin_use();
                 flow.outcome = Outcome::Forwarded(grant);
                 flow.policy = Some(policy);
@@ -366,14 +365,14 @@ impl Shared {
         };
         flow.asked = Some(asked);
         // Removing a header, present or not, makes Envoy select the route again, under its guard.
-        let done = host::set_property(VERDICT, verdict(&Outcome::Passed, cluster).as_bytes())
+        let done = host::set_property(VERDICT_STATE, verdict(&Outcome::Passed, cluster).as_bytes())
             .and_then(|()| host::remove_header(SESSION_HEADER))
             .and_then(|()| host::remove_header(PROXY_AUTHORIZATION))
             // A JWT is for us: whoever else gets it could show it to us.
             .and_then(|()| policy.identity_headers().try_for_each(host::remove_header));
         match done {
             Ok(()) => {
-                self.metrics.borrow_mut().passed += 1;
+                self.metrics.borrow_mut().count(Counter::Passed);
                 flow.outcome = Outcome::Passed;
                 Step::Go
             }
@@ -384,9 +383,9 @@ impl Shared {
     /// Answers a request with the reason why it goes no further.
     pub fn refuse(&self, flow: &mut Flow, reason: Reason, grant: Option<Rc<Grant>>) -> Step {
         flow.outcome = Outcome::Refused(reason, grant);
-        self.metrics.borrow_mut().refused += 1;
+        self.metrics.borrow_mut().count(Counter::Refused);
         // If this fails, Envoy's access log says what was decided before; the request goes no further.
-        let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
+        let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
         let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
         if self.answer(flow, reason, challenge.then_some(CHALLENGE)).is_err() {
             // The request stays held.
@@ -411,7 +410,7 @@ impl Shared {
             Outcome::Undecided => {
                 worker.leave(context);
                 // For Envoy's access log: the filter knew of it, and a record follows.
-                let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
+                let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
             }
             // Whatever became of it upstream, or at the route guard: it is under way no more.
             Outcome::Forwarded(_) => worker.end_use(),
@@ -441,7 +440,7 @@ impl Shared {
         if masked == 0 {
             return;
         }
-        self.metrics.borrow_mut().masked += masked;
+        self.metrics.borrow_mut().add(Counter::Masked, masked);
         if let Some(destination) = flow.asked.as_ref().and_then(|asked| asked.destination.clone())
             && self.echoing.borrow_mut().insert(destination.clone())
         {
@@ -504,7 +503,7 @@ fn inject(forward: &Forward, grant: &Grant) -> Result<(), Reason> {
 fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
     // First the verdict: the header changes below make Envoy select the route again, and its
     // guard looks at it.
-    host::set_property(VERDICT, grant.verdict.as_bytes())?;
+    host::set_property(VERDICT_STATE, grant.verdict.as_bytes())?;
     forward.remove().try_for_each(host::remove_header)?;
     forward.set().iter().try_for_each(|(name, value)| host::set_header(name, value))?;
     if let Some(target) = forward.target() {

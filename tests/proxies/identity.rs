@@ -98,4 +98,5 @@ pub async fn storm(plan: Plan) {
         let whose = request.header("authorization").unwrap_or_default();
         assert_eq!(whose, format!("Bearer for-{}", String::from_utf8_lossy(&request.path).trim_start_matches('/')));
     }
+    stack.reconcile().await;
 }

@@ -102,11 +102,23 @@ impl Control {
         Ok(self.sessions.live(&parse_name(name)?, Now::read())?)
     }
 
+    /// The credentials that a session may use.
+    pub(super) fn credentials_of(&self, session: &Session) -> impl Iterator<Item = &Credential> {
+        self.credentials.iter().filter(|credential| session.credentials.contains(&credential.name))
+    }
+
     /// What an agent of this session finds in its environment.
-    pub(super) fn environment(&self, session: &Session) -> Vec<Variable> {
+    fn environment(&self, session: &Session) -> Vec<Variable> {
+        let mut variables = self.variables(session, |_| true);
+        variables.push(Variable { name: SESSION_TOKEN_ENV.into(), value: self.sessions.token(session) });
+        variables
+    }
+
+    /// What its credentials put there, each name once.
+    pub(super) fn variables(&self, session: &Session, wanted: impl Fn(&AgentValue) -> bool) -> Vec<Variable> {
         let mut variables = Vec::new();
-        for credential in self.credentials.iter().filter(|c| session.credentials.contains(&c.name)) {
-            for variable in &credential.agent_env {
+        for credential in self.credentials_of(session) {
+            for variable in credential.agent_env.iter().filter(|variable| wanted(&variable.value)) {
                 let value = match &variable.value {
                     AgentValue::Placeholder => self.sessions.placeholder(session, &credential.name),
                     AgentValue::GatewayUrl { route_prefix, suffix } => {
@@ -118,7 +130,6 @@ impl Control {
                 variables.extend(value.filter(|_| !known).map(|value| Variable { name: variable.name.clone(), value }));
             }
         }
-        variables.push(Variable { name: SESSION_TOKEN_ENV.into(), value: self.sessions.token(session) });
         variables
     }
 }

@@ -61,7 +61,7 @@ enum Command {
     #[command(name = run::BECOME_CELL, hide = true)]
     BecomeCell(run::BecomeArgs),
     #[command(name = run::BECOME_INIT, hide = true)]
-    BecomeInit(run::BecomeArgs),
+    BecomeInit(run::InitArgs),
 }
 
 /// Reads the command line and does what it says.

@@ -78,6 +78,14 @@ pub struct BecomeArgs {
     command: Vec<OsString>,
 }
 
+/// (internal) Become the first process of a cell, which no process id of ours means anything to
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
 /// Why nothing was run.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -218,7 +226,7 @@ pub fn become_child(args: BecomeArgs) -> ExitCode {
     if let Err(error) = signals::unmask() {
         return complain(FAILED, error);
     }
-    child::not_started(&args.command, &process::become_envoy(args.parent, &args.command))
+    child::not_started(&args.command, &process::exec_with_parent(args.parent, &args.command))
 }
 
 /// Leaves our namespaces, and waits for who is in the new ones.
@@ -227,7 +235,7 @@ pub fn become_cell(args: BecomeArgs) -> ExitCode {
 }
 
 /// Is the first process in there.
-pub fn become_init(args: BecomeArgs) -> ExitCode {
+pub fn become_init(args: InitArgs) -> ExitCode {
     cell::inside(&args.command)
 }
 

@@ -98,7 +98,7 @@ pub async fn run(args: UpArgs, common: &Common) -> ExitCode {
 
 /// Becomes Envoy; comes back only if that fails.
 pub fn become_envoy(args: BecomeEnvoyArgs) -> ExitCode {
-    complain(FAILED, format_args!("becoming Envoy: {}", process::become_envoy(args.parent, &args.command)))
+    complain(FAILED, format_args!("becoming Envoy: {}", process::exec_with_parent(args.parent, &args.command)))
 }
 
 async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpError> {

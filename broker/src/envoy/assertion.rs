@@ -6,8 +6,7 @@
 //! asks that route's own rule for the verdict. A route that has no rule is not ours, and lets
 //! nothing pass. Nothing behind it changes a head.
 
-use super::routes::{self, VERDICT};
-use super::{set, type_url};
+use super::{routes, set, type_url};
 use attache_core::refusal::Reason;
 use serde_json::{Value, json};
 
@@ -28,7 +27,7 @@ pub(super) fn filter() -> Value {
 /// The rule of a route to a cluster: the verdict names it. A comparison of bytes: an expression that
 /// compares with whatever cluster is selected (CEL) costs more than the gate.
 pub(super) fn rule(cluster: &str) -> Value {
-    let verdict = json!({"key": VERDICT, "string_match": {"prefix": routes::verdict_for(cluster)}});
+    let verdict = routes::decided_for(cluster);
     let decided = json!({"permissions": [{"any": true}], "principals": [{"filter_state": verdict}]});
     json!({"@type": per_route(), "rbac": {"rules": {"action": "ALLOW", "policies": {"decided": decided}}}})
 }

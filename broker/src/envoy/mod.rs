@@ -167,6 +167,11 @@ fn set_in(object: &mut Value, within: &str, name: &str, value: impl Into<Value>)
     }
 }
 
+/// The key under which Envoy keeps filter state that a VM writes.
+pub(crate) fn filter_state(name: &str) -> String {
+    format!("wasm.{name}")
+}
+
 fn type_url(message: &str) -> String {
     format!("type.googleapis.com/{message}")
 }

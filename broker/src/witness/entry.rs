@@ -4,6 +4,7 @@
 //! with bytes for texts: protobuf refuses a batch for one text that is no UTF-8, and agents write what
 //! they want into a path.
 
+use attache_core::verdict::verdict_prefix;
 use prost::Message;
 
 /// The members of an entry that are read; `envoy/log.rs` says what each holds.
@@ -58,8 +59,9 @@ impl Entry {
     /// Whether it reached an upstream that its own verdict does not name: refused, undecided, or decided
     /// for another cluster. What is let pass as it came may go anywhere.
     pub fn went_elsewhere(&self) -> bool {
-        let names_it = self.verdict.starts_with(&format!("{{\"cluster\":\"{}\"", self.cluster));
-        let passed = self.verdict.starts_with("{\"cluster\":\"\",\"decision\":\"pass\"");
+        let names_it = self.verdict.starts_with(&verdict_prefix(&self.cluster));
+        let after_no_cluster = self.verdict.strip_prefix(&verdict_prefix(""));
+        let passed = after_no_cluster.is_some_and(|rest| rest.starts_with(",\"decision\":\"pass\""));
         !self.upstream.is_empty() && !names_it && !passed
     }
 }

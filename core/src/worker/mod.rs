@@ -203,7 +203,7 @@ impl Worker {
 
 fn begin(snapshot: &Snapshot, asked: &Asked) -> Flight {
     let destination = if let Way::Managed(index) = asked.way { index } else { usize::MAX };
-    Flight::new(What::Grant(destination), asked.evidence.digests(snapshot), asked.evidence.word(snapshot))
+    Flight::new(What::Grant(destination), asked.evidence.digests(snapshot))
 }
 
 #[cfg(test)]

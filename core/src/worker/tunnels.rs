@@ -24,7 +24,7 @@ impl Worker {
     /// Holds a request, which is on its way since then, until the answer arrives.
     pub fn hold_for_tunnel(&mut self, context: u32, call: &Call, evidence: &EvidenceDigests, since: Millis) {
         self.write_tunnel_key(call, evidence);
-        let begin = || Flight::new(What::Tunnel(call.clone()), evidence.clone(), String::new());
+        let begin = || Flight::new(What::Tunnel(call.clone()), evidence.clone());
         self.flights.join(&self.key, Some(Waiter { context, since }), begin);
     }
 
@@ -44,11 +44,10 @@ impl Worker {
         let answer = answer.filter(|answer| self.is_in_time(landed.sent, now) && answer.nonce == nonce);
         match answer.map(|answer| (answer.granted, answer.denied)) {
             Some((Some(granted), None)) => {
-                if self.feed.voids_way(granted.as_of, &granted.session_id) {
-                    return wake(Wake::Again);
-                }
+                let as_of = granted.as_of;
+                let is_void = |tunnel: &Tunnel| self.feed.voids(as_of, |change| tunnel.is_voided_by(change));
                 match Tunnel::accept(granted, call, &landed.flight.evidence, landed.sent) {
-                    Some(tunnel) if tunnel.expires <= now => wake(Wake::Again),
+                    Some(tunnel) if is_void(&tunnel) || tunnel.expires <= now => wake(Wake::Again),
                     Some(tunnel) => {
                         let tunnel = Rc::new(tunnel);
                         self.cache.insert(key.to_vec(), Entry::Tunnel(Rc::clone(&tunnel)), now);

@@ -4,6 +4,8 @@
 use super::super::node::{Node, shown};
 use super::super::scene::{Hcm, HttpFilter, Role, Scene, kind};
 use super::super::{Check, Symptom};
+use crate::envoy::filter_state;
+use attache_core::door::{ADDRESS_STATE, HOST_STATE, INSIDE_STATE};
 
 const POOL: &str = "connection_pool_per_downstream_connection";
 
@@ -67,9 +69,10 @@ pub(super) const TUNNEL_SOURCE: Check = Check {
     fix: "format_string: %FILTER_STATE(wasm.attache_inside:PLAIN)% and so on, as `attache envoy-config` writes it",
     find: |scene| {
         let found_by_door = |text: &str| {
-            text.strip_prefix("%FILTER_STATE(wasm.attache_")
-                .and_then(|rest| rest.strip_suffix(":PLAIN)%"))
-                .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+            let key = text.strip_prefix("%FILTER_STATE(").and_then(|rest| rest.strip_suffix(":PLAIN)%"));
+            key.is_some_and(|key| {
+                [INSIDE_STATE, HOST_STATE, ADDRESS_STATE].map(filter_state).iter().any(|of_door| of_door == key)
+            })
         };
         let values = scene.doors().flat_map(handed_on);
         let others = values

@@ -30,8 +30,6 @@ const PROXY_CHALLENGE: (&str, &[u8]) = ("proxy-authenticate", BASIC);
 const BASIC: &[u8] = b"Basic realm=\"attache\", charset=\"UTF-8\"";
 /// The status that goes with it.
 const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
-/// How Envoy says that TLS with an upstream did not come about.
-const NO_TLS: &[u8] = b"upstream_reset_before_response_started{remote_connection_failure|TLS_error";
 
 /// One worker's state. Lives as long as its root context.
 pub struct Shared {
@@ -419,7 +417,8 @@ impl Shared {
         self.note_echoes(flow);
         let duration = self.now().since(flow.started).0;
         let response_code = flow.echoes.status.unwrap_or_else(response_code);
-        let turned_away = turned_away(response_code).map(|reason| Outcome::Refused(reason, None));
+        let details = || host::property("response\0code_details").ok().flatten().unwrap_or_default();
+        let turned_away = Reason::of_local_reply(response_code, details).map(|reason| Outcome::Refused(reason, None));
         worker.record(&Report {
             snapshot: &flow.snapshot,
             asked: flow.asked.as_ref(),
@@ -530,20 +529,6 @@ fn stands_alone(forward: &Forward, grant: &Grant) -> bool {
 fn response_code() -> u16 {
     let status = host::header(Map::Response, ":status").ok().flatten();
     status.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()).unwrap_or(0)
-}
-
-/// Why nothing was sent, where Envoy says so rather than an upstream: its route guard, the assertion behind
-/// the gate, or a handshake that did not come about.
-fn turned_away(response_code: u16) -> Option<Reason> {
-    let reasons = [Reason::DestinationMismatch, Reason::UpstreamTls];
-    let reason = reasons.into_iter().find(|reason| reason.status() == response_code)?;
-    let details = host::property("response\0code_details").ok().flatten().unwrap_or_default();
-    let says = |begin: &[u8]| details.starts_with(begin);
-    let is_so = match reason {
-        Reason::UpstreamTls => says(NO_TLS),
-        _ => details == b"direct_response" || says(b"rbac_access_denied"),
-    };
-    is_so.then_some(reason)
 }
 
 fn unix_millis() -> u64 {

@@ -13,7 +13,7 @@ use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Snapshot, Way, authorise, identify};
 use attache_core::verdict::VERDICT_STATE;
 use attache_core::wire::{Plugin, Role, Transport};
-use attache_core::worker::{Entry, Grant, Intended, Outcome, Worker, verdict};
+use attache_core::worker::{Entry, Grant, Intended, Outcome, Question, Worker, verdict};
 use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -61,7 +61,8 @@ pub enum Step {
 
 enum Considered {
     Wait,
-    Pass(Asked),
+    /// To this destination, or to a host that none names.
+    Pass(Asked, Option<usize>),
     Granted(Rc<Grant>),
     Refused(Reason),
 }
@@ -182,7 +183,7 @@ impl Shared {
         // The worker is borrowed for `consider` alone: what follows borrows it again.
         match self.consider(context, flow, now) {
             Considered::Wait => Step::Hold,
-            Considered::Pass(asked) => self.pass(flow, asked),
+            Considered::Pass(asked, destination) => self.pass(flow, asked, destination),
             Considered::Granted(grant) => self.conclude(context, flow, grant, now),
             Considered::Refused(reason) => self.refuse(flow, reason, None),
         }
@@ -202,12 +203,15 @@ impl Shared {
             Ok(asked) => asked,
             Err(reason) => return Considered::Refused(reason),
         };
-        if let Way::Unclaimed(_) | Way::Unmatched = asked.way {
-            return Considered::Pass(asked);
-        }
-        let entry = worker.find(&flow.snapshot, &asked, now);
+        let destination = match asked.way {
+            Way::Managed(destination) => destination,
+            Way::Unclaimed(destination) => return Considered::Pass(asked, Some(destination)),
+            Way::Unmatched => return Considered::Pass(asked, None),
+        };
+        let question = Question { snapshot: &flow.snapshot, destination, evidence: &asked.evidence };
+        let entry = worker.find(question, now);
         if entry.is_none() && may_wait {
-            worker.hold(context, &flow.snapshot, &asked, flow.started);
+            worker.hold(context, question, flow.started);
         }
         flow.asked = Some(asked);
         match entry {
@@ -261,14 +265,14 @@ impl Shared {
     }
 
     /// Lets a request go as it is, where the config says so.
-    fn pass(&self, flow: &mut Flow, asked: Asked) -> Step {
+    fn pass(&self, flow: &mut Flow, asked: Asked, destination: Option<usize>) -> Step {
         if !self.worker.borrow().has_room() {
             return self.refuse(flow, Reason::AuditBacklog, None);
         }
         let policy = self.worker.borrow().policy();
-        let cluster = match asked.way {
-            Way::Managed(index) | Way::Unclaimed(index) => policy.destination(index).map_or("", |d| &d.cluster),
-            Way::Unmatched => match self.transport {
+        let cluster = match destination {
+            Some(index) => policy.destination(index).map_or("", |d| &d.cluster),
+            None => match self.transport {
                 Transport::Gateway => "",
                 Transport::Plain => UNMATCHED_PLAIN_CLUSTER,
                 Transport::Intercepted => UNMATCHED_TLS_CLUSTER,

@@ -165,7 +165,7 @@ impl Shared {
     fn read(&self, headers: Vec<u8>) -> Snapshot {
         let policy = self.worker.borrow().policy();
         let behind = Property::behind_the_door(self.transport);
-        let listener = self.listener.clone().filter(|_| behind.is_none() && policy.needs_listener());
+        let listener = (behind.is_none() && policy.needs_listener()).then(|| self.listener.clone()).flatten();
         let mut connection = Connection::of(listener).by(self.transport);
         for property in behind.unwrap_or(policy.properties()) {
             // What Envoy does not say stays unknown: a session that is bound to it is refused.

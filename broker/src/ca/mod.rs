@@ -48,7 +48,7 @@ pub enum CaError {
         "the certificate authority was made for other hosts than the config names ({0}): `attache ca rotate` makes \
          the next, which clients have to trust then"
     )]
-    NeedsRotation(String),
+    NeedsRotation(Misfit),
     /// A rotation is under way.
     #[error("a rotation is under way: the next authority signs from {0} on; `--overlap 0s` makes one that signs now")]
     UnderWay(String),
@@ -58,6 +58,20 @@ pub enum CaError {
     /// It is not on record.
     #[error(transparent)]
     Audit(#[from] Unavailable),
+}
+
+/// In what an authority differs from the config.
+#[derive(Debug, thiserror::Error)]
+pub enum Misfit {
+    /// It is constrained.
+    #[error("it may sign for some alone")]
+    Constrained,
+    /// It is not.
+    #[error("it may sign for any")]
+    Unconstrained,
+    /// It lacks this host.
+    #[error("it may not sign for {0}")]
+    Lacks(String),
 }
 
 /// An authority, as operators see it. No key.
@@ -118,10 +132,10 @@ impl Ca {
         let Some(newest) = succession.newest() else { return Ok(()) };
         match (&self.constrained, &newest.authority.facts.permitted) {
             (None, None) => Ok(()),
-            (None, Some(_)) => Err(CaError::NeedsRotation("it may sign for some alone".into())),
-            (Some(_), None) => Err(CaError::NeedsRotation("it may sign for any".into())),
+            (None, Some(_)) => Err(CaError::NeedsRotation(Misfit::Constrained)),
+            (Some(_), None) => Err(CaError::NeedsRotation(Misfit::Unconstrained)),
             (Some(names), Some(_)) => match names.iter().find(|name| !newest.authority.permits(name)) {
-                Some(name) => Err(CaError::NeedsRotation(format!("it may not sign for {name}"))),
+                Some(name) => Err(CaError::NeedsRotation(Misfit::Lacks(name.clone()))),
                 None => Ok(()),
             },
         }
@@ -178,13 +192,16 @@ impl Ca {
 
     /// The authorities as they stand now, kept and on record. The first one is made.
     async fn settled<'a>(&self, kept: &'a mut Option<Succession>, now_ms: u64) -> Result<&'a mut Succession, CaError> {
-        if kept.is_none() {
-            let first = Authority::make(&self.instance, self.constrained.as_deref(), now_ms)?;
-            let first = Succession::begin(first, now_ms);
-            first.store(self.state_dir.dir())?;
-            *kept = Some(first);
-        }
-        let succession = kept.as_mut().ok_or(SignError::Failed)?;
+        let known = match kept.take() {
+            Some(known) => known,
+            None => {
+                let first = Authority::make(&self.instance, self.constrained.as_deref(), now_ms)?;
+                let first = Succession::begin(first, now_ms);
+                first.store(self.state_dir.dir())?;
+                first
+            }
+        };
+        let succession = kept.insert(known);
         if succession.settle(now_ms)
             && let Err(error) = succession.store(self.state_dir.dir())
         {

@@ -11,7 +11,7 @@ mod succession;
 pub use authority::{BACKDATED, Facts, LEAF_LIFETIME, Leaf, SignError};
 pub use bundle::{BundleError, bundle};
 pub use names::{Mintable, Minted, NO_NAME};
-pub use succession::{KeptError, Stand};
+pub use succession::{AuthorityState, KeptError};
 
 use crate::audit::{AuditLog, Decision, Kind, Record, Unavailable};
 use crate::clock::{Now, rfc3339};
@@ -23,7 +23,7 @@ use authority::Authority;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use succession::{Heir, Succession};
+use succession::{Generation, Succession};
 use tokio::sync::{Mutex, watch};
 
 /// How long a rotation lasts unless it is said: a day, as leaves do.
@@ -88,7 +88,7 @@ pub struct AuthorityView {
     /// The only names, and names below them, that it may sign for; `null` for any.
     pub permitted: Option<Vec<String>>,
     /// Whether it signs.
-    pub stand: Stand,
+    pub state: AuthorityState,
     /// From when on it signs, in Unix milliseconds.
     pub signs_from_ms: u64,
     /// The certificate, PEM.
@@ -186,8 +186,8 @@ impl Ca {
     }
 
     /// Which authority signs now, as something to compare.
-    pub async fn reign(&self) -> Option<u64> {
-        self.succession.lock().await.as_ref().and_then(|succession| succession.reign(Now::read().wall_ms))
+    pub async fn current(&self) -> Option<u64> {
+        self.succession.lock().await.as_ref().and_then(|succession| succession.current(Now::read().wall_ms))
     }
 
     /// The authorities as they stand now, kept and on record. The first one is made.
@@ -216,17 +216,19 @@ impl Ca {
     async fn record(&self, succession: &mut Succession, now_ms: u64) -> Result<(), CaError> {
         let Some(audit) = &self.audit else { return Ok(()) };
         let mut new = false;
-        for (index, heir) in succession.all_mut().iter_mut().enumerate().filter(|(_, heir)| !heir.recorded) {
+        for (index, generation) in
+            succession.all_mut().iter_mut().enumerate().filter(|(_, generation)| !generation.recorded)
+        {
             let decision = if index == 0 { Decision::Create } else { Decision::Rotate };
             audit
                 .append(Record {
                     decision: Some(decision.as_str().to_owned()),
-                    fingerprint: Some(heir.authority.fingerprint()),
-                    reason: Some(format!("signs from {}", rfc3339(heir.signs_from_ms))),
+                    fingerprint: Some(generation.authority.fingerprint()),
+                    reason: Some(format!("signs from {}", rfc3339(generation.signs_from_ms))),
                     ..Record::new(Kind::Ca, now_ms)
                 })
                 .await?;
-            (heir.recorded, new) = (true, true);
+            (generation.recorded, new) = (true, true);
         }
         if new {
             succession.store(self.state_dir.dir())?;
@@ -236,15 +238,15 @@ impl Ca {
 }
 
 fn views(succession: &Succession, now_ms: u64) -> Vec<AuthorityView> {
-    let view = |(index, heir): (usize, &Heir)| AuthorityView {
-        subject: heir.authority.facts.subject.clone(),
-        fingerprint: heir.authority.fingerprint(),
-        not_before_ms: heir.authority.facts.not_before_ms,
-        not_after_ms: heir.authority.facts.not_after_ms,
-        permitted: heir.authority.facts.permitted.as_ref().map(|all| all.iter().cloned().collect()),
-        stand: succession.stand(index, now_ms),
-        signs_from_ms: heir.signs_from_ms,
-        certificate: heir.authority.pem(),
+    let view = |(index, generation): (usize, &Generation)| AuthorityView {
+        subject: generation.authority.facts.subject.clone(),
+        fingerprint: generation.authority.fingerprint(),
+        not_before_ms: generation.authority.facts.not_before_ms,
+        not_after_ms: generation.authority.facts.not_after_ms,
+        permitted: generation.authority.facts.permitted.as_ref().map(|all| all.iter().cloned().collect()),
+        state: succession.state(index, now_ms),
+        signs_from_ms: generation.signs_from_ms,
+        certificate: generation.authority.pem(),
     };
     succession.all().iter().enumerate().map(view).collect()
 }

@@ -8,7 +8,7 @@ use crate::changes::Feed;
 use crate::clock::{Now, millis};
 use crate::egress::Egress;
 use crate::meters::GrantMeters;
-use crate::sessions::{Session, Sessions};
+use crate::sessions::Sessions;
 use attache_core::door::{self, Passage};
 use attache_core::matching::host::Host;
 use attache_core::policy::Policy;
@@ -62,7 +62,7 @@ impl Tunnels {
         plaintext: bool,
         evidence: &EvidenceDigests,
     ) -> Result<TunnelGranted, Reason> {
-        self.asker(evidence).await?;
+        self.check(evidence).await?;
         Passage::of(&self.policy, host, port, !plaintext)?;
         let way = self.egress.way(host, port).await?;
         // From here on there is no await: what changes meanwhile has a later cursor.
@@ -83,14 +83,14 @@ impl Tunnels {
         })
     }
 
-    /// Whose evidence this is.
-    async fn asker(&self, evidence: &EvidenceDigests) -> Result<Arc<Session>, Reason> {
+    /// Whether this is a session's evidence.
+    async fn check(&self, evidence: &EvidenceDigests) -> Result<(), Reason> {
         // These belong to requests behind the door, which say so for themselves.
         if evidence.placeholder.is_some() || evidence.jwt.is_some() {
             return Err(Reason::PlaceholderMisplaced);
         }
         match self.sessions.identify(evidence, None, Now::read()) {
-            Ok(identified) => Ok(identified.session),
+            Ok(_) => Ok(()),
             Err(Reason::PlaceholderUnknown) => Err(self.sessions.unknown(evidence).await),
             Err(reason) => Err(reason),
         }

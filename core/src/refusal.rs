@@ -1,8 +1,10 @@
 //! Every reason for which a request is refused: one word, one status, one hint.
 
 mod form;
+mod reply;
 
 pub use form::Form;
+pub use reply::{DENIED, TLS_ERROR};
 
 use serde::{Deserialize, Serialize};
 

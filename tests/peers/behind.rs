@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::recorded::Api;
 use crate::results;
-use crate::scene::{PATIENCE, Said, Scene, path};
+use crate::scene::{Said, Scene, path};
 
 /// One row of the table of clients.
 pub struct Client<'a> {
@@ -74,14 +74,5 @@ impl Scene {
         assert!(!connects.is_empty(), "nobody came by the proxy to {host}");
         let tells = |sent: &[u8]| String::from_utf8_lossy(sent).to_ascii_lowercase().contains("proxy-authorization: ");
         connects.iter().all(|connect| tells(&connect.sent))
-    }
-
-    async fn said(&self, mut command: Command, script: &str) -> Said {
-        let output = tokio::time::timeout(PATIENCE, command.output()).await;
-        let output = output.unwrap_or_else(|_| panic!("longer than {PATIENCE:?}: {script}")).expect("attache runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let said = Said { succeeded: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) };
-        self.stack.site.oracle.text(script, format!("{}{}", said.out, said.err));
-        said
     }
 }

@@ -8,7 +8,7 @@ use super::common::{Common, FAILED, complain, say};
 use super::table::table;
 use super::{config, runtime};
 use crate::api::view::RotateAuthority;
-use crate::ca::{AuthorityView, Ca, CaError, LONGEST_OVERLAP, Stand, bundle};
+use crate::ca::{AuthorityState, AuthorityView, Ca, CaError, LONGEST_OVERLAP, bundle};
 use crate::clock::{millis, rfc3339};
 use crate::envoy::find;
 use crate::state_dir::StateDir;
@@ -100,10 +100,10 @@ fn show(all: &[AuthorityView], json: bool) -> ExitCode {
 }
 
 fn row(view: &AuthorityView) -> Vec<String> {
-    let signs = match view.stand {
-        Stand::Signs => "now".to_owned(),
-        Stand::Next => format!("from {}", rfc3339(view.signs_from_ms)),
-        Stand::Retired => "no more".to_owned(),
+    let signs = match view.state {
+        AuthorityState::Signs => "now".to_owned(),
+        AuthorityState::Next => format!("from {}", rfc3339(view.signs_from_ms)),
+        AuthorityState::Retired => "no more".to_owned(),
     };
     let names = view.permitted.as_ref().map_or_else(|| "any host".to_owned(), |names| names.join(","));
     vec![

@@ -99,8 +99,16 @@ enum RunError {
     NoProxy,
     #[error("--isolate always: {0}")]
     Cell(#[from] CellError),
-    #[error("signals, or the command's process: {0}")]
-    System(#[from] io::Error),
+    #[error("signals cannot be passed on: {0}")]
+    Signals(#[source] io::Error),
+    #[error("the system gives this process no event loop: {0}")]
+    Executor(#[source] io::Error),
+    #[error("this process cannot be shut to other processes of its user: {0}")]
+    Open(#[source] io::Error),
+    #[error("the command's process cannot be started: {0}")]
+    Start(#[source] io::Error),
+    #[error("the command cannot be waited for: {0}")]
+    Wait(#[source] io::Error),
 }
 
 /// Runs the command, and ends as it does.
@@ -109,22 +117,25 @@ pub fn run(args: RunArgs, common: &Common) -> ExitCode {
         Ok(client) => client,
         Err(code) => return code,
     };
-    // While there is one thread: all that are made later inherit what is masked.
-    let ran = signals::mask().and_then(|()| {
-        let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // What this process knows (the session's token) is for its child, not for its user's other processes.
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-        Ok(executor.block_on(async {
-            let mut signals = Signals::new()?;
-            run_in_session(args, &client, &mut signals).await
-        }))
-    });
-    match ran.map_err(RunError::from).flatten() {
+    match run_with(args, &client) {
         Ok(End::Code(code)) => ExitCode::from(code),
         // As shells say it.
         Ok(End::Signal(signal)) => ExitCode::from(128_u8.saturating_add(signal)),
         Err(error) => complain(FAILED, error),
     }
+}
+
+fn run_with(args: RunArgs, client: &Client) -> Result<End, RunError> {
+    // While there is one thread: all that are made later inherit what is masked.
+    signals::mask().map_err(RunError::Signals)?;
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Executor)?;
+    // What this process knows (the session's token) is for its child, not for its user's other processes.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|error| RunError::Open(error.into()))?;
+    executor.block_on(async {
+        let mut signals = Signals::new().map_err(RunError::Signals)?;
+        run_in_session(args, client, &mut signals).await
+    })
 }
 
 async fn run_in_session(args: RunArgs, client: &Client, signals: &mut Signals) -> Result<End, RunError> {
@@ -134,16 +145,15 @@ async fn run_in_session(args: RunArgs, client: &Client, signals: &mut Signals) -
         signal = signals.deadly() => return Ok(End::Signal(signal)),
         permission = Permission::obtain(&args, client) => permission?,
     };
-    let ran = tokio::select! {
-        biased;
-        signal = signals.deadly() => Ok(Err(End::Signal(signal))),
-        prepared = prepare(&args, client, permission.session()) => prepared.map(Ok),
+    let running = async {
+        let (outfit, proxy, ca) = tokio::select! {
+            biased;
+            signal = signals.deadly() => return Ok(End::Signal(signal)),
+            prepared = prepare(&args, client, permission.session()) => prepared?,
+        };
+        run_prepared(&args, &outfit, proxy, &ca, signals).await
     };
-    let ran = match ran {
-        Ok(Ok((outfit, proxy, ca))) => run_prepared(&args, &outfit, proxy, &ca, signals).await,
-        Ok(Err(end)) => Ok(end),
-        Err(error) => Err(error),
-    };
+    let ran = running.await;
     if let Err(error) = permission.end(client).await {
         note(format_args!("the session is not ended yet: {error}; it ends by itself within two minutes"));
     }
@@ -189,7 +199,7 @@ async fn run_prepared(
         // In there the same port of its own loopback leads to the proxy.
         let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port()));
         let plan = Plan::new(outfit, &args.hide, ca.as_ref().map(CaFile::path), inside);
-        let command = become_(BECOME_CELL, args, outfit, inside, ca)?;
+        let command = become_(BECOME_CELL, args, outfit, inside, ca).map_err(RunError::Start)?;
         let started = match plan {
             Ok(plan) => cell::start(command, plan).await,
             Err(error) => Err(error),
@@ -199,7 +209,7 @@ async fn run_prepared(
                 let relay = tokio::spawn(relay::run(listener, proxy));
                 let end = Child::Confined(child).run(signals).await;
                 relay.abort();
-                return Ok(end?);
+                return end.map_err(RunError::Wait);
             }
             Err(error) if args.isolate == Isolate::Always => return Err(error.into()),
             Err(error) => note(format_args!(
@@ -208,8 +218,8 @@ async fn run_prepared(
             )),
         }
     }
-    let child = become_(BECOME_CHILD, args, outfit, proxy, ca)?.spawn()?;
-    Ok(Child::Plain(child).run(signals).await?)
+    let child = become_(BECOME_CHILD, args, outfit, proxy, ca).and_then(|mut child| child.spawn());
+    Child::Plain(child.map_err(RunError::Start)?).run(signals).await.map_err(RunError::Wait)
 }
 
 /// This program as one of its parts, in the child's environment.

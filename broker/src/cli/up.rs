@@ -64,9 +64,9 @@ enum UpError {
     Start(#[from] StartError),
     #[error(transparent)]
     Private(#[from] PrivateError),
-    #[error("{}: {cause}", path.display())]
+    #[error("the filter {}: {cause}. --filter or ATTACHE_FILTER names another", path.display())]
     Filter { path: PathBuf, cause: io::Error },
-    #[error("the filter {} is not the one with this --filter-sha256", .0.display())]
+    #[error("the filter {} is not the one with this --filter-sha256: name that one with --filter, or leave the digest out", .0.display())]
     OtherFilter(PathBuf),
     #[error("the generated bootstrap is unsafe, and Envoy was not started:\n{0}")]
     Unsafe(#[from] Unsafe),
@@ -74,8 +74,8 @@ enum UpError {
     Envoy(#[from] ProcessError),
     #[error("no free port for {0}: {1}")]
     NoPort(SocketAddr, io::Error),
-    #[error("Envoy does not say where it listens")]
-    NoListener,
+    #[error("Envoy does not say where it listens: {} may say why", .0.display())]
+    NoListener(PathBuf),
     #[error("signals: {0}")]
     Signals(io::Error),
 }
@@ -110,9 +110,9 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     let version = envoy_version(&binary, args.shape)?;
     // Known before anything runs: agents' URLs name it.
     config.listen.proxy = chosen(config.listen.proxy)?;
-    progress(format_args!("config   {}", found(&config, common)));
-    progress(format_args!("state    {}", config.state_dir.display()));
-    config.cautions().iter().for_each(|caution| progress(format_args!("warning  {caution}")));
+    note(format_args!("config   {}", found(&config, common)));
+    note(format_args!("state    {}", config.state_dir.display()));
+    config.cautions().iter().for_each(|caution| note(format_args!("warning  {caution}")));
 
     // Nobody reaches it through the proxy.
     if let Some(Admin::Tcp(address)) = args.machine.admin {
@@ -123,10 +123,10 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
     let environment = Environment::read(&config, &|name| std::env::var_os(name));
     let broker = crate::start(config.clone(), &environment).await?;
-    progress(format_args!("broker   data plane on {}", broker.data_plane));
+    note(format_args!("broker   data plane on {}", broker.data_plane));
 
     let started = tokio::select! {
-        started = envoy(&args, &mut config, &broker, (&binary, version)) => started,
+        started = envoy(&args, &mut config, &broker, (&binary, version)) => started.map(Some),
         _ = interrupt.recv() => Ok(None),
         _ = terminate.recv() => Ok(None),
     };
@@ -159,7 +159,7 @@ async fn envoy(
     config: &mut Config,
     broker: &Running,
     (binary, version): (&Path, Version),
-) -> Result<Option<Process>, UpError> {
+) -> Result<Process, UpError> {
     if let Some(address) = broker.data_plane_address {
         config.listen.data_plane = Endpoint::Tcp(address);
     }
@@ -167,12 +167,12 @@ async fn envoy(
     let mut machine = args.machine.on_this_machine(config, version)?;
     let cache = PrivateDir::open_or_create(&broker.runtime.cache_dir)?;
     (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &cache)?;
-    progress(format_args!("filter   {}", machine.filter.display()));
+    note(format_args!("filter   {}", machine.filter.display()));
 
     let bootstrap = envoy::bootstrap(args.shape, config, &config.policy(), &machine);
-    vet(&EnvoyConfig::from_bootstrap(&bootstrap), |warning| progress(format_args!("doctor   {warning}")))?;
-    progress(format_args!("envoy    {} ({version})", binary.display()));
-    Ok(Some(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?))
+    vet(&EnvoyConfig::from_bootstrap(&bootstrap), |warning| note(format_args!("doctor   {warning}")))?;
+    note(format_args!("envoy    {} ({version})", binary.display()));
+    Ok(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?)
 }
 
 /// Which Envoy this is, if it can serve the shape; says what it lacks.
@@ -180,7 +180,7 @@ fn envoy_version(binary: &Path, shape: Shape) -> Result<Version, UpError> {
     let version = process::version(binary)?;
     version.check(shape).map_err(|error| UpError::Version { binary: binary.to_owned(), error })?;
     if let Some(lacks) = version.lacks(shape) {
-        progress(format_args!("warning  {lacks}"));
+        note(format_args!("warning  {lacks}"));
     }
     Ok(version)
 }
@@ -205,7 +205,7 @@ fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<
 }
 
 async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {
-    let proxy = envoy.proxy().await.ok_or(UpError::NoListener)?;
+    let proxy = envoy.proxy().await.ok_or_else(|| UpError::NoListener(envoy.log().to_owned()))?;
     let broker = Client::at(config.listen.control.clone());
     let mut sessions = Vec::new();
     for session in &config.sessions {
@@ -233,11 +233,9 @@ async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Commo
         }));
         return Ok(());
     }
-    progress(format_args!("ready    http://{proxy} (Ctrl-C ends it)"));
+    note(format_args!("ready    http://{proxy} (Ctrl-C ends it)"));
     if shape == Shape::ForwardProxy {
-        progress(format_args!(
-            "run      attache run --session NAME -- COMMAND sets all of this, and what clients trust"
-        ));
+        note(format_args!("run      attache run --session NAME -- COMMAND sets all of this, and what clients trust"));
     }
     let mut out = String::new();
     for (name, variables) in sessions {
@@ -294,8 +292,4 @@ fn hint_at_presets() -> String {
         ""
     };
     format!("Write a config (`attache check` explains it), or set one of {}.{here}", variables.join(", "))
-}
-
-fn progress(text: std::fmt::Arguments<'_>) {
-    note(text);
 }

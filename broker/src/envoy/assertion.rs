@@ -7,13 +7,11 @@
 //! nothing pass. Nothing behind it changes a head.
 
 use super::{routes, set, type_url};
-use attache_core::refusal::Reason;
+use attache_core::refusal::{DENIED, Reason, TLS_ERROR};
 use serde_json::{Value, json};
 
 /// The filter's name, for the rules on routes.
 pub(super) const NAME: &str = "attache.assertion";
-/// How the details of its refusals begin. The gate looks for them, too.
-const DENIED: &str = "rbac_access_denied";
 
 /// The filter: without a rule on the route, nothing passes.
 pub(super) fn filter() -> Value {
@@ -49,7 +47,7 @@ pub(super) fn reply() -> Value {
 /// What Envoy answers where TLS with the upstream did not come about: why, and that nothing was sent.
 pub(super) fn without_tls() -> Value {
     let reason = Reason::UpstreamTls;
-    let mut reply = answered("upstream.transport_failure_reason.startsWith('TLS_error')", reason);
+    let mut reply = answered(&format!("upstream.transport_failure_reason.startsWith('{TLS_ERROR}')"), reason);
     let mut body: Value = serde_json::from_str(&reason.body(b"")).unwrap_or_default();
     set(&mut body, "detail", "%UPSTREAM_TRANSPORT_FAILURE_REASON%");
     set(&mut reply, "body_format_override", json!({"json_format": body}));

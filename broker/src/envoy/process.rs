@@ -139,6 +139,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Its own log.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// Where agents reach it.
     pub async fn proxy(&self) -> Option<SocketAddr> {
         let listing: Value = serde_json::from_slice(&self.admin.get("/listeners?format=json").await.ok()?).ok()?;

@@ -6,8 +6,8 @@
 
 use super::feed::News;
 use super::flights::{Landed, What};
-use super::{Cut, Entry, Grant, Standing, Worker, grant, intents};
-use crate::door::{Passage, Tunnel};
+use super::{Cut, Entry, Grant, Standing, Tunnel, Worker, grant, intents};
+use crate::door::Passage;
 use crate::policy::{Policy, Spec};
 use crate::refusal::Reason;
 use crate::time::Millis;

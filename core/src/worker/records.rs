@@ -1,8 +1,7 @@
 //! One record a request, error paths included.
 
-use super::{Grant, Worker, grant};
+use super::{Grant, Tunnel, Worker, grant};
 use crate::audit::escape_into;
-use crate::door::Tunnel;
 use crate::refusal::Reason;
 use crate::request::{Asked, Snapshot};
 use crate::verdict::verdict_prefix;

@@ -15,7 +15,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up test clients check bench bench-changes bench-scale fmt clean
+.PHONY: help setup build filter demo up test clients check bench bench-intercept bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -75,12 +75,20 @@ clients: build ## Run the real clients behind the forward proxy; writes their ta
 check: test ## Everything CI could object to: test (the demo with it), fmt, clippy, deny, rustdoc, core in wasm32, documents
 	@scripts/check
 
-bench: filter ## Measure what the filter costs; writes target/bench.json
+bench: filter ## Measure what the filter costs, TLS interception too; writes target/bench.json, target/bench-intercept.json
 	@scripts/need wrk
+	@scripts/mitmproxy
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	cargo build --quiet --profile wasm --target wasm32-wasip1 -p attache-bench-noop
 	$(TARGET)/release/bench
+	$(TARGET)/release/bench intercept
+
+bench-intercept: filter ## Measure TLS interception against direct TLS and mitmproxy; writes target/bench-intercept.json
+	@scripts/mitmproxy
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	$(TARGET)/release/bench intercept
 
 bench-changes: filter ## Measure how fast a change arrives; writes target/bench-changes.json
 	@scripts/need wrk

@@ -2,6 +2,7 @@
 
 use super::common::{Common, FAILED, complain};
 use super::runtime;
+use crate::api::Readiness;
 use axum::body::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -93,6 +94,14 @@ impl Client {
     ) -> Result<T, ClientError> {
         // Plain structs with text keys cannot fail to serialise.
         self.call(method, path, serde_json::to_vec(body).unwrap_or_default().into()).await
+    }
+
+    /// Asks whether it can grant. That it cannot is an answer, too.
+    pub async fn readiness(&self) -> Result<Readiness, ClientError> {
+        let (answer, _talk) = self.ask(Method::GET, "/readyz", Bytes::new()).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        serde_json::from_slice(&body).map_err(|_| refused(status, &body))
     }
 
     /// Asks for something that is no JSON; `Ok(None)`: there is no such thing.

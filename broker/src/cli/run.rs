@@ -2,7 +2,7 @@
 
 mod cell;
 mod child;
-mod outfit;
+pub(super) mod outfit;
 mod permission;
 mod relay;
 mod signals;

@@ -4,6 +4,7 @@ use super::client::Client;
 use super::common::{Common, FAILED, complain, note, proxy_url, proxy_variables, say};
 use super::config;
 use super::envoy_config::MachineArgs;
+use super::hand_over::{FilterError, keep_filter};
 use super::session::export;
 use crate::api::control::SESSION_TOKEN_ENV;
 use crate::api::view::Variable;
@@ -23,9 +24,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// What the names of kept filters begin with.
-const KEPT: &str = "attache_filter.";
 
 /// Run broker, filter and a local Envoy in the foreground; print what agents need
 #[derive(Debug, clap::Args)]
@@ -64,10 +62,8 @@ enum UpError {
     Start(#[from] StartError),
     #[error(transparent)]
     Private(#[from] PrivateError),
-    #[error("the filter {}: {cause}. --filter or ATTACHE_FILTER names another", path.display())]
-    Filter { path: PathBuf, cause: io::Error },
-    #[error("the filter {} is not the one with this --filter-sha256: name that one with --filter, or leave the digest out", .0.display())]
-    OtherFilter(PathBuf),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error("the generated bootstrap is unsafe, and Envoy was not started:\n{0}")]
     Unsafe(#[from] Unsafe),
     #[error(transparent)]
@@ -183,25 +179,6 @@ fn envoy_version(binary: &Path, shape: Shape) -> Result<Version, UpError> {
         note(format_args!("warning  {lacks}"));
     }
     Ok(version)
-}
-
-/// Copies the filter into the cache directory, under a name that holds its digest: what was
-/// digested is what runs, whatever becomes of the file.
-fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<(PathBuf, Option<String>), UpError> {
-    let module = std::fs::read(path).map_err(|cause| UpError::Filter { path: path.to_owned(), cause })?;
-    let sha256 = find::sha256(&module);
-    if wanted.is_some_and(|wanted| wanted != sha256) {
-        return Err(UpError::OtherFilter(path.to_owned()));
-    }
-    let name = format!("{KEPT}{sha256}.wasm");
-    let listed = std::fs::read_dir(dir.path()).into_iter().flatten().flatten();
-    for other in listed.filter_map(|entry| entry.file_name().into_string().ok()) {
-        if other.starts_with(KEPT) && other != name {
-            dir.remove(&other)?;
-        }
-    }
-    dir.replace(&name, &module)?;
-    Ok((dir.path().join(name), Some(sha256)))
 }
 
 async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {

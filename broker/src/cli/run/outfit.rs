@@ -4,8 +4,8 @@ use crate::api::view::{Login, Outfit, Variable};
 use crate::cli::client::{Client, ClientError};
 use crate::cli::common::{proxy_url, proxy_variables};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -54,6 +54,11 @@ impl Environment {
         command.envs(&self.set);
     }
 
+    /// What it sets, for somebody who starts from nothing.
+    pub fn variables(self) -> Vec<Variable> {
+        self.set.into_iter().map(|(name, value)| Variable { name, value }).collect()
+    }
+
     fn set(&mut self, name: &str, value: impl Into<String>) {
         self.set.insert(name.into(), value.into());
     }
@@ -62,7 +67,7 @@ impl Environment {
 /// The environment of a child that finds the proxy at this address, and the authorities in this file.
 pub fn environment(
     outfit: &Outfit,
-    proxy: SocketAddr,
+    proxy: impl Display,
     ca_file: Option<&Path>,
     inherited: &dyn Fn(&str) -> Option<String>,
 ) -> Environment {
@@ -167,8 +172,7 @@ mod tests {
             |name: &str| inherited.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         let mut command = Command::new("env");
         command.env_clear().envs(inherited.iter().copied());
-        environment(&outfit(), "127.0.0.1:3030".parse().unwrap(), Some(Path::new("/x/ca.pem")), &find)
-            .dress(&mut command);
+        environment(&outfit(), "127.0.0.1:3030", Some(Path::new("/x/ca.pem")), &find).dress(&mut command);
         let set = command.get_envs().filter_map(|(name, value)| Some((name.to_str()?.into(), value?.to_str()?.into())));
         set.collect()
     }

@@ -15,7 +15,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up test clients check bench bench-intercept bench-changes bench-scale fmt clean
+.PHONY: help setup build filter demo up images test test-compose clients check bench bench-intercept bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -59,13 +59,25 @@ demo: build ## Set everything up and show the main job, step by step, checked
 up: build ## Run broker, Envoy and filter until Ctrl-C; prints what to export
 	@$(TARGET)/debug/attache up $(if $(CONFIG),--config $(CONFIG))
 
+images: setup $(FILTER) ## Build the images attache-broker and attache-filter from a release build; BASE=… for another base
+	@echo "Building the broker for release (the first time five minutes on two cores) ..."
+	@cargo build --quiet --release -p attache-broker
+	@BASE=$(BASE) scripts/images $(TARGET)/release/attache $(FILTER)
+
 # Some tests become another user: only root can, and elsewhere they show as ignored.
 test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/need strace
 	@scripts/peers
+	@scripts/compose
 	@rm -f $(TARGET)/skipped
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."
 	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet$(if $(filter 0,$(shell id -u)), -- --include-ignored)
+	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
+
+test-compose: build ## Run envoy/docker-compose.yaml in both shapes on a Docker engine of its own (as root)
+	@scripts/compose
+	@rm -f $(TARGET)/skipped
+	cargo test -p attache-tests --test compose --quiet
 	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
 
 clients: build ## Run the real clients behind the forward proxy; writes their table in docs/clients.md

@@ -4,6 +4,7 @@
 //! with bytes for texts: protobuf refuses a batch for one text that is no UTF-8, and agents write what
 //! they want into a path.
 
+use super::{BYTES_RECEIVED, HANDSHAKE_MS, HANDSHAKE_ROUTE};
 use attache_core::verdict::verdict_prefix;
 use prost::Message;
 
@@ -53,6 +54,8 @@ pub struct Entry {
     pub upstream: String,
     /// The filter's verdict: JSON.
     pub verdict: String,
+    /// Of a connection that ends TLS: whether its handshake was over.
+    pub secured: bool,
 }
 
 impl Entry {
@@ -66,11 +69,12 @@ impl Entry {
     }
 }
 
-/// The entries of one batch; `None` if it is no OTLP.
+/// The entries of one batch, but those of handshakes that did not fail; `None` if it is no OTLP.
 pub fn decode(body: &[u8]) -> Option<Vec<Entry>> {
     let batch = Batch::decode(body).ok()?;
     let scopes = batch.resources.into_iter().flat_map(|resource| resource.scopes);
-    Some(scopes.flat_map(|scope| scope.entries).map(Entry::from).collect())
+    let entries = scopes.flat_map(|scope| scope.entries).map(Entry::from);
+    Some(entries.filter(|entry| entry.route != HANDSHAKE_ROUTE || !entry.secured).collect())
 }
 
 impl From<Line> for Entry {
@@ -94,6 +98,8 @@ impl From<Line> for Entry {
                 b"upstream_cluster" => entry.cluster = text(),
                 b"upstream_host" => entry.upstream = text(),
                 b"attache" => entry.verdict = text(),
+                key if key == HANDSHAKE_MS.as_bytes() => entry.secured |= !value.is_empty(),
+                key if key == BYTES_RECEIVED.as_bytes() => entry.secured |= number() > 0,
                 _ => {}
             }
         }

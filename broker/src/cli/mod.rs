@@ -20,6 +20,7 @@ pub mod serve;
 pub mod session;
 pub mod table;
 pub mod up;
+pub mod variable;
 
 pub use common::Common;
 

@@ -8,6 +8,7 @@ use super::client::{Client, ClientError, failed};
 use super::common::{Common, FAILED, USAGE, complain, say};
 use super::run::outfit;
 use super::table::table;
+use super::variable::{self, NoVariable};
 use crate::api::view::{Changed, CreateSession, Outfit, SessionView, SetAccessMode, Variable};
 use crate::config::values::{DialAddress, ValueError};
 use crate::config::{Bind, Network, PeerId, Required};
@@ -193,10 +194,20 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
         SessionCommand::Env { name, shape, proxy, format, env_file, dir, kubernetes_secret, namespace } => {
             let ca_file = dir.as_deref().map(|dir| absolute(dir).join(deliver::CA_FILE));
             let variables = match shape {
-                Shape::Gateway => client.read(&path(&name, &proxy.map_or("/env".into(), of_proxy))).await?,
-                Shape::ForwardProxy => of_forward_proxy(client, &name, proxy, ca_file.as_deref()).await?,
+                Shape::Gateway => {
+                    let variables: Vec<_> = client.read(&path(&name, &proxy.map_or("/env".into(), of_proxy))).await?;
+                    variable::check(&variables).map(|()| variables)
+                }
+                Shape::ForwardProxy => {
+                    let outfit: Outfit = client.read(&path(&name, "/outfit")).await?;
+                    of_forward_proxy(&outfit, proxy, ca_file.as_deref())
+                }
             };
-            if let Err(error) = deliver::check(&variables) {
+            let variables = match variables {
+                Ok(variables) => variables,
+                Err(error) => return Ok(complain(FAILED, error)),
+            };
+            if let Err(error) = variable::stay_in_line(&variables) {
                 return Ok(complain(FAILED, error));
             }
             if let Some(dir) = dir {
@@ -253,15 +264,13 @@ fn of_proxy(DialAddress(proxy): DialAddress) -> String {
 }
 
 /// What a client of a forward proxy is told, beginning from nothing; of certificates only where there is a file.
-async fn of_forward_proxy(
-    client: &Client,
-    name: &Name,
+fn of_forward_proxy(
+    outfit: &Outfit,
     proxy: Option<DialAddress>,
     ca_file: Option<&Path>,
-) -> Result<Vec<Variable>, ClientError> {
-    let outfit: Outfit = client.read(&path(name, "/outfit")).await?;
+) -> Result<Vec<Variable>, NoVariable> {
     let proxy = proxy.map_or_else(|| outfit.proxy.to_string(), |DialAddress(proxy)| proxy);
-    Ok(outfit::environment(&outfit, proxy, ca_file, &|_| None).variables())
+    Ok(outfit::environment(outfit, proxy, ca_file, &|_| None).variables())
 }
 
 fn answer(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) {

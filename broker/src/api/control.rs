@@ -5,12 +5,13 @@
 use super::answer::{ApiError, Failure, json, json_with, parse};
 use super::health::Readiness;
 use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
+use super::withheld::Withheld;
 use super::{Health, Metrics, authority, feed, health, run};
 use crate::ca::Ca;
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::values::DialAddress;
-use crate::config::{AgentValue, Credential, OutOfReach};
+use crate::config::{AgentValue, Credential};
 use crate::leases::{Leases, Standing};
 use crate::operator::{Done, Operator};
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
@@ -64,7 +65,7 @@ pub struct Control {
     /// Where agents reach Envoy.
     pub proxy: SocketAddr,
     /// What none of them needs.
-    pub out_of_reach: OutOfReach,
+    pub withheld: Withheld,
     /// Holds true when the broker ends.
     pub stopping: watch::Receiver<bool>,
 }

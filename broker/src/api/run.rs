@@ -32,8 +32,8 @@ pub(super) async fn outfit(State(door): Door, Path(name): Path<String>) -> Answe
         // Base URLs are the gateway's: who has a proxy calls hosts by their names.
         placeholders: door.variables(&session, &door.proxy, |value| *value == AgentValue::Placeholder),
         logins: logins(&door, &session),
-        hidden_directories: door.out_of_reach.directories.clone(),
-        hidden_variables: door.out_of_reach.variables.clone(),
+        hidden_directories: door.withheld.directories(),
+        hidden_variables: door.withheld.variables.clone(),
     }))
 }
 

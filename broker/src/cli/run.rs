@@ -9,6 +9,7 @@ mod signals;
 
 use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, note};
+use super::variable::NoVariable;
 use crate::api::view::Outfit;
 use crate::envoy::process;
 use crate::random::NoRandomness;
@@ -18,10 +19,12 @@ use cell::{CellError, Plan};
 use child::{Child, End};
 use outfit::CaFile;
 use permission::Permission;
+use rustix::process::{Signal, geteuid};
 use signals::Signals;
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 /// The hidden subcommand that becomes a child which is not isolated.
@@ -30,6 +33,10 @@ pub const BECOME_CHILD: &str = "become-child";
 pub const BECOME_CELL: &str = "become-cell";
 /// The hidden subcommand that is the first process of the new ones.
 pub const BECOME_INIT: &str = "become-init";
+
+/// What no namespace changes: the files of root are those that the system runs.
+const ROOT_IN_A_CELL: &str = "warning: the command is root as you are: in its cell, too, it may write what the system \
+    runs (units, crontabs, programs). Run attache as another user to keep it from that";
 
 /// Run a command with placeholders, behind the proxy; the session made for it ends with it
 #[derive(Debug, clap::Args)]
@@ -93,12 +100,16 @@ enum RunError {
     Client(#[from] ClientError),
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    #[error(transparent)]
+    NoVariable(#[from] NoVariable),
     #[error("the certificates cannot be written for the command: {0}")]
     CaFile(#[source] io::Error),
     #[error("the broker does not know where Envoy listens (listen.proxy has port 0): say it with --proxy")]
     NoProxy,
     #[error("--isolate always: {0}")]
     Cell(#[from] CellError),
+    #[error(transparent)]
+    Changed(CellError),
     #[error("signals cannot be passed on: {0}")]
     Signals(#[source] io::Error),
     #[error("the system gives this process no event loop: {0}")]
@@ -198,19 +209,24 @@ async fn run_prepared(
     if args.isolate != Isolate::Never {
         // In there the same port of its own loopback leads to the proxy.
         let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port()));
-        let plan = Plan::new(outfit, &args.hide, ca.as_ref().map(CaFile::path), inside);
-        let command = become_(BECOME_CELL, args, outfit, inside, ca).map_err(RunError::Start)?;
+        let plan = Plan::new(outfit, &args.hide, ca.as_ref(), inside);
+        let command = become_(BECOME_CELL, args, outfit, inside, ca)?;
         let started = match plan {
-            Ok(plan) => cell::start(command, plan).await,
+            Ok(plan) => cell::start(command, plan, ca.as_ref()).await,
             Err(error) => Err(error),
         };
         match started {
             Ok((child, listener)) => {
+                if geteuid().is_root() {
+                    note(ROOT_IN_A_CELL);
+                }
                 let relay = tokio::spawn(relay::run(listener, proxy));
                 let end = Child::Confined(child).run(signals).await;
                 relay.abort();
                 return end.map_err(RunError::Wait);
             }
+            // Whoever did that, a command before this one perhaps, is not to be rewarded for it.
+            Err(error @ (CellError::Replaced(_) | CellError::Shut(_))) => return Err(RunError::Changed(error)),
             Err(error) if args.isolate == Isolate::Always => return Err(error.into()),
             Err(error) => note(format_args!(
                 "warning: the command is not isolated: {error}. It can read what you can, and reach the network past the \
@@ -218,16 +234,23 @@ async fn run_prepared(
             )),
         }
     }
-    let child = become_(BECOME_CHILD, args, outfit, proxy, ca).and_then(|mut child| child.spawn());
-    Child::Plain(child.map_err(RunError::Start)?).run(signals).await.map_err(RunError::Wait)
+    let child = become_(BECOME_CHILD, args, outfit, proxy, ca)?.spawn().map_err(RunError::Start)?;
+    Child::Plain(child).run(signals).await.map_err(RunError::Wait)
 }
 
-/// This program as one of its parts, in the child's environment.
-fn become_(part: &str, args: &RunArgs, outfit: &Outfit, proxy: SocketAddr, ca: &Option<CaFile>) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+/// This program as one of its parts, with the child's environment to hand on.
+fn become_(
+    part: &str,
+    args: &RunArgs,
+    outfit: &Outfit,
+    proxy: SocketAddr,
+    ca: &Option<CaFile>,
+) -> Result<Command, RunError> {
+    let mut command = Command::new(std::env::current_exe().map_err(RunError::Start)?);
     command.arg(part).arg(std::process::id().to_string()).arg("--").args(&args.command);
     let inherited = |name: &str| std::env::var(name).ok();
-    outfit::environment(outfit, proxy, ca.as_ref().map(CaFile::path), &inherited).dress(&mut command);
+    let environment = outfit::environment(outfit, proxy, ca.as_ref().map(CaFile::path), &inherited)?;
+    environment.hand_on(std::env::vars_os(), &mut command);
     Ok(command)
 }
 
@@ -236,7 +259,11 @@ pub fn become_child(args: BecomeArgs) -> ExitCode {
     if let Err(error) = signals::unmask() {
         return complain(FAILED, error);
     }
-    child::not_started(&args.command, &process::exec_with_parent(args.parent, &args.command))
+    let Some((program, arguments)) = args.command.split_first() else { return ExitCode::from(FAILED) };
+    let mut command = Command::new(program);
+    outfit::dress(command.args(arguments));
+    let error = process::end_with(args.parent, Signal::TERM).err().unwrap_or_else(|| command.exec());
+    child::not_started(&args.command, &error)
 }
 
 /// Leaves our namespaces, and waits for who is in the new ones.

@@ -270,7 +270,7 @@ fn of_forward_proxy(
     ca_file: Option<&Path>,
 ) -> Result<Vec<Variable>, NoVariable> {
     let proxy = proxy.map_or_else(|| outfit.proxy.to_string(), |DialAddress(proxy)| proxy);
-    Ok(outfit::environment(outfit, proxy, ca_file, &|_| None).variables())
+    Ok(outfit::environment(outfit, proxy, ca_file, &|_| None)?.variables())
 }
 
 fn answer(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) {

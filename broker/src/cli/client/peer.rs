@@ -21,8 +21,11 @@ pub fn is_ours(owner: u32, us: u32, of_config: bool) -> bool {
 pub fn is_beneath(socket: impl AsFd, process: Option<i32>) -> io::Result<bool> {
     let told = match getsockopt(&socket, sockopt::PeerPidfd) {
         Ok(peer) => std::fs::read_to_string(format!("/proc/self/fdinfo/{}", peer.as_raw_fd()))?,
-        // Linux before 6.5.
-        Err(Errno::ENOPROTOOPT) => std::fs::read_to_string(format!("/proc/{}/status", process.unwrap_or_default()))?,
+        // Linux before 6.5. Who has no number here is in none of our namespaces.
+        Err(Errno::ENOPROTOOPT) => match process.filter(|process| *process > 0) {
+            Some(process) => std::fs::read_to_string(format!("/proc/{process}/status"))?,
+            None => return Ok(false),
+        },
         Err(error) => return Err(error.into()),
     };
     depth(&told).map(|depth| depth > 1).ok_or_else(|| io::Error::other("who listens there has ended"))

@@ -35,7 +35,7 @@ pub fn outside(parent: u32, command: &[OsString]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err((step, cause)) => {
-            let told = line.send(&Told::Failed { step: step.into(), cause: cause.to_string() }, None);
+            let told = line.send(&Told::Failed { step: step.into(), cause: cause.to_string() }, &[]);
             if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }
     }

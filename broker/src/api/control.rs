@@ -175,8 +175,12 @@ pub(super) async fn show(State(door): Door, Path(name): Path<String>) -> Answer 
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EnvQuery {
-    /// Where the agent finds the proxy, `HOST:PORT`; without it, where the config lets Envoy listen.
-    #[param(value_type = Option<String>)]
+    /// Where the agent finds the proxy, `HOST:PORT`, as a config writes it; without it, where the config lets Envoy
+    /// listen. The pattern has the usual ones.
+    #[param(
+        value_type = Option<String>,
+        pattern = "^([a-z]([a-z0-9-]{0,30}[a-z0-9])?(\\.[a-z]([a-z0-9-]{0,30}[a-z0-9])?){0,3}|((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])|\\[::1\\]):([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$"
+    )]
     proxy: Option<DialAddress>,
 }
 

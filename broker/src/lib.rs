@@ -286,6 +286,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         metrics,
         credentials: config.credentials,
         proxy: config.listen.proxy,
+        shape: config.listen.shape,
         withheld: Withheld::hold(out_of_reach),
         stopping: stopped.clone(),
     };

@@ -12,6 +12,7 @@ use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::values::DialAddress;
 use crate::config::{AgentValue, Credential};
+use crate::envoy::Shape;
 use crate::leases::{Leases, Standing};
 use crate::operator::{Done, Operator};
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
@@ -64,6 +65,8 @@ pub struct Control {
     pub credentials: Vec<Credential>,
     /// Where agents reach Envoy.
     pub proxy: SocketAddr,
+    /// What listens there, where that is known.
+    pub shape: Option<Shape>,
     /// What none of them needs.
     pub withheld: Withheld,
     /// Holds true when the broker ends.

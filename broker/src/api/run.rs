@@ -28,6 +28,7 @@ pub(super) async fn outfit(State(door): Door, Path(name): Path<String>) -> Answe
     door.sessions.note_given(&session, Now::read()).await.map_err(SessionError::Store)?;
     Ok(json(&Outfit {
         proxy: door.proxy,
+        shape: door.shape,
         session_token: door.sessions.token(&session),
         // Base URLs are the gateway's: who has a proxy calls hosts by their names.
         placeholders: door.variables(&session, &door.proxy, |value| *value == AgentValue::Placeholder),

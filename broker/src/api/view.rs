@@ -3,6 +3,7 @@
 use crate::changes::Applied;
 use crate::clock::{Now, millis};
 use crate::config::Bind;
+use crate::envoy::Shape;
 use crate::leases::Standing;
 use crate::sessions::{ELEVATION, Session};
 use crate::store::ChangeRow;
@@ -214,6 +215,9 @@ pub struct Outfit {
     /// Where agents reach Envoy: `ADDRESS:PORT`.
     #[schema(value_type = String)]
     pub proxy: SocketAddr,
+    /// What listens there, where the broker knows: `null` where it did not start that Envoy.
+    #[serde(default)]
+    pub shape: Option<Shape>,
     /// Names the session to the proxy.
     pub session_token: String,
     /// Placeholders, under the names that tools read.

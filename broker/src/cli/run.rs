@@ -11,7 +11,7 @@ use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, note};
 use super::variable::NoVariable;
 use crate::api::view::Outfit;
-use crate::envoy::process;
+use crate::envoy::{Shape, process};
 use crate::random::NoRandomness;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -104,6 +104,13 @@ enum RunError {
     NoVariable(#[from] NoVariable),
     #[error("the certificates cannot be written for the command: {0}")]
     CaFile(#[source] io::Error),
+    #[error(
+        "what listens at {0} is a gateway, and a command needs a proxy: start `attache up --shape forward-proxy` in its \
+         place, or say with --proxy where one listens"
+    )]
+    Gateway(SocketAddr),
+    #[error("--hide {}: there is no such directory", .0.display())]
+    NothingToHide(std::path::PathBuf),
     #[error("the broker does not know where Envoy listens (listen.proxy has port 0): say it with --proxy")]
     NoProxy,
     #[error("--isolate always: {0}")]
@@ -179,6 +186,12 @@ async fn prepare(
 ) -> Result<(Outfit, SocketAddr, Option<CaFile>), RunError> {
     let outfit: Outfit = client.read(&format!("/v1/sessions/{session}/outfit")).await?;
     let proxy = reachable(args.proxy.unwrap_or(outfit.proxy)).ok_or(RunError::NoProxy)?;
+    if args.proxy.is_none() && outfit.shape == Some(Shape::Gateway) {
+        return Err(RunError::Gateway(proxy));
+    }
+    if let Some(nothing) = args.hide.iter().find(|dir| !dir.is_dir()) {
+        return Err(RunError::NothingToHide(nothing.clone()));
+    }
     let ca = match outfit::ca_bundle(client).await? {
         Some(bundle) => Some(CaFile::write(&bundle).map_err(RunError::CaFile)?),
         None => {

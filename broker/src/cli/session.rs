@@ -67,9 +67,10 @@ enum SessionCommand {
         /// The session's name
         #[arg(value_parser = Name::parse)]
         name: Name,
-        /// How the agent reaches its destinations: base URLs, or a proxy
-        #[arg(long, value_enum, default_value = "gateway")]
-        shape: Shape,
+        /// How the agent reaches its destinations: base URLs, or a proxy [default: as `attache up` was started, else
+        /// gateway]
+        #[arg(long, value_enum)]
+        shape: Option<Shape>,
         /// Where the agent finds the proxy, by a name or an address of its own network [default: listen.proxy]
         #[arg(long, value_name = "HOST:PORT", value_parser = proxy)]
         proxy: Option<DialAddress>,
@@ -192,16 +193,15 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
             });
         }
         SessionCommand::Env { name, shape, proxy, format, env_file, dir, kubernetes_secret, namespace } => {
+            let outfit: Outfit = client.read(&path(&name, "/outfit")).await?;
+            let shape = shape.or(outfit.shape).unwrap_or(Shape::Gateway);
             let ca_file = dir.as_deref().map(|dir| absolute(dir).join(deliver::CA_FILE));
             let variables = match shape {
                 Shape::Gateway => {
                     let variables: Vec<_> = client.read(&path(&name, &proxy.map_or("/env".into(), of_proxy))).await?;
                     variable::check(&variables).map(|()| variables)
                 }
-                Shape::ForwardProxy => {
-                    let outfit: Outfit = client.read(&path(&name, "/outfit")).await?;
-                    of_forward_proxy(&outfit, proxy, ca_file.as_deref())
-                }
+                Shape::ForwardProxy => of_forward_proxy(&outfit, proxy, ca_file.as_deref()),
             };
             let variables = match variables {
                 Ok(variables) => variables,

@@ -14,6 +14,7 @@ use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
 use crate::envoy::process::{self, Process, ProcessError};
 use crate::envoy::{self, Admin, Shape, Version, VersionError};
+use crate::leases::Standing;
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::sources::Environment;
 use crate::{Running, StartError, Workers, hygiene, telemetry};
@@ -68,7 +69,12 @@ enum UpError {
     Unsafe(#[from] Unsafe),
     #[error(transparent)]
     Envoy(#[from] ProcessError),
-    #[error("no free port for {0}: {1}")]
+    #[error(
+        "{0} is in use, perhaps by another `attache up`: end that one, or choose another address: \
+         `listen: {{proxy: 127.0.0.1:PORT}}` in the config"
+    )]
+    InUse(SocketAddr),
+    #[error("listen.proxy cannot be {0}: {1}")]
     NoPort(SocketAddr, io::Error),
     #[error("Envoy does not say where it listens: {} may say why", .0.display())]
     NoListener(PathBuf),
@@ -106,6 +112,7 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     let version = envoy_version(&binary, args.shape)?;
     // Known before anything runs: agents' URLs name it.
     config.listen.proxy = chosen(config.listen.proxy)?;
+    config.listen.shape = Some(args.shape);
     note(format_args!("config   {}", found(&config, common)));
     note(format_args!("state    {}", config.state_dir.display()));
     config.cautions().iter().for_each(|caution| note(format_args!("warning  {caution}")));
@@ -211,6 +218,13 @@ async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Commo
         return Ok(());
     }
     note(format_args!("ready    http://{proxy} (Ctrl-C ends it)"));
+    let standings: Vec<Standing> = broker.read("/v1/credentials").await.unwrap_or_default();
+    for standing in standings {
+        if let Some(error) = standing.error {
+            let fix = standing.fix.map(|fix| format!(": {fix}")).unwrap_or_default();
+            note(format_args!("warning  {} cannot be used yet: {error}{fix}", standing.name));
+        }
+    }
     if shape == Shape::ForwardProxy {
         note(format_args!("run      attache run --session NAME -- COMMAND sets all of this, and what clients trust"));
     }
@@ -233,13 +247,14 @@ fn told_of_proxy(proxy: SocketAddr, variables: &[Variable]) -> Vec<Variable> {
     all.map(|(name, value)| Variable { name, value }).collect()
 }
 
-/// The address, its port chosen now if the config leaves that open.
+/// The address, its port chosen now if the config leaves that open. Nobody may have it yet: Envoy would share it
+/// with another Envoy of this user, and each would get some of the other's agents.
 fn chosen(proxy: SocketAddr) -> Result<SocketAddr, UpError> {
-    if proxy.port() != 0 {
-        return Ok(proxy);
-    }
     let bound = std::net::TcpListener::bind(proxy).and_then(|listener| listener.local_addr());
-    bound.map_err(|cause| UpError::NoPort(proxy, cause))
+    bound.map_err(|cause| match cause.kind() {
+        io::ErrorKind::AddrInUse => UpError::InUse(proxy),
+        _ => UpError::NoPort(proxy, cause),
+    })
 }
 
 /// Where the config comes from; without a file, what was found of the presets' secrets.

@@ -212,6 +212,7 @@ mod tests {
 
     fn outfit() -> Outfit {
         Outfit {
+            shape: None,
             proxy: "127.0.0.1:3030".parse().unwrap(),
             session_token: "attache-session_ATTACHEx".into(),
             placeholders: vec![Variable { name: "GITHUB_TOKEN".into(), value: "ghp_ATTACHEx".into() }],

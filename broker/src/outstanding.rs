@@ -13,6 +13,7 @@ pub use intents::announced_in;
 use crate::audit::{AuditLog, Decision, Files, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
+use crate::endings::LONGEST_STREAM;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use intents::Ended;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A use that began while its lease lived is on record when it ends: no stream of ours lives longer.
-pub const LONGEST_USE: Duration = Duration::from_secs(3600);
+pub const LONGEST_USE: Duration = LONGEST_STREAM;
 /// No lease of a life before lives longer than `limits.grant_ttl` allows.
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
 /// Leases and intents that are remembered; of more, the oldest are told of at once.

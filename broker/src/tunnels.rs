@@ -8,8 +8,8 @@ use crate::changes::Feed;
 use crate::clock::{Now, millis};
 use crate::egress::Egress;
 use crate::meters::GrantMeters;
-use crate::sessions::{Session, Sessions};
-use attache_core::door::Passage;
+use crate::sessions::Sessions;
+use attache_core::door::{self, Passage};
 use attache_core::matching::host::Host;
 use attache_core::policy::Policy;
 use attache_core::refusal::Reason;
@@ -17,9 +17,9 @@ use attache_core::wire::{Denied, EvidenceDigests, TunnelAnswer, TunnelGranted, T
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// No way is entered for longer without being asked for anew: names move.
-const LONGEST: Duration = Duration::from_secs(60);
-/// Nor for less, however short a name's TTL: a page of requests is one question.
+/// The longest that a way may be entered.
+const LONGEST: Duration = Duration::from_millis(door::LONGEST_TTL_MS);
+/// The shortest, however short a name's TTL: a page of requests is one question.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Everything a way is made from.
@@ -62,7 +62,7 @@ impl Tunnels {
         plaintext: bool,
         evidence: &EvidenceDigests,
     ) -> Result<TunnelGranted, Reason> {
-        self.asker(evidence).await?;
+        self.check(evidence).await?;
         Passage::of(&self.policy, host, port, !plaintext)?;
         let way = self.egress.way(host, port).await?;
         // From here on there is no await: what changes meanwhile has a later cursor.
@@ -83,14 +83,14 @@ impl Tunnels {
         })
     }
 
-    /// Whose evidence this is.
-    async fn asker(&self, evidence: &EvidenceDigests) -> Result<Arc<Session>, Reason> {
+    /// Whether this is a session's evidence.
+    async fn check(&self, evidence: &EvidenceDigests) -> Result<(), Reason> {
         // These belong to requests behind the door, which say so for themselves.
         if evidence.placeholder.is_some() || evidence.jwt.is_some() {
             return Err(Reason::PlaceholderMisplaced);
         }
         match self.sessions.identify(evidence, None, Now::read()) {
-            Ok(identified) => Ok(identified.session),
+            Ok(_) => Ok(()),
             Err(Reason::PlaceholderUnknown) => Err(self.sessions.unknown(evidence).await),
             Err(reason) => Err(reason),
         }

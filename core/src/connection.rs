@@ -170,6 +170,11 @@ mod tests {
     }
 
     #[test]
+    fn what_the_door_found_is_read_where_it_is_handed_on() {
+        assert_eq!(Property::Inside.path(), format!("filter_state\0{}", crate::door::HANDED_ON));
+    }
+
+    #[test]
     fn a_certificate_that_was_only_presented_names_nobody() {
         let peer = b"spiffe://test/agent".as_slice();
         let shown = |said: &[(Property, &[u8])]| learnt(said).peer().map(str::to_owned);

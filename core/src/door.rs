@@ -4,24 +4,24 @@
 //! credential. What it settles is what a request inside cannot say for itself: the session of the
 //! client, and the one vetted address that the host leads to.
 
+mod inside;
+
+pub use inside::{ADDRESS_STATE, HANDED_ON, HOST_STATE, INSIDE_STATE, Inside};
+
 use crate::digest::Digest;
-use crate::evidence::{SESSION_HEADER, decode_basic};
+use crate::evidence::{SESSION_HEADER, check_length, decode_basic};
 use crate::matching::host::{Authority, Host};
-use crate::names::Name;
 use crate::placeholder;
 use crate::policy::{Policy, Unmatched};
 use crate::refusal::Reason;
 use crate::request::Snapshot;
-use crate::time::Millis;
-use crate::wire::{Change, EvidenceDigests, TunnelGranted};
-use core::net::{IpAddr, SocketAddr};
-use std::fmt;
+use crate::wire::EvidenceDigests;
 
 /// The header in which clients of a proxy say who they are (RFC 9110, 11.7.1).
 pub const PROXY_AUTHORIZATION: &[u8] = b"proxy-authorization";
 
-/// No way is entered for longer, whatever the broker says: names move.
-const LONGEST_TTL_MS: u64 = 60_000;
+/// No way is entered for longer without being asked for anew, whatever the broker says: names move.
+pub const LONGEST_TTL_MS: u64 = 60_000;
 
 /// How traffic travels behind the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,15 +85,6 @@ pub const UNMATCHED_TLS_CLUSTER: &str = "attache_unmatched";
 /// The same without.
 pub const UNMATCHED_PLAIN_CLUSTER: &str = "attache_unmatched_plain";
 
-/// Filter state (`wasm.…`) that the door writes: whom it let in where to ([`Tunnel::inside`]).
-pub const INSIDE_STATE: &str = "attache_inside";
-/// The host that it let them in to.
-pub const HOST_STATE: &str = "attache_host";
-/// The one address that may be dialled.
-pub const ADDRESS_STATE: &str = "attache_address";
-/// Filter state in which Envoy hands [`INSIDE_STATE`] on, from connection to connection.
-pub const HANDED_ON: &str = "attache.tunnel";
-
 /// What a client asks of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -145,10 +136,7 @@ pub fn evidence(snapshot: &Snapshot) -> Result<EvidenceDigests, Reason> {
     let bytes = snapshot.bytes();
     let mut shown: Option<Digest> = None;
     let mut show = |token: &[u8]| {
-        // No token of ours is longer, and what nobody can have been given need not be remembered.
-        if token.len() > placeholder::MAX_LEN {
-            return Err(Reason::PlaceholderUnknown);
-        }
+        check_length(token)?;
         let digest = Digest::of(token);
         match shown {
             Some(known) if known != digest => Err(Reason::EvidenceConflict),
@@ -160,15 +148,14 @@ pub fn evidence(snapshot: &Snapshot) -> Result<EvidenceDigests, Reason> {
     };
     for line in snapshot.auth_lines() {
         let (name, value) = (line.name.of(bytes), line.value.of(bytes));
-        if name == PROXY_AUTHORIZATION || name == SESSION_HEADER {
+        if is_at_home(name) {
             let decoded = decode_basic(value);
             placeholder::find(decoded.as_deref().unwrap_or(value)).try_for_each(&mut show)?;
         }
     }
     // A placeholder anywhere else is on its way to whoever is behind the proxy.
     let ours = |at: &usize| {
-        let at_home = |name: &[u8]| name == PROXY_AUTHORIZATION || name == SESSION_HEADER;
-        snapshot.auth_lines().iter().any(|line| line.value.contains(*at) && at_home(line.name.of(bytes)))
+        snapshot.auth_lines().iter().any(|line| line.value.contains(*at) && is_at_home(line.name.of(bytes)))
     };
     let in_authority = |at: &usize| snapshot.stands_in_authority(*at);
     let marks = snapshot.marks()?;
@@ -186,117 +173,14 @@ pub fn evidence(snapshot: &Snapshot) -> Result<EvidenceDigests, Reason> {
     })
 }
 
+/// Whether a token belongs in the header of this name.
+fn is_at_home(name: &[u8]) -> bool {
+    name == PROXY_AUTHORIZATION || name == SESSION_HEADER
+}
+
 /// Whether evidence can name a session at the door.
 pub fn names_a_session(evidence: &EvidenceDigests) -> bool {
     evidence.session_token.is_some() || evidence.peer.is_some() || evidence.listener.is_some()
-}
-
-/// A way to a host, as one worker keeps it.
-#[derive(Debug)]
-pub struct Tunnel {
-    /// The session's id.
-    pub session_id: String,
-    /// The session's name.
-    pub session: Name,
-    /// The one address that may be dialled.
-    pub address: SocketAddr,
-    /// `host:port`.
-    pub id: String,
-    /// The host alone.
-    pub host: String,
-    /// How its traffic travels.
-    pub passage: Passage,
-    /// From then on it is not entered any more.
-    pub expires: Millis,
-    /// What listeners behind the door are told ([`Inside`]).
-    pub inside: String,
-    /// The evidence that was shown, as records say it.
-    pub evidence: String,
-    /// Whether a token named the session, rather than the connection alone.
-    pub is_named: bool,
-    as_of: u64,
-}
-
-impl Tunnel {
-    /// Takes an answer to a question that was sent then. `None`: it cannot be used.
-    pub fn accept(granted: TunnelGranted, call: &Call, evidence: &EvidenceDigests, sent: Millis) -> Option<Self> {
-        if !(1..=LONGEST_TTL_MS).contains(&granted.ttl_ms) || granted.address.port() == 0 {
-            return None;
-        }
-        let id = call.id();
-        let inside = Inside {
-            session_token: evidence.session_token,
-            id: id.clone(),
-            source: evidence.source,
-            peer: evidence.peer.clone(),
-            listener: evidence.listener.clone(),
-        };
-        Some(Self {
-            inside: inside.to_string(),
-            host: call.host.to_string(),
-            expires: sent + Millis(granted.ttl_ms),
-            session_id: granted.session_id,
-            session: granted.session,
-            address: granted.address,
-            passage: call.passage,
-            evidence: evidence.word(),
-            is_named: evidence.session_token.is_some(),
-            as_of: granted.as_of,
-            id,
-        })
-    }
-
-    /// Whether a change makes it void: it concerns this session, and the broker did not know of it yet.
-    pub fn is_voided_by(&self, change: &Change) -> bool {
-        change.cursor > self.as_of && change.concerns_session(&self.session_id)
-    }
-}
-
-/// What listeners behind the door are told of the client: whose it is, and where it was let through
-/// to. Envoy carries it from connection to connection, out of reach of what agents send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inside {
-    /// The session token that was shown at the door.
-    pub session_token: Option<Digest>,
-    /// `host:port`, canonical.
-    pub id: String,
-    /// Where the client's connection came from, where somebody needs to know.
-    pub source: Option<IpAddr>,
-    /// The URI in the client's certificate, likewise.
-    pub peer: Option<String>,
-    /// The listener it came in by, likewise.
-    pub listener: Option<Name>,
-}
-
-/// Stands for what is not there.
-const NOTHING: &str = "-";
-
-impl Inside {
-    /// Reads what [`fmt::Display`] wrote. `None`: it did not write this.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut words = std::str::from_utf8(text).ok()?.split(' ');
-        let mut next = || words.next().map(|word| Some(word).filter(|word| *word != NOTHING));
-        let session_token = next()?.map(|digest| Digest::try_from(digest.to_owned())).transpose().ok()?;
-        let id = next()??.to_owned();
-        let source = next()?.map(str::parse).transpose().ok()?;
-        let peer = next()?.map(str::to_owned);
-        let listener = next()?.map(Name::parse).transpose().ok()?;
-        let authority = Authority::parse(id.as_bytes()).ok()?;
-        let whole = words.next().is_none() && authority.port.is_some() && authority.to_string() == id;
-        whole.then_some(Self { session_token, id, source, peer, listener })
-    }
-}
-
-impl fmt::Display for Inside {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { session_token, id, source, peer, listener } = self;
-        let word = |word: Option<String>| word.unwrap_or_else(|| NOTHING.to_owned());
-        let token = word(session_token.as_ref().map(Digest::to_hex));
-        let source = word(source.map(|address| address.to_string()));
-        // A peer's URI holds no white space (RFC 3986), and was not taken with any.
-        let (peer, listener) = (word(peer.clone()), word(listener.as_ref().map(ToString::to_string)));
-        write!(f, "{token} {id} {source} {peer} {listener}")
-    }
 }
 
 #[cfg(test)]

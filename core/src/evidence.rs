@@ -225,10 +225,7 @@ fn the_jwt(snapshot: &Snapshot) -> Result<Option<Line>, Reason> {
 }
 
 fn show_in(place: &mut Option<Token>, token: Token, snapshot: &Snapshot) -> Result<(), Reason> {
-    // No token of ours is longer, and what nobody can have been given need not be remembered.
-    if token.of(snapshot).len() > placeholder::MAX_LEN {
-        return Err(Reason::PlaceholderUnknown);
-    }
+    check_length(token.of(snapshot))?;
     match place {
         Some(known) if known.of(snapshot) != token.of(snapshot) => Err(Reason::EvidenceConflict),
         Some(_) => Ok(()),
@@ -237,6 +234,11 @@ fn show_in(place: &mut Option<Token>, token: Token, snapshot: &Snapshot) -> Resu
             Ok(())
         }
     }
+}
+
+/// No token of ours is longer, and what nobody can have been given need not be remembered.
+pub(crate) fn check_length(token: &[u8]) -> Result<(), Reason> {
+    if token.len() > placeholder::MAX_LEN { Err(Reason::PlaceholderUnknown) } else { Ok(()) }
 }
 
 /// The user and password of `Basic …`, if that is what the value holds.

@@ -1,8 +1,10 @@
 //! Every reason for which a request is refused: one word, one status, one hint.
 
 mod form;
+mod reply;
 
 pub use form::Form;
+pub use reply::{DENIED, TLS_ERROR};
 
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +56,8 @@ reasons! {
     TlsRequired           "tls_required"           403 "This credential travels over TLS only. Ask for https://, by the proxy's CONNECT."
     PlaceholderUnknown    "placeholder_unknown"    401 "Nobody knows this placeholder. Export it again: `attache session env NAME`."
     SessionExpired        "session_expired"        401 "The session has ended. Ask the operator for a new one."
-    IdentityRequired      "identity_required"      401 "Send the placeholder of your session, and what else it demands: `attache session env NAME` prints what there is."
-    DestinationMismatch   "destination_mismatch"   421 "The route leads elsewhere than the destination. The operator's Envoy config is wrong: `attache doctor`."
+    IdentityRequired      "identity_required"      401 "Send the placeholder of your session, to a proxy the session's token as the password of its URL, and what else it demands: `attache session env NAME` prints what there is."
+    DestinationMismatch   "destination_mismatch"   421 "The request names another host than its tunnel or route. Behind a proxy open one tunnel for each host; else the operator's Envoy config is wrong: `attache doctor`."
     MethodNotAllowed      "method_not_allowed"     405 "Use a standard upper-case method; TRACE and CONNECT never carry a credential."
     BodyUnreadable        "body_unreadable"        403 "The body must be read before a decision and could not be understood: docs/read-only.md tells what can be."
     ResponseUnreadable    "response_unreadable"    502 "The answer is compressed although it was asked for as it is, or speaks another protocol than was asked for: echoes of the credential in it could not be masked. Ask the operator for `mask: false` there."

@@ -221,6 +221,11 @@ impl fmt::Debug for ShownJwt {
 }
 
 impl EvidenceDigests {
+    /// Whether something that was shown names a session by itself, rather than the connection alone.
+    pub fn is_named(&self) -> bool {
+        self.placeholder.is_some() || self.session_token.is_some() || self.jwt.is_some()
+    }
+
     /// Which evidence was shown, as records say it.
     pub fn word(&self) -> String {
         let Self { placeholder, session_token, jwt, peer, source, listener } = self;

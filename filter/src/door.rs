@@ -2,11 +2,13 @@
 
 use crate::flow::Flow;
 use crate::host;
-use crate::shared::{Shared, Step, VERDICT};
+use crate::metrics::Counter;
+use crate::shared::{Shared, Step};
 use attache_core::Millis;
-use attache_core::door::{self, ADDRESS_STATE, Call, HOST_STATE, INSIDE_STATE, PROXY_AUTHORIZATION, Passage, Tunnel};
+use attache_core::door::{self, ADDRESS_STATE, Call, HOST_STATE, INSIDE_STATE, PROXY_AUTHORIZATION, Passage};
 use attache_core::refusal::Reason;
-use attache_core::worker::{Entry, Outcome, verdict};
+use attache_core::verdict::VERDICT_STATE;
+use attache_core::worker::{Entry, Outcome, Tunnel, verdict};
 use std::rc::Rc;
 
 impl Shared {
@@ -29,7 +31,7 @@ impl Shared {
         match worker.find_tunnel(&call, &evidence, now) {
             Some(Entry::Tunnel(tunnel)) => {
                 drop(worker);
-                self.enter(flow, tunnel, now)
+                self.open(flow, &call, tunnel, now)
             }
             Some(Entry::Refused(reason, _)) => Err(reason),
             None if may_wait => {
@@ -41,16 +43,25 @@ impl Shared {
         }
     }
 
-    /// The way is known: the door opens.
+    /// The way that a request was held for is known.
     pub fn enter(&self, flow: &mut Flow, tunnel: Rc<Tunnel>, now: Millis) -> Result<Step, Reason> {
+        let policy = {
+            let worker = self.worker.borrow();
+            worker.has_policy().then(|| worker.policy()).ok_or(Reason::Internal)?
+        };
+        let call = Call::read(&flow.snapshot, &policy)?;
+        self.open(flow, &call, tunnel, now)
+    }
+
+    /// The door opens.
+    fn open(&self, flow: &mut Flow, call: &Call, tunnel: Rc<Tunnel>, now: Millis) -> Result<Step, Reason> {
         if now >= tunnel.expires {
             return Err(Reason::BrokerUnavailable);
         }
-        let worker = self.worker.borrow();
-        if !worker.has_room() {
+        if !self.worker.borrow().has_room() {
             return Err(Reason::AuditBacklog);
         }
-        if !worker.has_policy() || Call::read(&flow.snapshot, &worker.policy())?.passage != tunnel.passage {
+        if call.passage != tunnel.passage {
             return Err(Reason::Internal);
         }
         flow.outcome = Outcome::Tunnelled(Rc::clone(&tunnel));
@@ -61,7 +72,7 @@ impl Shared {
             .and_then(|()| host::set_property(ADDRESS_STATE, tunnel.address.to_string().as_bytes()))
             .and_then(|()| host::set_property(HOST_STATE, tunnel.host.as_bytes()))
             .and_then(|()| match is_tunnel {
-                true => host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes()),
+                true => host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes()),
                 false => Ok(()),
             })
             .and_then(|()| host::remove_header(PROXY_AUTHORIZATION));
@@ -69,7 +80,7 @@ impl Shared {
             flow.outcome = Outcome::Undecided;
             return Err(Reason::Internal);
         }
-        self.metrics.borrow_mut().tunnels += u64::from(is_tunnel);
+        self.metrics.borrow_mut().add(Counter::Tunnels, u64::from(is_tunnel));
         Ok(Step::Go)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Envoy keeps what is held back: a chunk that may end within a secret waits in its buffer, masked as
 //! far as is known, until the next one or the end. So trailers, which end a body without a last
-//! chunk, have nothing to wait for.
+//! chunk, have nothing to wait for. Where chunk after chunk ends so, more would wait than the buffer takes:
+//! then all goes on but what may be a secret's beginning, which the VM keeps for the next chunk.
 
 use crate::host::{self, Buffer, Map};
 use crate::shared::Shared;
@@ -14,6 +15,9 @@ use proxy_wasm::types::Action;
 
 /// So much of what waits in Envoy's buffer may be copied for one answer: eight times what the buffer holds.
 const MOST_COPIED: usize = 8 << 20;
+
+/// More than this does not wait in Envoy's buffer, which takes 1 MiB in a bootstrap of ours, and cuts what is longer.
+const MOST_WAITING: usize = 64 << 10;
 
 /// What is known of one answer.
 #[derive(Default)]
@@ -27,6 +31,8 @@ pub struct Echoes {
     frames: Option<Frames>,
     /// How much of the body waits in Envoy's buffer.
     waiting: usize,
+    /// The end of what went on, which may begin a secret: it comes before the next chunk.
+    kept: Vec<u8>,
     /// How much of what waits was copied to mask a piece of it.
     copied: usize,
     /// Whether nothing more of it may go on.
@@ -102,6 +108,10 @@ impl Echoes {
     }
 
     fn trailers(&mut self, masker: &Masker) -> host::Result<Onward> {
+        // No body can be put before trailers. Better cut than short of some bytes.
+        if !self.kept.is_empty() {
+            return Ok(Onward::Unreadable);
+        }
         let pairs = host::header_pairs(Map::ResponseTrailers)?;
         let is_readable = masking::is_readable(&pairs, true);
         self.mask(masker, Map::ResponseTrailers, pairs, is_readable).map(|(onward, _)| onward)
@@ -126,6 +136,7 @@ impl Echoes {
     }
 
     fn body(&mut self, masker: &Masker, size: usize, last: bool) -> host::Result<Onward> {
+        let size = self.put_back(size)?;
         let fresh = size.saturating_sub(self.waiting);
         let chunk = if fresh == 0 { Vec::new() } else { whole(self.waiting, fresh)? };
         let (held_before, found) = match &mut self.frames {
@@ -155,6 +166,30 @@ impl Echoes {
         }
         self.masked += found.new as u64;
         self.waiting = if found.held == 0 { 0 } else { size };
+        if self.waiting > MOST_WAITING {
+            return self.keep(size, found.held);
+        }
         Ok(if found.held == 0 { Onward::Go } else { Onward::Wait })
+    }
+
+    /// Lets everything in Envoy's buffer go on but its last `held` bytes.
+    fn keep(&mut self, size: usize, held: usize) -> host::Result<Onward> {
+        let mut text = whole(0, size)?;
+        self.kept = text.split_off(size.saturating_sub(held));
+        host::set_buffer(Buffer::ResponseBody, size, &text)?;
+        self.waiting = 0;
+        Ok(Onward::Go)
+    }
+
+    /// Puts what was kept before a chunk, where it waits as if it had never left. Answers with the size of both.
+    fn put_back(&mut self, size: usize) -> host::Result<usize> {
+        if self.kept.is_empty() {
+            return Ok(size);
+        }
+        // None of it is replaced: it comes before.
+        host::set_buffer(Buffer::ResponseBody, 0, &self.kept)?;
+        self.waiting = self.kept.len();
+        self.kept = Vec::new();
+        Ok(self.waiting + size)
     }
 }

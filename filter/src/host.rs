@@ -147,7 +147,7 @@ pub fn part(buffer: Buffer, start: usize, max: usize) -> Result<Vec<u8>> {
     returned(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, start, max, data, size) })
 }
 
-/// Replaces the first `size` bytes of a buffer.
+/// Replaces the first `size` bytes of a buffer: all of them, or none, which puts `data` before them.
 pub fn set_buffer(buffer: Buffer, size: usize, data: &[u8]) -> Result<()> {
     // SAFETY: the slice outlives the call, which copies it.
     check(unsafe { proxy_set_buffer_bytes(buffer as u32, 0, size, data.as_ptr(), data.len()) })

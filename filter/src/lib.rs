@@ -12,11 +12,14 @@
 
 mod door;
 mod echoes;
+mod ends;
 mod flow;
 mod gate;
 mod host;
+mod inject;
 mod judge;
 mod metrics;
+mod record;
 mod root;
 mod shared;
 #[cfg(feature = "trap")]

@@ -3,6 +3,7 @@
 use crate::gate::Gate;
 use crate::host::{self, Buffer, Map};
 use crate::judge::Judge;
+use crate::metrics::Counter;
 use crate::shared::{Shared, Step};
 use attache_core::Millis;
 use attache_core::names::Name;
@@ -45,11 +46,11 @@ impl Root {
         for dispatch in due {
             let sent = send(cluster, instance.as_str(), &dispatch);
             let mut worker = shared.worker.borrow_mut();
-            shared.metrics.borrow_mut().callouts += 1;
+            shared.metrics.borrow_mut().count(Counter::Callouts);
             match sent {
                 Ok(token) => worker.sent(dispatch.call, token),
                 Err(_) => {
-                    shared.metrics.borrow_mut().callouts_failed += 1;
+                    shared.metrics.borrow_mut().count(Counter::CalloutsFailed);
                     let woken = worker.unsent(dispatch.call, now);
                     drop(worker);
                     wake(shared, woken);
@@ -95,7 +96,7 @@ impl Context for Root {
             _ => Vec::new(),
         };
         if status != Some(200) {
-            shared.metrics.borrow_mut().callouts_failed += 1;
+            shared.metrics.borrow_mut().count(Counter::CalloutsFailed);
         }
         let now = shared.now();
         let woken = shared.worker.borrow_mut().answered(token, &Answer { status, is_json, body: &body }, now);

@@ -1,18 +1,19 @@
 //! What all requests of one worker share, and the way of one request through it.
 
-use crate::door::carried;
 use crate::flow::{Flow, Flows, read_body};
-use crate::host::{self, Map};
-use crate::metrics::Metrics;
+use crate::host;
+use crate::inject::inject;
+use crate::metrics::{Counter, Metrics};
 use attache_core::Millis;
 use attache_core::connection::{Connection, Property};
-use attache_core::door::{PROXY_AUTHORIZATION, Passage, UNMATCHED_PLAIN_CLUSTER, UNMATCHED_TLS_CLUSTER};
+use attache_core::door::{PROXY_AUTHORIZATION, UNMATCHED_PLAIN_CLUSTER, UNMATCHED_TLS_CLUSTER};
 use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
-use attache_core::request::{Asked, Forward, Snapshot, Way, authorise, identify};
+use attache_core::request::{Asked, Snapshot, Way, authorise, identify};
+use attache_core::verdict::VERDICT_STATE;
 use attache_core::wire::{Plugin, Role, Transport};
-use attache_core::worker::{Entry, Grant, Intended, Outcome, Report, Worker, verdict};
+use attache_core::worker::{Entry, Grant, Intended, Outcome, Question, Worker, verdict};
 use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -20,10 +21,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Filter state that the gate writes: the verdict, for route guards and Envoy's access log.
-pub const VERDICT: &str = "attache";
-/// How often Envoy is asked to do what it failed to do, once a tick; then its stream timeouts do it.
-const MOST_FAILURES: u8 = 20;
 /// What makes clients that ask first without a credential ask again with one.
 const CHALLENGE: (&str, &[u8]) = ("www-authenticate", BASIC);
 /// The same for clients of a proxy (RFC 9110, 11.7.1).
@@ -31,27 +28,25 @@ const PROXY_CHALLENGE: (&str, &[u8]) = ("proxy-authenticate", BASIC);
 const BASIC: &[u8] = b"Basic realm=\"attache\", charset=\"UTF-8\"";
 /// The status that goes with it.
 const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
-/// How Envoy says that TLS with an upstream did not come about.
-const NO_TLS: &[u8] = b"upstream_reset_before_response_started{remote_connection_failure|TLS_error";
 
 /// One worker's state. Lives as long as its root context.
 pub struct Shared {
     pub worker: RefCell<Worker>,
     pub metrics: RefCell<Metrics>,
     /// Every request from its head to its record, by context: a change may concern any of them.
-    flows: RefCell<Flows>,
+    pub flows: RefCell<Flows>,
     /// Destinations that have sent a credential back: each is told of once.
-    echoing: RefCell<HashSet<Arc<str>>>,
+    pub echoing: RefCell<HashSet<Arc<str>>>,
     pub timeout: Millis,
-    guarded: bool,
+    pub guarded: bool,
     is_door: bool,
     transport: Transport,
     listener: Option<Name>,
     origin: Instant,
-    unix_origin: Cell<u64>,
+    pub unix_origin: Cell<u64>,
     tick: Cell<u32>,
     /// Whether Envoy has failed to do something that is to be tried again.
-    owing: Cell<bool>,
+    pub owing: Cell<bool>,
 }
 
 /// What the shell does next. There is no "released but undecided".
@@ -66,7 +61,8 @@ pub enum Step {
 
 enum Considered {
     Wait,
-    Pass(Asked),
+    /// To this destination, or to a host that none names.
+    Pass(Asked, Option<usize>),
     Granted(Rc<Grant>),
     Refused(Reason),
 }
@@ -158,78 +154,6 @@ impl Shared {
         self.flows.borrow_mut().get_mut(&context).map_or(Action::Continue, |flow| act(flow))
     }
 
-    /// Ends a stream whose answer must not go on: with another answer while nothing of it has.
-    pub fn stop(&self, flow: &mut Flow, reason: Reason, nothing_has_gone: bool) {
-        flow.cut = Some(reason);
-        let stopped = if nothing_has_gone { self.answer(flow, reason, None) } else { host::reset() };
-        match stopped {
-            Ok(()) => self.metrics.borrow_mut().cut += 1,
-            Err(_) => log::error!("attache: envoy did not end a stream"),
-        }
-    }
-
-    /// Ends the streams that may go on no longer: with an answer where none has begun, else with a
-    /// reset. Call it before anything is woken: what was let go in this very callback must not be
-    /// reset in it.
-    pub fn cut(&self, now: Millis) {
-        let mut worker = self.worker.borrow_mut();
-        let (cuts, stale_since) = (worker.take_cuts(), worker.stale_since(now));
-        if cuts.is_empty() && stale_since.is_none() {
-            return;
-        }
-        for (context, flow) in self.flows.borrow_mut().iter_mut() {
-            let Some(reason) = flow.ends(*context, &cuts, stale_since) else { continue };
-            // From here on its body is held, whatever Envoy makes of the reset.
-            flow.cut = Some(reason);
-            match self.end(*context, flow, reason) {
-                Ok(()) => self.metrics.borrow_mut().cut += 1,
-                Err(_) => self.failed(flow),
-            }
-        }
-    }
-
-    /// Envoy did not do what was decided: it is asked again on the next tick ([`Self::insist`]).
-    pub fn failed(&self, flow: &mut Flow) {
-        flow.failures = flow.failures.saturating_add(1);
-        self.owing.set(true);
-        if flow.failures >= MOST_FAILURES {
-            log::error!("attache: envoy did not answer, end or resume a request; its timeouts will");
-        }
-    }
-
-    /// A request that cannot be acted for when its answer is there goes no further.
-    pub fn strand(&self, context: u32, mut flow: Box<Flow>) {
-        self.metrics.borrow_mut().refused += 1;
-        flow.outcome = Outcome::Refused(Reason::Internal, None);
-        self.failed(&mut flow);
-        self.keep(context, flow);
-    }
-
-    /// Asks Envoy once more for what it has failed to do. Call it before anything is decided: what was
-    /// done in this very callback must not be done twice.
-    pub fn insist(&self) {
-        if !self.owing.replace(false) {
-            return;
-        }
-        for (context, flow) in self.flows.borrow_mut().iter_mut() {
-            if !(1..MOST_FAILURES).contains(&flow.failures) {
-                continue;
-            }
-            self.metrics.borrow_mut().retried += 1;
-            let done = match flow.is_over() {
-                Some(reason) => self.end(*context, flow, reason),
-                None => host::act_for(*context).and_then(|()| host::resume()),
-            };
-            match done {
-                Ok(()) => {
-                    flow.failures = 0;
-                    self.metrics.borrow_mut().cut += u64::from(flow.cut.is_some());
-                }
-                Err(_) => self.failed(flow),
-            }
-        }
-    }
-
     /// Begins again under whatever policy is in force now.
     pub fn again(&self, context: u32, flow: &mut Flow) -> Step {
         let bytes = std::mem::take(&mut flow.snapshot).into_bytes();
@@ -241,7 +165,7 @@ impl Shared {
     fn read(&self, headers: Vec<u8>) -> Snapshot {
         let policy = self.worker.borrow().policy();
         let behind = Property::behind_the_door(self.transport);
-        let listener = self.listener.clone().filter(|_| behind.is_none() && policy.needs_listener());
+        let listener = (behind.is_none() && policy.needs_listener()).then(|| self.listener.clone()).flatten();
         let mut connection = Connection::of(listener).by(self.transport);
         for property in behind.unwrap_or(policy.properties()) {
             // What Envoy does not say stays unknown: a session that is bound to it is refused.
@@ -259,7 +183,7 @@ impl Shared {
         // The worker is borrowed for `consider` alone: what follows borrows it again.
         match self.consider(context, flow, now) {
             Considered::Wait => Step::Hold,
-            Considered::Pass(asked) => self.pass(flow, asked),
+            Considered::Pass(asked, destination) => self.pass(flow, asked, destination),
             Considered::Granted(grant) => self.conclude(context, flow, grant, now),
             Considered::Refused(reason) => self.refuse(flow, reason, None),
         }
@@ -279,12 +203,15 @@ impl Shared {
             Ok(asked) => asked,
             Err(reason) => return Considered::Refused(reason),
         };
-        if let Way::Unclaimed(_) | Way::Unmatched = asked.way {
-            return Considered::Pass(asked);
-        }
-        let entry = worker.find(&flow.snapshot, &asked, now);
+        let destination = match asked.way {
+            Way::Managed(destination) => destination,
+            Way::Unclaimed(destination) => return Considered::Pass(asked, Some(destination)),
+            Way::Unmatched => return Considered::Pass(asked, None),
+        };
+        let question = Question { snapshot: &flow.snapshot, destination, evidence: &asked.evidence };
+        let entry = worker.find(question, now);
         if entry.is_none() && may_wait {
-            worker.hold(context, &flow.snapshot, &asked, flow.started);
+            worker.hold(context, question, flow.started);
         }
         flow.asked = Some(asked);
         match entry {
@@ -318,7 +245,7 @@ impl Shared {
         });
         match step {
             Ok(Step::Go) => {
-                self.metrics.borrow_mut().forwarded += 1;
+                self.metrics.borrow_mut().count(Counter::Forwarded);
                 self.worker.borrow_mut().begin_use();
                 flow.outcome = Outcome::Forwarded(grant);
                 flow.policy = Some(policy);
@@ -337,28 +264,15 @@ impl Shared {
         self.worker.borrow_mut().announce(announced, &intended, now)
     }
 
-    /// Without a route guard, the route that stands now is the one that will be taken, unless one
-    /// looks at what is injected (`doctor` refuses those, and the assertion behind the gate holds
-    /// them): it must lead to the cluster decided on.
-    fn check_cluster(&self, grant: &Grant) -> Result<(), Reason> {
-        if self.guarded {
-            return Ok(());
-        }
-        match host::property("xds\0cluster_name") {
-            Ok(Some(cluster)) if cluster == grant.cluster.as_bytes() => Ok(()),
-            _ => Err(Reason::DestinationMismatch),
-        }
-    }
-
     /// Lets a request go as it is, where the config says so.
-    fn pass(&self, flow: &mut Flow, asked: Asked) -> Step {
+    fn pass(&self, flow: &mut Flow, asked: Asked, destination: Option<usize>) -> Step {
         if !self.worker.borrow().has_room() {
             return self.refuse(flow, Reason::AuditBacklog, None);
         }
         let policy = self.worker.borrow().policy();
-        let cluster = match asked.way {
-            Way::Managed(index) | Way::Unclaimed(index) => policy.destination(index).map_or("", |d| &d.cluster),
-            Way::Unmatched => match self.transport {
+        let cluster = match destination {
+            Some(index) => policy.destination(index).map_or("", |d| &d.cluster),
+            None => match self.transport {
                 Transport::Gateway => "",
                 Transport::Plain => UNMATCHED_PLAIN_CLUSTER,
                 Transport::Intercepted => UNMATCHED_TLS_CLUSTER,
@@ -366,14 +280,14 @@ impl Shared {
         };
         flow.asked = Some(asked);
         // Removing a header, present or not, makes Envoy select the route again, under its guard.
-        let done = host::set_property(VERDICT, verdict(&Outcome::Passed, cluster).as_bytes())
+        let done = host::set_property(VERDICT_STATE, verdict(&Outcome::Passed, cluster).as_bytes())
             .and_then(|()| host::remove_header(SESSION_HEADER))
             .and_then(|()| host::remove_header(PROXY_AUTHORIZATION))
             // A JWT is for us: whoever else gets it could show it to us.
             .and_then(|()| policy.identity_headers().try_for_each(host::remove_header));
         match done {
             Ok(()) => {
-                self.metrics.borrow_mut().passed += 1;
+                self.metrics.borrow_mut().count(Counter::Passed);
                 flow.outcome = Outcome::Passed;
                 Step::Go
             }
@@ -384,9 +298,9 @@ impl Shared {
     /// Answers a request with the reason why it goes no further.
     pub fn refuse(&self, flow: &mut Flow, reason: Reason, grant: Option<Rc<Grant>>) -> Step {
         flow.outcome = Outcome::Refused(reason, grant);
-        self.metrics.borrow_mut().refused += 1;
+        self.metrics.borrow_mut().count(Counter::Refused);
         // If this fails, Envoy's access log says what was decided before; the request goes no further.
-        let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
+        let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
         let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);
         if self.answer(flow, reason, challenge.then_some(CHALLENGE)).is_err() {
             // The request stays held.
@@ -400,68 +314,8 @@ impl Shared {
         policy.wants_challenge(flow.snapshot.authority(), flow.snapshot.target().of(flow.snapshot.bytes()))
     }
 
-    /// Records a request that is over.
-    pub fn finish(&self, context: u32, flow: &Flow) {
-        if matches!(&flow.outcome, Outcome::Tunnelled(tunnel) if tunnel.passage == Passage::Plain) {
-            // The gate has recorded it.
-            return;
-        }
-        let mut worker = self.worker.borrow_mut();
-        match flow.outcome {
-            Outcome::Undecided => {
-                worker.leave(context);
-                // For Envoy's access log: the filter knew of it, and a record follows.
-                let _ = host::set_property(VERDICT, verdict(&flow.outcome, "").as_bytes());
-            }
-            // Whatever became of it upstream, or at the route guard: it is under way no more.
-            Outcome::Forwarded(_) => worker.end_use(),
-            _ => {}
-        }
-        self.note_echoes(flow);
-        let duration = self.now().since(flow.started).0;
-        let response_code = flow.echoes.status.unwrap_or_else(response_code);
-        let turned_away = turned_away(response_code).map(|reason| Outcome::Refused(reason, None));
-        worker.record(&Report {
-            snapshot: &flow.snapshot,
-            asked: flow.asked.as_ref(),
-            outcome: turned_away.as_ref().unwrap_or(&flow.outcome),
-            cut: flow.cut,
-            masked: flow.echoes.masked,
-            intent: flow.announced.number(),
-            at_ms: self.unix_origin.get().saturating_add(flow.started.0),
-            duration_ms: duration,
-            response_code,
-            carried: matches!(flow.outcome, Outcome::Tunnelled(_)).then(carried),
-        });
-    }
-
-    /// An upstream that sends credentials back does so for a reason; the operator should know it.
-    fn note_echoes(&self, flow: &Flow) {
-        let masked = flow.echoes.masked;
-        if masked == 0 {
-            return;
-        }
-        self.metrics.borrow_mut().masked += masked;
-        if let Some(destination) = flow.asked.as_ref().and_then(|asked| asked.destination.clone())
-            && self.echoing.borrow_mut().insert(destination.clone())
-        {
-            log::warn!("attache: {destination} has sent back the credential it was given; that was masked");
-        }
-    }
-
-    /// Ends a stream: with an answer where none has begun, else with a reset.
-    fn end(&self, context: u32, flow: &Flow, reason: Reason) -> host::Result<()> {
-        #[cfg(feature = "trap")]
-        crate::trap::fail("end")?;
-        host::act_for(context)?;
-        match host::property("response\0code")? {
-            None => self.answer(flow, reason, None),
-            Some(_) => host::reset(),
-        }
-    }
-
     /// Answers in the upstream's stead. Who has to say who they are to a proxy is told so as a proxy does.
-    fn answer(&self, flow: &Flow, reason: Reason, more: Option<(&str, &[u8])>) -> host::Result<()> {
+    pub fn answer(&self, flow: &Flow, reason: Reason, more: Option<(&str, &[u8])>) -> host::Result<()> {
         let (status, more) = match reason.status() {
             401 if self.is_door => (PROXY_AUTHENTICATION_REQUIRED, Some(PROXY_CHALLENGE)),
             status => (status, more),
@@ -483,68 +337,6 @@ impl Shared {
             worker.end_use();
         }
     }
-}
-
-/// Strips, sets, and makes sure that what was set stands there alone.
-fn inject(forward: &Forward, grant: &Grant) -> Result<(), Reason> {
-    let done = apply(forward, grant);
-    #[cfg(feature = "trap")]
-    let done = done.and_then(|()| crate::trap::tamper(grant));
-    let done = done.is_ok_and(|()| stands_alone(forward, grant));
-    if done {
-        return Ok(());
-    }
-    // What was set goes nowhere, but neither should it stand in a header any longer.
-    for (name, _) in grant.headers() {
-        let _ = host::remove_header(name.as_bytes());
-    }
-    Err(Reason::Internal)
-}
-
-fn apply(forward: &Forward, grant: &Grant) -> host::Result<()> {
-    // First the verdict: the header changes below make Envoy select the route again, and its
-    // guard looks at it.
-    host::set_property(VERDICT, grant.verdict.as_bytes())?;
-    forward.remove().try_for_each(host::remove_header)?;
-    forward.set().iter().try_for_each(|(name, value)| host::set_header(name, value))?;
-    if let Some(target) = forward.target() {
-        host::set_header(b":path", target)?;
-    }
-    forward.beside().try_for_each(|(name, value)| host::set_header(name.as_bytes(), value))?;
-    // Exposed to become the header's value: this is the injection.
-    grant.headers().try_for_each(|(name, value)| host::set_header(name.as_bytes(), value.expose().as_bytes()))
-}
-
-/// One value in each header: a second line would show as `first,second`. A credential in the query is one
-/// of a target that was made for it.
-fn stands_alone(forward: &Forward, grant: &Grant) -> bool {
-    let stands = |name: &str, value: &[u8]| {
-        let found = host::header(Map::Request, name).ok().flatten();
-        found.as_deref() == Some(value)
-    };
-    let in_query = grant.parameters().next().is_some();
-    // Exposed to be compared with what now stands in the request.
-    grant.headers().all(|(name, value)| stands(name, value.expose().as_bytes()))
-        && (!in_query || forward.target().is_some_and(|target| stands(":path", target)))
-}
-
-fn response_code() -> u16 {
-    let status = host::header(Map::Response, ":status").ok().flatten();
-    status.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()).unwrap_or(0)
-}
-
-/// Why nothing was sent, where Envoy says so rather than an upstream: its route guard, the assertion behind
-/// the gate, or a handshake that did not come about.
-fn turned_away(response_code: u16) -> Option<Reason> {
-    let reasons = [Reason::DestinationMismatch, Reason::UpstreamTls];
-    let reason = reasons.into_iter().find(|reason| reason.status() == response_code)?;
-    let details = host::property("response\0code_details").ok().flatten().unwrap_or_default();
-    let says = |begin: &[u8]| details.starts_with(begin);
-    let is_so = match reason {
-        Reason::UpstreamTls => says(NO_TLS),
-        _ => details == b"direct_response" || says(b"rbac_access_denied"),
-    };
-    is_so.then_some(reason)
 }
 
 fn unix_millis() -> u64 {

@@ -114,7 +114,7 @@ async fn two_hundred_open_streams_are_cut_at_once() {
         let answer = h2.request("GET", HOST, "/", &[("authorization", &bearer)], b"").await.expect("an answer");
         assert!(answer.status == 200 && answer.complete);
     }
-    assert_eq!(stack.envoy.stat("wasm.attache.gate.vm_reload_success").await.unwrap_or(0), 0);
+    assert_eq!(stack.envoy.stat("wasm.attache.gate.vm_reload_success").await, Some(0));
     stack.reconcile().await;
 }
 

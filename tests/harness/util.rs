@@ -56,6 +56,17 @@ pub fn stands(pid: u32) -> bool {
     std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running process").flatten().all(stands)
 }
 
+/// What a process has in memory, in bytes (proc_pid_status(5)).
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
 /// A loopback port that was free a moment ago: only for programs that cannot bind port 0.
 #[must_use]
 pub fn free_port() -> u16 {

@@ -97,15 +97,23 @@ async fn ten_megabytes_without_a_secret_arrive_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_megabytes_at_once_of_what_may_begin_a_secret_are_not_cut() {
     let stack = Plan::default().start().await;
-    // Every other end of a piece may begin one.
-    let whole = format!("{}-", &GITHUB[..1]).repeat(5_000_000);
-    for reply in [Reply::new(200), Reply::new(200).chunked()] {
-        let reply = reply.part(Part::Repeat(Bytes::from(whole.clone()), 1));
-        for answer in both(&stack, reply).await {
-            assert!(answer.complete && answer.body == whole.as_bytes(), "{} bytes", answer.body.len());
+    let begins = &GITHUB[..1];
+    // Every other end of a piece may begin one; then every one.
+    for whole in [format!("{begins}-").repeat(5_000_000), begins.repeat(10_000_000)] {
+        for reply in [Reply::new(200), Reply::new(200).chunked()] {
+            let reply = reply.part(Part::Repeat(Bytes::from(whole.clone()), 1));
+            for answer in both(&stack, reply).await {
+                assert!(answer.complete && answer.body == whole.as_bytes(), "{} bytes", answer.body.len());
+            }
         }
     }
-    uses(&stack, 4).await;
+    // And one amid them is masked, wherever a piece ends.
+    let text = |secret: &str| format!("{0}{secret}{0}", begins.repeat(300_001));
+    let reply = Reply::new(200).body(text(GITHUB));
+    for answer in both(&stack, reply).await {
+        assert!(answer.complete && answer.text() == text(&stars(GITHUB.len())), "{} bytes", answer.body.len());
+    }
+    uses(&stack, 10).await;
     stack.reconcile().await;
 }
 

@@ -10,7 +10,7 @@ async fn old_clients_go_on_until_the_overlap_is_over_and_those_with_the_bundle_a
     let old = scene.export();
     scene.shake(HOST, &old).await.expect("a handshake");
     let next = scene.broker.json(&["ca", "rotate", "--overlap", "6s"]);
-    assert_eq!((next[0]["stand"].as_str(), next[1]["stand"].as_str()), (Some("signs"), Some("next")), "{next}");
+    assert_eq!((next[0]["state"].as_str(), next[1]["state"].as_str()), (Some("signs"), Some("next")), "{next}");
     let both = scene.export();
     assert!(both.starts_with(&old) && both.len() > old.len() + 300, "{both}");
     assert_eq!(std::fs::read_to_string(scene.file("ca.pem")).expect("ca.pem"), both);
@@ -30,7 +30,7 @@ async fn old_clients_go_on_until_the_overlap_is_over_and_those_with_the_bundle_a
     scene.shake(HOST, &both).await.expect("whoever trusts both");
     assert_eq!(scene.export(), both, "what the old one has signed may be in use yet");
     let shown = scene.broker.json(&["ca", "show"]);
-    assert_eq!((shown[0]["stand"].as_str(), shown[1]["stand"].as_str()), (Some("retired"), Some("signs")), "{shown}");
+    assert_eq!((shown[0]["state"].as_str(), shown[1]["state"].as_str()), (Some("retired"), Some("signs")), "{shown}");
     let kept = std::fs::read_to_string(scene.file("ca.key")).expect("ca.key");
     assert_eq!(kept.matches("BEGIN PRIVATE KEY").count(), 1, "the old key is gone");
 }

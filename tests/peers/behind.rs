@@ -8,27 +8,7 @@ use tokio::process::Command;
 
 use crate::recorded::Api;
 use crate::results;
-use crate::scene::{PATIENCE, Said, Scene, path};
-
-/// What `attache run` points to its file of authorities, read by one client or another.
-const CA_FILE: [&str; 16] = [
-    "AWS_CA_BUNDLE",
-    "CARGO_HTTP_CAINFO",
-    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
-    "CODEX_CA_CERTIFICATE",
-    "CURL_CA_BUNDLE",
-    "DENO_CERT",
-    "GIT_SSL_CAINFO",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "HTTPLIB2_CA_CERTS",
-    "NIX_SSL_CERT_FILE",
-    "NODE_EXTRA_CA_CERTS",
-    "PIP_CERT",
-    "REQUESTS_CA_BUNDLE",
-    "SSL_CERT_FILE",
-    "TWINE_CERT",
-    "npm_config_cafile",
-];
+use crate::scene::{Said, Scene, path};
 
 /// One row of the table of clients.
 pub struct Client<'a> {
@@ -67,8 +47,11 @@ impl Scene {
 
     /// The same with one CA variable alone: that the client reads it is what the table says.
     pub async fn run_by(&self, session: &str, ca: &str, script: &str) -> Said {
-        let others: Vec<_> = CA_FILE.into_iter().filter(|name| *name != ca).collect();
-        self.run(session, &format!("unset {}\n{script}", others.join(" "))).await
+        let others = format!(
+            "bundle=$SSL_CERT_FILE\nfor name in $(compgen -e); do\n  \
+             if [ \"$name\" != {ca} ] && [ \"${{!name}}\" = \"$bundle\" ]; then unset \"$name\"; fi\ndone"
+        );
+        self.run(session, &format!("{others}\n{script}")).await
     }
 
     /// Writes the client's row.
@@ -91,14 +74,5 @@ impl Scene {
         assert!(!connects.is_empty(), "nobody came by the proxy to {host}");
         let tells = |sent: &[u8]| String::from_utf8_lossy(sent).to_ascii_lowercase().contains("proxy-authorization: ");
         connects.iter().all(|connect| tells(&connect.sent))
-    }
-
-    async fn said(&self, mut command: Command, script: &str) -> Said {
-        let output = tokio::time::timeout(PATIENCE, command.output()).await;
-        let output = output.unwrap_or_else(|_| panic!("longer than {PATIENCE:?}: {script}")).expect("attache runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let said = Said { succeeded: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) };
-        self.stack.site.oracle.text(script, format!("{}{}", said.out, said.err));
-        said
     }
 }

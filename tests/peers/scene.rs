@@ -61,8 +61,13 @@ impl Scene {
         command.env("PATH", path()).env("HOME", self.home.path()).env("LANG", "C.UTF-8");
         // Whatever else a client would like to reach, it reaches nobody.
         command.env("HTTPS_PROXY", "http://127.0.0.1:9").env("NO_PROXY", "127.0.0.1").envs(self.env(session));
+        self.said(command, script).await
+    }
+
+    /// Runs a command that runs a script, to its end.
+    pub async fn said(&self, mut command: Command, script: &str) -> Said {
         let output = tokio::time::timeout(PATIENCE, command.output()).await;
-        let output = output.unwrap_or_else(|_| panic!("longer than {PATIENCE:?}: {script}")).expect("bash runs");
+        let output = output.unwrap_or_else(|_| panic!("longer than {PATIENCE:?}: {script}")).expect("it runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let said = Said { succeeded: output.status.success(), out: text(&output.stdout), err: text(&output.stderr) };
         self.stack.site.oracle.text(script, format!("{}{}", said.out, said.err));

@@ -4,7 +4,7 @@ use attache_tests::fake_broker::{Behaviour, Endpoint};
 use attache_tests::stack::{Plan, SOON};
 use serde_json::json;
 
-use super::{HOST, PINNED, Tunnel, basic, connect, digest, reason, start, token};
+use super::{HOST, PINNED, Tunnel, asked, basic, connect, digest, reason, start, token};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_nothing_is_asked_in_a_way_that_clients_of_a_proxy_understand() {
@@ -32,13 +32,11 @@ async fn a_token_is_taken_in_every_form_that_clients_send() {
         let (_, answer) = connect(&stack, "api.github.com:443", &headers).await;
         assert_eq!(answer.status, 200, "{headers:?}");
     }
-    let asked = stack.broker.heard(Endpoint::Tunnels);
-    let asked: serde_json::Value = serde_json::from_slice(&asked[0].body).expect("JSON");
+    let asked = asked(&stack, Endpoint::Tunnels);
     assert_eq!(asked["evidence"], json!({"session_token": digest(&mine)}));
     assert_eq!((&asked["host"], &asked["port"]), (&json!(HOST), &json!(443)));
-    let other = token("other");
-    let both = [("proxy-authorization", basic(&mine)), ("x-attache-session", other)];
-    let both = both.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let (basic, other) = (basic(&mine), token("other"));
+    let both = [("proxy-authorization", basic.as_str()), ("x-attache-session", other.as_str())];
     let (_, answer) = connect(&stack, "api.github.com:443", &both).await;
     assert_eq!(reason(&answer), "evidence_conflict");
     stack.reconcile().await;

@@ -85,6 +85,7 @@ async fn what_was_vetted_is_what_is_dialled_wherever_the_name_moves() {
     util::eventually(SOON, || vetted.came() + moved.came() > 0).await;
     shaking.abort();
     assert_eq!((vetted.came(), moved.came(), dns.times("lan.test")), (1, 0, 1));
+    stack.reconcile().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,6 +124,7 @@ async fn a_name_that_is_not_public_opens_no_tunnel_and_nothing_is_dialled() {
     let (_, answer) = connect(&stack, "unknown.test:443", &token).await;
     assert_eq!((answer.status, reason(&answer).as_str()), (502, "host_unresolved"));
     assert_eq!((one.came(), other.came()), (0, 0));
+    stack.reconcile().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,4 +140,5 @@ async fn no_spelling_of_an_address_gets_as_far_as_a_question() {
         assert_ne!(answer.status, 200, "{host}");
     }
     assert_eq!(dns.asked(), <[String; 0]>::default());
+    stack.reconcile().await;
 }

@@ -1,9 +1,10 @@
 //! Nobody is ever taken for somebody else, whatever clients do to their connections.
 
+use attache_tests::fake_broker::Endpoint;
 use attache_tests::stack::{Plan, SOON};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{HOST, Tunnel, basic, digest, start, token};
+use super::{HOST, Tunnel, asked, basic, digest, start, token};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_the_door_is_evidence_of_every_request_behind_it() {
@@ -13,14 +14,12 @@ async fn the_token_of_the_door_is_evidence_of_every_request_behind_it() {
         let mut inside = Tunnel::open(&stack, token, "api.github.com:443", HOST).await.expect("a tunnel");
         let answer = inside.ask("GET", HOST, "/user", &stack.placeholder()).await.expect("an answer");
         assert_eq!(answer.status, 200);
-        let asked = stack.broker.heard(attache_tests::fake_broker::Endpoint::Grants);
-        let asked: Value = serde_json::from_slice(&asked.last().expect("a question").body).expect("JSON");
-        assert_eq!(asked["evidence"]["session_token"], digest(token));
+        assert_eq!(asked(&stack, Endpoint::Grants)["evidence"]["session_token"], digest(token));
     }
     // Another token in the request than at the door.
     let mut inside = Tunnel::open(&stack, &mine, "api.github.com:443", HOST).await.expect("a tunnel");
-    let headers = [("authorization", format!("Bearer {}", stack.placeholder())), ("x-attache-session", theirs)];
-    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let bearer = format!("Bearer {}", stack.placeholder());
+    let headers = [("authorization", bearer.as_str()), ("x-attache-session", theirs.as_str())];
     let answer = inside.client.request("GET", HOST, "/user", &headers, b"").await.expect("an answer");
     assert_eq!(super::reason(&answer), "evidence_conflict");
     stack.reconcile().await;
@@ -98,4 +97,5 @@ pub async fn storm(plan: Plan) {
         let whose = request.header("authorization").unwrap_or_default();
         assert_eq!(whose, format!("Bearer for-{}", String::from_utf8_lossy(&request.path).trim_start_matches('/')));
     }
+    stack.reconcile().await;
 }

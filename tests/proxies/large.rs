@@ -20,7 +20,7 @@ const PIECE: usize = 256 << 10;
 /// How large a body is, in bytes.
 const BODY: usize = 512 << 20;
 /// How much more memory Envoy may take for it: its buffers, on four connections, and what its allocator keeps.
-const MORE: usize = 64 << 20;
+const MORE: u64 = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_gigabyte_goes_up_and_down_in_bounded_memory() {
@@ -37,7 +37,7 @@ async fn half_a_gigabyte_goes_up_and_down_in_bounded_memory() {
         Grant { mask: vec![SECRET.into()], ..grant }.answer()
     });
     let bearer = format!("Bearer {}", stack.placeholder());
-    let before = memory(&stack);
+    let before = util::resident(stack.envoy.pid());
     let mut most = before;
 
     let head = format!("PUT /up HTTP/1.1\r\nHost: {BULK}\r\nAuthorization: {bearer}\r\nContent-Length: {BODY}\r\n\r\n");
@@ -46,7 +46,7 @@ async fn half_a_gigabyte_goes_up_and_down_in_bounded_memory() {
     let piece = vec![b'x'; PIECE];
     for _ in 0..BODY / PIECE {
         inside.write_all(&piece).await.expect("sent");
-        most = most.max(memory(&stack));
+        most = most.max(util::resident(stack.envoy.pid()));
     }
     let (answer, begun) = read_head(&mut inside).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -62,7 +62,7 @@ async fn half_a_gigabyte_goes_up_and_down_in_bounded_memory() {
         let size = inside.read(&mut piece).await.expect("a piece");
         assert!(size > 0, "{left} bytes are missing");
         left -= size;
-        most = most.max(memory(&stack));
+        most = most.max(util::resident(stack.envoy.pid()));
     }
     println!("Envoy had {} MiB, and {} MiB at most", before >> 20, most >> 20);
     assert!(most < before + MORE, "Envoy had {} MiB, and {} MiB at most", before >> 20, most >> 20);
@@ -75,13 +75,6 @@ async fn open(stack: &Stack<FakeBroker>) -> Wire {
         connect(stack, &format!("{BULK}:443"), &[("proxy-authorization", &basic(&token("mine")))]).await;
     assert_eq!(answer.status, 200);
     client.into_tls(BULK, super::ca().client(&["http/1.1"])).await.expect("a handshake")
-}
-
-/// Envoy's resident memory, in bytes.
-fn memory(stack: &Stack<FakeBroker>) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", stack.envoy.pid())).expect("Envoy runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
 }
 
 /// The head of a message, and what came of its body with it.

@@ -1,20 +1,19 @@
 //! Tunnels as clients open them: many on a connection, in old HTTP, in haste; and how they end.
 
 use attache_tests::agent::{PATIENCE, Wire};
+use attache_tests::fake_broker::Endpoint;
 use attache_tests::stack::{Plan, SOON};
 use attache_tests::{FakeBroker, Reply, Stack};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{HOST, PINNED, Tunnel, basic, ca, connect, digest, start, token};
+use super::{HOST, PINNED, Tunnel, asked, basic, ca, connect, digest, start, token};
 
 async fn asks(stack: &Stack<FakeBroker>, wire: Wire, mine: &str) {
     let mut inside = stack.agent().h1_over(wire, format!("in a tunnel, opened with {mine}"));
     let bearer = format!("Bearer {}", stack.placeholder());
     let answer = inside.request("GET", HOST, "/user", &[("authorization", &bearer)], b"").await.expect("an answer");
     assert_eq!(answer.status, 200, "{answer:?}");
-    let asked = stack.broker.heard(attache_tests::fake_broker::Endpoint::Grants);
-    let asked: serde_json::Value = serde_json::from_slice(&asked.last().expect("a question").body).expect("JSON");
-    assert_eq!(asked["evidence"]["session_token"], digest(mine));
+    assert_eq!(asked(stack, Endpoint::Grants)["evidence"]["session_token"], digest(mine));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,9 +23,9 @@ async fn one_connection_may_hold_tunnels_of_several_sessions() {
     let mut open = Vec::new();
     for n in 0..10 {
         let mine = token(&format!("session-{n}"));
-        let authorization = [("proxy-authorization", basic(&mine))];
-        let authorization = authorization.each_ref().map(|(name, value)| (*name, value.as_str()));
-        let (wire, answer) = proxy.tunnel("api.github.com:443", &authorization).await.expect("an answer");
+        let basic = basic(&mine);
+        let (wire, answer) =
+            proxy.tunnel("api.github.com:443", &[("proxy-authorization", &basic)]).await.expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
         open.push((mine, wire));
     }

@@ -3,7 +3,7 @@
 use attache_tests::stack::{Plan, SOON};
 use attache_tests::{attache, util};
 
-use crate::{Running, made, output, run, run_under, ways};
+use crate::{Running, made, nobody, output, run, run_under, ways};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_exit_code_is_the_childs() {
@@ -95,7 +95,7 @@ async fn a_session_that_was_made_is_revoked_before_run_returns() {
 async fn killed_it_takes_child_and_session_with_it() {
     for way in ways() {
         let stack = Plan::default().start().await;
-        let script = "echo ready; echo $PPID > /dev/null; exec sleep 5077";
+        let script = "echo ready; exec sleep 5077";
         let mut running = Running::start(&stack, run(&stack, &["--credential", "github", "--isolate", way], script));
         running.says("ready").await;
         assert_eq!(made(&stack).as_deref(), Some("live"), "{way}");
@@ -164,27 +164,12 @@ async fn a_session_that_needs_nobody_is_not_held() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "becomes another user: only root can (make test as root runs it)"]
 async fn an_ordinary_user_runs_it_too() {
-    use std::os::unix::fs::chown;
-    const NOBODY: [&str; 6] = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let stack = Plan::default().start().await;
-    stack.broker.kill();
-    let mut all = vec![stack.dir().to_owned()];
-    while let Some(path) = all.pop() {
-        chown(&path, Some(65534), Some(65534)).expect("root");
-        if path.is_dir() {
-            all.extend(std::fs::read_dir(&path).expect("a directory").flatten().map(|entry| entry.path()));
-        }
-    }
-    let mut serve = std::process::Command::new("setpriv");
-    serve.args(&NOBODY[1..]).arg(util::broker_bin()).args(["serve", "--config"]).arg(stack.site.config_path());
-    serve.env("QUERY_KEY", attache_tests::stack::QUERY).stderr(std::process::Stdio::null());
-    let mut broker = serve.spawn().expect("a broker");
-    let control = stack.config.listen.control.clone();
-    util::eventually(SOON, || std::os::unix::net::UnixStream::connect(&control).is_ok()).await;
+    let _broker = nobody::owns(&stack).await;
     for way in ways() {
         let flags = ["--credential", "github", "--isolate", way];
         let mut command =
-            run_under(&stack, &NOBODY, &flags, "id -u; ls \"$STATE\" | wc -l; grep CapBnd /proc/self/status");
+            run_under(&stack, &nobody::BECOME, &flags, "id -u; ls \"$STATE\" | wc -l; grep CapBnd /proc/self/status");
         command.env("STATE", stack.dir().join("state/default")).env("HOME", "/").current_dir("/");
         let (code, out, err) = output(command);
         assert_eq!(code, Some(0), "{way}: {err}");
@@ -194,6 +179,4 @@ async fn an_ordinary_user_runs_it_too() {
             assert_eq!((lines[1].trim(), lines[2]), ("0", "CapBnd:\t0000000000000000"), "{out}{err}");
         }
     }
-    broker.kill().expect("our own child");
-    broker.wait().expect("our own child");
 }

@@ -7,9 +7,7 @@ use std::os::unix::net::UnixListener;
 use attache_tests::stack::{Plan, SOON};
 use attache_tests::{Attache, Stack};
 
-use crate::{has_cells, output, run, run_as, run_under};
-
-const ALWAYS: [&str; 4] = ["--session", "writer", "--isolate", "always"];
+use crate::{ALWAYS, has_cells, output, run, run_as, run_under};
 
 /// What a script in there says; it must succeed.
 fn said(stack: &Stack<Attache>, env: &[(&str, &str)], script: &str) -> String {

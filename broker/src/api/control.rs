@@ -5,11 +5,14 @@
 use super::answer::{ApiError, Failure, json, json_with, parse};
 use super::health::Readiness;
 use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
+use super::withheld::Withheld;
 use super::{Health, Metrics, authority, feed, health, run};
 use crate::ca::Ca;
 use crate::changes::Feed;
 use crate::clock::Now;
-use crate::config::{AgentValue, Credential, OutOfReach};
+use crate::config::values::DialAddress;
+use crate::config::{AgentValue, Credential};
+use crate::envoy::Shape;
 use crate::leases::{Leases, Standing};
 use crate::operator::{Done, Operator};
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
@@ -18,11 +21,13 @@ use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post, put};
+use serde::Deserialize;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,8 +65,10 @@ pub struct Control {
     pub credentials: Vec<Credential>,
     /// Where agents reach Envoy.
     pub proxy: SocketAddr,
+    /// What listens there, where that is known.
+    pub shape: Option<Shape>,
     /// What none of them needs.
-    pub out_of_reach: OutOfReach,
+    pub withheld: Withheld,
     /// Holds true when the broker ends.
     pub stopping: watch::Receiver<bool>,
 }
@@ -102,15 +109,32 @@ impl Control {
         Ok(self.sessions.live(&parse_name(name)?, Now::read())?)
     }
 
-    /// What an agent of this session finds in its environment.
-    pub(super) fn environment(&self, session: &Session) -> Vec<Variable> {
+    /// The credentials that a session may use.
+    pub(super) fn credentials_of(&self, session: &Session) -> impl Iterator<Item = &Credential> {
+        self.credentials.iter().filter(|credential| session.credentials.contains(&credential.name))
+    }
+
+    /// What an agent of this session finds in its environment, where it finds the proxy there.
+    fn environment(&self, session: &Session, proxy: &dyn Display) -> Vec<Variable> {
+        let mut variables = self.variables(session, proxy, |_| true);
+        variables.push(Variable { name: SESSION_TOKEN_ENV.into(), value: self.sessions.token(session) });
+        variables
+    }
+
+    /// What its credentials put there, each name once.
+    pub(super) fn variables(
+        &self,
+        session: &Session,
+        proxy: &dyn Display,
+        wanted: impl Fn(&AgentValue) -> bool,
+    ) -> Vec<Variable> {
         let mut variables = Vec::new();
-        for credential in self.credentials.iter().filter(|c| session.credentials.contains(&c.name)) {
-            for variable in &credential.agent_env {
+        for credential in self.credentials_of(session) {
+            for variable in credential.agent_env.iter().filter(|variable| wanted(&variable.value)) {
                 let value = match &variable.value {
                     AgentValue::Placeholder => self.sessions.placeholder(session, &credential.name),
                     AgentValue::GatewayUrl { route_prefix, suffix } => {
-                        Some(format!("http://{}{route_prefix}{suffix}", self.proxy))
+                        Some(format!("http://{proxy}{route_prefix}{suffix}"))
                     }
                 };
                 // Credentials of one host may share its URL.
@@ -118,7 +142,6 @@ impl Control {
                 variables.extend(value.filter(|_| !known).map(|value| Variable { name: variable.name.clone(), value }));
             }
         }
-        variables.push(Variable { name: SESSION_TOKEN_ENV.into(), value: self.sessions.token(session) });
         variables
     }
 }
@@ -151,14 +174,36 @@ pub(super) async fn show(State(door): Door, Path(name): Path<String>) -> Answer 
     Ok(json(&SessionView::of(&*door.live(&name)?, Now::read())))
 }
 
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnvQuery {
+    /// Where the agent finds the proxy, `HOST:PORT`, as a config writes it; without it, where the config lets Envoy
+    /// listen. The pattern has the usual ones.
+    #[param(
+        value_type = Option<String>,
+        pattern = "^([a-z]([a-z0-9-]{0,30}[a-z0-9])?(\\.[a-z]([a-z0-9-]{0,30}[a-z0-9])?){0,3}|((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])|\\[::1\\]):([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$"
+    )]
+    proxy: Option<DialAddress>,
+}
+
 /// What an agent of a session needs in its environment: placeholders, its token, base URLs.
-#[utoipa::path(get, path = "/v1/sessions/{name}/env", params(("name" = Name, Path)), responses(
+#[utoipa::path(get, path = "/v1/sessions/{name}/env", params(("name" = Name, Path), EnvQuery), responses(
     (status = 200, body = Vec<Variable>), (status = 400, body = Failure), (status = 404, body = Failure),
 ))]
-pub(super) async fn env(State(door): Door, Path(name): Path<String>) -> Answer {
+pub(super) async fn env(
+    State(door): Door,
+    Path(name): Path<String>,
+    query: Result<Query<EnvQuery>, QueryRejection>,
+) -> Answer {
+    let Query(EnvQuery { proxy }) = query?;
     let session = door.live(&name)?;
     door.sessions.note_given(&session, Now::read()).await.map_err(SessionError::Store)?;
-    Ok(json(&door.environment(&session)))
+    let variables = match &proxy {
+        Some(DialAddress(proxy)) => door.environment(&session, proxy),
+        None => door.environment(&session, &door.proxy),
+    };
+    Ok(json(&variables))
 }
 
 /// Sets what a session may do; for a time with `for_ms`.

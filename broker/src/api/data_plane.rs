@@ -154,9 +154,7 @@ pub(super) async fn grants(
 ) -> Result<Response, ApiError> {
     let request: GrantRequest = parse(&body?)?;
     check_worker(&request.worker)?;
-    if !is_hex(&request.nonce, 32) {
-        return Err(ApiError::Field("nonce"));
-    }
+    check_nonce(&request.nonce)?;
     Ok(json(&door.grants.answer(request).await))
 }
 
@@ -171,9 +169,7 @@ pub(super) async fn tunnels(
 ) -> Result<Response, ApiError> {
     let request: TunnelRequest = parse(&body?)?;
     check_worker(&request.worker)?;
-    if !is_hex(&request.nonce, 32) {
-        return Err(ApiError::Field("nonce"));
-    }
+    check_nonce(&request.nonce)?;
     if request.port == 0 {
         return Err(ApiError::Field("port"));
     }
@@ -191,9 +187,7 @@ pub(super) async fn intents(
 ) -> Result<Response, ApiError> {
     let intent: Intent = parse(&body?)?;
     check_worker(&intent.worker)?;
-    if !is_hex(&intent.nonce, 32) {
-        return Err(ApiError::Field("nonce"));
-    }
+    check_nonce(&intent.nonce)?;
     Ok(json(&door.grants.announce(intent).await))
 }
 
@@ -286,6 +280,10 @@ fn use_records(body: &[u8]) -> Result<Vec<UseRecord>, ApiError> {
 
 fn check_worker(worker: &str) -> Result<(), ApiError> {
     if is_hex(worker, 8) { Ok(()) } else { Err(ApiError::Field("worker")) }
+}
+
+fn check_nonce(nonce: &str) -> Result<(), ApiError> {
+    if is_hex(nonce, 32) { Ok(()) } else { Err(ApiError::Field("nonce")) }
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {

@@ -14,6 +14,7 @@ mod run;
 pub mod server;
 mod strangers;
 pub mod view;
+pub mod withheld;
 
 pub use health::{Condition, Dependency, Health, Readiness};
 pub use metrics::Metrics;

@@ -3,7 +3,7 @@
 use super::answer::Failure;
 use super::answer::json;
 use super::control::{Answer, Control, Door, parse_name, whole};
-use super::view::{Login, Outfit, Variable};
+use super::view::{Login, Outfit};
 use crate::clock::Now;
 use crate::config::AgentValue;
 use crate::operator::Release;
@@ -28,11 +28,13 @@ pub(super) async fn outfit(State(door): Door, Path(name): Path<String>) -> Answe
     door.sessions.note_given(&session, Now::read()).await.map_err(SessionError::Store)?;
     Ok(json(&Outfit {
         proxy: door.proxy,
+        shape: door.shape,
         session_token: door.sessions.token(&session),
-        placeholders: placeholders(&door, &session),
+        // Base URLs are the gateway's: who has a proxy calls hosts by their names.
+        placeholders: door.variables(&session, &door.proxy, |value| *value == AgentValue::Placeholder),
         logins: logins(&door, &session),
-        hidden_directories: door.out_of_reach.directories.clone(),
-        hidden_variables: door.out_of_reach.variables.clone(),
+        hidden_directories: door.withheld.directories(),
+        hidden_variables: door.withheld.variables.clone(),
     }))
 }
 
@@ -80,24 +82,9 @@ impl HttpBody for Open {
     }
 }
 
-fn placeholders(door: &Control, session: &Session) -> Vec<Variable> {
-    let mut variables: Vec<Variable> = Vec::new();
-    for credential in door.credentials.iter().filter(|one| session.credentials.contains(&one.name)) {
-        let Some(value) = door.sessions.placeholder(session, &credential.name) else { continue };
-        // Base URLs are the gateway's: who has a proxy calls hosts by their names.
-        let names = credential.agent_env.iter().filter(|variable| variable.value == AgentValue::Placeholder);
-        for name in names.map(|variable| &variable.name) {
-            if !variables.iter().any(|known| known.name == *name) {
-                variables.push(Variable { name: name.clone(), value: value.clone() });
-            }
-        }
-    }
-    variables
-}
-
 fn logins(door: &Control, session: &Session) -> Vec<Login> {
     let mut logins: Vec<Login> = Vec::new();
-    for credential in door.credentials.iter().filter(|one| session.credentials.contains(&one.name)) {
+    for credential in door.credentials_of(session) {
         let mut names = credential.agent_env.iter().filter(|variable| variable.value == AgentValue::Placeholder);
         let Some(variable) = names.next() else { continue };
         for destination in credential.destinations.iter().filter(|destination| destination.basic_challenge) {

@@ -3,6 +3,7 @@
 use crate::changes::Applied;
 use crate::clock::{Now, millis};
 use crate::config::Bind;
+use crate::envoy::Shape;
 use crate::leases::Standing;
 use crate::sessions::{ELEVATION, Session};
 use crate::store::ChangeRow;
@@ -214,17 +215,49 @@ pub struct Outfit {
     /// Where agents reach Envoy: `ADDRESS:PORT`.
     #[schema(value_type = String)]
     pub proxy: SocketAddr,
+    /// What listens there, where the broker knows: `null` where it did not start that Envoy.
+    #[serde(default)]
+    pub shape: Option<Shape>,
     /// Names the session to the proxy.
     pub session_token: String,
     /// Placeholders, under the names that tools read.
     pub placeholders: Vec<Variable>,
     /// Where git logs in with one of them.
     pub logins: Vec<Login>,
-    /// Directories that no agent needs: absolute paths.
-    #[schema(value_type = Vec<String>)]
-    pub hidden_directories: Vec<PathBuf>,
+    /// Directories that no agent needs.
+    pub hidden_directories: Vec<HiddenDirectory>,
     /// Variables that may hold secrets.
     pub hidden_variables: Vec<String>,
+}
+
+/// A directory that no agent needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HiddenDirectory {
+    /// Its path, absolute.
+    #[schema(value_type = String)]
+    pub path: PathBuf,
+    /// Which one the broker means, whatever stands at its path by now; `null`: it was not there when the broker
+    /// started.
+    pub identity: Option<Identity>,
+}
+
+/// What tells one directory from another on the same machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The number of its file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+impl Identity {
+    /// That of what was found.
+    #[expect(clippy::useless_conversion, reason = "the widths differ between machines")]
+    pub fn of(found: &rustix::fs::Stat) -> Self {
+        Self { device: found.st_dev.into(), inode: found.st_ino.into() }
+    }
 }
 
 /// A place where a client is challenged for a name and a password.

@@ -26,11 +26,20 @@ pub const BACKDATED: Duration = Duration::from_secs(300);
 const LONGEST_NAME: usize = 64;
 
 /// Why there is no certificate.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SignError {
     /// The signing itself.
-    #[error("a certificate could not be made")]
-    Failed,
+    #[error("a certificate could not be made: {0}")]
+    Failed(#[from] rcgen::Error),
+    /// What was made cannot be read again, or written as PEM.
+    #[error("a certificate was made that nobody can read")]
+    Unreadable,
+    /// The authority has forgotten its key.
+    #[error("the authority signs no more: `attache ca show` says which one does")]
+    NoKey,
+    /// No certificate can say this time.
+    #[error("the clock says {0} ms, which no certificate can say: set it")]
+    Clock(u64),
     /// The authority's time is over.
     #[error("the authority has expired: `attache ca rotate` makes the next")]
     Expired,
@@ -95,8 +104,8 @@ impl Authority {
             ],
         });
         let key = Key::generate()?;
-        let certificate = params.self_signed(&key).map_err(|_| SignError::Failed)?;
-        Self::from_parts(certificate.der(), Some(key)).ok_or(SignError::Failed)
+        let certificate = params.self_signed(&key)?;
+        Self::from_parts(certificate.der(), Some(key)).ok_or(SignError::Unreadable)
     }
 
     /// An authority as it was kept; `None` if certificate and key do not belong together.
@@ -130,7 +139,7 @@ impl Authority {
 
     /// Signs a leaf for one canonical DNS name.
     pub fn sign(&self, name: &str, now_ms: u64) -> Result<Leaf, SignError> {
-        let issuer = self.issuer.as_ref().ok_or(SignError::Failed)?;
+        let issuer = self.issuer.as_ref().ok_or(SignError::NoKey)?;
         if self.facts.not_after_ms <= now_ms {
             return Err(SignError::Expired);
         }
@@ -138,19 +147,19 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.serial_number = Some(serial_number);
         (params.not_before, params.not_after) = validity(now_ms, LEAF_LIFETIME, self.facts.not_after_ms)?;
-        let not_after_ms = millis(params.not_after.unix_timestamp()).ok_or(SignError::Failed)?;
-        params.subject_alt_names = vec![SanType::DnsName(name.try_into().map_err(|_| SignError::Failed)?)];
+        let not_after_ms = millis(params.not_after.unix_timestamp()).ok_or(SignError::Clock(now_ms))?;
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
         params.distinguished_name.push(DnType::CommonName, short(name));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let key = Key::generate()?;
-        let certificate = params.signed_by(&key, issuer).map_err(|_| SignError::Failed)?;
+        let certificate = params.signed_by(&key, issuer)?;
         let (certificate, key) = (pem(CERTIFICATE, certificate.der()), key.pem());
         Ok(Leaf {
-            certificate: certificate.ok_or(SignError::Failed)?,
-            key: key.ok_or(SignError::Failed)?,
+            certificate: certificate.ok_or(SignError::Unreadable)?,
+            key: key.ok_or(SignError::Unreadable)?,
             serial,
             not_after_ms,
         })
@@ -195,7 +204,7 @@ struct Key(KeyPair);
 
 impl Key {
     fn generate() -> Result<Self, SignError> {
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Self).map_err(|_| SignError::Failed)
+        Ok(Self(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -254,7 +263,7 @@ fn validity(now_ms: u64, lifetime: Duration, end_ms: u64) -> Result<(OffsetDateT
     let begin = now.saturating_sub(BACKDATED.as_secs());
     let end = begin.saturating_add(lifetime.as_secs()).min(end_ms / 1000);
     let at = |seconds: u64| i64::try_from(seconds).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
-    at(begin).zip(at(end)).ok_or(SignError::Failed)
+    at(begin).zip(at(end)).ok_or(SignError::Clock(now_ms))
 }
 
 /// A name that a subject has room for. It is for people: what is verified is the alternative name.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The system's authorities cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {cause}")]
+#[error("the system's certificates cannot be read: {path}: {cause}. Install ca-certificates anew")]
 pub struct BundleError {
     path: PathBuf,
     cause: std::io::Error,

@@ -11,7 +11,7 @@ mod succession;
 pub use authority::{BACKDATED, Facts, LEAF_LIFETIME, Leaf, SignError};
 pub use bundle::{BundleError, bundle};
 pub use names::{Mintable, Minted, NO_NAME};
-pub use succession::{KeptError, Stand};
+pub use succession::{AuthorityState, KeptError};
 
 use crate::audit::{AuditLog, Decision, Kind, Record, Unavailable};
 use crate::clock::{Now, rfc3339};
@@ -23,7 +23,7 @@ use authority::Authority;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use succession::{Heir, Succession};
+use succession::{Generation, Succession};
 use tokio::sync::{Mutex, watch};
 
 /// How long a rotation lasts unless it is said: a day, as leaves do.
@@ -48,7 +48,7 @@ pub enum CaError {
         "the certificate authority was made for other hosts than the config names ({0}): `attache ca rotate` makes \
          the next, which clients have to trust then"
     )]
-    NeedsRotation(String),
+    NeedsRotation(Misfit),
     /// A rotation is under way.
     #[error("a rotation is under way: the next authority signs from {0} on; `--overlap 0s` makes one that signs now")]
     UnderWay(String),
@@ -58,6 +58,20 @@ pub enum CaError {
     /// It is not on record.
     #[error(transparent)]
     Audit(#[from] Unavailable),
+}
+
+/// In what an authority differs from the config.
+#[derive(Debug, thiserror::Error)]
+pub enum Misfit {
+    /// It is constrained.
+    #[error("it may sign for some alone")]
+    Constrained,
+    /// It is not.
+    #[error("it may sign for any")]
+    Unconstrained,
+    /// It lacks this host.
+    #[error("it may not sign for {0}")]
+    Lacks(String),
 }
 
 /// An authority, as operators see it. No key.
@@ -74,7 +88,7 @@ pub struct AuthorityView {
     /// The only names, and names below them, that it may sign for; `null` for any.
     pub permitted: Option<Vec<String>>,
     /// Whether it signs.
-    pub stand: Stand,
+    pub state: AuthorityState,
     /// From when on it signs, in Unix milliseconds.
     pub signs_from_ms: u64,
     /// The certificate, PEM.
@@ -118,10 +132,10 @@ impl Ca {
         let Some(newest) = succession.newest() else { return Ok(()) };
         match (&self.constrained, &newest.authority.facts.permitted) {
             (None, None) => Ok(()),
-            (None, Some(_)) => Err(CaError::NeedsRotation("it may sign for some alone".into())),
-            (Some(_), None) => Err(CaError::NeedsRotation("it may sign for any".into())),
+            (None, Some(_)) => Err(CaError::NeedsRotation(Misfit::Constrained)),
+            (Some(_), None) => Err(CaError::NeedsRotation(Misfit::Unconstrained)),
             (Some(names), Some(_)) => match names.iter().find(|name| !newest.authority.permits(name)) {
-                Some(name) => Err(CaError::NeedsRotation(format!("it may not sign for {name}"))),
+                Some(name) => Err(CaError::NeedsRotation(Misfit::Lacks(name.clone()))),
                 None => Ok(()),
             },
         }
@@ -172,19 +186,22 @@ impl Ca {
     }
 
     /// Which authority signs now, as something to compare.
-    pub async fn reign(&self) -> Option<u64> {
-        self.succession.lock().await.as_ref().and_then(|succession| succession.reign(Now::read().wall_ms))
+    pub async fn current(&self) -> Option<u64> {
+        self.succession.lock().await.as_ref().and_then(|succession| succession.current(Now::read().wall_ms))
     }
 
     /// The authorities as they stand now, kept and on record. The first one is made.
     async fn settled<'a>(&self, kept: &'a mut Option<Succession>, now_ms: u64) -> Result<&'a mut Succession, CaError> {
-        if kept.is_none() {
-            let first = Authority::make(&self.instance, self.constrained.as_deref(), now_ms)?;
-            let first = Succession::begin(first, now_ms);
-            first.store(self.state_dir.dir())?;
-            *kept = Some(first);
-        }
-        let succession = kept.as_mut().ok_or(SignError::Failed)?;
+        let known = match kept.take() {
+            Some(known) => known,
+            None => {
+                let first = Authority::make(&self.instance, self.constrained.as_deref(), now_ms)?;
+                let first = Succession::begin(first, now_ms);
+                first.store(self.state_dir.dir())?;
+                first
+            }
+        };
+        let succession = kept.insert(known);
         if succession.settle(now_ms)
             && let Err(error) = succession.store(self.state_dir.dir())
         {
@@ -199,17 +216,19 @@ impl Ca {
     async fn record(&self, succession: &mut Succession, now_ms: u64) -> Result<(), CaError> {
         let Some(audit) = &self.audit else { return Ok(()) };
         let mut new = false;
-        for (index, heir) in succession.all_mut().iter_mut().enumerate().filter(|(_, heir)| !heir.recorded) {
+        for (index, generation) in
+            succession.all_mut().iter_mut().enumerate().filter(|(_, generation)| !generation.recorded)
+        {
             let decision = if index == 0 { Decision::Create } else { Decision::Rotate };
             audit
                 .append(Record {
                     decision: Some(decision.as_str().to_owned()),
-                    fingerprint: Some(heir.authority.fingerprint()),
-                    reason: Some(format!("signs from {}", rfc3339(heir.signs_from_ms))),
+                    fingerprint: Some(generation.authority.fingerprint()),
+                    reason: Some(format!("signs from {}", rfc3339(generation.signs_from_ms))),
                     ..Record::new(Kind::Ca, now_ms)
                 })
                 .await?;
-            (heir.recorded, new) = (true, true);
+            (generation.recorded, new) = (true, true);
         }
         if new {
             succession.store(self.state_dir.dir())?;
@@ -219,15 +238,15 @@ impl Ca {
 }
 
 fn views(succession: &Succession, now_ms: u64) -> Vec<AuthorityView> {
-    let view = |(index, heir): (usize, &Heir)| AuthorityView {
-        subject: heir.authority.facts.subject.clone(),
-        fingerprint: heir.authority.fingerprint(),
-        not_before_ms: heir.authority.facts.not_before_ms,
-        not_after_ms: heir.authority.facts.not_after_ms,
-        permitted: heir.authority.facts.permitted.as_ref().map(|all| all.iter().cloned().collect()),
-        stand: succession.stand(index, now_ms),
-        signs_from_ms: heir.signs_from_ms,
-        certificate: heir.authority.pem(),
+    let view = |(index, generation): (usize, &Generation)| AuthorityView {
+        subject: generation.authority.facts.subject.clone(),
+        fingerprint: generation.authority.fingerprint(),
+        not_before_ms: generation.authority.facts.not_before_ms,
+        not_after_ms: generation.authority.facts.not_after_ms,
+        permitted: generation.authority.facts.permitted.as_ref().map(|all| all.iter().cloned().collect()),
+        state: succession.state(index, now_ms),
+        signs_from_ms: generation.signs_from_ms,
+        certificate: generation.authority.pem(),
     };
     succession.all().iter().enumerate().map(view).collect()
 }

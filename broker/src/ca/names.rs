@@ -51,11 +51,6 @@ impl Mintable {
         self.named.iter().filter(|name| is_fit(name, true)).cloned().collect()
     }
 
-    /// Whether names may have certificates that the policy does not name.
-    pub fn takes_others(&self) -> bool {
-        self.others
-    }
-
     /// Whether there may be a certificate for a name, as a client has spelled it.
     pub fn find(&self, spelled: &[u8]) -> Option<Minted> {
         let Ok(Host::Name(name)) = Host::parse(spelled) else { return None };

@@ -29,7 +29,7 @@ pub enum KeptError {
 }
 
 /// An authority, and its place among the others.
-pub struct Heir {
+pub struct Generation {
     /// The authority.
     pub authority: Authority,
     /// From when on it signs, in Unix milliseconds.
@@ -41,7 +41,7 @@ pub struct Heir {
 /// How an authority stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Stand {
+pub enum AuthorityState {
     /// It signs.
     Signs,
     /// It will.
@@ -51,17 +51,17 @@ pub enum Stand {
 }
 
 /// All authorities of an instance, in the order in which they sign.
-pub struct Succession(Vec<Heir>);
+pub struct Succession(Vec<Generation>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
-    authorities: Vec<KeptHeir>,
+    authorities: Vec<KeptGeneration>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KeptHeir {
+struct KeptGeneration {
     certificate: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<Zeroizing<String>>,
@@ -72,7 +72,7 @@ struct KeptHeir {
 impl Succession {
     /// Begins with one authority.
     pub fn begin(authority: Authority, now_ms: u64) -> Self {
-        Self(vec![Heir { authority, signs_from_ms: now_ms, recorded: false }])
+        Self(vec![Generation { authority, signs_from_ms: now_ms, recorded: false }])
     }
 
     /// What a state directory holds, if it does.
@@ -81,25 +81,25 @@ impl Succession {
         let damaged = || KeptError::Damaged(dir.path().join(KEYS));
         // The error's own text might quote a key.
         let kept: Kept = serde_json::from_slice(&text).map_err(|_| damaged())?;
-        let heirs = kept.authorities.into_iter().map(|kept| {
+        let generations = kept.authorities.into_iter().map(|kept| {
             let authority = Authority::parse(&kept.certificate, kept.key.as_ref().map(|key| key.as_str()))?;
-            Some(Heir { authority, signs_from_ms: kept.signs_from_ms, recorded: kept.recorded })
+            Some(Generation { authority, signs_from_ms: kept.signs_from_ms, recorded: kept.recorded })
         });
-        let heirs: Vec<_> = heirs.collect::<Option<_>>().ok_or_else(damaged)?;
-        let in_order = heirs.is_sorted_by_key(|heir| heir.signs_from_ms);
-        if !in_order || !heirs.iter().any(|heir| heir.authority.can_sign()) {
+        let generations: Vec<_> = generations.collect::<Option<_>>().ok_or_else(damaged)?;
+        let in_order = generations.is_sorted_by_key(|generation| generation.signs_from_ms);
+        if !in_order || !generations.iter().any(|generation| generation.authority.can_sign()) {
             return Err(damaged());
         }
-        Ok(Some(Self(heirs)))
+        Ok(Some(Self(generations)))
     }
 
     /// Keeps it.
     pub fn store(&self, dir: &PrivateDir) -> Result<(), KeptError> {
-        let authorities = self.0.iter().map(|heir| KeptHeir {
-            certificate: heir.authority.pem(),
-            key: heir.authority.key_pem(),
-            signs_from_ms: heir.signs_from_ms,
-            recorded: heir.recorded,
+        let authorities = self.0.iter().map(|generation| KeptGeneration {
+            certificate: generation.authority.pem(),
+            key: generation.authority.key_pem(),
+            signs_from_ms: generation.signs_from_ms,
+            recorded: generation.recorded,
         });
         let kept = Kept { authorities: authorities.collect() };
         // All its room at once: a buffer that grows leaves copies behind.
@@ -113,52 +113,52 @@ impl Succession {
     }
 
     /// All of them.
-    pub fn all(&self) -> &[Heir] {
+    pub fn all(&self) -> &[Generation] {
         &self.0
     }
 
     /// All of them, to be changed.
-    pub fn all_mut(&mut self) -> &mut [Heir] {
+    pub fn all_mut(&mut self) -> &mut [Generation] {
         &mut self.0
     }
 
     /// All certificates, PEM: what clients have to trust.
     pub fn pem(&self) -> String {
-        self.0.iter().map(|heir| heir.authority.pem()).collect()
+        self.0.iter().map(|generation| generation.authority.pem()).collect()
     }
 
     /// The one whose time it is and that is on record; the first that has a key, should a clock have gone back
     /// or nothing be on record.
-    fn current(&self, now_ms: u64) -> Option<usize> {
-        let able = |heir: &Heir| heir.authority.can_sign();
-        let recorded = |heir: &Heir| able(heir) && heir.recorded;
-        let begun = self.0.iter().rposition(|heir| recorded(heir) && heir.signs_from_ms <= now_ms);
+    fn current_index(&self, now_ms: u64) -> Option<usize> {
+        let able = |generation: &Generation| generation.authority.can_sign();
+        let recorded = |generation: &Generation| able(generation) && generation.recorded;
+        let begun = self.0.iter().rposition(|generation| recorded(generation) && generation.signs_from_ms <= now_ms);
         begun.or_else(|| self.0.iter().position(recorded)).or_else(|| self.0.iter().position(able))
     }
 
     /// Who signs for a name: whose time it is; or the next, for a name that only that one may sign for.
-    pub fn signer(&self, name: &str, now_ms: u64) -> Option<&Heir> {
-        let from = self.current(now_ms)?;
-        self.0.iter().skip(from).find(|heir| heir.recorded && heir.authority.permits(name))
+    pub fn signer(&self, name: &str, now_ms: u64) -> Option<&Generation> {
+        let from = self.current_index(now_ms)?;
+        self.0.iter().skip(from).find(|generation| generation.recorded && generation.authority.permits(name))
     }
 
     /// How one stands.
-    pub fn stand(&self, index: usize, now_ms: u64) -> Stand {
-        match self.current(now_ms).map(|current| index.cmp(&current)) {
-            Some(std::cmp::Ordering::Equal) => Stand::Signs,
-            Some(std::cmp::Ordering::Greater) => Stand::Next,
-            Some(std::cmp::Ordering::Less) | None => Stand::Retired,
+    pub fn state(&self, index: usize, now_ms: u64) -> AuthorityState {
+        match self.current_index(now_ms).map(|current| index.cmp(&current)) {
+            Some(std::cmp::Ordering::Equal) => AuthorityState::Signs,
+            Some(std::cmp::Ordering::Greater) => AuthorityState::Next,
+            Some(std::cmp::Ordering::Less) | None => AuthorityState::Retired,
         }
     }
 
     /// The newest: the one that has to be fit for the config.
-    pub fn newest(&self) -> Option<&Heir> {
+    pub fn newest(&self) -> Option<&Generation> {
         self.0.last()
     }
 
     /// Which one signs, as something to compare; changes with it.
-    pub fn reign(&self, now_ms: u64) -> Option<u64> {
-        self.current(now_ms).and_then(|current| self.0.get(current)).map(|heir| heir.signs_from_ms)
+    pub fn current(&self, now_ms: u64) -> Option<u64> {
+        self.current_index(now_ms).and_then(|current| self.0.get(current)).map(|generation| generation.signs_from_ms)
     }
 
     /// Lets another follow after `overlap`. `Err` with when the next one signs, if that is no later.
@@ -171,21 +171,21 @@ impl Succession {
             // It has signed nothing but for names that the one before it may not, and makes way.
             self.0.pop();
         }
-        self.0.push(Heir { authority, signs_from_ms, recorded: false });
+        self.0.push(Generation { authority, signs_from_ms, recorded: false });
         Ok(())
     }
 
     /// Forgets keys that sign no more, and authorities of which no leaf is left. Whether there was one.
     pub fn settle(&mut self, now_ms: u64) -> bool {
-        let Some(current) = self.current(now_ms) else { return false };
-        let since = self.0.get(current).map_or(now_ms, |heir| heir.signs_from_ms);
+        let Some(current) = self.current_index(now_ms) else { return false };
+        let since = self.0.get(current).map_or(now_ms, |generation| generation.signs_from_ms);
         if since > now_ms {
             return false;
         }
         let before = self.0.iter_mut().take(current);
         let mut changed = false;
-        for heir in before.filter(|heir| heir.authority.can_sign()) {
-            heir.authority.retire();
+        for generation in before.filter(|generation| generation.authority.can_sign()) {
+            generation.authority.retire();
             changed = true;
         }
         if since.saturating_add(millis(LEAF_LIFETIME)) <= now_ms && current > 0 {
@@ -213,13 +213,13 @@ mod tests {
     fn rotated() -> (Succession, [String; 2]) {
         let mut succession = Succession::begin(authority(None), NOW);
         succession.follow(authority(None), NOW, LEAF_LIFETIME).unwrap();
-        succession.all_mut().iter_mut().for_each(|heir| heir.recorded = true);
+        succession.all_mut().iter_mut().for_each(|generation| generation.recorded = true);
         let names = [0, 1].map(|at: usize| succession.all()[at].authority.fingerprint());
         (succession, names)
     }
 
     fn signer(succession: &Succession, name: &str, now_ms: u64) -> Option<String> {
-        succession.signer(name, now_ms).map(|heir| heir.authority.fingerprint())
+        succession.signer(name, now_ms).map(|generation| generation.authority.fingerprint())
     }
 
     fn dir(temp: &Path) -> PrivateDir {
@@ -233,7 +233,10 @@ mod tests {
         assert!(!succession.settle(NOW + DAY - 1));
         assert_eq!(signer(&succession, "a.test", NOW + DAY), Some(new.clone()));
         assert!(succession.settle(NOW + DAY), "its key is forgotten");
-        assert_eq!((succession.stand(0, NOW + DAY), succession.stand(1, NOW + DAY)), (Stand::Retired, Stand::Signs));
+        assert_eq!(
+            (succession.state(0, NOW + DAY), succession.state(1, NOW + DAY)),
+            (AuthorityState::Retired, AuthorityState::Signs)
+        );
         assert!(!succession.all()[0].authority.can_sign());
         assert!(!succession.settle(NOW + 2 * DAY - 1) && succession.all().len() == 2);
         assert!(succession.settle(NOW + 2 * DAY), "and then it is");
@@ -248,10 +251,10 @@ mod tests {
         succession.follow(authority(None), NOW + 1, Duration::ZERO).unwrap();
         assert_eq!(succession.all().len(), 2, "the one that waited longer makes way");
         assert_eq!(signer(&succession, "a.test", NOW + 1), Some(old), "what is not on record signs nothing");
-        succession.all_mut().iter_mut().for_each(|heir| heir.recorded = true);
+        succession.all_mut().iter_mut().for_each(|generation| generation.recorded = true);
         assert_eq!(
             signer(&succession, "a.test", NOW + 1),
-            succession.newest().map(|heir| heir.authority.fingerprint())
+            succession.newest().map(|generation| generation.authority.fingerprint())
         );
     }
 
@@ -259,7 +262,7 @@ mod tests {
     fn a_name_that_only_the_next_one_may_sign_for_does_not_wait() {
         let mut succession = Succession::begin(authority(Some(&["a.test"])), NOW);
         succession.follow(authority(Some(&["a.test", "b.test"])), NOW, LEAF_LIFETIME).unwrap();
-        succession.all_mut().iter_mut().for_each(|heir| heir.recorded = true);
+        succession.all_mut().iter_mut().for_each(|generation| generation.recorded = true);
         let [old, new] = [0, 1].map(|at: usize| succession.all()[at].authority.fingerprint());
         assert_eq!(signer(&succession, "a.test", NOW), Some(old.clone()));
         assert_eq!(signer(&succession, "x.a.test", NOW), Some(old));

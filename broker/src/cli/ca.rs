@@ -4,11 +4,11 @@
 //! authority can be made, and trusted, before anything is started.
 
 use super::client::{Client, ClientError, failed};
-use super::common::{Common, FAILED, complain, say};
+use super::common::{Common, FAILED, complain, note, say};
 use super::table::table;
 use super::{config, runtime};
 use crate::api::view::RotateAuthority;
-use crate::ca::{AuthorityView, Ca, CaError, LONGEST_OVERLAP, Stand, bundle};
+use crate::ca::{AuthorityState, AuthorityView, Ca, CaError, LONGEST_OVERLAP, bundle};
 use crate::clock::{millis, rfc3339};
 use crate::envoy::find;
 use crate::state_dir::StateDir;
@@ -75,6 +75,7 @@ async fn ask(common: &Common, what: Ask) -> Result<Vec<AuthorityView>, ExitCode>
 
 async fn alone(common: &Common, what: Ask) -> Result<Vec<AuthorityView>, ExitCode> {
     let config = config::load(common)?;
+    let is_new = !config.state_dir.join("ca.key").exists();
     let state_dir = StateDir::open(&config.state_dir).map_err(|error| complain(FAILED, error))?;
     let ca = Ca::open(Arc::new(state_dir), &config, &config.policy(), None);
     let done = match (ca, what) {
@@ -82,6 +83,14 @@ async fn alone(common: &Common, what: Ask) -> Result<Vec<AuthorityView>, ExitCod
         (Ok(ca), Ask::Show) => ca.show().await,
         (Ok(ca), Ask::Rotate(overlap)) => ca.rotate(overlap).await,
     };
+    if is_new && done.is_ok() {
+        note(format_args!(
+            "no broker runs, and instance {} had no authority: this one was made now, in {}. If that is not the one \
+             you mean, say which: --config, --instance-id, --state-dir",
+            config.instance,
+            config.state_dir.display()
+        ));
+    }
     done.map_err(|error: CaError| complain(FAILED, error))
 }
 
@@ -100,10 +109,10 @@ fn show(all: &[AuthorityView], json: bool) -> ExitCode {
 }
 
 fn row(view: &AuthorityView) -> Vec<String> {
-    let signs = match view.stand {
-        Stand::Signs => "now".to_owned(),
-        Stand::Next => format!("from {}", rfc3339(view.signs_from_ms)),
-        Stand::Retired => "no more".to_owned(),
+    let signs = match view.state {
+        AuthorityState::Signs => "now".to_owned(),
+        AuthorityState::Next => format!("from {}", rfc3339(view.signs_from_ms)),
+        AuthorityState::Retired => "no more".to_owned(),
     };
     let names = view.permitted.as_ref().map_or_else(|| "any host".to_owned(), |names| names.join(","));
     vec![

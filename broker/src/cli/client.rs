@@ -1,7 +1,10 @@
 //! Calls the running broker through its control socket.
 
+mod peer;
+
 use super::common::{Common, FAILED, complain};
 use super::runtime;
+use crate::api::Readiness;
 use axum::body::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -41,6 +44,16 @@ pub enum ClientError {
         owner: u32,
         /// Whose this one is.
         us: u32,
+    },
+    /// Somebody in a namespace of processes beneath ours does.
+    #[error(
+        "who listens at {socket} runs in a process namespace of its own, as a command of `attache run` does: if that is \
+         no container with a broker of yours, which is operated from in there, something in a cell has taken its place: \
+         end it, and start the broker again"
+    )]
+    Beneath {
+        /// The socket.
+        socket: PathBuf,
     },
     /// The broker broke off.
     #[error("the broker broke off: {0}")]
@@ -95,6 +108,14 @@ impl Client {
         self.call(method, path, serde_json::to_vec(body).unwrap_or_default().into()).await
     }
 
+    /// Asks whether it can grant. That it cannot is an answer, too.
+    pub async fn readiness(&self) -> Result<Readiness, ClientError> {
+        let (answer, _talk) = self.ask(Method::GET, "/readyz", Bytes::new()).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        serde_json::from_slice(&body).map_err(|_| refused(status, &body))
+    }
+
     /// Asks for something that is no JSON; `Ok(None)`: there is no such thing.
     pub async fn read_text(&self, path: &str) -> Result<Option<Bytes>, ClientError> {
         let (answer, _talk) = self.ask(Method::GET, path, Bytes::new()).await?;
@@ -130,15 +151,25 @@ impl Client {
     async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<(Response<Incoming>, Talk), ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|cause| ClientError::NotRunning { socket: self.socket.clone(), cause })?;
-        let (owner, us) = (stream.peer_cred().map(|peer| peer.uid()), rustix::process::geteuid().as_raw());
-        let owner = owner.map_err(|cause| ClientError::NotRunning { socket: self.socket.clone(), cause })?;
-        if !is_ours(owner, us, self.of_config) {
-            return Err(ClientError::Foreign { socket: self.socket.clone(), owner, us });
-        }
+        self.believe(&stream)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let talk = Talk(tokio::spawn(connection).abort_handle());
         let request = Request::builder().method(method).uri(path).header(header::HOST, "attache");
         Ok((sender.send_request(request.body(Full::new(body))?).await?, talk))
+    }
+
+    /// Whether who listens can be a broker of ours: nothing is said to anybody else.
+    fn believe(&self, stream: &UnixStream) -> Result<(), ClientError> {
+        let unknown = |cause| ClientError::NotRunning { socket: self.socket.clone(), cause };
+        let peer = stream.peer_cred().map_err(unknown)?;
+        let (owner, us) = (peer.uid(), rustix::process::geteuid().as_raw());
+        if !peer::is_ours(owner, us, self.of_config) {
+            return Err(ClientError::Foreign { socket: self.socket.clone(), owner, us });
+        }
+        if peer::is_beneath(stream, peer.pid()).map_err(unknown)? {
+            return Err(ClientError::Beneath { socket: self.socket.clone() });
+        }
+        Ok(())
     }
 }
 
@@ -170,25 +201,7 @@ fn refused(status: StatusCode, body: &[u8]) -> ClientError {
     words.map_or(ClientError::Answer(status), |words| ClientError::Refused(words.to_owned()))
 }
 
-/// Whether a broker of this user is one to operate. A path alone proves nothing: in a directory that
-/// others may write to, anybody listens.
-fn is_ours(owner: u32, us: u32, of_config: bool) -> bool {
-    owner == us || owner == 0 || (us == 0 && of_config)
-}
-
 /// Says what a failed call came to.
 pub fn failed(error: ClientError) -> ExitCode {
     complain(FAILED, error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_ones_own_broker_and_roots_are_believed() {
-        assert!(is_ours(1000, 1000, false) && is_ours(0, 1000, false) && is_ours(0, 0, false));
-        assert!(!is_ours(1001, 1000, false) && !is_ours(1001, 1000, true) && !is_ours(1000, 0, false));
-        assert!(is_ours(1000, 0, true), "root, on the config of the broker's user");
-    }
 }

@@ -3,7 +3,6 @@
 use super::runtime::RuntimeAt;
 use attache_core::names::Name;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +40,7 @@ pub struct Common {
 pub const PROXY: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
 /// The proxy as its clients are told of it, with the token of their session.
-pub fn proxy_url(token: &str, proxy: SocketAddr) -> String {
+pub fn proxy_url(token: &str, proxy: impl std::fmt::Display) -> String {
     format!("http://attache:{token}@{proxy}")
 }
 

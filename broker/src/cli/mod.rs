@@ -10,7 +10,9 @@ pub mod credential;
 pub mod doctor;
 pub mod envoy_config;
 pub mod feed;
+pub mod hand_over;
 pub mod openapi;
+pub mod ready;
 pub mod run;
 pub mod runtime;
 pub mod schema;
@@ -18,6 +20,7 @@ pub mod serve;
 pub mod session;
 pub mod table;
 pub mod up;
+pub mod variable;
 
 pub use common::Common;
 
@@ -45,6 +48,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Run(run::RunArgs),
     Check(check::CheckArgs),
+    Ready(ready::ReadyArgs),
     Session(session::SessionArgs),
     Credential(credential::CredentialArgs),
     Feed(feed::FeedArgs),
@@ -61,7 +65,7 @@ enum Command {
     #[command(name = run::BECOME_CELL, hide = true)]
     BecomeCell(run::BecomeArgs),
     #[command(name = run::BECOME_INIT, hide = true)]
-    BecomeInit(run::BecomeArgs),
+    BecomeInit(run::InitArgs),
 }
 
 /// Reads the command line and does what it says.
@@ -71,6 +75,7 @@ pub fn run() -> ExitCode {
         Command::Up(args) => on_executor(up::run(args, &common)),
         Command::Serve(args) => on_executor(serve::run(args, &common)),
         Command::Check(args) => on_executor(check::run(args, &common)),
+        Command::Ready(args) => on_executor(ready::run(args, &common)),
         Command::Session(args) => on_executor(session::run(args, &common)),
         Command::Credential(args) => on_executor(credential::run(args, &common)),
         Command::Feed(args) => on_executor(feed::run(args, &common)),

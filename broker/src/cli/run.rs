@@ -2,15 +2,16 @@
 
 mod cell;
 mod child;
-mod outfit;
+pub(super) mod outfit;
 mod permission;
 mod relay;
 mod signals;
 
 use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, note};
+use super::variable::NoVariable;
 use crate::api::view::Outfit;
-use crate::envoy::process;
+use crate::envoy::{Shape, process};
 use crate::random::NoRandomness;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -18,10 +19,12 @@ use cell::{CellError, Plan};
 use child::{Child, End};
 use outfit::CaFile;
 use permission::Permission;
+use rustix::process::{Signal, geteuid};
 use signals::Signals;
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 /// The hidden subcommand that becomes a child which is not isolated.
@@ -30,6 +33,10 @@ pub const BECOME_CHILD: &str = "become-child";
 pub const BECOME_CELL: &str = "become-cell";
 /// The hidden subcommand that is the first process of the new ones.
 pub const BECOME_INIT: &str = "become-init";
+
+/// What no namespace changes: the files of root are those that the system runs.
+const ROOT_IN_A_CELL: &str = "warning: the command is root as you are: in its cell, too, it may write what the system \
+    runs (units, crontabs, programs). Run attache as another user to keep it from that";
 
 /// Run a command with placeholders, behind the proxy; the session made for it ends with it
 #[derive(Debug, clap::Args)]
@@ -78,6 +85,14 @@ pub struct BecomeArgs {
     command: Vec<OsString>,
 }
 
+/// (internal) Become the first process of a cell, which no process id of ours means anything to
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
 /// Why nothing was run.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -85,14 +100,33 @@ enum RunError {
     Client(#[from] ClientError),
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    #[error(transparent)]
+    NoVariable(#[from] NoVariable),
     #[error("the certificates cannot be written for the command: {0}")]
     CaFile(#[source] io::Error),
+    #[error(
+        "what listens at {0} is a gateway, and a command needs a proxy: start `attache up --shape forward-proxy` in its \
+         place, or say with --proxy where one listens"
+    )]
+    Gateway(SocketAddr),
+    #[error("--hide {}: there is no such directory", .0.display())]
+    NothingToHide(std::path::PathBuf),
     #[error("the broker does not know where Envoy listens (listen.proxy has port 0): say it with --proxy")]
     NoProxy,
     #[error("--isolate always: {0}")]
     Cell(#[from] CellError),
-    #[error("signals, or the command's process: {0}")]
-    System(#[from] io::Error),
+    #[error(transparent)]
+    Changed(CellError),
+    #[error("signals cannot be passed on: {0}")]
+    Signals(#[source] io::Error),
+    #[error("the system gives this process no event loop: {0}")]
+    Executor(#[source] io::Error),
+    #[error("this process cannot be shut to other processes of its user: {0}")]
+    Open(#[source] io::Error),
+    #[error("the command's process cannot be started: {0}")]
+    Start(#[source] io::Error),
+    #[error("the command cannot be waited for: {0}")]
+    Wait(#[source] io::Error),
 }
 
 /// Runs the command, and ends as it does.
@@ -101,22 +135,25 @@ pub fn run(args: RunArgs, common: &Common) -> ExitCode {
         Ok(client) => client,
         Err(code) => return code,
     };
-    // While there is one thread: all that are made later inherit what is masked.
-    let ran = signals::mask().and_then(|()| {
-        let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // What this process knows (the session's token) is for its child, not for its user's other processes.
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-        Ok(executor.block_on(async {
-            let mut signals = Signals::new()?;
-            run_in_session(args, &client, &mut signals).await
-        }))
-    });
-    match ran.map_err(RunError::from).flatten() {
+    match run_with(args, &client) {
         Ok(End::Code(code)) => ExitCode::from(code),
         // As shells say it.
         Ok(End::Signal(signal)) => ExitCode::from(128_u8.saturating_add(signal)),
         Err(error) => complain(FAILED, error),
     }
+}
+
+fn run_with(args: RunArgs, client: &Client) -> Result<End, RunError> {
+    // While there is one thread: all that are made later inherit what is masked.
+    signals::mask().map_err(RunError::Signals)?;
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Executor)?;
+    // What this process knows (the session's token) is for its child, not for its user's other processes.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|error| RunError::Open(error.into()))?;
+    executor.block_on(async {
+        let mut signals = Signals::new().map_err(RunError::Signals)?;
+        run_in_session(args, client, &mut signals).await
+    })
 }
 
 async fn run_in_session(args: RunArgs, client: &Client, signals: &mut Signals) -> Result<End, RunError> {
@@ -126,16 +163,15 @@ async fn run_in_session(args: RunArgs, client: &Client, signals: &mut Signals) -
         signal = signals.deadly() => return Ok(End::Signal(signal)),
         permission = Permission::obtain(&args, client) => permission?,
     };
-    let ran = tokio::select! {
-        biased;
-        signal = signals.deadly() => Ok(Err(End::Signal(signal))),
-        prepared = prepare(&args, client, permission.session()) => prepared.map(Ok),
+    let running = async {
+        let (outfit, proxy, ca) = tokio::select! {
+            biased;
+            signal = signals.deadly() => return Ok(End::Signal(signal)),
+            prepared = prepare(&args, client, permission.session()) => prepared?,
+        };
+        run_prepared(&args, &outfit, proxy, &ca, signals).await
     };
-    let ran = match ran {
-        Ok(Ok((outfit, proxy, ca))) => run_prepared(&args, &outfit, proxy, &ca, signals).await,
-        Ok(Err(end)) => Ok(end),
-        Err(error) => Err(error),
-    };
+    let ran = running.await;
     if let Err(error) = permission.end(client).await {
         note(format_args!("the session is not ended yet: {error}; it ends by itself within two minutes"));
     }
@@ -150,6 +186,12 @@ async fn prepare(
 ) -> Result<(Outfit, SocketAddr, Option<CaFile>), RunError> {
     let outfit: Outfit = client.read(&format!("/v1/sessions/{session}/outfit")).await?;
     let proxy = reachable(args.proxy.unwrap_or(outfit.proxy)).ok_or(RunError::NoProxy)?;
+    if args.proxy.is_none() && outfit.shape == Some(Shape::Gateway) {
+        return Err(RunError::Gateway(proxy));
+    }
+    if let Some(nothing) = args.hide.iter().find(|dir| !dir.is_dir()) {
+        return Err(RunError::NothingToHide(nothing.clone()));
+    }
     let ca = match outfit::ca_bundle(client).await? {
         Some(bundle) => Some(CaFile::write(&bundle).map_err(RunError::CaFile)?),
         None => {
@@ -180,19 +222,24 @@ async fn run_prepared(
     if args.isolate != Isolate::Never {
         // In there the same port of its own loopback leads to the proxy.
         let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.port()));
-        let plan = Plan::new(outfit, &args.hide, ca.as_ref().map(CaFile::path), inside);
+        let plan = Plan::new(outfit, &args.hide, ca.as_ref(), inside);
         let command = become_(BECOME_CELL, args, outfit, inside, ca)?;
         let started = match plan {
-            Ok(plan) => cell::start(command, plan).await,
+            Ok(plan) => cell::start(command, plan, ca.as_ref()).await,
             Err(error) => Err(error),
         };
         match started {
             Ok((child, listener)) => {
+                if geteuid().is_root() {
+                    note(ROOT_IN_A_CELL);
+                }
                 let relay = tokio::spawn(relay::run(listener, proxy));
                 let end = Child::Confined(child).run(signals).await;
                 relay.abort();
-                return Ok(end?);
+                return end.map_err(RunError::Wait);
             }
+            // Whoever did that, a command before this one perhaps, is not to be rewarded for it.
+            Err(error @ (CellError::Replaced(_) | CellError::Shut(_))) => return Err(RunError::Changed(error)),
             Err(error) if args.isolate == Isolate::Always => return Err(error.into()),
             Err(error) => note(format_args!(
                 "warning: the command is not isolated: {error}. It can read what you can, and reach the network past the \
@@ -200,16 +247,23 @@ async fn run_prepared(
             )),
         }
     }
-    let child = become_(BECOME_CHILD, args, outfit, proxy, ca)?.spawn()?;
-    Ok(Child::Plain(child).run(signals).await?)
+    let child = become_(BECOME_CHILD, args, outfit, proxy, ca)?.spawn().map_err(RunError::Start)?;
+    Child::Plain(child).run(signals).await.map_err(RunError::Wait)
 }
 
-/// This program as one of its parts, in the child's environment.
-fn become_(part: &str, args: &RunArgs, outfit: &Outfit, proxy: SocketAddr, ca: &Option<CaFile>) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+/// This program as one of its parts, with the child's environment to hand on.
+fn become_(
+    part: &str,
+    args: &RunArgs,
+    outfit: &Outfit,
+    proxy: SocketAddr,
+    ca: &Option<CaFile>,
+) -> Result<Command, RunError> {
+    let mut command = Command::new(std::env::current_exe().map_err(RunError::Start)?);
     command.arg(part).arg(std::process::id().to_string()).arg("--").args(&args.command);
     let inherited = |name: &str| std::env::var(name).ok();
-    outfit::environment(outfit, proxy, ca.as_ref().map(CaFile::path), &inherited).dress(&mut command);
+    let environment = outfit::environment(outfit, proxy, ca.as_ref().map(CaFile::path), &inherited)?;
+    environment.hand_on(std::env::vars_os(), &mut command);
     Ok(command)
 }
 
@@ -218,7 +272,11 @@ pub fn become_child(args: BecomeArgs) -> ExitCode {
     if let Err(error) = signals::unmask() {
         return complain(FAILED, error);
     }
-    child::not_started(&args.command, &process::become_envoy(args.parent, &args.command))
+    let Some((program, arguments)) = args.command.split_first() else { return ExitCode::from(FAILED) };
+    let mut command = Command::new(program);
+    outfit::dress(command.args(arguments));
+    let error = process::end_with(args.parent, Signal::TERM).err().unwrap_or_else(|| command.exec());
+    child::not_started(&args.command, &error)
 }
 
 /// Leaves our namespaces, and waits for who is in the new ones.
@@ -227,7 +285,7 @@ pub fn become_cell(args: BecomeArgs) -> ExitCode {
 }
 
 /// Is the first process in there.
-pub fn become_init(args: BecomeArgs) -> ExitCode {
+pub fn become_init(args: InitArgs) -> ExitCode {
     cell::inside(&args.command)
 }
 

@@ -6,16 +6,20 @@ pub(super) use deliver::export;
 
 use super::client::{Client, ClientError, failed};
 use super::common::{Common, FAILED, USAGE, complain, say};
+use super::run::outfit;
 use super::table::table;
-use crate::api::view::{Changed, CreateSession, SessionView, SetAccessMode, Variable};
+use super::variable::{self, NoVariable};
+use crate::api::view::{Changed, CreateSession, Outfit, SessionView, SetAccessMode, Variable};
+use crate::config::values::{DialAddress, ValueError};
 use crate::config::{Bind, Network, PeerId, Required};
+use crate::envoy::Shape;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use deliver::DnsName;
 use http::Method;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -63,12 +67,23 @@ enum SessionCommand {
         /// The session's name
         #[arg(value_parser = Name::parse)]
         name: Name,
+        /// How the agent reaches its destinations: base URLs, or a proxy [default: as `attache up` was started, else
+        /// gateway]
+        #[arg(long, value_enum)]
+        shape: Option<Shape>,
+        /// Where the agent finds the proxy, by a name or an address of its own network [default: listen.proxy]
+        #[arg(long, value_name = "HOST:PORT", value_parser = proxy)]
+        proxy: Option<DialAddress>,
         /// sh: lines to eval; json: an object
         #[arg(long, value_enum, default_value = "sh")]
         format: Format,
         /// Write it to a file of NAME=VALUE lines, 0600, instead of printing it
         #[arg(long, value_name = "PATH", conflicts_with_all = ["format", "kubernetes_secret"])]
         env_file: Option<PathBuf>,
+        /// Write env.sh, and with a forward proxy ca.pem, into a directory that an agent's container mounts at the
+        /// same path. Whoever may enter it reads them
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["format", "env_file", "kubernetes_secret"])]
+        dir: Option<PathBuf>,
         /// Print the manifest of a Kubernetes Secret with this name
         #[arg(long, value_name = "NAME", value_parser = DnsName::parse, conflicts_with_all = ["format", "json"])]
         kubernetes_secret: Option<DnsName>,
@@ -135,6 +150,10 @@ pub(super) fn access_mode(text: &str) -> Result<AccessMode, &'static str> {
     modes.into_iter().find(|mode| mode.as_str() == text).ok_or("expected read-only or read-write")
 }
 
+fn proxy(text: &str) -> Result<DialAddress, ValueError> {
+    DialAddress::try_from(text.to_owned())
+}
+
 /// Does what the arguments say.
 pub async fn run(args: SessionArgs, common: &Common) -> ExitCode {
     let client = match Client::of(common) {
@@ -173,10 +192,33 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
                 lines.collect::<Vec<_>>().join("\n")
             });
         }
-        SessionCommand::Env { name, format, env_file, kubernetes_secret, namespace } => {
-            let variables: Vec<Variable> = client.read(&path(&name, "/env")).await?;
-            if let Err(error) = deliver::check(&variables) {
+        SessionCommand::Env { name, shape, proxy, format, env_file, dir, kubernetes_secret, namespace } => {
+            let outfit: Outfit = client.read(&path(&name, "/outfit")).await?;
+            let shape = shape.or(outfit.shape).unwrap_or(Shape::Gateway);
+            let ca_file = dir.as_deref().map(|dir| absolute(dir).join(deliver::CA_FILE));
+            let variables = match shape {
+                Shape::Gateway => {
+                    let variables: Vec<_> = client.read(&path(&name, &proxy.map_or("/env".into(), of_proxy))).await?;
+                    variable::check(&variables).map(|()| variables)
+                }
+                Shape::ForwardProxy => of_forward_proxy(&outfit, proxy, ca_file.as_deref()),
+            };
+            let variables = match variables {
+                Ok(variables) => variables,
+                Err(error) => return Ok(complain(FAILED, error)),
+            };
+            if let Err(error) = variable::stay_in_line(&variables) {
                 return Ok(complain(FAILED, error));
+            }
+            if let Some(dir) = dir {
+                let ca = match shape {
+                    Shape::Gateway => None,
+                    Shape::ForwardProxy => outfit::ca_bundle(client).await?,
+                };
+                return Ok(match deliver::directory(&dir, &variables, ca.as_deref()) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => complain(FAILED, error),
+                });
             }
             if let Some(file) = env_file {
                 return Ok(match deliver::env_file(&file, &variables) {
@@ -210,6 +252,25 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// What names the proxy in a question.
+fn of_proxy(DialAddress(proxy): DialAddress) -> String {
+    format!("/env?proxy={proxy}")
+}
+
+/// What a client of a forward proxy is told, beginning from nothing; of certificates only where there is a file.
+fn of_forward_proxy(
+    outfit: &Outfit,
+    proxy: Option<DialAddress>,
+    ca_file: Option<&Path>,
+) -> Result<Vec<Variable>, NoVariable> {
+    let proxy = proxy.map_or_else(|| outfit.proxy.to_string(), |DialAddress(proxy)| proxy);
+    Ok(outfit::environment(outfit, proxy, ca_file, &|_| None)?.variables())
 }
 
 fn answer(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) {

@@ -4,6 +4,7 @@ use super::client::Client;
 use super::common::{Common, FAILED, complain, note, proxy_url, proxy_variables, say};
 use super::config;
 use super::envoy_config::MachineArgs;
+use super::hand_over::{FilterError, keep_filter};
 use super::session::export;
 use crate::api::control::SESSION_TOKEN_ENV;
 use crate::api::view::Variable;
@@ -13,6 +14,7 @@ use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
 use crate::envoy::process::{self, Process, ProcessError};
 use crate::envoy::{self, Admin, Shape, Version, VersionError};
+use crate::leases::Standing;
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::sources::Environment;
 use crate::{Running, StartError, Workers, hygiene, telemetry};
@@ -23,9 +25,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// What the names of kept filters begin with.
-const KEPT: &str = "attache_filter.";
 
 /// Run broker, filter and a local Envoy in the foreground; print what agents need
 #[derive(Debug, clap::Args)]
@@ -64,18 +63,21 @@ enum UpError {
     Start(#[from] StartError),
     #[error(transparent)]
     Private(#[from] PrivateError),
-    #[error("{}: {cause}", path.display())]
-    Filter { path: PathBuf, cause: io::Error },
-    #[error("the filter {} is not the one with this --filter-sha256", .0.display())]
-    OtherFilter(PathBuf),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     #[error("the generated bootstrap is unsafe, and Envoy was not started:\n{0}")]
     Unsafe(#[from] Unsafe),
     #[error(transparent)]
     Envoy(#[from] ProcessError),
-    #[error("no free port for {0}: {1}")]
+    #[error(
+        "{0} is in use, perhaps by another `attache up`: end that one, or choose another address: \
+         `listen: {{proxy: 127.0.0.1:PORT}}` in the config"
+    )]
+    InUse(SocketAddr),
+    #[error("listen.proxy cannot be {0}: {1}")]
     NoPort(SocketAddr, io::Error),
-    #[error("Envoy does not say where it listens")]
-    NoListener,
+    #[error("Envoy does not say where it listens: {} may say why", .0.display())]
+    NoListener(PathBuf),
     #[error("signals: {0}")]
     Signals(io::Error),
 }
@@ -98,7 +100,7 @@ pub async fn run(args: UpArgs, common: &Common) -> ExitCode {
 
 /// Becomes Envoy; comes back only if that fails.
 pub fn become_envoy(args: BecomeEnvoyArgs) -> ExitCode {
-    complain(FAILED, format_args!("becoming Envoy: {}", process::become_envoy(args.parent, &args.command)))
+    complain(FAILED, format_args!("becoming Envoy: {}", process::exec_with_parent(args.parent, &args.command)))
 }
 
 async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpError> {
@@ -110,9 +112,10 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     let version = envoy_version(&binary, args.shape)?;
     // Known before anything runs: agents' URLs name it.
     config.listen.proxy = chosen(config.listen.proxy)?;
-    progress(format_args!("config   {}", found(&config, common)));
-    progress(format_args!("state    {}", config.state_dir.display()));
-    config.cautions().iter().for_each(|caution| progress(format_args!("warning  {caution}")));
+    config.listen.shape = Some(args.shape);
+    note(format_args!("config   {}", found(&config, common)));
+    note(format_args!("state    {}", config.state_dir.display()));
+    config.cautions().iter().for_each(|caution| note(format_args!("warning  {caution}")));
 
     // Nobody reaches it through the proxy.
     if let Some(Admin::Tcp(address)) = args.machine.admin {
@@ -124,10 +127,10 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     let mut environment = Environment::read(&config, &|name| std::env::var_os(name));
     environment.take_delivery(&config, std::io::stdin());
     let broker = crate::start(config.clone(), &environment).await?;
-    progress(format_args!("broker   data plane on {}", broker.data_plane));
+    note(format_args!("broker   data plane on {}", broker.data_plane));
 
     let started = tokio::select! {
-        started = envoy(&args, &mut config, &broker, (&binary, version)) => started,
+        started = envoy(&args, &mut config, &broker, (&binary, version)) => started.map(Some),
         _ = interrupt.recv() => Ok(None),
         _ = terminate.recv() => Ok(None),
     };
@@ -160,7 +163,7 @@ async fn envoy(
     config: &mut Config,
     broker: &Running,
     (binary, version): (&Path, Version),
-) -> Result<Option<Process>, UpError> {
+) -> Result<Process, UpError> {
     if let Some(address) = broker.data_plane_address {
         config.listen.data_plane = Endpoint::Tcp(address);
     }
@@ -168,12 +171,12 @@ async fn envoy(
     let mut machine = args.machine.on_this_machine(config, version)?;
     let cache = PrivateDir::open_or_create(&broker.runtime.cache_dir)?;
     (machine.filter, machine.filter_sha256) = keep_filter(&machine.filter, machine.filter_sha256, &cache)?;
-    progress(format_args!("filter   {}", machine.filter.display()));
+    note(format_args!("filter   {}", machine.filter.display()));
 
     let bootstrap = envoy::bootstrap(args.shape, config, &config.policy(), &machine);
-    vet(&EnvoyConfig::from_bootstrap(&bootstrap), |warning| progress(format_args!("doctor   {warning}")))?;
-    progress(format_args!("envoy    {} ({version})", binary.display()));
-    Ok(Some(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?))
+    vet(&EnvoyConfig::from_bootstrap(&bootstrap), |warning| note(format_args!("doctor   {warning}")))?;
+    note(format_args!("envoy    {} ({version})", binary.display()));
+    Ok(Process::start(binary, &bootstrap, AdminUrl::from(&machine.admin), &dir).await?)
 }
 
 /// Which Envoy this is, if it can serve the shape; says what it lacks.
@@ -181,32 +184,13 @@ fn envoy_version(binary: &Path, shape: Shape) -> Result<Version, UpError> {
     let version = process::version(binary)?;
     version.check(shape).map_err(|error| UpError::Version { binary: binary.to_owned(), error })?;
     if let Some(lacks) = version.lacks(shape) {
-        progress(format_args!("warning  {lacks}"));
+        note(format_args!("warning  {lacks}"));
     }
     Ok(version)
 }
 
-/// Copies the filter into the cache directory, under a name that holds its digest: what was
-/// digested is what runs, whatever becomes of the file.
-fn keep_filter(path: &Path, wanted: Option<String>, dir: &PrivateDir) -> Result<(PathBuf, Option<String>), UpError> {
-    let module = std::fs::read(path).map_err(|cause| UpError::Filter { path: path.to_owned(), cause })?;
-    let sha256 = find::sha256(&module);
-    if wanted.is_some_and(|wanted| wanted != sha256) {
-        return Err(UpError::OtherFilter(path.to_owned()));
-    }
-    let name = format!("{KEPT}{sha256}.wasm");
-    let listed = std::fs::read_dir(dir.path()).into_iter().flatten().flatten();
-    for other in listed.filter_map(|entry| entry.file_name().into_string().ok()) {
-        if other.starts_with(KEPT) && other != name {
-            dir.remove(&other)?;
-        }
-    }
-    dir.replace(&name, &module)?;
-    Ok((dir.path().join(name), Some(sha256)))
-}
-
 async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Common) -> Result<(), UpError> {
-    let proxy = envoy.proxy().await.ok_or(UpError::NoListener)?;
+    let proxy = envoy.proxy().await.ok_or_else(|| UpError::NoListener(envoy.log().to_owned()))?;
     let broker = Client::at(config.listen.control.clone());
     let mut sessions = Vec::new();
     for session in &config.sessions {
@@ -234,11 +218,16 @@ async fn announce(shape: Shape, envoy: &Process, config: &Config, common: &Commo
         }));
         return Ok(());
     }
-    progress(format_args!("ready    http://{proxy} (Ctrl-C ends it)"));
+    note(format_args!("ready    http://{proxy} (Ctrl-C ends it)"));
+    let standings: Vec<Standing> = broker.read("/v1/credentials").await.unwrap_or_default();
+    for standing in standings {
+        if let Some(error) = standing.error {
+            let fix = standing.fix.map(|fix| format!(": {fix}")).unwrap_or_default();
+            note(format_args!("warning  {} cannot be used yet: {error}{fix}", standing.name));
+        }
+    }
     if shape == Shape::ForwardProxy {
-        progress(format_args!(
-            "run      attache run --session NAME -- COMMAND sets all of this, and what clients trust"
-        ));
+        note(format_args!("run      attache run --session NAME -- COMMAND sets all of this, and what clients trust"));
     }
     let mut out = String::new();
     for (name, variables) in sessions {
@@ -259,13 +248,14 @@ fn told_of_proxy(proxy: SocketAddr, variables: &[Variable]) -> Vec<Variable> {
     all.map(|(name, value)| Variable { name, value }).collect()
 }
 
-/// The address, its port chosen now if the config leaves that open.
+/// The address, its port chosen now if the config leaves that open. Nobody may have it yet: Envoy would share it
+/// with another Envoy of this user, and each would get some of the other's agents.
 fn chosen(proxy: SocketAddr) -> Result<SocketAddr, UpError> {
-    if proxy.port() != 0 {
-        return Ok(proxy);
-    }
     let bound = std::net::TcpListener::bind(proxy).and_then(|listener| listener.local_addr());
-    bound.map_err(|cause| UpError::NoPort(proxy, cause))
+    bound.map_err(|cause| match cause.kind() {
+        io::ErrorKind::AddrInUse => UpError::InUse(proxy),
+        _ => UpError::NoPort(proxy, cause),
+    })
 }
 
 /// Where the config comes from; without a file, what was found of the presets' secrets.
@@ -293,8 +283,4 @@ fn hint_at_presets() -> String {
         ""
     };
     format!("Write a config (`attache check` explains it), or set one of {}.{here}", variables.join(", "))
-}
-
-fn progress(text: std::fmt::Arguments<'_>) {
-    note(text);
 }

@@ -10,7 +10,25 @@ impl Config {
              data plane's token by Envoy, and can ask for grants with it; remove the line, or write unix:data-plane.sock"
                 .to_owned()
         });
-        token.into_iter().chain(self.reachable()).collect()
+        token.into_iter().chain(self.reachable()).chain(self.missing()).collect()
+    }
+
+    /// Files that Envoy will look for: without them it does not start.
+    fn missing(&self) -> impl Iterator<Item = String> {
+        let upstreams = self.credentials.iter().flat_map(|credential| {
+            credential
+                .destinations
+                .iter()
+                .filter_map(move |to| Some((credential, to, to.upstream.as_ref()?.ca_file.as_ref()?)))
+        });
+        upstreams.filter(|(.., file)| !file.exists()).map(|(credential, to, file)| {
+            format!(
+                "credentials.{}: upstream.ca_file of {} is not there: {}; Envoy does not start without it",
+                credential.name,
+                to.host,
+                file.display()
+            )
+        })
     }
 
     /// A listener that other machines reach, and the sessions that a placeholder alone opens there.

@@ -31,6 +31,7 @@ pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
 pub use tree::Place;
 
+use crate::envoy::Shape as Proxy;
 use attache_core::injection::Injection;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
@@ -91,6 +92,8 @@ pub struct Listen {
     /// Where the admin of a local Envoy listens, if that is a TCP address. No file says so: whoever starts
     /// Envoy does.
     pub admin: Option<SocketAddr>,
+    /// What listens at `proxy`. No file says so: whoever starts Envoy does.
+    pub shape: Option<Proxy>,
 }
 
 /// A TCP address or a UNIX socket.

@@ -69,7 +69,7 @@ impl Egress {
         let found = match host {
             Host::V4(address) => Found::written(IpAddr::V4(*address)),
             Host::V6(address) => Found::written(IpAddr::V6(*address)),
-            Host::Name(name) => self.resolver.addresses(name).await.map_err(|error| {
+            Host::Name(name) => self.resolver.addresses(name, known.is_some()).await.map_err(|error| {
                 tracing::info!(host = %name, %error, "no address");
                 Reason::HostUnresolved
             })?,

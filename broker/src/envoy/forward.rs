@@ -8,10 +8,10 @@
 //! Connections to the listeners behind are never shared between clients: each has its own, and what is
 //! handed on is hashable, so that Envoy's pools tell them apart, too.
 
-use super::routes::{self, header, verdict_for};
+use super::routes::{self, decided_for, header};
 use super::{
-    BUFFER_BYTES, Machine, ads, assertion, clusters, filters, health, listener, log, set, set_in, speaks_websocket,
-    type_url,
+    BUFFER_BYTES, Machine, ads, assertion, clusters, filter_state, filters, health, listener, log, set, set_in,
+    speaks_websocket, type_url,
 };
 use crate::config::Config;
 use attache_core::door::{
@@ -88,7 +88,7 @@ fn hand_on(machine: &Machine) -> Value {
     let shared = |key: &str, factory: Option<&str>, from: &str| {
         let mut state = json!({
             "object_key": key,
-            "format_string": {"text_format_source": {"inline_string": format!("%FILTER_STATE(wasm.{from}:PLAIN)%")}},
+            "format_string": {"text_format_source": {"inline_string": format!("%FILTER_STATE({}:PLAIN)%", filter_state(from))}},
             "shared_with_upstream": "ONCE",
             "skip_if_empty": true,
         });
@@ -159,12 +159,12 @@ fn tunnel(cluster: &str) -> Value {
         "name": cluster,
         "match": {
             "connect_matcher": {},
-            "filter_state": [{"key": routes::VERDICT, "string_match": {"prefix": verdict_for(cluster)}}],
+            "filter_state": [decided_for(cluster)],
         },
         "route": {
             "cluster": cluster,
             "timeout": "0s",
-            "idle_timeout": listener::STREAM_MOST,
+            "idle_timeout": listener::stream_most(),
             "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
         },
         "typed_per_filter_config": settings,
@@ -230,8 +230,8 @@ fn opaque() -> Value {
         "@type": type_url("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"),
         "stat_prefix": "attache_tunnel",
         "cluster": TUNNEL_DIRECT,
-        "idle_timeout": listener::STREAM_MOST,
-        "max_downstream_connection_duration": listener::STREAM_MOST,
+        "idle_timeout": listener::stream_most(),
+        "max_downstream_connection_duration": listener::stream_most(),
     });
     behind_the_door(
         TUNNEL_CLUSTER,

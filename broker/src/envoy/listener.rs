@@ -4,6 +4,7 @@ use super::{
     BUFFER_BYTES, LISTENER, Machine, assertion, filters, log, routes, set, socket_address, speaks_websocket, type_url,
 };
 use crate::config::Config;
+use crate::endings::LONGEST_STREAM;
 use attache_core::policy::Spec;
 use attache_core::refusal::Reason;
 use serde_json::{Value, json};
@@ -11,8 +12,11 @@ use serde_json::{Value, json};
 /// A request that nobody answers ends after this long: one that a trap in the VM has stranded, too.
 /// Routes of decided requests raise it.
 pub(super) const STREAM_IDLE: &str = "15s";
+
 /// No stream lives longer than this.
-pub(super) const STREAM_MOST: &str = "3600s";
+pub(super) fn stream_most() -> String {
+    format!("{}s", LONGEST_STREAM.as_secs())
+}
 
 /// The listener of the gateway.
 pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Value {
@@ -61,7 +65,7 @@ pub(super) fn connection_manager(name: &str, http_filters: Vec<Value>, route_con
         "common_http_protocol_options": {
             "headers_with_underscores_action": "REJECT_REQUEST",
             "idle_timeout": "600s",
-            "max_stream_duration": STREAM_MOST,
+            "max_stream_duration": stream_most(),
         },
         "http2_protocol_options": {
             "max_concurrent_streams": 100,

@@ -4,8 +4,9 @@
 //! (`docs/decisions/0010`). No header of the request but two that carry nothing, and no query: a
 //! credential may stand in either.
 
-use super::{BROKER_CLUSTER, set, type_url};
+use super::{BROKER_CLUSTER, filter_state, set, type_url};
 use crate::witness;
+use attache_core::verdict::VERDICT_STATE;
 use serde_json::{Map, Value, json};
 
 /// How long entries wait for one another.
@@ -14,7 +15,7 @@ const FLUSH: &str = "0.5s";
 const BATCH_BYTES: u32 = 128 << 10;
 
 /// What an entry says, and how Envoy writes it. No text is longer than one in a record.
-const FIELDS: [(&str, &str); 16] = [
+const FIELDS: [(&str, &str); 15] = [
     ("request_id", "%REQ(X-REQUEST-ID):4096%"),
     ("method", "%REQ(:METHOD):4096%"),
     ("authority", "%REQ(:AUTHORITY):4096%"),
@@ -30,14 +31,18 @@ const FIELDS: [(&str, &str); 16] = [
     ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
     ("upstream_host", "%UPSTREAM_HOST%"),
     ("upstream_failure", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
-    ("attache", "%FILTER_STATE(wasm.attache:PLAIN)%"),
 ];
+
+fn fields() -> impl Iterator<Item = (&'static str, String)> {
+    let verdict = format!("%FILTER_STATE({}:PLAIN)%", filter_state(VERDICT_STATE));
+    FIELDS.into_iter().map(|(name, format)| (name, format.to_owned())).chain([("attache", verdict)])
+}
 
 /// One JSON object a request, on standard output.
 pub(super) fn stdout() -> Value {
-    let start = [("start_time", "%START_TIME%")];
+    let start = [("start_time", "%START_TIME%".to_owned())];
     let format: Map<String, Value> =
-        start.into_iter().chain(FIELDS).map(|(name, format)| (name.to_owned(), format.into())).collect();
+        start.into_iter().chain(fields()).map(|(name, format)| (name.to_owned(), format.into())).collect();
     json!({
         "name": "envoy.access_loggers.stdout",
         "typed_config": {
@@ -50,15 +55,20 @@ pub(super) fn stdout() -> Value {
 /// The same to the broker, by OTLP over HTTP: through its cluster, which adds the token. When a request
 /// began stands in a field of the protocol's own.
 pub(super) fn to_broker() -> Value {
-    let read = FIELDS.into_iter().filter(|(name, _)| witness::FIELDS.contains(name));
+    let read = fields().filter(|(name, _)| witness::FIELDS.contains(name));
     // The broker keeps what waits for its record: shorter texts, so that strangers fill no memory with them.
     let short = |format: &str| format.replace(":4096%", ":512%");
-    otlp(read.map(|(name, format)| (name, short(format))))
+    otlp(read.map(|(name, format)| (name, short(&format))))
 }
 
 /// Handshakes that failed, on a listener that ends TLS: its clients are told of by an alert alone.
+///
+/// Envoy has a reason for failure, too, where a client ends a connection in order. When the handshake was over is
+/// known from 1.40 on; before, what came after it tells.
 pub(super) fn handshakes() -> Value {
     let fields = [
+        (witness::HANDSHAKE_MS, "%COMMON_DURATION(DS_CX_BEG:DS_HS_END:ms)%"),
+        (witness::BYTES_RECEIVED, "%BYTES_RECEIVED%"),
         ("authority", "%REQUESTED_SERVER_NAME%"),
         ("response_code_details", "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%"),
         ("duration_ms", "%DURATION%"),

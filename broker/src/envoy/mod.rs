@@ -43,7 +43,10 @@ const MAX_CONNECTIONS: u32 = 10_000;
 const BUFFER_BYTES: u32 = 1 << 20;
 
 /// How Envoy stands towards agents and upstreams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum Shape {
     /// Agents call a base URL on Envoy; each destination has a route and a cluster.
     Gateway,
@@ -165,6 +168,11 @@ fn set_in(object: &mut Value, within: &str, name: &str, value: impl Into<Value>)
     if let Some(inner) = object.get_mut(within) {
         set(inner, name, value);
     }
+}
+
+/// The key under which Envoy keeps filter state that a VM writes.
+pub(crate) fn filter_state(name: &str) -> String {
+    format!("wasm.{name}")
 }
 
 fn type_url(message: &str) -> String {

@@ -1,12 +1,13 @@
 //! A local Envoy: started, waited for, asked through its admin, ended.
 //!
 //! It runs in a process group of its own, so that Ctrl-C reaches attache alone and attache ends it
-//! in order; and it ends when attache dies in any other way ([`become_envoy`]).
+//! in order; and it ends when attache dies in any other way ([`exec_with_parent`]).
 
 use super::admin::AdminUrl;
 use super::{LISTENER, Version, health};
 use crate::private_file::{PrivateDir, PrivateError};
 use rustix::fs::OFlags;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fs::File;
@@ -138,6 +139,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Its own log.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// Where agents reach it.
     pub async fn proxy(&self) -> Option<SocketAddr> {
         let listing: Value = serde_json::from_slice(&self.admin.get("/listeners?format=json").await.ok()?).ok()?;
@@ -162,7 +168,7 @@ impl Process {
     pub async fn stop(mut self, recorded: impl Fn() -> (u64, u64)) -> bool {
         let delivered = self.admin.drain().await.is_ok() && self.has_delivered(recorded).await;
         let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
-        let asked = pid.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_ok());
+        let asked = pid.is_some_and(|pid| rustix::process::kill_process(pid, Signal::TERM).is_ok());
         if !asked || timeout(STOP, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
@@ -247,23 +253,26 @@ pub fn version(binary: &Path) -> Result<Version, ProcessError> {
     version.ok_or_else(|| ProcessError::NoVersion(binary.to_owned()))
 }
 
-/// Becomes Envoy, as a child of the attache with this process id that ends with it.
-///
-/// Runs in the child, after its exec and before Envoy's: the death signal outlives the second.
-/// Returns only if that fails.
-pub fn become_envoy(parent: u32, command: &[OsString]) -> io::Error {
-    use std::os::unix::process::CommandExt as _;
-    let Some((binary, arguments)) = command.split_first() else { return io::ErrorKind::InvalidInput.into() };
+/// Has the kernel send this process a signal when the attache with this process id ends, which is its
+/// parent. An exec leaves that as it is.
+pub fn end_with(parent: u32, signal: Signal) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM)) {
-        return error.into();
-    }
+    rustix::process::set_parent_process_death_signal(Some(signal))?;
     // A parent that died before the line above sends no signal any more.
     let living = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
-    if living != i32::try_from(parent).ok() {
-        return io::ErrorKind::BrokenPipe.into();
+    if living == i32::try_from(parent).ok() { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+}
+
+/// Becomes a command, as a child of the attache with this process id that ends with it.
+///
+/// Runs in the child, after its exec and before the command's. Returns only if that fails.
+pub fn exec_with_parent(parent: u32, command: &[OsString]) -> io::Error {
+    use std::os::unix::process::CommandExt as _;
+    let Some((binary, arguments)) = command.split_first() else { return io::ErrorKind::InvalidInput.into() };
+    match end_with(parent, Signal::TERM) {
+        Ok(()) => std::process::Command::new(binary).args(arguments).exec(),
+        Err(error) => error,
     }
-    std::process::Command::new(binary).args(arguments).exec()
 }
 
 fn fresh(dir: &PrivateDir, name: &str) -> Result<File, ProcessError> {

@@ -6,15 +6,11 @@
 //! answers 421. So a request that no filter decided on, or decided on for elsewhere, goes nowhere,
 //! whatever the reason.
 
-use super::{assertion, filters, health, judged_paths, listener, set, type_url};
+use super::{assertion, filter_state, filters, health, judged_paths, listener, set, type_url};
 use attache_core::policy::{DestinationSpec, Spec};
 use attache_core::refusal::Reason;
+use attache_core::verdict::{VERDICT_STATE, verdict_prefix};
 use serde_json::{Map, Value, json};
-
-/// The filter-state key of the verdict, and how its JSON begins.
-pub(super) const VERDICT: &str = "wasm.attache";
-/// What stands before the cluster's name in it.
-pub(super) const VERDICT_BEGINS: &str = "{\"cluster\":\"";
 
 /// Headers that say where the agent is, and how it came in.
 const FORWARDED: [&str; 8] = [
@@ -95,7 +91,7 @@ fn guarded(destination: &DestinationSpec, prefix: &str, judged: Option<&str>) ->
         "name": destination.id,
         "match": {
             "prefix": prefix,
-            "filter_state": [{"key": VERDICT, "string_match": {"prefix": verdict_for(&destination.cluster)}}],
+            "filter_state": [decided_for(&destination.cluster)],
         },
         "route": {
             "cluster": destination.cluster,
@@ -103,7 +99,7 @@ fn guarded(destination: &DestinationSpec, prefix: &str, judged: Option<&str>) ->
             "prefix_rewrite": "/",
             // A model may think for minutes, and a stream may pause: bounds are those of the stream.
             "timeout": "0s",
-            "idle_timeout": listener::STREAM_MOST,
+            "idle_timeout": listener::stream_most(),
         },
         // Where the agent is and how it came in is nobody's business; some upstreams redirect for it.
         "request_headers_to_remove": FORWARDED,
@@ -143,10 +139,9 @@ fn literal(text: &str) -> String {
     text.chars().flat_map(escaped).collect()
 }
 
-/// How the verdict of a request to this cluster begins. Cluster names need no escapes: they are
-/// made of a host and a port.
-pub(super) fn verdict_for(cluster: &str) -> String {
-    format!("{VERDICT_BEGINS}{cluster}\"")
+/// Matches a request that the filter has let through to this cluster.
+pub(super) fn decided_for(cluster: &str) -> Value {
+    json!({"key": filter_state(VERDICT_STATE), "string_match": {"prefix": verdict_prefix(cluster)}})
 }
 
 /// The authority that the upstream is asked for: without the port where it is the scheme's own.
@@ -161,9 +156,9 @@ pub(super) fn unmatched(cluster: &str) -> [Value; 2] {
         "name": "unmatched",
         "match": {
             "prefix": "/",
-            "filter_state": [{"key": VERDICT, "string_match": {"prefix": verdict_for(cluster)}}],
+            "filter_state": [decided_for(cluster)],
         },
-        "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": listener::STREAM_MOST},
+        "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": listener::stream_most()},
         "request_headers_to_remove": FORWARDED,
     });
     set(&mut open, "typed_per_filter_config", json!({assertion::NAME: assertion::rule(cluster)}));

@@ -35,7 +35,7 @@ fn machine() -> Machine {
         system_roots: "/etc/ssl/certs/ca-certificates.crt".into(),
         token: "/s/default/data-plane-token.sds.json".into(),
         admin: Admin::Unix("/s/default/envoy-admin.sock".into()),
-        envoy: Version::TESTED,
+        envoy: TESTED_VERSION.parse().unwrap(),
     }
 }
 
@@ -237,7 +237,7 @@ fn the_example_bootstrap_is_what_the_example_config_generates() {
         system_roots: "/etc/ssl/certs/ca-certificates.crt".into(),
         token: config.state_dir.join(TOKEN_FILE),
         admin: Admin::Unix(config.state_dir.join(ADMIN_SOCKET)),
-        envoy: Version::TESTED,
+        envoy: TESTED_VERSION.parse().unwrap(),
     };
     let expected = bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
     let written: Value =

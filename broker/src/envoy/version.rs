@@ -37,8 +37,6 @@ impl Version {
     pub const OLDEST: Self = Self { major: 1, minor: 37 };
     /// The oldest with everything that a forward proxy uses.
     pub const FULL: Self = Self { major: 1, minor: 39 };
-    /// That of [`TESTED_VERSION`].
-    pub const TESTED: Self = Self { major: 1, minor: 40 };
 
     /// Whether this Envoy can read the bootstrap of this shape.
     pub fn check(self, shape: Shape) -> Result<(), VersionError> {
@@ -81,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_version_that_is_tested_is_the_one_that_is_installed() {
-        assert_eq!(TESTED_VERSION.parse(), Ok(Version::TESTED));
+        assert!(TESTED_VERSION.parse::<Version>().unwrap() >= Version::FULL);
         assert_eq!(include_str!("../../../.envoy-version").trim(), TESTED_VERSION);
     }
 

@@ -2,21 +2,21 @@
 //!
 //! A resource's name is the host name as a client has spelled it. What may not be minted is denied at
 //! once, and Envoy fails the handshake; what may is given for a time ([`Bounds::ttl`]), and given anew
-//! before that is over for as long as the policy names it. Nothing here outlives a stream but the pace.
+//! before that is over for as long as the policy names it. Nothing here outlives a stream but the tokens for new ones.
 
 mod messages;
-mod pace;
-mod seats;
 mod stream;
+mod subscriptions;
+mod token_bucket;
 
 use crate::ca::{Ca, Mintable};
 use axum::Router;
 use axum::routing::post;
 use messages::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use pace::Pace;
 use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use token_bucket::TokenBucket;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::{Grpc, StreamingService};
@@ -59,15 +59,15 @@ pub struct Sds {
     ca: Arc<Ca>,
     mintable: Mintable,
     bounds: Bounds,
-    pace: Mutex<Pace>,
+    bucket: Mutex<TokenBucket>,
     closing: watch::Sender<bool>,
 }
 
 impl Sds {
     /// Answers for one authority and one policy.
     pub fn new(ca: Arc<Ca>, mintable: Mintable, bounds: Bounds) -> Self {
-        let pace = Pace::new(bounds.new_per_second, bounds.new_at_once, Instant::now());
-        Self { ca, mintable, bounds, pace: Mutex::new(pace), closing: watch::Sender::new(false) }
+        let bucket = TokenBucket::new(bounds.new_per_second, bounds.new_at_once, Instant::now());
+        Self { ca, mintable, bounds, bucket: Mutex::new(bucket), closing: watch::Sender::new(false) }
     }
 
     /// The one call, gRPC. It asks nobody who they are.
@@ -87,7 +87,7 @@ impl Sds {
 
     /// Whether one more name may be new.
     fn admits(&self) -> bool {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
     }
 }
 

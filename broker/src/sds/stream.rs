@@ -4,7 +4,7 @@ use super::Sds;
 use super::messages::{
     Any, DataSource, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Period, Resource, SECRET, Secret, TlsCertificate,
 };
-use super::seats::{Seat, Seats, stays};
+use super::subscriptions::{Subscription, Subscriptions, stays};
 use crate::ca::{LEAF_LIFETIME, Minted};
 use crate::clock::{Now, millis};
 use prost::Message as _;
@@ -26,18 +26,19 @@ pub(super) async fn run(sds: Arc<Sds>, mut requests: Streaming<DeltaDiscoveryReq
     let (mut closing, mut rotated) = (sds.closing.subscribe(), sds.ca.changed());
     let mut tick = tokio::time::interval(sds.bounds.tick);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut desk = Desk { sds, answers, seats: Seats::default(), answered: 0, reign: None, begun: false };
+    let mut stream =
+        Stream { sds, answers, subscriptions: Subscriptions::default(), answered: 0, generation: None, begun: false };
     loop {
         let going_on = tokio::select! {
             () = async { drop(closing.wait_for(|closing| *closing).await) } => false,
-            () = desk.answers.closed() => false,
+            () = stream.answers.closed() => false,
             request = requests.message() => match request {
-                Ok(Some(request)) => desk.answer(request).await,
+                Ok(Some(request)) => stream.answer(request).await,
                 // Its end, or no message of Envoy's.
                 Ok(None) | Err(_) => false,
             },
-            _ = tick.tick() => desk.renew().await,
-            Ok(()) = rotated.changed() => desk.renew().await,
+            _ = tick.tick() => stream.renew().await,
+            Ok(()) = rotated.changed() => stream.renew().await,
         };
         if !going_on {
             return;
@@ -45,13 +46,13 @@ pub(super) async fn run(sds: Arc<Sds>, mut requests: Streaming<DeltaDiscoveryReq
     }
 }
 
-struct Desk {
+struct Stream {
     sds: Arc<Sds>,
     answers: Answers,
-    seats: Seats,
+    subscriptions: Subscriptions,
     answered: u64,
     /// Which authority signed when this was last looked at.
-    reign: Option<u64>,
+    generation: Option<u64>,
     begun: bool,
 }
 
@@ -68,7 +69,7 @@ impl Told {
     }
 }
 
-impl Desk {
+impl Stream {
     /// Answers one request; whether Envoy still listens.
     async fn answer(&mut self, request: DeltaDiscoveryRequest) -> bool {
         if request.type_url != SECRET {
@@ -77,7 +78,7 @@ impl Desk {
         if let Some(error) = request.error_detail {
             tracing::warn!(code = error.code, "Envoy did not take a certificate");
         }
-        request.resource_names_unsubscribe.iter().for_each(|spelled| self.seats.leave(spelled));
+        request.resource_names_unsubscribe.iter().for_each(|spelled| self.subscriptions.leave(spelled));
         // After a break: what Envoy has is no flood.
         let first = !std::mem::replace(&mut self.begun, true);
         let known = request.initial_resource_versions.into_iter().filter(|_| first).map(|known| known.name);
@@ -89,7 +90,7 @@ impl Desk {
             if std::str::from_utf8(&spelled).is_err() || !asked.insert(spelled.clone()) {
                 continue;
             }
-            self.seat(&spelled, known.contains(&spelled), &mut told).await;
+            self.subscription(&spelled, known.contains(&spelled), &mut told).await;
             if told.len() >= MOST_AT_ONCE && !self.tell(&mut told).await {
                 return false;
             }
@@ -98,7 +99,7 @@ impl Desk {
     }
 
     /// Gives a name its certificate, or denies it.
-    async fn seat(&mut self, spelled: &[u8], is_known: bool, told: &mut Told) {
+    async fn subscription(&mut self, spelled: &[u8], is_known: bool, told: &mut Told) {
         let resource = match self.admit(spelled, is_known, told) {
             Some(minted) => self.mint(spelled, minted).await,
             None => None,
@@ -106,7 +107,7 @@ impl Desk {
         match resource {
             Some(resource) => told.resources.push(resource),
             None => {
-                self.seats.leave(spelled);
+                self.subscriptions.leave(spelled);
                 told.removed.push(spelled.to_vec());
             }
         }
@@ -115,14 +116,14 @@ impl Desk {
     /// Whether there is a certificate for a name, and room for one more.
     fn admit(&mut self, spelled: &[u8], is_known: bool, told: &mut Told) -> Option<Minted> {
         let minted = self.sds.mintable.find(spelled)?;
-        if stays(spelled, &minted) || self.seats.has(spelled) {
+        if stays(spelled, &minted) || self.subscriptions.has(spelled) {
             return Some(minted);
         }
         if !is_known && !self.sds.admits() {
             return None;
         }
-        if self.seats.others() >= self.sds.bounds.most_others {
-            told.removed.extend(self.seats.make_room());
+        if self.subscriptions.others() >= self.sds.bounds.most_others {
+            told.removed.extend(self.subscriptions.make_room());
         }
         Some(minted)
     }
@@ -144,7 +145,7 @@ impl Desk {
         secret.encode(&mut value).ok()?;
         let resource = Any { type_url: SECRET.to_owned(), value };
         let resource = self.resource(spelled, leaf.serial.clone(), Some(resource));
-        self.seats.take(spelled, minted, leaf.serial, leaf.not_after_ms, Instant::now());
+        self.subscriptions.take(spelled, minted, leaf.serial, leaf.not_after_ms, Instant::now());
         Some(resource)
     }
 
@@ -157,31 +158,33 @@ impl Desk {
     /// Gives anew what the policy names, before its time is over, and everything when another authority
     /// signs; lets go of the rest when its time is over. Whether Envoy still listens.
     async fn renew(&mut self) -> bool {
-        if self.seats.is_empty() {
+        if self.subscriptions.is_empty() {
             return true;
         }
-        let reign = self.sds.ca.reign().await;
-        let all = self.reign.is_some_and(|before| reign != Some(before));
-        self.reign = reign.or(self.reign);
+        let generation = self.sds.ca.current().await;
+        let all = self.generation.is_some_and(|before| generation != Some(before));
+        self.generation = generation.or(self.generation);
         let (now, wall_ms, ttl) = (Instant::now(), Now::read().wall_ms, self.sds.bounds.ttl);
-        let is_due = |seat: &Seat| now.duration_since(seat.told) >= if seat.stays { ttl / 3 } else { ttl };
+        let is_due = |subscription: &Subscription| {
+            now.duration_since(subscription.told) >= if subscription.stays { ttl / 3 } else { ttl }
+        };
         let mut told = Told::default();
-        for (spelled, seat) in self.seats.select(|seat| all || is_due(seat)) {
-            if !seat.stays && is_due(&seat) {
+        for (spelled, subscription) in self.subscriptions.select(|subscription| all || is_due(subscription)) {
+            if !subscription.stays && is_due(&subscription) {
                 // Envoy lets go of it by itself.
-                self.seats.leave(&spelled);
-            } else if all || seat.not_after_ms.saturating_sub(wall_ms) < millis(LEAF_LIFETIME / 2) {
-                match self.mint(&spelled, seat.minted).await {
+                self.subscriptions.leave(&spelled);
+            } else if all || subscription.not_after_ms.saturating_sub(wall_ms) < millis(LEAF_LIFETIME / 2) {
+                match self.mint(&spelled, subscription.minted).await {
                     Some(resource) => told.resources.push(resource),
                     None => {
-                        self.seats.leave(&spelled);
+                        self.subscriptions.leave(&spelled);
                         told.removed.push(spelled);
                     }
                 }
             } else {
                 // What Envoy has is still good: it is only told so.
-                self.seats.told(&spelled, now);
-                told.resources.push(self.resource(&spelled, seat.version, None));
+                self.subscriptions.told(&spelled, now);
+                told.resources.push(self.resource(&spelled, subscription.version, None));
             }
             if told.len() >= MOST_AT_ONCE && !self.tell(&mut told).await {
                 return false;

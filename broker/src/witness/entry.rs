@@ -4,6 +4,8 @@
 //! with bytes for texts: protobuf refuses a batch for one text that is no UTF-8, and agents write what
 //! they want into a path.
 
+use super::{BYTES_RECEIVED, HANDSHAKE_MS, HANDSHAKE_ROUTE};
+use attache_core::verdict::verdict_prefix;
 use prost::Message;
 
 /// The members of an entry that are read; `envoy/log.rs` says what each holds.
@@ -52,23 +54,27 @@ pub struct Entry {
     pub upstream: String,
     /// The filter's verdict: JSON.
     pub verdict: String,
+    /// Of a connection that ends TLS: whether its handshake was over.
+    pub secured: bool,
 }
 
 impl Entry {
     /// Whether it reached an upstream that its own verdict does not name: refused, undecided, or decided
     /// for another cluster. What is let pass as it came may go anywhere.
     pub fn went_elsewhere(&self) -> bool {
-        let names_it = self.verdict.starts_with(&format!("{{\"cluster\":\"{}\"", self.cluster));
-        let passed = self.verdict.starts_with("{\"cluster\":\"\",\"decision\":\"pass\"");
+        let names_it = self.verdict.starts_with(&verdict_prefix(&self.cluster));
+        let after_no_cluster = self.verdict.strip_prefix(&verdict_prefix(""));
+        let passed = after_no_cluster.is_some_and(|rest| rest.starts_with(",\"decision\":\"pass\""));
         !self.upstream.is_empty() && !names_it && !passed
     }
 }
 
-/// The entries of one batch; `None` if it is no OTLP.
+/// The entries of one batch, but those of handshakes that did not fail; `None` if it is no OTLP.
 pub fn decode(body: &[u8]) -> Option<Vec<Entry>> {
     let batch = Batch::decode(body).ok()?;
     let scopes = batch.resources.into_iter().flat_map(|resource| resource.scopes);
-    Some(scopes.flat_map(|scope| scope.entries).map(Entry::from).collect())
+    let entries = scopes.flat_map(|scope| scope.entries).map(Entry::from);
+    Some(entries.filter(|entry| entry.route != HANDSHAKE_ROUTE || !entry.secured).collect())
 }
 
 impl From<Line> for Entry {
@@ -92,6 +98,8 @@ impl From<Line> for Entry {
                 b"upstream_cluster" => entry.cluster = text(),
                 b"upstream_host" => entry.upstream = text(),
                 b"attache" => entry.verdict = text(),
+                key if key == HANDSHAKE_MS.as_bytes() => entry.secured |= !value.is_empty(),
+                key if key == BYTES_RECEIVED.as_bytes() => entry.secured |= number() > 0,
                 _ => {}
             }
         }

@@ -350,3 +350,67 @@ fn a_shell_is_never_given_what_is_no_variable() {
         assert!(!text.contains("export") && !text.contains("LD_PRELOAD"), "{text}");
     }
 }
+
+#[test]
+fn an_agent_elsewhere_is_told_where_the_proxy_is_for_it() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    let _serving = attache.serve();
+    let env = |args: &[&str]| attache.json(&[&["session", "env", "reviewer"], args].concat());
+    let here = env(&[]);
+    assert_eq!(here["GITHUB_API_URL"], "http://127.0.0.1:3030/api.a.test/v3");
+    let there = env(&["--proxy", "envoy:3030"]);
+    assert_eq!(there["GITHUB_API_URL"], "http://envoy:3030/api.a.test/v3");
+    assert_eq!(there["GITHUB_TOKEN"], here["GITHUB_TOKEN"]);
+
+    let behind = env(&["--shape", "forward-proxy", "--proxy", "envoy:3030"]);
+    let token = here["ATTACHE_SESSION_TOKEN"].as_str().unwrap();
+    assert_eq!(behind["HTTPS_PROXY"], format!("http://attache:{token}@envoy:3030"));
+    assert_eq!(behind["GITHUB_TOKEN"], here["GITHUB_TOKEN"]);
+    for absent in ["GITHUB_API_URL", "SSL_CERT_FILE"] {
+        assert_eq!(behind[absent], Value::Null, "{absent}");
+    }
+    for bad in ["envoy", "envoy:0", "a b:1", "envoy:3030/x", "u@envoy:1", "envoy:1&x=y"] {
+        assert_eq!(attache.run(&["session", "env", "reviewer", "--proxy", bad]).0, 2, "{bad}");
+    }
+}
+
+#[test]
+fn a_container_finds_its_environment_in_a_directory() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    let _serving = attache.serve();
+    let dir = world.temp.path().join("agent");
+    std::fs::create_dir(&dir).unwrap();
+    let dir = dir.to_str().unwrap();
+    for (shape, has_ca) in [("gateway", false), ("forward-proxy", true)] {
+        let args = ["session", "env", "reviewer", "--shape", shape, "--proxy", "envoy:3030", "--dir", dir];
+        assert_eq!(attache.run(&args), (0, String::new()), "{shape}");
+        let script = format!(". {dir}/env.sh; printf '%s\\n' \"$GITHUB_TOKEN\" \"$SSL_CERT_FILE\"");
+        let shown = Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let ca = if has_ca { format!("{dir}/ca.pem") } else { String::new() };
+        assert!(shown.starts_with("ghp_ATTACHE") && shown.ends_with(&format!("\n{ca}\n")), "{shape}: {shown}");
+    }
+    let authorities = std::fs::read_to_string(format!("{dir}/ca.pem")).unwrap();
+    let (_, ours) = attache.run(&["ca", "export"]);
+    assert!(authorities.contains(ours.trim()) && !authorities.contains("PRIVATE"));
+}
+
+#[test]
+fn ready_says_whether_it_can_grant_and_what_is_in_the_way() {
+    let world = World::stopped();
+    let attache = Attache(&world);
+    assert_eq!(attache.run(&["ready"]).0, 1, "nobody is there");
+    let _serving = attache.serve();
+    let (code, said) = attache.run(&["ready"]);
+    assert!(code == 0 && said.starts_with("ready: 0 workers\n"), "{said}");
+    assert_eq!(attache.json(&["ready"])["ready"], true);
+    let secrets = world.config.state_dir.join("secrets");
+    for name in ["github", "other"] {
+        std::fs::remove_file(secrets.join(name)).unwrap();
+        attache.run(&["credential", "reload", name]);
+    }
+    let (code, said) = attache.run(&["ready"]);
+    assert!(code == 1 && said.starts_with("not ready: ") && said.contains("credential github"), "{said}");
+}

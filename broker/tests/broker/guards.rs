@@ -8,6 +8,7 @@ use attache_core::matching::host::Host;
 use attache_core::policy::Unmatched;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Public, and nothing of ours: decided on, never dialled.
@@ -339,6 +340,39 @@ async fn a_name_without_an_address_is_told_in_time() {
         world.way("unknown.test", 443, &token).await["granted"]["session"] == "reviewer"
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_host_of_the_config_does_not_wait_for_names_that_an_agent_thinks_of() {
+    let dns = Dns::start().await;
+    let (world, token) = world_with(&dns, |config| config.limits.callout_timeout = Duration::from_secs(10)).await;
+    let (world, token) = (Arc::new(world), Arc::new(token));
+    let slow: Vec<_> = (0..300).map(|n| format!("slow{n}.test")).collect();
+    slow.iter().for_each(|name| dns.answer(name, Answer::Silence));
+    let asking = slow.iter().map(|name| {
+        let (name, world, token) = (name.clone(), world.clone(), token.clone());
+        tokio::spawn(async move { reason(&world.way(&name, 443, &token).await).to_owned() })
+    });
+    let asking: Vec<_> = asking.collect();
+    // As many as are asked for at once.
+    until("all that may be asked for at once are", async || dns.asked().len() >= 128).await;
+    dns.set("pinned.test", &[PUBLIC]);
+    let answer = world.way("pinned.test", 443, &token).await;
+    assert_eq!(address(&answer).port(), 443);
+    assert!(asking.iter().all(|one| !one.is_finished()), "it has waited for one of them");
+    asking.iter().for_each(|one| one.abort());
+}
+
+#[tokio::test]
+async fn a_name_with_more_addresses_than_any_service_has_none() {
+    let dns = Dns::start().await;
+    let (world, token) = world(&dns).await;
+    let many: Vec<_> = (0..65).map(|n| format!("93.184.215.{n}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    dns.set("many.test", &many);
+    dns.set("less.test", &many[1..]);
+    assert_eq!(reason(&world.way("many.test", 443, &token).await), "host_unresolved");
+    assert_eq!(address(&world.way("less.test", 443, &token).await).port(), 443);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use attache_broker::envoy::find;
 use std::path::Path;
 use std::process::Command;
 
-fn validate(bootstrap: &Path) {
+pub fn validate(bootstrap: &Path) {
     let envoy = find::envoy().unwrap();
     let mut command = Command::new(envoy);
     command.args(["--mode", "validate", "-l", "warning", "-c"]).arg(bootstrap);

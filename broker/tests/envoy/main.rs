@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod accepts;
+mod hands_over;
 mod module;
 mod runs;
 mod tells;

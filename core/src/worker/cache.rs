@@ -4,8 +4,7 @@
 //! than a hash of it, so no two askers can ever share an entry. Policy version and instance
 //! need no place in the key: a worker serves one instance, and a new policy empties the cache.
 
-use super::Grant;
-use crate::door::Tunnel;
+use super::{Grant, Tunnel};
 use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::wire::Change;

@@ -6,12 +6,12 @@
 
 use super::feed::News;
 use super::flights::{Landed, What};
-use super::{Cut, Entry, Grant, Standing, Worker, grant, intents};
-use crate::door::{Passage, Tunnel};
+use super::{Cut, Entry, Grant, Standing, Tunnel, Worker, grant, intents};
+use crate::door::Passage;
 use crate::policy::{Policy, Spec};
 use crate::refusal::Reason;
 use crate::time::Millis;
-use crate::wire::{AUDIT_PATH, AuditAnswer, Changes, GRANTS_PATH, GrantAnswer, GrantRequest, Granted};
+use crate::wire::{AUDIT_PATH, AuditAnswer, Changes, EvidenceDigests, GRANTS_PATH, GrantAnswer, GrantRequest, Granted};
 use crate::wire::{INTENTS_PATH, IntentAnswer, POLICY_PATH, TUNNELS_PATH, TunnelAnswer, TunnelRequest};
 use serde::de::DeserializeOwned;
 use std::rc::Rc;
@@ -279,13 +279,11 @@ impl Worker {
         let answer = answer.filter(|answer| self.is_in_time(sent, now) && answer.nonce == nonce);
         let learnt = match answer.map(|answer| (answer.granted, answer.denied)) {
             Some((Some(granted), None)) => {
-                let at = self.policy.destination(destination).map_or("", |destination| &destination.id);
-                if self.feed.voids(granted.as_of, &granted.session_id, &granted.credential, at) {
-                    return wake(contexts, Wake::Again);
-                }
-                let grant = self.accept(destination, &flight.evidence_word, granted, sent);
-                if grant.as_ref().is_some_and(|grant| grant.expires <= now) {
-                    // It ended on its way, as the last one before the end of a session's rights does.
+                let as_of = granted.as_of;
+                let grant = self.accept(destination, &flight.evidence, granted, sent);
+                let is_void = |grant: &Grant| self.feed.voids(as_of, |change| grant.is_voided_by(change));
+                // Or it ended on its way, as the last one before the end of a session's rights does.
+                if grant.as_ref().is_some_and(|grant| is_void(grant) || grant.expires <= now) {
                     return wake(contexts, Wake::Again);
                 }
                 grant
@@ -317,7 +315,13 @@ impl Worker {
         wake(vec![context], learnt)
     }
 
-    fn accept(&mut self, destination: usize, evidence: &str, granted: Granted, sent: Millis) -> Option<Grant> {
+    fn accept(
+        &mut self,
+        destination: usize,
+        evidence: &EvidenceDigests,
+        granted: Granted,
+        sent: Millis,
+    ) -> Option<Grant> {
         let destination = self.policy.destination(destination)?;
         let service = destination.binding(&granted.credential).map_or("", |binding| &binding.service);
         // What cannot be masked is not used.

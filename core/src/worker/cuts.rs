@@ -6,8 +6,8 @@
 //! allows. A worker that is out of touch keeps no stream for longer than it would have believed the
 //! grant ([`Worker::stale_since`]).
 
-use super::{Grant, Worker};
-use crate::door::{Passage, Tunnel};
+use super::{Grant, Tunnel, Worker};
+use crate::door::Passage;
 use crate::policy::Policy;
 use crate::refusal::Reason;
 use crate::time::Millis;

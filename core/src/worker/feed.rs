@@ -1,6 +1,5 @@
 //! Staying in touch: the change feed, and how fresh this worker is.
 
-use crate::names::Name;
 use crate::time::Millis;
 use crate::wire::{CHANGES_PATH, Change, Changes};
 use std::collections::VecDeque;
@@ -100,15 +99,8 @@ impl Feed {
         News::Changes(answer.changes)
     }
 
-    /// Whether a way that is known up to `as_of` only is void already.
-    pub fn voids_way(&self, as_of: u64, session_id: &str) -> bool {
-        let concerns = |c: &Change| c.cursor > as_of && c.concerns_session(session_id);
-        as_of < self.forgotten || self.recent.iter().any(concerns)
-    }
-
-    /// Whether a grant that knows changes up to `as_of` only is void already.
-    pub fn voids(&self, as_of: u64, session_id: &str, credential: &Name, destination: &str) -> bool {
-        let concerns = |c: &Change| c.cursor > as_of && c.concerns(session_id, credential, destination);
-        as_of < self.forgotten || self.recent.iter().any(concerns)
+    /// Whether what knows changes up to `as_of` only is void already; `is_voided` says it of one change.
+    pub fn voids(&self, as_of: u64, is_voided: impl Fn(&Change) -> bool) -> bool {
+        as_of < self.forgotten || self.recent.iter().any(is_voided)
     }
 }

@@ -22,8 +22,6 @@ pub(super) struct Flight {
     pub what: What,
     /// Who asks.
     pub evidence: EvidenceDigests,
-    /// The evidence's word for records.
-    pub evidence_word: String,
     /// Set when it is under way and must be asked again.
     pub void: bool,
     /// The nonce and the send time of the callout that is under way.
@@ -86,9 +84,9 @@ pub(super) enum What {
 }
 
 impl Flight {
-    pub fn new(what: What, evidence: EvidenceDigests, evidence_word: String) -> Self {
+    pub fn new(what: What, evidence: EvidenceDigests) -> Self {
         let (sent, waiters) = (None, Vec::new());
-        Self { what, evidence, evidence_word, void: false, sent, waiters, waiting: 0, ahead: false }
+        Self { what, evidence, void: false, sent, waiters, waiting: 0, ahead: false }
     }
 }
 

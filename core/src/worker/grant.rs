@@ -6,7 +6,8 @@ use crate::names::Name;
 use crate::policy::AccessMode;
 use crate::secret::Secret;
 use crate::time::Millis;
-use crate::wire::{Change, Granted, WireInjection};
+use crate::verdict::verdict_prefix;
+use crate::wire::{Change, EvidenceDigests, Granted, WireInjection};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -16,9 +17,6 @@ const RENEWAL_RETRY: Millis = Millis(1_000);
 
 /// No lease is believed to last longer, whatever the broker says.
 const LONGEST_TTL_MS: u64 = 24 * 60 * 60 * 1000;
-
-/// The kinds of evidence that name a session by themselves ([`crate::wire::EvidenceDigests::word`]).
-const NAMING: [&str; 3] = ["placeholder", "session_token", "jwt"];
 
 /// What may be injected, for whom, until when. It never leaves the VM it was issued to.
 pub struct Grant {
@@ -70,6 +68,7 @@ impl Grant {
                 _ => false,
             }
         };
+        let evidence = facts.evidence.word();
         let in_time = (1..=LONGEST_TTL_MS).contains(&lease.ttl_ms);
         if !in_time || granted.injections.is_empty() || !granted.injections.iter().all(usable) {
             return None;
@@ -80,10 +79,10 @@ impl Grant {
             expires: sent + Millis(lease.ttl_ms),
             refresh_at: Cell::new(sent + Millis(lease.refresh_after_ms.min(lease.ttl_ms))),
             destination: facts.destination.to_owned(),
-            is_named: facts.evidence.split('+').any(|kind| NAMING.contains(&kind)),
+            is_named: facts.evidence.is_named(),
             cluster: facts.cluster.to_owned(),
-            record_members: members(&granted, &facts),
-            verdict: verdict(&granted, &facts),
+            record_members: members(&granted, &facts, &evidence),
+            verdict: verdict(&granted, &facts, &evidence),
             masker: facts.masker,
             credential: granted.credential,
             session_id: granted.session_id,
@@ -128,32 +127,32 @@ pub struct Facts<'a> {
     /// The binding's service.
     pub service: &'a str,
     /// The evidence that was shown.
-    pub evidence: &'a str,
+    pub evidence: &'a EvidenceDigests,
     /// Finds the credential in what comes back.
     pub masker: Option<Rc<Masker>>,
 }
 
-fn members(granted: &Granted, facts: &Facts<'_>) -> String {
+fn members(granted: &Granted, facts: &Facts<'_>, evidence: &str) -> String {
     let mut out = String::new();
-    for (name, value) in shared(granted, facts) {
+    for (name, value) in shared(granted, facts, evidence) {
         member(&mut out, name, value);
     }
     out
 }
 
-fn verdict(granted: &Granted, facts: &Facts<'_>) -> String {
-    let mut out = begin_verdict(facts.cluster);
+fn verdict(granted: &Granted, facts: &Facts<'_>, evidence: &str) -> String {
+    let mut out = verdict_prefix(facts.cluster);
     member(&mut out, "decision", "forward");
-    for (name, value) in shared(granted, facts) {
+    for (name, value) in shared(granted, facts, evidence) {
         member(&mut out, name, value);
     }
     out.push('}');
     out
 }
 
-fn shared<'a>(granted: &'a Granted, facts: &Facts<'a>) -> [(&'static str, &'a str); 9] {
+fn shared<'a>(granted: &'a Granted, facts: &Facts<'a>, evidence: &'a str) -> [(&'static str, &'a str); 9] {
     [
-        ("evidence", facts.evidence),
+        ("evidence", evidence),
         ("destination", facts.destination),
         ("service", facts.service),
         ("session_id", &granted.session_id),
@@ -163,14 +162,6 @@ fn shared<'a>(granted: &'a Granted, facts: &Facts<'a>) -> [(&'static str, &'a st
         ("lease_id", &granted.lease.id),
         ("fingerprint", &granted.lease.fingerprint),
     ]
-}
-
-/// What a route guard matches: the verdict names the cluster first.
-pub(crate) fn begin_verdict(cluster: &str) -> String {
-    let mut out = String::from("{\"cluster\":\"");
-    escape_into(&mut out, cluster.as_bytes());
-    out.push('"');
-    out
 }
 
 /// Appends `,"name":"value"`.

@@ -22,11 +22,13 @@ pub use cuts::Cut;
 pub use grant::{Facts, Grant};
 pub use intents::{Announced, Intended};
 pub use records::{Outcome, Report, verdict};
+pub use tunnels::Tunnel;
 
+use crate::evidence::Evidence;
 use crate::masking::Maskers;
 use crate::names::Name;
 use crate::policy::Policy;
-use crate::request::{Asked, Snapshot, Way};
+use crate::request::Snapshot;
 use crate::time::Millis;
 use backlog::Backlog;
 use cache::Cache;
@@ -48,6 +50,17 @@ pub struct Settings {
     pub stale_after: Millis,
     /// How long a callout may take; the bound of every decision.
     pub callout_timeout: Millis,
+}
+
+/// Who asks for a grant, and where.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The request.
+    pub snapshot: &'a Snapshot,
+    /// The destination's index in the policy in force.
+    pub destination: usize,
+    /// What the request shows.
+    pub evidence: &'a Evidence,
 }
 
 /// How the policy at hand stands to the one that the broker publishes.
@@ -109,11 +122,6 @@ impl Worker {
         }
     }
 
-    /// The worker's id.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
     /// The policy in force; an empty one before the first arrives.
     pub fn policy(&self) -> Rc<Policy> {
         Rc::clone(&self.policy)
@@ -126,8 +134,8 @@ impl Worker {
 
     /// What is known of the asker at this destination, if it may be believed now. A hit that is
     /// due for renewal asks for the next grant ahead, without holding anybody.
-    pub fn find(&mut self, snapshot: &Snapshot, asked: &Asked, now: Millis) -> Option<Entry> {
-        self.write_key(snapshot, asked);
+    pub fn find(&mut self, question: Question<'_>, now: Millis) -> Option<Entry> {
+        self.write_key(question);
         if !self.feed.is_fresh(now) {
             return None;
         }
@@ -135,20 +143,20 @@ impl Worker {
         if let Entry::Granted(grant) = &entry
             && grant.claims_renewal(now)
         {
-            self.flights.join(&self.key, None, || begin(snapshot, asked));
+            self.flights.join(&self.key, None, || question.begin());
         }
         Some(entry)
     }
 
     /// Holds a request, which is on its way since then, until its grant arrives.
-    pub fn hold(&mut self, context: u32, snapshot: &Snapshot, asked: &Asked, since: Millis) {
-        self.write_key(snapshot, asked);
-        self.flights.join(&self.key, Some(Waiter { context, since }), || begin(snapshot, asked));
+    pub fn hold(&mut self, context: u32, question: Question<'_>, since: Millis) {
+        self.write_key(question);
+        self.flights.join(&self.key, Some(Waiter { context, since }), || question.begin());
     }
 
-    /// Holds a request until a policy arrives.
-    pub fn hold_for_policy(&mut self, context: u32, now: Millis) {
-        self.waiting_for_policy.push((context, now));
+    /// Holds a request, which is on its way since then, until a policy arrives.
+    pub fn hold_for_policy(&mut self, context: u32, since: Millis) {
+        self.waiting_for_policy.push((context, since));
     }
 
     /// A request is gone: nobody wakes it any more.
@@ -180,30 +188,28 @@ impl Worker {
         self.uses_under_way = self.uses_under_way.saturating_sub(1);
     }
 
-    /// Whether cached grants may be believed.
-    pub fn is_fresh(&self, now: Millis) -> bool {
-        self.feed.is_fresh(now)
-    }
-
     /// When to look around next: at once if somebody waits for a callout that is not sent yet.
     pub fn next_tick(&self) -> Millis {
         if self.flights.is_queued() || self.intents.is_queued() { Millis(1) } else { IDLE_TICK }
     }
 
-    fn write_key(&mut self, snapshot: &Snapshot, asked: &Asked) {
-        let index = if let Way::Managed(index) = asked.way { index as u32 } else { u32::MAX };
+    fn write_key(&mut self, question: Question<'_>) {
         self.key.clear();
-        self.key.extend_from_slice(&index.to_le_bytes());
-        asked.evidence.for_each_part(snapshot, |bytes| {
-            self.key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-            self.key.extend_from_slice(bytes);
-        });
+        self.key.extend_from_slice(&(question.destination as u32).to_le_bytes());
+        question.evidence.for_each_part(question.snapshot, |part| put_part(&mut self.key, part));
     }
 }
 
-fn begin(snapshot: &Snapshot, asked: &Asked) -> Flight {
-    let destination = if let Way::Managed(index) = asked.way { index } else { usize::MAX };
-    Flight::new(What::Grant(destination), asked.evidence.digests(snapshot), asked.evidence.word(snapshot))
+impl Question<'_> {
+    fn begin(self) -> Flight {
+        Flight::new(What::Grant(self.destination), self.evidence.digests(self.snapshot))
+    }
+}
+
+/// Appends one part of a key, its length before it: no two lists of parts read alike.
+fn put_part(key: &mut Vec<u8>, part: &[u8]) {
+    key.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    key.extend_from_slice(part);
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! One record a request, error paths included.
 
-use super::{Grant, Worker, grant};
+use super::{Grant, Tunnel, Worker, grant};
 use crate::audit::escape_into;
-use crate::door::Tunnel;
 use crate::refusal::Reason;
 use crate::request::{Asked, Snapshot};
+use crate::verdict::verdict_prefix;
 use std::rc::Rc;
 
 /// Most bytes of one text in a record: Envoy lets a path of 60 kB through, and no reader wants it.
@@ -130,7 +130,7 @@ pub fn verdict(outcome: &Outcome, cluster: &str) -> String {
         Outcome::Refused(reason, _) => ("", "refuse", Some(*reason)),
         Outcome::Undecided => ("", "undecided", None),
     };
-    let mut out = grant::begin_verdict(cluster);
+    let mut out = verdict_prefix(cluster);
     grant::member(&mut out, "decision", decision);
     if let Some(reason) = reason {
         grant::member(&mut out, "reason", reason.as_str());

@@ -176,7 +176,12 @@ fn listening(admin_file: &Path, client: &Client) -> Option<BTreeMap<String, u16>
     let listeners: Value = serde_json::from_str(&client.admin(port, "/listeners?format=json").ok()?).ok()?;
     let mut ports = BTreeMap::new();
     for listener in listeners["listener_statuses"].as_array()? {
-        let port = listener["local_address"]["socket_address"]["port_value"].as_u64()?;
+        let local = &listener["local_address"];
+        // One behind another has no port.
+        if local["envoy_internal_address"].is_object() {
+            continue;
+        }
+        let port = local["socket_address"]["port_value"].as_u64()?;
         ports.insert(listener["name"].as_str()?.to_owned(), u16::try_from(port).ok()?);
     }
     Some(ports)

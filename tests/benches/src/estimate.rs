@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::counters::Interval;
 use crate::slices::{BARE, Slice};
 use crate::stats::{median, median_interval};
 
@@ -152,8 +153,14 @@ impl Figure {
         self.interval.map(|(low, high)| (high - low) / 2.0)
     }
 
+    /// In another unit.
+    pub fn times(self, factor: f64) -> Self {
+        let interval = self.interval.map(|(low, high)| (low * factor, high * factor));
+        Self { median: self.median * factor, interval, ..self }
+    }
+
     /// From the clean values, or from all where those are too few.
-    fn of(values: impl Fn(bool) -> Vec<f64>, enough: usize) -> Option<Self> {
+    pub fn of(values: impl Fn(bool) -> Vec<f64>, enough: usize) -> Option<Self> {
         let clean = values(true);
         let rough = clean.len() < enough;
         let used = if rough { values(false) } else { clean };
@@ -178,7 +185,7 @@ impl Disturbed {
     /// Counts in any number of series.
     pub fn count<'a>(slices: impl Iterator<Item = &'a Slice>) -> Self {
         slices.fold(Self::default(), |sum, slice| {
-            let excess = Excess::of(slice);
+            let excess = Excess::of(&slice.interval);
             Self {
                 slices: sum.slices + 1,
                 envoy_waited: sum.envoy_waited + usize::from(excess.envoy_waited),
@@ -189,7 +196,7 @@ impl Disturbed {
     }
 }
 
-/// Which limits a slice exceeds by itself.
+/// Which limits are exceeded.
 struct Excess {
     envoy_waited: bool,
     stolen: bool,
@@ -197,8 +204,7 @@ struct Excess {
 }
 
 impl Excess {
-    fn of(slice: &Slice) -> Self {
-        let interval = &slice.interval;
+    fn of(interval: &Interval) -> Self {
         let over = |part: Duration, limit: f64| part.as_secs_f64() > limit * interval.wall.as_secs_f64();
         Self {
             envoy_waited: over(interval.envoy_waited, RULE.envoy_waited),
@@ -209,7 +215,12 @@ impl Excess {
 }
 
 fn undisturbed(slice: &Slice) -> bool {
-    let Excess { envoy_waited, stolen, foreign } = Excess::of(slice);
+    is_undisturbed(&slice.interval)
+}
+
+/// Whether nothing exceeds a limit of the [`RULE`].
+pub fn is_undisturbed(interval: &Interval) -> bool {
+    let Excess { envoy_waited, stolen, foreign } = Excess::of(interval);
     !(envoy_waited || stolen || foreign)
 }
 
@@ -221,7 +232,6 @@ fn is_steady(bare: &[Slice; 2]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counters::Interval;
     use crate::load::Count;
 
     #[test]

@@ -5,8 +5,8 @@
 //! It never fails on speed, never measures a variant that has not shown that
 //! it does its work, and never compares figures of different moments.
 //!
-//! `bench changes`, `bench scale` and `bench modules` measure other things: [`changes`], [`scale`],
-//! [`modules`].
+//! `bench intercept`, `bench changes`, `bench scale` and `bench modules` measure other things: [`intercept`],
+//! [`changes`], [`scale`], [`modules`].
 
 mod bodies;
 mod changes;
@@ -17,6 +17,7 @@ mod estimate;
 mod exports;
 mod graphql;
 mod instance;
+mod intercept;
 mod load;
 mod machine;
 mod modules;
@@ -55,12 +56,13 @@ use variants::{Absent, Part, Workbench};
 fn main() -> ExitCode {
     let outcome = match std::env::args().nth(1).as_deref() {
         None => run(),
+        Some("intercept") => intercept::run(),
         Some("changes") => changes::run(),
         Some("scale") => scale::run(),
         Some("modules") => modules::run(&std::env::args_os().skip(2).map(PathBuf::from).collect::<Vec<_>>()),
-        Some(other) => {
-            Err(anyhow!("there is `bench`, `bench changes`, `bench scale` and `bench modules`, not {other}"))
-        }
+        Some(other) => Err(anyhow!(
+            "there is `bench`, and with `intercept`, `changes`, `scale` or `modules` behind it, but not {other}"
+        )),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

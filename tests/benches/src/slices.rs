@@ -64,22 +64,7 @@ impl Runner<'_> {
 
     /// Whole rounds for as long as another one fits in `budget`; at least one.
     pub fn rounds(&self, connections: u32, budget: Duration) -> Result<Vec<Slice>> {
-        let started = Instant::now();
-        let mut order: Vec<usize> = (0..self.targets.len()).filter(|target| *target != BARE).collect();
-        let mut slices = Vec::new();
-        for round in 0.. {
-            fastrand::shuffle(&mut order);
-            for target in &order {
-                slices.push(self.slice(BARE, round, connections)?);
-                slices.push(self.slice(*target, round, connections)?);
-            }
-            let per_round = started.elapsed() / (round as u32 + 1);
-            if started.elapsed() + per_round > budget {
-                slices.push(self.slice(BARE, round, connections)?);
-                break;
-            }
-        }
-        Ok(slices)
+        interleaved(self.targets.len(), budget, |target, round| self.slice(target, round, connections))
     }
 
     fn slice(&self, target: usize, round: usize, connections: u32) -> Result<Slice> {
@@ -90,4 +75,29 @@ impl Runner<'_> {
         let count = count.with_context(|| format!("measuring {name}"))?;
         Ok(Slice { target, round, count, interval: before.until(&after) })
     }
+}
+
+/// Slices of so many targets in the order of the schedule, by whole rounds for as long as another one fits in
+/// `budget`; at least one.
+pub fn interleaved(
+    targets: usize,
+    budget: Duration,
+    mut slice: impl FnMut(usize, usize) -> Result<Slice>,
+) -> Result<Vec<Slice>> {
+    let started = Instant::now();
+    let mut order: Vec<usize> = (0..targets).filter(|target| *target != BARE).collect();
+    let mut slices = Vec::new();
+    for round in 0.. {
+        fastrand::shuffle(&mut order);
+        for target in &order {
+            slices.push(slice(BARE, round)?);
+            slices.push(slice(*target, round)?);
+        }
+        let per_round = started.elapsed() / (round as u32 + 1);
+        if started.elapsed() + per_round > budget {
+            slices.push(slice(BARE, round)?);
+            break;
+        }
+    }
+    Ok(slices)
 }

@@ -45,6 +45,37 @@ fn next_term(term: f64, n: usize, k: usize) -> f64 {
     term * (n - k) as f64 / (k + 1) as f64
 }
 
+/// The value below which this share of all lies, by nearest rank: one that was measured.
+pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
+    let rank = (share * values.len() as f64).ceil() as usize;
+    sorted(values).get(rank.clamp(1, values.len().max(1)) - 1).copied()
+}
+
+/// The 95 % confidence interval of a quantile by order statistics; `None` where there are too few values beyond it.
+///
+/// How many of n values lie below the true quantile is X ~ Binomial(n, share): the interval ends at the last rank
+/// `low` with P(X < low) ≤ 2.5 %, and at the first rank `high` with P(X ≥ high) ≤ 2.5 %.
+pub fn quantile_interval(values: &[f64], share: f64) -> Option<(f64, f64)> {
+    let n = values.len();
+    // In logarithms: the ends of a binomial distribution underflow.
+    let (mut log, step) = (n as f64 * (1.0 - share).ln(), (share / (1.0 - share)).ln());
+    let (mut below, mut low, mut high) = (0.0, 0, None);
+    for k in 0..=n {
+        // `below` is P(X < k).
+        if below <= 0.025 {
+            low = k;
+        }
+        if high.is_none() && 1.0 - below <= 0.025 {
+            high = Some(k);
+        }
+        below += log.exp();
+        log += ((n - k) as f64 / (k + 1) as f64).ln() + step;
+    }
+    let sorted = sorted(values);
+    let at = |rank: usize| rank.checked_sub(1).and_then(|index| sorted.get(index)).copied();
+    Some((at(low)?, at(high?)?))
+}
+
 fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -73,6 +104,29 @@ mod tests {
         assert_eq!(median_interval(&values), Some((6.0, 15.0)));
         assert_eq!(median_interval(&values[..3]), Some((1.0, 3.0)));
         assert_eq!(median_interval(&values[..2]), None);
+    }
+
+    #[test]
+    fn a_quantile_is_a_value_that_was_measured() {
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(quantile(&values, 0.5), Some(100.0));
+        assert_eq!(quantile(&values, 0.99), Some(198.0));
+        assert_eq!(quantile(&[7.0], 0.5), Some(7.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn the_interval_of_a_quantile_needs_values_beyond_it() {
+        let of = |n: u32, share| quantile_interval(&(1..=n).map(f64::from).collect::<Vec<_>>(), share);
+        // As the median's own, which is symmetric.
+        assert_eq!(of(20, 0.5), Some((6.0, 15.0)));
+        assert_eq!(of(5, 0.5), None);
+        // 0.95^72 = 2.49 %: of fewer values all may lie below the quantile.
+        assert_eq!(of(71, 0.95), None);
+        assert_eq!(of(73, 0.95).map(|(_, high)| high), Some(73.0));
+        // From tables of Binomial(600, 0.99): P(X < 589) = 2.0 %, P(X >= 599) = 1.7 %.
+        assert_eq!(of(600, 0.99), Some((589.0, 599.0)));
+        assert_eq!(of(0, 0.5), None);
     }
 
     #[test]

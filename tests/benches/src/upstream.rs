@@ -39,7 +39,7 @@ impl Upstream {
     pub fn start() -> Result<Self> {
         let received = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&received);
-        let (body, text) = (answer_body(), text());
+        let (body, text) = (answer_body(), text(MOST_TEXT));
         let (port, _thread) = serve("upstream", move |request| {
             if request.uri().path() == PROOF_PATH {
                 *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.headers().clone());
@@ -101,17 +101,18 @@ where
     }
 }
 
-/// JSON as APIs answer it, for large answers: words, numbers, URLs, escapes.
-fn text() -> Bytes {
+/// JSON as APIs answer it, for large answers: words, numbers, URLs, escapes. At least so many bytes.
+pub fn text(bytes: usize) -> Bytes {
     let item = concat!(
         r#"{"id":41973,"name":"widget-7f3a","url":"https://api.bench.test/v1/items/41973?page=2","#,
         r#""text":"A line.\nAnother one, with \"quotes\" and 100% of it.","tags":["a","b"],"size":1.25},"#,
         "\n"
     );
-    Bytes::from(item.repeat(MOST_TEXT / item.len() + 1))
+    Bytes::from(item.repeat(bytes / item.len() + 1))
 }
 
-fn answer_body() -> Bytes {
+/// A small answer.
+pub fn answer_body() -> Bytes {
     let frame = r#"{"id":42,"name":""}"#.len();
     let filler = "x".repeat(BODY_BYTES - frame);
     Bytes::from(format!(r#"{{"id":42,"name":"{filler}"}}"#))

@@ -8,23 +8,29 @@
 //! The parts speak over the standard input of the first two, for that is a descriptor that is theirs
 //! without unsafe code. The command gets the real one, which is handed in.
 
+mod devices;
+mod find;
 mod hide;
 mod inside;
+mod kernel;
 mod line;
 mod loopback;
+mod mounts;
 mod outside;
 
 pub use inside::inside;
 pub use outside::outside;
 
 use super::child::End;
+use super::outfit::CaFile;
 use crate::api::view::Outfit;
+use find::{Directory, Found};
 use line::Line;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -43,6 +49,28 @@ pub enum CellError {
         /// What that is.
         what: &'static str,
     },
+    /// Another directory than the broker's stands at its path.
+    #[error(
+        "{} is not the directory that the broker started with: something has taken its place. Look what it is, and \
+         start the broker again",
+        .0.display()
+    )]
+    Replaced(PathBuf),
+    /// What it reaches depends on a link that the command could replace.
+    #[error(
+        "{} is reached by the link {}, which the command could replace: name it in the config, or in --hide, by the path \
+         it has without links",
+        hidden.display(), link.display()
+    )]
+    Link {
+        /// What is to be hidden.
+        hidden: PathBuf,
+        /// The link on its way.
+        link: PathBuf,
+    },
+    /// It cannot be looked at, and the command could open it again.
+    #[error("{} cannot be hidden, for your user has shut a directory above it: open that (chmod u+rx)", .0.display())]
+    Shut(PathBuf),
     /// Something that the kernel did not let us do.
     #[error("{step}: {cause}")]
     Refused {
@@ -60,9 +88,13 @@ pub enum CellError {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// Directories to hide.
-    directories: Vec<PathBuf>,
-    /// Sockets to hide.
-    sockets: Vec<PathBuf>,
+    directories: Vec<Directory>,
+    /// Those above them that could be moved away, those above others first.
+    above: Vec<PathBuf>,
+    /// Sockets and other files to hide.
+    files: Vec<PathBuf>,
+    /// Where the file of certificates is to be, alone in its directory.
+    certificates: Option<PathBuf>,
     /// Where the proxy is to be found in there.
     proxy: SocketAddr,
 }
@@ -72,32 +104,42 @@ impl Plan {
     pub fn new(
         outfit: &Outfit,
         more: &[PathBuf],
-        ca_file: Option<&Path>,
+        ca_file: Option<&CaFile>,
         proxy: SocketAddr,
     ) -> Result<Self, CellError> {
-        let directories = hide::directories(outfit.hidden_directories.iter().chain(more))?;
+        let of_broker = outfit.hidden_directories.iter().map(|directory| (&directory.path, directory.identity));
+        let found = Found::look(of_broker.chain(more.iter().map(|path| (path, None))))?;
+        let directories = found.directories();
         let needed = [
             ("the working directory", std::env::current_dir().ok()),
             ("your home directory", std::env::home_dir()),
             ("the directory for temporary files", Some(std::env::temp_dir())),
-            ("the file of certificates", ca_file.map(Path::to_owned)),
+            ("the file of certificates", ca_file.map(|file| file.path().to_owned())),
         ];
+        let hidden =
+            || directories.iter().map(|directory| directory.path.as_path()).chain([devices::DIRECTORY.as_ref()]);
         for (what, needed) in needed {
             let Some(needed) = needed.and_then(|path| path.canonicalize().ok()) else { continue };
-            if let Some(hidden) = directories.iter().find(|hidden| needed.starts_with(hidden)) {
-                return Err(CellError::Needed { hidden: hidden.clone(), needed, what });
+            if let Some(hidden) = hidden().find(|hidden| needed.starts_with(hidden)) {
+                return Err(CellError::Needed { hidden: hidden.to_owned(), needed, what });
             }
         }
-        let sockets =
-            hide::sockets().into_iter().filter(|socket| !directories.iter().any(|dir| socket.starts_with(dir)));
-        Ok(Self { sockets: sockets.collect(), directories, proxy })
+        let files = find::sockets().into_iter().chain(found.files);
+        let files = files.filter(|file| !hidden().any(|hidden| file.starts_with(hidden)));
+        Ok(Self {
+            files: files.collect(),
+            above: find::above(&directories),
+            certificates: ca_file.map(|file| file.dir().to_owned()),
+            directories,
+            proxy,
+        })
     }
 }
 
 /// What a cell is told.
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
-    /// To begin; the command's standard input comes with it.
+    /// To begin; the command's standard input comes with it, and then the certificates.
     Begin(Plan),
     /// To pass a signal on to the command.
     Signal(i32),
@@ -126,7 +168,7 @@ pub enum Told {
 }
 
 /// What comes over the line.
-type Message = io::Result<(Told, Option<OwnedFd>)>;
+type Message = io::Result<(Told, Vec<OwnedFd>)>;
 
 /// A child in a cell.
 pub struct Confined {
@@ -136,7 +178,11 @@ pub struct Confined {
 }
 
 /// Makes a cell, and starts the command in it. Answers with what listens on the cell's loopback.
-pub async fn start(mut command: Command, plan: Plan) -> Result<(Confined, TcpListener), CellError> {
+pub async fn start(
+    mut command: Command,
+    plan: Plan,
+    ca_file: Option<&CaFile>,
+) -> Result<(Confined, TcpListener), CellError> {
     let (ours, theirs) = line::pair()?;
     let outside = command.stdin(theirs).spawn()?;
     // The command holds the other end of the line, too.
@@ -145,8 +191,10 @@ pub async fn start(mut command: Command, plan: Plan) -> Result<(Confined, TcpLis
     let mut confined = Confined { told: listen(line.clone()), line, outside };
     let stdin = io::stdin();
     // Whoever does not hear it any more has said why.
-    let begun = confined.line.send(&Order::Begin(plan), Some(stdin.as_fd()));
-    match confined.told_with().await? {
+    let with: Vec<_> = [stdin.as_fd()].into_iter().chain(ca_file.map(CaFile::nameless)).collect();
+    let begun = confined.line.send(&Order::Begin(plan), &with);
+    let (told, with) = confined.told_with().await?;
+    match (told, with.into_iter().next()) {
         (Told::Ready, Some(listener)) => {
             begun?;
             let listener = std::net::TcpListener::from(listener);
@@ -185,12 +233,12 @@ impl Confined {
 
     /// Passes a signal on to the command. One that is gone needs none.
     pub fn signal(&self, number: i32) {
-        let _ = self.line.send(&Order::Signal(number), None);
+        let _ = self.line.send(&Order::Signal(number), &[]);
     }
 
     /// Asks whether the command stands.
     pub fn ask(&self) {
-        let _ = self.line.send(&Order::Ask, None);
+        let _ = self.line.send(&Order::Ask, &[]);
     }
 }
 

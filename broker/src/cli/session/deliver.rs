@@ -3,23 +3,22 @@
 
 use crate::api::view::Variable;
 use crate::private_file::{PrivateError, replace_private};
-use std::path::Path;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
-/// Something that is no variable: it would be read as more than that by a shell, or a reader of lines.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the broker answers with {0:?}, which is no variable of an environment: is it a broker of yours?")]
-pub struct NoVariable(String);
+/// What a shell reads.
+const ENV_FILE: &str = "env.sh";
+/// Whom to trust.
+pub const CA_FILE: &str = "ca.pem";
 
-/// Whether all names are names, and all values stay in their line. What is answered here is what a
-/// shell evaluates, whoever answered.
-pub fn check(variables: &[Variable]) -> Result<(), NoVariable> {
-    let is_name = |name: &str| {
-        !name.starts_with(|c: char| c.is_ascii_digit())
-            && !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
-    let bad = variables.iter().find(|v| !is_name(&v.name) || v.value.contains(char::is_control));
-    bad.map_or(Ok(()), |bad| Err(NoVariable(bad.name.clone())))
+/// A file for an agent that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {cause}", path.display())]
+pub struct DirectoryError {
+    path: PathBuf,
+    cause: std::io::Error,
 }
 
 /// One line for a shell. Values are ours, and quoted all the same.
@@ -32,6 +31,27 @@ pub fn export(variable: &Variable) -> String {
 pub fn env_file(path: &Path, variables: &[Variable]) -> Result<(), PrivateError> {
     let lines: String = variables.iter().map(|v| format!("{}={}\n", v.name, v.value)).collect();
     replace_private(path, lines.as_bytes())
+}
+
+/// `env.sh`, for a shell to read, and the authorities to trust, where there are some: whole or not at all, each,
+/// and readable by whoever may enter the directory. A container's user is not ours, and the directory is for one
+/// agent alone; what a session's agent may have is in there, and nothing else.
+pub fn directory(dir: &Path, variables: &[Variable], ca: Option<&[u8]>) -> Result<(), DirectoryError> {
+    let lines: String = variables.iter().map(|variable| export(variable) + "\n").collect();
+    if let Some(ca) = ca {
+        replace(dir, CA_FILE, ca)?;
+    }
+    replace(dir, ENV_FILE, lines.as_bytes())
+}
+
+fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<(), DirectoryError> {
+    let failed = |cause| DirectoryError { path: dir.join(name), cause };
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    // What the process masks is meant for other files.
+    file.as_file().set_permissions(Permissions::from_mode(0o644)).map_err(failed)?;
+    file.persist(dir.join(name)).map_err(|error| failed(error.error))?;
+    Ok(())
 }
 
 /// The manifest of a Secret. Its texts are JSON's, which are YAML's, too.
@@ -79,16 +99,17 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_more_than_a_variable_is_refused() {
-        for name in ["A", "_", "a1_B"] {
-            assert_eq!(check(&[variable("OK", ""), variable(name, "a b'$(c)")]), Ok(()), "{name}");
+    fn a_containers_user_reads_its_directory() {
+        let temp = tempfile::tempdir().unwrap();
+        for (value, ca) in [("one", None), ("two", Some(&b"PEM"[..]))] {
+            directory(temp.path(), &[variable("X", value)], ca).unwrap();
+            let file = temp.path().join(ENV_FILE);
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("export X='{value}'\n"));
+            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
         }
-        for name in ["", "1A", "A-B", "A;touch x", "A=B", "A\nB", "Ä", "A B"] {
-            assert_eq!(check(&[variable("OK", ""), variable(name, "v")]), Err(NoVariable(name.into())), "{name:?}");
-        }
-        for value in ["a\nLD_PRELOAD=x", "a\0", "a\r"] {
-            assert!(check(&[variable("A", value)]).is_err(), "{value:?}");
-        }
+        assert_eq!(std::fs::read(temp.path().join(CA_FILE)).unwrap(), b"PEM");
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 2, "nothing is left behind");
+        assert!(directory(&temp.path().join("none"), &[], None).is_err());
     }
 
     #[test]

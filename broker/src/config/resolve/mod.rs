@@ -135,7 +135,7 @@ fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Liste
         problems.add("listen.proxy_socket", Problem::SocketTaken);
     }
     let proxy = spec.proxy.as_ref().map_or(PROXY, |address| address.0);
-    Listen { proxy, proxy_socket, data_plane, control, admin: None }
+    Listen { proxy, proxy_socket, data_plane, control, admin: None, shape: None }
 }
 
 fn socket(path: &Path, state_dir: &Path, at: &str, problems: &mut Problems) -> PathBuf {

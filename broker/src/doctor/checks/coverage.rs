@@ -4,12 +4,13 @@ use super::super::node::Node;
 use super::super::scene::{Cluster, Hcm, HttpFilter, Role, Scene, kind};
 use super::super::{Check, Symptom};
 
+const TAP: &str = "envoy.extensions.filters.http.tap.v3.Tap";
+
 /// Filters that can read, copy or keep a request.
-const READERS: [(&str, &str); 9] = [
+const READERS: [(&str, &str); 8] = [
     ("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", "ext_authz"),
     ("envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor", "ext_proc"),
     ("envoy.extensions.filters.http.lua.v3.Lua", "lua"),
-    ("envoy.extensions.filters.http.tap.v3.Tap", "tap"),
     (kind::WASM, "another wasm plugin"),
     ("envoy.extensions.filters.http.golang.v3alpha.Config", "golang"),
     ("envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter", "dynamic_modules"),
@@ -127,6 +128,10 @@ fn readers_behind(hcm: &Hcm<'_>) -> Vec<Symptom> {
 fn reader(filter: &HttpFilter<'_>) -> Option<Symptom> {
     if filter.plugin.is_some() {
         return None;
+    }
+    // It is there to write down what it sees.
+    if filter.kind() == TAP {
+        return Some(Symptom::fail(filter.node.path(), "tap writes the credential down"));
     }
     let (_, name) = READERS.iter().find(|(kind, _)| *kind == filter.kind())?;
     Some(Symptom::warn(filter.node.path(), format!("{name} sees the credential")))

@@ -38,6 +38,17 @@ pub(super) const INTERCEPTION_TIMEOUT: Check = Check {
     },
 };
 
+pub(super) const INTERCEPTION_KEY_LOG: Check = Check {
+    id: "interception-key-log",
+    purpose: "the keys of intercepted connections are written nowhere",
+    attack: "with the key log, a recording of the connection shows the placeholder, and everything that is answered",
+    fix: "remove key_log from common_tls_context",
+    find: |scene| {
+        let logs = intercepting(scene).into_iter().filter_map(|it| it.tls.at("common_tls_context.key_log"));
+        logs.map(|node| Symptom::fail(node.path(), shown(Some(&node)))).collect()
+    },
+};
+
 pub(super) const CERTIFICATE_PROTOCOL: Check = Check {
     id: "certificate-protocol",
     purpose: "certificates come over one stream, on which a name can be denied",

@@ -4,9 +4,10 @@
 //! of the same name under `tests/doctor/broken/`. The tests walk this table.
 
 mod bounds;
+mod bypass;
 mod coverage;
 mod credentials;
-mod doors;
+mod door;
 mod exposure;
 mod interception;
 mod logs;
@@ -15,7 +16,6 @@ mod plugin;
 mod private;
 mod request;
 mod routing;
-mod tunnel;
 mod upstream;
 
 use super::Check;
@@ -44,13 +44,13 @@ pub const CHECKS: &[Check] = &[
     routing::AUTHORITY_PINNED,
     routing::AUTHORITY_REWRITE,
     routing::STATIC_CREDENTIAL,
-    doors::INTERNAL_REDIRECT,
-    doors::REQUEST_MIRROR,
-    doors::RETRY,
-    doors::ORIGINAL_DST_HEADER,
-    doors::ORIGINAL_DST_USE,
-    doors::PRIVATE_ADDRESSES,
-    doors::CONNECT,
+    bypass::INTERNAL_REDIRECT,
+    bypass::REQUEST_MIRROR,
+    bypass::RETRY,
+    bypass::ORIGINAL_DST_HEADER,
+    bypass::ORIGINAL_DST_USE,
+    bypass::PRIVATE_ADDRESSES,
+    bypass::CONNECT,
     peers::CLIENT_CERTIFICATES,
     request::USE_REMOTE_ADDRESS,
     request::INTERNAL_ADDRESSES,
@@ -64,13 +64,15 @@ pub const CHECKS: &[Check] = &[
     bounds::STREAM_IDLE_TIMEOUT,
     bounds::MAX_STREAM_DURATION,
     bounds::CONNECTION_LIMIT,
-    tunnel::DOOR_FIRST,
-    tunnel::BEHIND_THE_DOOR,
-    tunnel::TUNNEL_POOL,
-    tunnel::TUNNEL_IDENTITY,
-    tunnel::TUNNEL_SOURCE,
+    door::DOOR_FIRST,
+    door::BEHIND_THE_DOOR,
+    door::TUNNEL_POOL,
+    door::TUNNEL_IDENTITY,
+    door::TUNNEL_SOURCE,
+    door::TUNNEL_NAME,
     interception::INTERCEPTION_RESUMPTION,
     interception::INTERCEPTION_TIMEOUT,
+    interception::INTERCEPTION_KEY_LOG,
     interception::CERTIFICATE_PROTOCOL,
     interception::CERTIFICATE_TRANSPORT,
     exposure::ADMIN_ADDRESS,

@@ -4,6 +4,7 @@ use super::super::node::{Node, shown};
 use super::super::scene::{Cluster, Hcm, Route, Scene};
 use super::super::{Check, Symptom};
 use super::credentials::{is_credential_header, is_credential_parameter};
+use attache_core::verdict::verdict_prefix;
 
 pub(super) const ROUTE_GUARD: Check = Check {
     id: "route-guard",
@@ -30,8 +31,7 @@ fn unguarded(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
             continue;
         };
         let prefix = guard.text("string_match.prefix").unwrap_or_default();
-        // With the closing quote: `git` is no prefix of `github` then.
-        let names = |cluster: &&str| prefix.starts_with(&format!("{{\"cluster\":\"{cluster}\""));
+        let names = |cluster: &&str| prefix.starts_with(&verdict_prefix(cluster));
         // A route that names no cluster is another check's.
         if !matches!(route.clusters().as_slice(), [] | [_] if route.clusters().iter().all(names)) {
             symptoms

@@ -29,6 +29,7 @@ pub(super) mod kind {
     pub const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
     pub const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
     pub const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
+    pub const NETWORK_RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
     pub const SET_FILTER_STATE: &str = "envoy.extensions.filters.http.set_filter_state.v3.Config";
     pub const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
     pub const ROUTE: &str = "envoy.config.route.v3.Route";

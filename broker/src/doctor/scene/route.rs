@@ -2,9 +2,8 @@
 
 use super::super::node::Node;
 use super::{HttpFilter, kind};
-
-/// The filter state the gate writes. Its value names the cluster first.
-const VERDICT: &str = "wasm.attache";
+use crate::envoy::filter_state;
+use attache_core::verdict::VERDICT_STATE;
 
 /// One route of a connection manager.
 #[derive(Debug)]
@@ -54,7 +53,8 @@ impl<'a> Route<'a> {
 
     /// The matcher that opens this route for a verdict of the gate only.
     pub fn guard(&self) -> Option<Node<'a>> {
-        self.node.list("match.filter_state").into_iter().find(|state| state.text("key") == Some(VERDICT))
+        let is_verdict = |state: &Node<'_>| state.text("key") == Some(&filter_state(VERDICT_STATE));
+        self.node.list("match.filter_state").into_iter().find(is_verdict)
     }
 
     /// Every level whose settings reach this route, outermost first.

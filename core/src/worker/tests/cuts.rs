@@ -2,13 +2,15 @@
 
 use super::{Desk, api, change, usual};
 use crate::access::Body;
-use crate::fixture::{self, Request, destination, request, test};
+use crate::digest::Digest;
+use crate::fixture::{self, Request, destination, name, request, test};
 use crate::policy::{BindingSpec, Spec, Unmatched};
 use crate::refusal::Reason;
 use crate::request::stands;
 use crate::time::Millis;
-use crate::wire::{Change, Changes, Left};
+use crate::wire::{Change, Changes, EvidenceDigests, Left, ShownJwt};
 use crate::worker::{Call, Cut, Facts, Grant};
+use core::net::Ipv4Addr;
 use std::rc::Rc;
 
 fn taken(change: Change, left: Left) -> Change {
@@ -62,20 +64,26 @@ fn what_is_capped_at_one_destination_goes_on_at_another() {
 
 #[test]
 fn what_only_a_connection_named_ends_when_another_session_is_bound_to_it() {
+    let none = EvidenceDigests::default();
+    let token = Some(Digest::of(b""));
+    let jwt = Some(ShownJwt { header: String::new(), token: String::new() });
+    let peer = Some("spiffe://test/agent".to_owned());
+    let (source, listener) = (Some(Ipv4Addr::LOCALHOST.into()), Some(name("attache")));
     for (evidence, named) in [
-        ("peer", false),
-        ("peer+source+listener", false),
-        ("none", false),
-        ("placeholder", true),
-        ("session_token+peer", true),
-        ("jwt+listener", true),
+        (EvidenceDigests { peer: peer.clone(), ..none.clone() }, false),
+        (EvidenceDigests { peer: peer.clone(), source, listener: listener.clone(), ..none.clone() }, false),
+        (none.clone(), false),
+        (EvidenceDigests { placeholder: token, ..none.clone() }, true),
+        (EvidenceDigests { session_token: token, peer, ..none.clone() }, true),
+        (EvidenceDigests { jwt, listener, ..none.clone() }, true),
     ] {
+        let evidence = &evidence;
         let (cuts, _) = told(vec![taken(change(1, Some("s-1"), None), Left::Named)]);
         let facts =
             Facts { destination: "api.github.com:443", cluster: "to-api", service: "github", evidence, masker: None };
         let grant = Grant::accept(usual(), Millis(0), facts).unwrap();
         let expected = (!named).then_some(Reason::EvidenceConflict);
-        assert_eq!(ends(&cuts, &grant), [expected; 2], "{evidence}");
+        assert_eq!(ends(&cuts, &grant), [expected; 2], "{evidence:?}");
     }
 }
 

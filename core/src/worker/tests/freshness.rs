@@ -30,10 +30,10 @@ fn freshness_counts_from_when_the_answered_poll_was_sent() {
     desk.poll_answered(0, Vec::new());
     desk.wait(STALE_AFTER - 3_000 - 1);
     assert_eq!(desk.find(&api()), Some(Learnt::Granted));
-    assert!(desk.worker.is_fresh(desk.now()));
+    assert!(desk.worker.feed.is_fresh(desk.now()));
     desk.wait(1);
     assert_eq!(desk.find(&api()), None);
-    assert!(!desk.worker.is_fresh(desk.now()));
+    assert!(!desk.worker.feed.is_fresh(desk.now()));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_failed_poll_makes_nothing_fresh_and_is_repeated_soon() {
     let malformed = br#"{"epoch":"e1","cursor":0,"policy":"v1","changes":[],"cursor":1}"#;
     assert_eq!(desk.answer_with(token, Some(200), true, malformed), []);
     desk.wait(fresh_until - desk.now);
-    assert!(!desk.worker.is_fresh(desk.now()), "only an answered poll counts");
+    assert!(!desk.worker.feed.is_fresh(desk.now()), "only an answered poll counts");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{Answer, Call, Dispatch, Entry, Grant, Settings, Wake, Wakeup, Worker
 use crate::fixture::{self, Request, SECRET, granted, header, name};
 use crate::policy::Spec;
 use crate::refusal::Reason;
-use crate::request::identify;
+use crate::request::{Way, identify};
 use crate::time::Millis;
 use crate::wire::{Change, Changes, GrantAnswer, GrantRequest, Granted};
 use serde::Serialize;
@@ -158,14 +158,18 @@ impl Desk {
         let policy = self.worker.policy();
         let snapshot = request.read(&policy);
         let asked = identify(&snapshot, &policy).unwrap();
-        self.worker.hold(context, &snapshot, &asked, since);
+        let Way::Managed(destination) = asked.way else { panic!("{:?}", asked.way) };
+        let question = super::Question { snapshot: &snapshot, destination, evidence: &asked.evidence };
+        self.worker.hold(context, question, since);
     }
 
     fn find_entry(&mut self, request: &Request) -> Option<Entry> {
         let policy = self.worker.policy();
         let snapshot = request.read(&policy);
         let asked = identify(&snapshot, &policy).unwrap();
-        self.worker.find(&snapshot, &asked, Millis(self.now))
+        let Way::Managed(destination) = asked.way else { panic!("{:?}", asked.way) };
+        let question = super::Question { snapshot: &snapshot, destination, evidence: &asked.evidence };
+        self.worker.find(question, Millis(self.now))
     }
 
     fn find(&mut self, request: &Request) -> Option<Learnt> {

@@ -2,7 +2,7 @@
 
 use super::{Desk, Learnt, TIMEOUT, change, learnt};
 use crate::digest::Digest;
-use crate::door::{Call, Passage, Tunnel};
+use crate::door::{Call, Passage};
 use crate::fixture::{self, destination, name, spec, test};
 use crate::matching::host::Host;
 use crate::policy::Policy;
@@ -10,7 +10,7 @@ use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::wire::{Change, Denied, EvidenceDigests, Left, TunnelAnswer, TunnelGranted, TunnelRequest};
 use crate::worker::cuts::Cut;
-use crate::worker::{self, Answer, Entry};
+use crate::worker::{self, Answer, Entry, Tunnel};
 
 fn call(host: &str, port: u16, passage: Passage) -> Call {
     Call { host: Host::parse(host.as_bytes()).unwrap(), port, passage }

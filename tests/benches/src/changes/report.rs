@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::world::Change;
 use crate::load::Count;
+use crate::stats::quantile;
 
 /// The targets for the 99th percentile of what a command reports, idle and loaded, in milliseconds.
 const TARGETS: (f64, f64) = (50.0, 150.0);
@@ -74,7 +75,7 @@ impl Row {
 
     fn meets_target(&self) -> bool {
         let target = if self.load.is_none() { TARGETS.0 } else { TARGETS.1 };
-        percentile(&self.mode.waited(), 99.0).is_some_and(|p99| p99 <= target)
+        quantile(&self.mode.waited(), 0.99).is_some_and(|p99| p99 <= target)
     }
 }
 
@@ -102,37 +103,14 @@ pub fn table(rows: &[Row]) -> String {
 }
 
 fn cell(values: &[f64]) -> String {
-    let at = |p| percentile(values, p).map_or("-".to_owned(), |value| format!("{value:.1}"));
-    format!("{} / {} / {}", at(50.0), at(99.0), at(100.0))
+    let at = |p| quantile(values, p).map_or("-".to_owned(), |value| format!("{value:.1}"));
+    format!("{} / {} / {}", at(0.5), at(0.99), at(1.0))
 }
 
 fn spread(values: &[f64]) -> Value {
-    json!({"p50": percentile(values, 50.0), "p99": percentile(values, 99.0), "most": percentile(values, 100.0)})
+    json!({"p50": quantile(values, 0.5), "p99": quantile(values, 0.99), "most": quantile(values, 1.0)})
 }
 
 fn ms(times: &[Duration]) -> Vec<f64> {
     times.iter().map(|time| time.as_secs_f64() * 1e3).collect()
-}
-
-/// By nearest rank: a value that was measured.
-fn percentile(values: &[f64], percent: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_percentile_is_a_value_that_was_measured() {
-        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
-        assert_eq!(percentile(&values, 50.0), Some(100.0));
-        assert_eq!(percentile(&values, 99.0), Some(198.0));
-        assert_eq!(percentile(&values, 100.0), Some(200.0));
-        assert_eq!(percentile(&[7.0], 50.0), Some(7.0));
-        assert_eq!(percentile(&[], 50.0), None);
-    }
 }

@@ -55,15 +55,15 @@ fn prepare(bench: &Workbench, module: &Path, broker: &Path) -> Result<Part> {
     let process = attache.serve(&dir, data_plane)?;
 
     let authorization = bench.rules.authorization();
-    let read_only = attache.placeholder(config::READER, &config::variable(0))?;
+    let read_only = attache.exported(config::READER, &config::variable(0))?;
     let pieces = pieces(attache.bootstrap()?)?;
     Ok(Part {
         listener: pieces.listener,
         clusters: pieces.clusters,
         secrets: pieces.secrets,
         bootstrap: pieces.bootstrap,
-        placeholder: attache.placeholder(config::WRITER, &config::variable(0))?,
-        unmasked: Some(attache.placeholder(config::UNMASKED, config::UNMASKED_VARIABLE)?),
+        placeholder: attache.exported(config::WRITER, &config::variable(0))?,
+        unmasked: Some(attache.exported(config::UNMASKED, config::UNMASKED_VARIABLE)?),
         claim: Claim::Decides { authorization, read_only },
         audit: Some(config::audit_log(&dir)),
         service: Some(Meter::Process(process.0.id())),
@@ -83,14 +83,19 @@ pub struct Attache<'a> {
 }
 
 impl Attache<'_> {
-    /// Starts the broker and waits until its data plane accepts.
+    /// Starts the broker and waits until its data plane accepts on this port.
     pub fn serve(&self, dir: &Path, data_plane: u16) -> Result<Alive> {
+        self.serve_until(dir, || TcpStream::connect((Ipv4Addr::LOCALHOST, data_plane)).is_ok())
+    }
+
+    /// Starts the broker and waits until it is ready.
+    pub fn serve_until(&self, dir: &Path, is_ready: impl Fn() -> bool) -> Result<Alive> {
         let log = dir.join("broker.log");
         let mut command = self.command(&["serve"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
         let mut process = Alive(command.spawn().context("starting the broker")?);
         let deadline = Instant::now() + START_LIMIT;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, data_plane)).is_err() {
+        while !is_ready() {
             let ended = process.0.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
                 let log = fs::read_to_string(&log).unwrap_or_default();
@@ -102,11 +107,11 @@ impl Attache<'_> {
         Ok(process)
     }
 
-    /// The placeholder that a session exports in this variable.
-    pub fn placeholder(&self, session: &str, variable: &str) -> Result<String> {
+    /// What a session exports in this variable.
+    pub fn exported(&self, session: &str, variable: &str) -> Result<String> {
         let env: Value = serde_json::from_str(&self.run(&["session", "env", session, "--json"])?)?;
-        let placeholder = env[variable].as_str();
-        Ok(placeholder.with_context(|| format!("session env {session} shows no placeholder"))?.to_owned())
+        let exported = env[variable].as_str();
+        Ok(exported.with_context(|| format!("session env {session} shows no {variable}"))?.to_owned())
     }
 
     /// The gateway's bootstrap.
@@ -115,7 +120,8 @@ impl Attache<'_> {
         serde_json::from_str(&text).context("envoy-config does not answer in JSON")
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<String> {
+    /// The answer of a command.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let Output { status, stdout, stderr } = self.command(arguments).output()?;
         let told = String::from_utf8_lossy(&stderr);
         ensure!(status.success(), "attache {} ends with {status}: {}", arguments.join(" "), told.trim());

@@ -1,70 +1,63 @@
-//! What is not to be seen, and how that is done: with mounts that only the new namespaces have, and that
-//! nobody in there can take away.
+//! How something is not to be seen: with mounts that only the new namespaces have, and that nobody in there can take
+//! away.
 
-use super::CellError;
+use super::find::Directory;
+use crate::api::view::Identity;
+use crate::cli::run::outfit::CA_FILE_NAME;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
-use std::collections::BTreeSet;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change, mount_remount,
+};
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// The sockets that processes of this network namespace have bound (proc_net(5)).
-const SOCKETS: &str = "/proc/net/unix";
-
-/// Directories to hide, as the kernel finds them, without those that are not there.
-pub fn directories<'a>(named: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>, CellError> {
-    let mut found = BTreeSet::new();
-    for directory in named {
-        match directory.canonicalize() {
-            Ok(path) => drop(found.insert(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Whoever we are, the child is, too: what we cannot reach, it cannot.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
-/// UNIX sockets are files, and lead out of every network namespace: to a container engine, a session bus,
-/// a terminal multiplexer, which run what they are told to.
-pub fn sockets() -> Vec<PathBuf> {
-    named_sockets(&std::fs::read_to_string(SOCKETS).unwrap_or_default()).filter(|path| path.exists()).collect()
-}
-
-/// The paths in a listing of UNIX sockets; those with a name in no file system are the namespace's own.
-fn named_sockets(listing: &str) -> impl Iterator<Item = PathBuf> {
-    let paths: BTreeSet<PathBuf> = listing
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_once(" /").map(|(_, path)| Path::new("/").join(path)))
-        .collect();
-    paths.into_iter()
-}
+/// Of what holds nothing that is run.
+const FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// What is mounted from now on is mounted in here alone.
 pub fn apart() -> io::Result<()> {
     Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }
 
-/// Empty directories, in place of these.
-pub fn mount_over(directories: &[PathBuf]) -> io::Result<()> {
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    for directory in directories {
-        match mount("attache", directory, "tmpfs", flags, c"size=4k,nr_inodes=2,mode=0555") {
-            Ok(()) => {}
-            // It was there a moment ago.
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(io::Error::from(error)),
+/// Empty directories, in place of these. To be done before [`hold`]: what that covers is hidden there, too, from who
+/// stands in it.
+pub fn mount_over(directories: &[Directory]) -> io::Result<()> {
+    for Directory { path, identity } in directories {
+        let there = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let there = openat2(CWD, path, there, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+        if Identity::of(&fstat(&there)?) != *identity {
+            return Err(io::Error::other(format!("{} was replaced just now", path.display())));
         }
+        let at = format!("/proc/self/fd/{}", there.as_raw_fd());
+        mount("attache", at, "tmpfs", FLAGS | MountFlags::RDONLY, c"size=4k,nr_inodes=2,mode=0555")?;
     }
     Ok(())
 }
 
-/// Nobody listens, in place of these.
-pub fn bury(sockets: &[PathBuf]) -> io::Result<()> {
-    for socket in sockets {
-        match mount_bind("/dev/null", socket) {
+/// Holds these in their places, those above others first: what something is mounted on, nobody in here renames. So
+/// nothing can be put where others look for what is hidden.
+pub fn hold(directories: &[PathBuf]) -> io::Result<()> {
+    Ok(directories.iter().try_for_each(|directory| mount_bind_recursive(directory, directory))?)
+}
+
+/// The file of certificates, alone in its directory, as it was when it came.
+pub fn certificates(directory: &Path, certificates: OwnedFd) -> io::Result<()> {
+    mount("attache", directory, "tmpfs", FLAGS, c"size=16m,nr_inodes=4,mode=0555")?;
+    let mut file = File::options().write(true).create_new(true).mode(0o444).open(directory.join(CA_FILE_NAME))?;
+    io::copy(&mut File::from(certificates), &mut file)?;
+    // What is open for writing keeps a mount writable.
+    drop(file);
+    Ok(mount_remount(directory, MountFlags::BIND | MountFlags::RDONLY | FLAGS, "")?)
+}
+
+/// Nobody listens, and there is nothing to read, in place of these.
+pub fn bury(files: &[PathBuf]) -> io::Result<()> {
+    for file in files {
+        match mount_bind("/dev/null", file) {
             Ok(()) => {}
             // Gone meanwhile, or out of our reach, and so of the child's.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {}
@@ -72,34 +65,4 @@ pub fn bury(sockets: &[PathBuf]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Processes of the new namespace alone.
-pub fn mount_proc() -> io::Result<()> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    Ok(mount("proc", "/proc", "proc", flags, None)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sockets_with_a_path_are_found() {
-        let listing = "Num       RefCount Protocol Flags    Type St Inode Path\n\
-                       0000000000000000: 00000002 00000000 00010000 0001 01 1 /run/a b.sock\n\
-                       0000000000000000: 00000002 00000000 00010000 0001 01 2 @abstract\n\
-                       0000000000000000: 00000003 00000000 00000000 0001 03 3\n\
-                       0000000000000000: 00000002 00000000 00000000 0002 01 4 /dev/log\n";
-        let found: Vec<_> = named_sockets(listing).collect();
-        assert_eq!(found, [Path::new("/dev/log"), Path::new("/run/a b.sock")]);
-    }
-
-    #[test]
-    fn what_is_not_there_needs_no_hiding() {
-        let temp = tempfile::tempdir().unwrap();
-        let there = temp.path().canonicalize().unwrap();
-        let named = [there.clone(), there.join("not"), there.clone()];
-        assert_eq!(directories(named.iter()).unwrap(), [there]);
-    }
 }

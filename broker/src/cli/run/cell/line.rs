@@ -1,4 +1,4 @@
-//! The line between the parts of a cell: messages in JSON, and with one, perhaps, a descriptor.
+//! The line between the parts of a cell: messages in JSON, and with one, perhaps, descriptors.
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -14,6 +14,9 @@ use std::process::Stdio;
 
 /// The longest message, in bytes: a plan with some thousand paths.
 const MOST: usize = 256 * 1024;
+
+/// The most descriptors that come with one.
+const DESCRIPTORS: usize = 2;
 
 /// One end.
 pub struct Line(OwnedFd);
@@ -31,22 +34,21 @@ impl Line {
     }
 
     /// Sends a message.
-    pub fn send(&self, message: &impl Serialize, with: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    pub fn send(&self, message: &impl Serialize, with: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let with: Vec<_> = with.into_iter().collect();
         if !with.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(&with));
+            ancillary.push(SendAncillaryMessage::ScmRights(with));
         }
         sendmsg(&self.0, &[IoSlice::new(&text)], &mut ancillary, SendFlags::NOSIGNAL)?;
         Ok(())
     }
 
     /// Receives one. The end of the line is an error.
-    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<(T, Option<OwnedFd>)> {
+    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<(T, Vec<OwnedFd>)> {
         let mut text = vec![0; MOST];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut receive =
             || recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
@@ -55,10 +57,12 @@ impl Line {
             Err(Errno::CONNRESET) => receive()?,
             got => got?,
         };
-        let with = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
+        let mut with = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                with.extend(descriptors);
+            }
+        }
         if got.bytes == 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the command's cell has ended"));
         }

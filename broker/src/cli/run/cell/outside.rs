@@ -4,9 +4,10 @@ use super::Told;
 use super::line::Line;
 use crate::cli::common::FAILED;
 use crate::cli::run::BECOME_INIT;
+use crate::envoy::process;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::SigSet;
-use rustix::process::{Signal, getegid, geteuid, getppid, set_parent_process_death_signal};
+use rustix::process::{Signal, getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities, configure_capability_in_ambient_set, set_capabilities};
 use std::ffi::OsString;
 use std::io;
@@ -34,7 +35,7 @@ pub fn outside(parent: u32, command: &[OsString]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err((step, cause)) => {
-            let told = line.send(&Told::Failed { step: step.into(), cause: cause.to_string() }, None);
+            let told = line.send(&Told::Failed { step: step.into(), cause: cause.to_string() }, &[]);
             if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }
     }
@@ -42,12 +43,7 @@ pub fn outside(parent: u32, command: &[OsString]) -> ExitCode {
 
 fn leave(parent: u32, command: &[OsString]) -> Result<std::process::Child, Failure> {
     let ours = || -> io::Result<()> {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        // A parent that died before the line above sends no signal any more.
-        let living = getppid().map(|pid| pid.as_raw_nonzero().get());
-        if living != i32::try_from(parent).ok() {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
+        process::end_with(parent, Signal::KILL)?;
         // What a terminal sends to all is not for us: we end when the first process does.
         SigSet::all().thread_block()?;
         Ok(())
@@ -67,10 +63,7 @@ fn leave(parent: u32, command: &[OsString]) -> Result<std::process::Child, Failu
     keep_capabilities().map_err(|error| ("capabilities in a user namespace", error))?;
 
     let own = std::env::current_exe();
-    let first = own.and_then(|own| {
-        let mut first = Command::new(own);
-        first.arg(BECOME_INIT).arg(std::process::id().to_string()).arg("--").args(command).spawn()
-    });
+    let first = own.and_then(|own| Command::new(own).arg(BECOME_INIT).arg("--").args(command).spawn());
     first.map_err(|error| ("the first process of the cell", error))
 }
 

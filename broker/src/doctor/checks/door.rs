@@ -1,9 +1,11 @@
 //! The forward proxy's inner hop: only who was let in by the door comes there, and an identity stays with
 //! its own connection.
 
-use super::super::node::{Node, shown};
+use super::super::node::{Message, Node, shown};
 use super::super::scene::{Hcm, HttpFilter, Role, Scene, kind};
 use super::super::{Check, Symptom};
+use crate::envoy::filter_state;
+use attache_core::door::{ADDRESS_STATE, HOST_STATE, INSIDE_STATE};
 
 const POOL: &str = "connection_pool_per_downstream_connection";
 
@@ -52,26 +54,74 @@ fn identities(scene: &Scene<'_>, hcm: &Hcm<'_>) -> Vec<Symptom> {
     symptoms
 }
 
-/// The values that a connection manager shares with the connections it opens.
-fn handed_on<'a>(hcm: &Hcm<'a>) -> Vec<Node<'a>> {
+/// The values that a connection manager sets.
+fn set_by<'a>(hcm: &Hcm<'a>) -> impl Iterator<Item = Node<'a>> {
     let setters = hcm.filters.iter().filter(|filter| filter.kind() == kind::SET_FILTER_STATE);
-    let values = setters.flat_map(|filter| &filter.message).flat_map(|message| message.node.list("on_request_headers"));
-    let shared = |value: &Node<'_>| value.field("shared_with_upstream").is_some_and(|shared| !shared.names("NONE", 0));
-    values.filter(shared).collect()
+    setters.flat_map(|filter| &filter.message).flat_map(|message| message.node.list("on_request_headers"))
 }
+
+/// Of these, those that it shares with the connections it opens.
+fn handed_on<'a>(hcm: &Hcm<'a>) -> impl Iterator<Item = Node<'a>> {
+    set_by(hcm).filter(is_shared)
+}
+
+fn is_shared(value: &Node<'_>) -> bool {
+    value.field("shared_with_upstream").is_some_and(|shared| !shared.names("NONE", 0))
+}
+
+/// Of these, those that a door hands on, or that Envoy or our filter reads where they are set.
+fn meaningful<'a>(hcm: &Hcm<'a>) -> impl Iterator<Item = Node<'a>> {
+    let is_read = |value: &Node<'_>| {
+        let read = |key: &str| ["envoy.", "attache.", "wasm.attache"].iter().any(|known| key.starts_with(known));
+        // Without a factory, the key itself names a typed object of Envoy's.
+        value.field("factory_key").is_none() || value.text("object_key").is_none_or(read)
+    };
+    let hands_on = hcm.has_door();
+    set_by(hcm).filter(move |value| (hands_on && is_shared(value)) || is_read(value))
+}
+
+pub(super) const TUNNEL_NAME: Check = Check {
+    id: "tunnel-name",
+    purpose: "a tunnel that nobody looks into goes to the host that it was granted for",
+    attack: "a granted CONNECT to one host carries a TLS handshake that names another at the same address: what was let \
+             through is not what is spoken to",
+    fix: "envoy.filters.network.rbac before tcp_proxy, with the condition requested_server_name == \
+          filter_state['attache.host'], as `attache envoy-config` writes it",
+    find: |scene| {
+        let inside = scene.listeners.iter().filter(|listener| listener.node.field("internal_listener").is_some());
+        let opaque = inside.flat_map(|listener| &listener.chains).filter(|chain| {
+            let before = chain.filters.iter().take_while(|filter| filter.kind != kind::TCP_PROXY).count();
+            let rules = |filter: &Message<'_>| {
+                let rules = filter
+                    .node
+                    .field("rules")
+                    .filter(|rules| rules.field("action").is_none_or(|action| action.names("ALLOW", 0)));
+                filter.kind == kind::NETWORK_RBAC && (rules.is_some() || filter.node.field("matcher").is_some())
+            };
+            before < chain.filters.len() && !chain.filters.iter().take(before).any(rules)
+        });
+        let doors = scene.doors().next().is_some();
+        opaque
+            .filter(|_| doors)
+            .map(|chain| Symptom::fail(chain.node.would_be("filters"), "tcp_proxy without a guard"))
+            .collect()
+    },
+};
 
 pub(super) const TUNNEL_SOURCE: Check = Check {
     id: "tunnel-source",
     purpose: "what is handed on behind a door is what the door has found",
-    attack: "what a request says becomes its identity behind the door, or the address that Envoy dials",
+    attack: "what a request says becomes its identity behind the door, the address that Envoy dials, or the name it \
+             verifies there",
     fix: "format_string: %FILTER_STATE(wasm.attache_inside:PLAIN)% and so on, as `attache envoy-config` writes it",
     find: |scene| {
         let found_by_door = |text: &str| {
-            text.strip_prefix("%FILTER_STATE(wasm.attache_")
-                .and_then(|rest| rest.strip_suffix(":PLAIN)%"))
-                .is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+            let key = text.strip_prefix("%FILTER_STATE(").and_then(|rest| rest.strip_suffix(":PLAIN)%"));
+            key.is_some_and(|key| {
+                [INSIDE_STATE, HOST_STATE, ADDRESS_STATE].map(filter_state).iter().any(|of_door| of_door == key)
+            })
         };
-        let values = scene.doors().flat_map(handed_on);
+        let values = scene.guarded().flat_map(meaningful);
         let others = values
             .filter(|value| !value.text("format_string.text_format_source.inline_string").is_some_and(found_by_door));
         others.map(|value| Symptom::fail(value.would_be("format_string"), "not what the door has found")).collect()

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 /// One certificate that Envoy has.
 #[derive(Clone, Debug)]
-pub(super) struct Seat {
+pub(super) struct Subscription {
     /// The name it is for.
     pub minted: Minted,
     /// Whether it stays for as long as Envoy asks: the policy names it, and it is spelled as there.
@@ -23,14 +23,14 @@ pub(super) struct Seat {
 
 /// All of them, by the name as it was spelled.
 #[derive(Debug, Default)]
-pub(super) struct Seats {
-    all: HashMap<Vec<u8>, Seat>,
+pub(super) struct Subscriptions {
+    all: HashMap<Vec<u8>, Subscription>,
     /// How many do not stay.
     others: usize,
     came: u64,
 }
 
-impl Seats {
+impl Subscriptions {
     /// Whether Envoy has this one.
     pub fn has(&self, spelled: &[u8]) -> bool {
         self.all.contains_key(spelled)
@@ -52,8 +52,8 @@ impl Seats {
         let stays = stays(spelled, &minted);
         self.others += usize::from(!stays);
         self.came += 1;
-        let seat = Seat { minted, stays, version, not_after_ms, told, order: self.came };
-        self.all.insert(spelled.to_vec(), seat);
+        let subscription = Subscription { minted, stays, version, not_after_ms, told, order: self.came };
+        self.all.insert(spelled.to_vec(), subscription);
     }
 
     /// Envoy no longer has this one.
@@ -65,22 +65,22 @@ impl Seats {
 
     /// The oldest of those that do not stay leaves; its name.
     pub fn make_room(&mut self) -> Option<Vec<u8>> {
-        let others = self.all.iter().filter(|(_, seat)| !seat.stays);
-        let oldest = others.min_by_key(|(_, seat)| seat.order).map(|(spelled, _)| spelled.clone())?;
+        let others = self.all.iter().filter(|(_, subscription)| !subscription.stays);
+        let oldest = others.min_by_key(|(_, subscription)| subscription.order).map(|(spelled, _)| spelled.clone())?;
         self.leave(&oldest);
         Some(oldest)
     }
 
     /// Those of which `wanted` holds.
-    pub fn select(&self, wanted: impl Fn(&Seat) -> bool) -> Vec<(Vec<u8>, Seat)> {
-        let found = self.all.iter().filter(|(_, seat)| wanted(seat));
-        found.map(|(spelled, seat)| (spelled.clone(), seat.clone())).collect()
+    pub fn select(&self, wanted: impl Fn(&Subscription) -> bool) -> Vec<(Vec<u8>, Subscription)> {
+        let found = self.all.iter().filter(|(_, subscription)| wanted(subscription));
+        found.map(|(spelled, subscription)| (spelled.clone(), subscription.clone())).collect()
     }
 
     /// Envoy has heard of it again.
     pub fn told(&mut self, spelled: &[u8], now: Instant) {
-        if let Some(seat) = self.all.get_mut(spelled) {
-            seat.told = now;
+        if let Some(subscription) = self.all.get_mut(spelled) {
+            subscription.told = now;
         }
     }
 }
@@ -94,25 +94,25 @@ pub(super) fn stays(spelled: &[u8], minted: &Minted) -> bool {
 mod tests {
     use super::*;
 
-    fn take(seats: &mut Seats, spelled: &str, is_named: bool) {
+    fn take(subscriptions: &mut Subscriptions, spelled: &str, is_named: bool) {
         let minted = Minted { name: spelled.to_ascii_lowercase(), is_named };
-        seats.take(spelled.as_bytes(), minted, String::new(), 0, Instant::now());
+        subscriptions.take(spelled.as_bytes(), minted, String::new(), 0, Instant::now());
     }
 
     #[test]
     fn the_oldest_other_makes_room() {
-        let mut seats = Seats::default();
-        take(&mut seats, "named.example", true);
+        let mut subscriptions = Subscriptions::default();
+        take(&mut subscriptions, "named.example", true);
         for other in ["Named.example", "b.example", "c.example"] {
-            take(&mut seats, other, other.starts_with('N'));
+            take(&mut subscriptions, other, other.starts_with('N'));
         }
-        assert_eq!(seats.others(), 3);
-        take(&mut seats, "b.example", false);
-        assert_eq!(seats.others(), 3, "the same again is no other");
-        let left: Vec<_> = std::iter::from_fn(|| seats.make_room()).collect();
+        assert_eq!(subscriptions.others(), 3);
+        take(&mut subscriptions, "b.example", false);
+        assert_eq!(subscriptions.others(), 3, "the same again is no other");
+        let left: Vec<_> = std::iter::from_fn(|| subscriptions.make_room()).collect();
         assert_eq!(left, [&b"Named.example"[..], b"c.example", b"b.example"]);
-        assert!(seats.has(b"named.example") && seats.others() == 0);
-        seats.leave(b"named.example");
-        assert!(seats.is_empty());
+        assert!(subscriptions.has(b"named.example") && subscriptions.others() == 0);
+        subscriptions.leave(b"named.example");
+        assert!(subscriptions.is_empty());
     }
 }

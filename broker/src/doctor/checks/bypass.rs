@@ -49,15 +49,19 @@ fn copies(scene: &Scene<'_>, fields: &[&str]) -> Vec<Symptom> {
 
 pub(super) const ORIGINAL_DST_HEADER: Check = Check {
     id: "original-dst-header",
-    purpose: "no header names the address to dial",
-    attack: "x-envoy-original-dst-host is never stripped: the agent names the address that receives the credential",
-    fix: "remove use_http_header from original_dst_lb_config; pass a vetted address as filter state",
+    purpose: "nothing but what was vetted names the address to dial",
+    attack: "x-envoy-original-dst-host is never stripped: the agent names the address that receives the credential; \
+             metadata and another port lead beside what was vetted, too",
+    fix: "remove original_dst_lb_config; pass a vetted address as filter state",
     find: |scene| {
         let mut symptoms = Vec::new();
         for cluster in &scene.clusters {
             cluster.node.walk(&mut |node| {
                 let by_header = node.field("use_http_header").filter(Node::is_true);
-                symptoms.extend(by_header.map(|node| Symptom::fail(node.path(), shown(Some(&node)))));
+                let chosen = node.field("original_dst_lb_config");
+                let others = ["metadata_key", "upstream_port_override"].map(|field| chosen.as_ref()?.field(field));
+                let written = by_header.into_iter().chain(others.into_iter().flatten());
+                symptoms.extend(written.map(|node| Symptom::fail(node.path(), shown(Some(&node)))));
                 true
             });
         }

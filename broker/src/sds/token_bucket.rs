@@ -4,14 +4,14 @@ use std::time::Instant;
 
 /// A bucket of tokens.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct TokenBucket {
     per_second: f64,
     most: f64,
     left: f64,
     at: Instant,
 }
 
-impl Pace {
+impl TokenBucket {
     /// A full bucket.
     pub fn new(per_second: u32, most: u32, now: Instant) -> Self {
         Self { per_second: per_second.into(), most: most.into(), left: most.into(), at: now }
@@ -38,12 +38,12 @@ mod tests {
     #[test]
     fn a_burst_and_then_a_steady_rate() {
         let start = Instant::now();
-        let mut pace = Pace::new(10, 5, start);
-        assert_eq!((0..20).filter(|_| pace.take(start)).count(), 5);
+        let mut bucket = TokenBucket::new(10, 5, start);
+        assert_eq!((0..20).filter(|_| bucket.take(start)).count(), 5);
         let later = start + Duration::from_millis(250);
-        assert_eq!((0..20).filter(|_| pace.take(later)).count(), 2);
+        assert_eq!((0..20).filter(|_| bucket.take(later)).count(), 2);
         let much_later = later + Duration::from_secs(3600);
-        assert_eq!((0..20).filter(|_| pace.take(much_later)).count(), 5);
-        assert!(!pace.take(start), "a clock that has gone back gives nothing");
+        assert_eq!((0..20).filter(|_| bucket.take(much_later)).count(), 5);
+        assert!(!bucket.take(start), "a clock that has gone back gives nothing");
     }
 }

@@ -1,0 +1,46 @@
+//! `attache ready`: whether the running broker can grant, and what stands in the way. For probes, and for people.
+
+use super::client::{Client, failed};
+use super::common::{Common, FAILED, say};
+use super::table::table;
+use crate::api::{Condition, Dependency, Readiness};
+use std::process::ExitCode;
+
+/// Ask the running broker whether it can grant: exit code 0 or 1
+#[derive(Debug, clap::Args)]
+pub struct ReadyArgs {}
+
+/// Asks, and says what is not well.
+pub async fn run(_: ReadyArgs, common: &Common) -> ExitCode {
+    let client = match Client::of(common) {
+        Ok(client) => client,
+        Err(code) => return code,
+    };
+    let readiness = match client.readiness().await {
+        Ok(readiness) => readiness,
+        Err(error) => return failed(error),
+    };
+    if common.json {
+        say(serde_json::to_string_pretty(&readiness).unwrap_or_default());
+    } else {
+        say(told(&readiness));
+    }
+    if readiness.ready { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}
+
+fn told(readiness: &Readiness) -> String {
+    let head = if readiness.ready { "ready" } else { "not ready" };
+    let rows: Vec<_> = readiness.dependencies.iter().filter(|one| one.state != Condition::Ok).map(row).collect();
+    let head = format!("{head}: {} workers", readiness.workers);
+    if rows.is_empty() { head } else { format!("{head}\n{}", table(&["WHAT", "STATE", "REASON", "FIX"], &rows)) }
+}
+
+fn row(one: &Dependency) -> Vec<String> {
+    let state = match one.state {
+        Condition::Ok => "ok",
+        Condition::Waiting => "waiting",
+        Condition::Failed => "failed",
+    };
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    vec![one.name.clone(), state.to_owned(), or_none(&one.reason), or_none(&one.fix)]
+}

@@ -46,6 +46,15 @@ async fn an_agent_that_does_what_the_page_says_is_served() {
     let came = upstream.requests();
     assert_eq!((came.len(), came[0].header("authorization")), (1, Some(format!("Bearer {GITHUB}"))));
 
+    // Another command says the same, without being told of the shape.
+    let again = said(&mut attache(&["session", "env", "one", "--json"], &path)).json();
+    assert_eq!(again["HTTPS_PROXY"], ready["sessions"][0]["env"]["HTTPS_PROXY"]);
+    let gateway = said(&mut attache(&["session", "env", "one", "--shape", "gateway", "--json"], &path)).json();
+    assert!(gateway["HTTPS_PROXY"].is_null() && gateway["GITHUB_TOKEN"].is_string(), "{gateway:#}");
+    let hides = ["run", "--session", "one", "--hide", "/nowhere/at-all", "--", "true"];
+    let typo = said(attache(&hides, &path).env("ATTACHE_CONFIG", &path));
+    assert!(typo.code == 1 && typo.err.contains("--hide /nowhere/at-all: there is no such directory"), "{}", typo.err);
+
     // Doctor is content with the Envoy that runs.
     let examined = said(&mut attache(&["doctor"], &path));
     assert!(examined.code == 0 && examined.out.contains("envoy.sock"), "{}{}", examined.out, examined.err);
@@ -53,6 +62,37 @@ async fn an_agent_that_does_what_the_page_says_is_served() {
     assert_eq!((&used["destination"], &used["session"]), (&"api.github.com:443".into(), &"one".into()), "{used:#}");
     up.signal("TERM");
     assert!(up.ended().await.success(), "{}", up.told());
+}
+
+/// Envoy would share it, and each would get some of the other's agents.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_another_envoy_has_is_not_shared() {
+    let (_dir, path) = config(crate::GOOD);
+    let mut up = Up::start(&path, &["--json"], &[("LAB_KEY", GITHUB)]);
+    let proxy = up.ready().await["proxy"].as_str().expect("an address").to_owned();
+    let (_other, second) = config(&crate::GOOD.replace("127.0.0.1:0", &proxy));
+    let mut late = Up::start(&second, &["--json"], &[("LAB_KEY", GITHUB)]);
+    assert_eq!(late.ended().await.code(), Some(1), "{}", late.told());
+    assert!(late.told().contains(&format!("{proxy} is in use")), "{}", late.told());
+
+    // And what is no proxy runs no command.
+    let run = said(attache(&["run", "--session", "one", "--", "true"], &path).env("ATTACHE_CONFIG", &path));
+    assert!(run.code == 1 && run.err.contains("is a gateway"), "{}", run.err);
+    up.signal("TERM");
+    assert!(up.ended().await.success(), "{}", up.told());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_used_yet_is_said_when_all_is_ready() {
+    let (_dir, path) = config(crate::GOOD);
+    let mut up = Up::start(&path, &[], &[("LAB_KEY", "")]);
+    util::eventually(std::time::Duration::from_secs(30), || up.told().contains("ready")).await;
+    util::eventually(std::time::Duration::from_secs(5), || up.told().contains("lab cannot be used yet")).await;
+    up.signal("TERM");
+    assert!(up.ended().await.success(), "{}", up.told());
+    // And of an authority that was made by asking for it.
+    let shown = said(&mut attache(&["ca", "show", "--instance-id", "mistyped"], &path));
+    assert!(shown.code == 0 && shown.err.contains("instance mistyped had no authority"), "{}", shown.err);
 }
 
 /// Keys of certificates would travel over it.

@@ -221,7 +221,7 @@ async fn what_is_missing_or_taken_is_said() {
         }
         assert!(!said.err.contains("panicked") && !said.err.contains(GITHUB), "{}", said.err);
     };
-    refuses(&proxy, &[], None, &["Envoy ended", "cannot bind", "Address already in use"]);
+    refuses(&proxy, &[], None, &["is in use", "listen: {proxy: "]);
     refuses(&door, &[], None, &["cannot listen on 127.0.0.1:", "Address already in use"]);
     refuses(&empty, &[], None, &["no credential", "attache check", "GITHUB_TOKEN"]);
     for variable in ["ATTACHE_ENVOY", "ATTACHE_FILTER"] {

@@ -25,6 +25,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 /// The hidden subcommand that becomes a child which is not isolated.
@@ -56,7 +57,7 @@ pub struct RunArgs {
     isolate: Isolate,
     /// A directory that it does not get to see, beside attache's own; say it once for each
     #[arg(long, value_name = "DIR")]
-    hide: Vec<std::path::PathBuf>,
+    hide: Vec<PathBuf>,
     /// Where Envoy listens [default: the broker's listen.proxy]
     #[arg(long, value_name = "IP:PORT")]
     proxy: Option<SocketAddr>,
@@ -110,7 +111,7 @@ enum RunError {
     )]
     Gateway(SocketAddr),
     #[error("--hide {}: there is no such directory", .0.display())]
-    NothingToHide(std::path::PathBuf),
+    NothingToHide(PathBuf),
     #[error("the broker does not know where Envoy listens (listen.proxy has port 0): say it with --proxy")]
     NoProxy,
     #[error("--isolate always: {0}")]
@@ -189,7 +190,9 @@ async fn prepare(
     if args.proxy.is_none() && outfit.shape == Some(Shape::Gateway) {
         return Err(RunError::Gateway(proxy));
     }
-    if let Some(nothing) = args.hide.iter().find(|dir| !dir.is_dir()) {
+    // Of one that cannot be looked at, the cell says so.
+    let is_nowhere = |dir: &&PathBuf| std::fs::metadata(dir).is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
+    if let Some(nothing) = args.hide.iter().find(is_nowhere) {
         return Err(RunError::NothingToHide(nothing.clone()));
     }
     let ca = match outfit::ca_bundle(client).await? {
@@ -225,14 +228,17 @@ async fn run_prepared(
         let plan = Plan::new(outfit, &args.hide, ca.as_ref(), inside);
         let command = become_(BECOME_CELL, args, outfit, inside, ca)?;
         let started = match plan {
-            Ok(plan) => cell::start(command, plan, ca.as_ref()).await,
+            Ok(plan) => {
+                // Before it can say anything itself.
+                if geteuid().is_root() {
+                    note(ROOT_IN_A_CELL);
+                }
+                cell::start(command, plan, ca.as_ref()).await
+            }
             Err(error) => Err(error),
         };
         match started {
             Ok((child, listener)) => {
-                if geteuid().is_root() {
-                    note(ROOT_IN_A_CELL);
-                }
                 let relay = tokio::spawn(relay::run(listener, proxy));
                 let end = Child::Confined(child).run(signals).await;
                 relay.abort();

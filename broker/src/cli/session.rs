@@ -193,15 +193,19 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
             });
         }
         SessionCommand::Env { name, shape, proxy, format, env_file, dir, kubernetes_secret, namespace } => {
-            let outfit: Outfit = client.read(&path(&name, "/outfit")).await?;
-            let shape = shape.or(outfit.shape).unwrap_or(Shape::Gateway);
+            let outfit: Option<Outfit> = match shape {
+                Some(Shape::Gateway) => None,
+                Some(Shape::ForwardProxy) | None => Some(client.read(&path(&name, "/outfit")).await?),
+            };
+            // Unless told otherwise, as whoever started Envoy has started it.
+            let shape = shape.or_else(|| outfit.as_ref()?.shape).unwrap_or(Shape::Gateway);
             let ca_file = dir.as_deref().map(|dir| absolute(dir).join(deliver::CA_FILE));
-            let variables = match shape {
-                Shape::Gateway => {
+            let variables = match outfit.filter(|_| shape == Shape::ForwardProxy) {
+                Some(outfit) => of_forward_proxy(&outfit, proxy, ca_file.as_deref()),
+                None => {
                     let variables: Vec<_> = client.read(&path(&name, &proxy.map_or("/env".into(), of_proxy))).await?;
                     variable::check(&variables).map(|()| variables)
                 }
-                Shape::ForwardProxy => of_forward_proxy(&outfit, proxy, ca_file.as_deref()),
             };
             let variables = match variables {
                 Ok(variables) => variables,

@@ -344,7 +344,7 @@ fn a_shell_is_never_given_what_is_no_variable() {
             write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
         });
         let runtime = format!("unix:{}", socket.display());
-        let (code, text) = attache.run(&["session", "env", "x", "--runtime", &runtime]);
+        let (code, text) = attache.run(&["session", "env", "x", "--shape", "gateway", "--runtime", &runtime]);
         broker.join().unwrap();
         assert!(code == 1 && text.contains("which is no variable of an environment"), "{text}");
         assert!(!text.contains("export") && !text.contains("LD_PRELOAD"), "{text}");

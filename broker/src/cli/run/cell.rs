@@ -1,6 +1,6 @@
 //! A cell: a child in user, mount, process, network and IPC namespaces of its own.
 //!
-//! Three processes make it. [`outside`] leaves our namespaces and waits; [`inside`] is the first process
+//! Three processes make it. [`mod@outside`] leaves our namespaces and waits; [`mod@inside`] is the first process
 //! of the new ones: it hides what is to be hidden, gives up every capability, and starts the command; and
 //! ours, which is told over a socket of its own how that went. In there is no way to anywhere. What
 //! listens on its loopback is a socket that was handed out to us: we accept, and carry to the proxy.

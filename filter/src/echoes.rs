@@ -166,7 +166,9 @@ impl Echoes {
         }
         self.masked += found.new as u64;
         self.waiting = if found.held == 0 { 0 } else { size };
-        if self.waiting > MOST_WAITING {
+        // At least as much goes on as is kept: copying stays in proportion, and what is kept is no more than half of what
+        // Envoy's buffer takes, whatever an upstream sends.
+        if self.waiting > MOST_WAITING && found.held <= size / 2 {
             return self.keep(size, found.held);
         }
         Ok(if found.held == 0 { Onward::Go } else { Onward::Wait })

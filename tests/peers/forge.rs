@@ -32,7 +32,8 @@ impl Forge {
         let mut forge = Self { addr, children: Vec::new(), dir };
         let at = forge.dir.path();
         let mut wrap = Command::new(program("fcgiwrap"));
-        wrap.args(["-c", "2", "-s"]).arg(format!("unix:{}", at.join("cgi.sock").display()));
+        // One alone forks no workers, which would outlive it.
+        wrap.args(["-c", "1", "-s"]).arg(format!("unix:{}", at.join("cgi.sock").display()));
         // Of the one that `scripts/peers` has unpacked.
         wrap.env("LD_LIBRARY_PATH", libraries());
         let mut nginx = Command::new(program("nginx"));

@@ -19,6 +19,9 @@ const MOST_COPIED: usize = 8 << 20;
 /// More than this does not wait in Envoy's buffer, which takes 1 MiB in a bootstrap of ours, and cuts what is longer.
 const MOST_WAITING: usize = 64 << 10;
 
+/// Nor does more than this wait at all: half of what that buffer takes.
+const MOST_HELD: usize = 512 << 10;
+
 /// What is known of one answer.
 #[derive(Default)]
 pub struct Echoes {
@@ -170,6 +173,10 @@ impl Echoes {
         // Envoy's buffer takes, whatever an upstream sends.
         if self.waiting > MOST_WAITING && found.held <= size / 2 {
             return self.keep(size, found.held);
+        }
+        // Before Envoy cuts it, for its buffer is full, and nobody is told why.
+        if self.waiting > MOST_HELD {
+            return Ok(Onward::Unreadable);
         }
         Ok(if found.held == 0 { Onward::Go } else { Onward::Wait })
     }

@@ -123,11 +123,16 @@ pub fn frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
         short @ ..126 => frame.push(u8::try_from(short).expect("below 126")),
-        length => {
-            let length = u16::try_from(length).expect("a test's frame is short");
-            frame.push(126);
-            frame.extend_from_slice(&length.to_be_bytes());
-        }
+        length => match u16::try_from(length) {
+            Ok(length) => {
+                frame.push(126);
+                frame.extend_from_slice(&length.to_be_bytes());
+            }
+            Err(_) => {
+                frame.push(127);
+                frame.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        },
     }
     frame.extend_from_slice(payload);
     frame

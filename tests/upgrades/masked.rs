@@ -2,7 +2,7 @@
 
 use attache_tests::Reply;
 use attache_tests::upstream::Part;
-use attache_tests::websocket::{BOTH, frame};
+use attache_tests::websocket::{BOTH, Opened, frame};
 
 use super::{CHAT, SECRET, SOON, open, opens, reason, saying, start};
 
@@ -51,6 +51,34 @@ async fn a_message_waits_for_no_other() {
         let (mut socket, _) = open(&stack, how, "talks", CHAT, "/live", &[]).await.expect("an answer");
         assert_eq!(socket.receive(said.len()).await.expect("a message"), said, "{how:?}");
     }
+    stack.reconcile().await;
+}
+
+/// More than waits in a buffer of Envoy's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_message_that_may_begin_a_secret_everywhere_arrives_masked() {
+    let stack = start().await;
+    let begins = SECRET[..1].repeat(3_000_000);
+    let said = frame(0x81, format!("{begins}{SECRET}."));
+    let expected = frame(0x81, format!("{begins}{}.", "*".repeat(SECRET.len())));
+    let reply = saying(&[&said]);
+    stack.upstream().answer_with(move |_| reply.clone());
+    for how in BOTH {
+        let (mut socket, _) = open(&stack, how, "talks", CHAT, "/live", &[]).await.expect("an answer");
+        assert!(socket.receive(expected.len()).await.expect("a message") == expected, "{how:?}");
+    }
+    stack.reconcile().await;
+}
+
+/// Between the fragments of a message control frames may stand, and wait with it: no more than Envoy's buffer takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_pings_on_amid_a_message_is_cut() {
+    let stack = start().await;
+    let begun = frame(0x01, format!("is it {}", &SECRET[..12]));
+    let reply = saying(&[&begun, &frame(0x89, "p".repeat(125)).repeat(40_000)]);
+    stack.upstream().answer_with(move |_| reply.clone());
+    let (mut socket, _) = open(&stack, Opened::ByGet, "talks", CHAT, "/live", &[]).await.expect("an answer");
+    assert_eq!(socket.end(SOON).await, b"");
     stack.reconcile().await;
 }
 

@@ -16,11 +16,12 @@ use proxy_wasm::types::Action;
 /// So much of what waits in Envoy's buffer may be copied for one answer: eight times what the buffer holds.
 const MOST_COPIED: usize = 8 << 20;
 
-/// More than this does not wait in Envoy's buffer, which takes 1 MiB in a bootstrap of ours, and cuts what is longer.
+/// More than this does not wait in Envoy's buffer, which takes 256 KiB over HTTP/2 in a bootstrap of ours, and cuts what
+/// is longer.
 const MOST_WAITING: usize = 64 << 10;
 
-/// Nor does more than this wait at all: half of what that buffer takes.
-const MOST_HELD: usize = 512 << 10;
+/// Nor does more than this wait at all: half of what that buffer takes, for a chunk comes on top of it.
+const MOST_HELD: usize = 128 << 10;
 
 /// What is known of one answer.
 #[derive(Default)]

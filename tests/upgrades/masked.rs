@@ -2,7 +2,7 @@
 
 use attache_tests::Reply;
 use attache_tests::upstream::Part;
-use attache_tests::websocket::{BOTH, Opened, frame};
+use attache_tests::websocket::{BOTH, frame};
 
 use super::{CHAT, SECRET, SOON, open, opens, reason, saying, start};
 
@@ -77,8 +77,10 @@ async fn an_upstream_that_pings_on_amid_a_message_is_cut() {
     let begun = frame(0x01, format!("is it {}", &SECRET[..12]));
     let reply = saying(&[&begun, &frame(0x89, "p".repeat(125)).repeat(40_000)]);
     stack.upstream().answer_with(move |_| reply.clone());
-    let (mut socket, _) = open(&stack, Opened::ByGet, "talks", CHAT, "/live", &[]).await.expect("an answer");
-    assert_eq!(socket.end(SOON).await, b"");
+    for how in BOTH {
+        let (mut socket, _) = open(&stack, how, "talks", CHAT, "/live", &[]).await.expect("an answer");
+        assert_eq!(socket.end(SOON).await, b"", "{how:?}");
+    }
     stack.reconcile().await;
 }
 

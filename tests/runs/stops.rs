@@ -3,6 +3,7 @@
 use attache_tests::stack::{Plan, SOON};
 use attache_tests::util;
 
+use crate::terminals::at_a_terminal;
 use crate::{Running, output, run, ways};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,27 +21,18 @@ async fn a_child_that_stops_stops_us_and_goes_on_with_us() {
     stack.reconcile().await;
 }
 
-/// A terminal of its own, by Python: types and reads as a person does.
-const TERMINAL: &str = r#"
-import os, pty, sys, time
-pid, screen = pty.fork()
-if pid == 0:
-    os.execvp(sys.argv[1], sys.argv[1:])
-seen = b""
-def until(word):
-    global seen
-    while word not in seen:
-        seen += os.read(screen, 4096)
+/// Types and reads as a person does.
+const TYPES: &str = r#"
 until(b"ready")
-os.write(screen, b"\x03")
+type(b"\x03")
 until(b"INT")
-os.write(screen, b"typed\n")
+type(b"typed\n")
 until(b"read typed")
 _, status = os.waitpid(pid, 0)
 try:
-    while True: seen += os.read(screen, 4096)
+    while True: all += os.read(screen, 4096)
 except OSError: pass
-sys.stdout.write("%d %d" % (os.waitstatus_to_exitcode(status), seen.count(b"INT")))
+sys.stdout.write("%d %d" % (os.waitstatus_to_exitcode(status), all.count(b"INT")))
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,8 +42,7 @@ async fn the_terminal_is_the_childs_and_ctrl_c_reaches_it_once() {
         let child =
             "trap 'echo I''NT' INT; echo rea''dy; until read line; do :; done; echo \"read $line\"; sleep 0.2; exit 8";
         let inner = run(&stack, &["--session", "writer", "--isolate", way], child);
-        let mut command = std::process::Command::new("timeout");
-        command.args(["20", "python3", "-c", TERMINAL]).arg(inner.get_program()).args(inner.get_args());
+        let mut command = at_a_terminal(&inner, TYPES);
         command.env("ATTACHE_CONFIG", stack.site.config_path());
         let (_, out, err) = output(command);
         assert_eq!(out, "8 1", "{way}: the exit code, and how often Ctrl-C came: {err}");

@@ -68,18 +68,32 @@ async fn its_own_terminal_is_one_and_has_its_name() {
     stack.reconcile().await;
 }
 
-/// A shell at a terminal, by Python: starts a job, stops it, sees it, goes on with it, and ends.
-const JOBS: &str = r#"
-import os, pty, sys, time
+/// A terminal, by Python, with something at it. `until` reads on from where it was; `all` is everything that was read.
+const TERMINAL: &str = r#"
+import os, pty, sys
 pid, screen = pty.fork()
 if pid == 0:
     os.execvp(sys.argv[1], sys.argv[1:])
-seen = b""
+seen = all = b""
 def until(word):
-    global seen
-    while word not in seen: seen += os.read(screen, 4096)
+    global seen, all
+    while word not in seen:
+        piece = os.read(screen, 4096)
+        seen, all = seen + piece, all + piece
     seen = seen.split(word, 1)[1]
 def type(text): os.write(screen, text)
+"#;
+
+/// A command at a terminal of its own, at which somebody does this.
+pub fn at_a_terminal(command: &Command, does: &str) -> Command {
+    let mut outer = Command::new("timeout");
+    outer.args(["30", "python3", "-c", &format!("{TERMINAL}{does}")]).arg(command.get_program());
+    outer.args(command.get_args());
+    outer
+}
+
+/// Starts a job, stops it, sees it, goes on with it, and ends.
+const JOBS: &str = r#"
 until(b"prompt> ")
 type(b"sh -c 'echo run''ning; read x; echo got $x'\n")
 until(b"running")
@@ -105,8 +119,7 @@ async fn a_shell_in_it_controls_its_jobs() {
     for way in ways() {
         let shell = "export PS1='prompt> '; exec bash --norc --noprofile -i";
         let inner = run(&stack, &["--session", "writer", "--isolate", way], shell);
-        let mut command = Command::new("timeout");
-        command.args(["30", "python3", "-c", JOBS]).arg(inner.get_program()).args(inner.get_args());
+        let mut command = at_a_terminal(&inner, JOBS);
         command.env("ATTACHE_CONFIG", stack.site.config_path()).env("TERM", "dumb");
         let (code, out, err) = output(command);
         assert_eq!(code, Some(9), "{way}: {out}{err}");

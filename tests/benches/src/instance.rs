@@ -26,7 +26,8 @@ pub const BARE: &str = "bare";
 pub const SECRET_FILE: &str = "secret";
 /// What is in it.
 pub const SECRET: &str = "ghp_secret0of0the0bench0and0nobody0else0";
-const INSTANCE: &str = "bench";
+/// Its name.
+pub const INSTANCE: &str = "bench";
 
 /// What every instance stands on.
 #[derive(Clone, Copy, Debug)]
@@ -132,13 +133,19 @@ pub fn credential(destinations: Value) -> Value {
     })
 }
 
-fn write(dir: &Path, data_plane: u16, credentials: Value, sessions: Value) -> Result<PathBuf> {
+/// The directories of states and of secrets, ours alone, with this secret in [`SECRET_FILE`].
+pub fn directories(dir: &Path, secret: &str) -> Result<(PathBuf, PathBuf)> {
     let private = |path: &Path| DirBuilder::new().mode(0o700).recursive(true).create(path);
     let (state, secrets) = (dir.join("state"), dir.join("secrets"));
     private(&state.join(INSTANCE))?;
     private(&secrets)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(secrets.join(SECRET_FILE))?;
-    file.write_all(SECRET.as_bytes())?;
+    file.write_all(secret.as_bytes())?;
+    Ok((state, secrets))
+}
+
+fn write(dir: &Path, data_plane: u16, credentials: Value, sessions: Value) -> Result<PathBuf> {
+    let (state, secrets) = directories(dir, SECRET)?;
     let config = json!({
         "instance": INSTANCE,
         "state_dir": state,

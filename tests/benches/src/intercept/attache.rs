@@ -1,9 +1,7 @@
 //! Attaché as a forward proxy: a broker, and an Envoy with the bootstrap that `attache envoy-config --shape
 //! forward-proxy` prints, unchanged.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +12,7 @@ use super::site::{SECRET, Site, UNMASKED};
 use crate::client::Client;
 use crate::counters::Meter;
 use crate::envoy::{self, Envoy};
+use crate::instance::{INSTANCE, SECRET_FILE, directories};
 use crate::variants::Alive;
 use crate::variants::attache::{self, Attache};
 
@@ -25,8 +24,6 @@ pub const READER: &str = "reader";
 const VARIABLES: [&str; 2] = ["BENCH_MASKED", "BENCH_UNMASKED"];
 /// Where they have the token for the door.
 const SESSION_TOKEN: &str = "ATTACHE_SESSION_TOKEN";
-const INSTANCE: &str = "bench";
-const SECRET_FILE: &str = "secret";
 /// The listener that clients name as their proxy.
 const LISTENER: &str = "attache";
 
@@ -103,12 +100,7 @@ impl Running {
 }
 
 fn write(dir: &Path, site: &Site) -> Result<PathBuf> {
-    let private = |path: &Path| DirBuilder::new().mode(0o700).recursive(true).create(path);
-    let (state, secrets) = (dir.join("state"), dir.join("secrets"));
-    private(&state.join(INSTANCE))?;
-    private(&secrets)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(secrets.join(SECRET_FILE))?;
-    file.write_all(SECRET.as_bytes())?;
+    let (state, secrets) = directories(dir, SECRET)?;
 
     // An address that is written may be private; the upstream is verified all the same.
     let bound = |(host, port): (&str, u16)| json!({"host": host, "upstream": {"address": format!("127.0.0.1:{port}"), "ca_file": site.ca_file}});

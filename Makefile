@@ -60,6 +60,7 @@ up: build ## Run broker, Envoy and filter until Ctrl-C; prints what to export
 	@$(TARGET)/debug/attache up $(if $(CONFIG),--config $(CONFIG))
 
 images: setup $(FILTER) ## Build the images attache-broker and attache-filter from a release build; BASE=… for another base
+	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers: start one, or name it in DOCKER_HOST."; exit 1; }
 	@echo "Building the broker for release (the first time five minutes on two cores) ..."
 	@cargo build --quiet --release -p attache-broker
 	@BASE=$(BASE) scripts/images $(TARGET)/release/attache $(FILTER)

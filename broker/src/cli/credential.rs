@@ -5,7 +5,7 @@ use super::common::{Common, FAILED, complain, say};
 use super::table::table;
 use crate::api::view::Reloaded;
 use crate::clock::Now;
-use crate::leases::Standing;
+use crate::leases::{Rung, Standing};
 use attache_core::names::Name;
 use http::Method;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub struct CredentialArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum CredentialCommand {
-    /// List credentials: source, fingerprint, age, expiry, when it is asked for anew, on how many workers it is in force, last error
+    /// List credentials: rung of the ladder, source, fingerprint, age, expiry, when it is asked for anew, on how many workers it is in force, last error
     List,
     /// Ask a credential's source now: whether it has the secret, and if not, why and what mends that
     Test {
@@ -58,7 +58,7 @@ async fn list(client: &Client, json: bool) -> Result<ExitCode, ClientError> {
     } else {
         let now = Now::read();
         let rows: Vec<_> = standings.iter().map(|standing| row(standing, now)).collect();
-        say(table(&["NAME", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "WORKERS", "ERROR"], &rows));
+        say(table(&["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "WORKERS", "ERROR"], &rows));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -77,7 +77,8 @@ async fn test(client: &Client, name: &Name, json: bool) -> Result<ExitCode, Clie
         let (source, fingerprint) = (text(&standing.source), text(&standing.fingerprint));
         let since = age(&standing, now).map(|age| format!(", for {age}")).unwrap_or_default();
         let until = expiry(&standing, now).map(|left| format!(", {left}")).unwrap_or_default();
-        say(format_args!("{name} is version {fingerprint}, from {source}{since}{until}"));
+        let rung = standing.rung.map(|rung| format!(" ({})", rung.as_str())).unwrap_or_default();
+        say(format_args!("{name} is version {fingerprint}{rung}, from {source}{since}{until}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,6 +102,7 @@ async fn reload(client: &Client, name: &Name, json: bool) -> Result<ExitCode, Cl
 fn row(standing: &Standing, now: Now) -> Vec<String> {
     vec![
         standing.name.to_string(),
+        standing.rung.map_or("-", Rung::as_str).to_owned(),
         text(&standing.source),
         text(&standing.fingerprint),
         text(&age(standing, now)),

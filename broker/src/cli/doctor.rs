@@ -3,7 +3,7 @@
 use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, say};
 use super::config;
-use crate::config::openbao::SecretAt;
+use crate::config::handed::SecretAt;
 use crate::config::{Config, Lookup};
 use crate::doctor::{EnvoyConfig, Finding, Severity, examine, examine_logging, read};
 use crate::envoy::ADMIN_SOCKET;
@@ -140,18 +140,20 @@ async fn secrets(config: &Config, report: &mut Report) {
         Err(error) => report.miss(config, &error),
     }
     for credential in &config.credentials {
+        let is_set = |variable: &str| config::environment(variable).is_some_and(|secret| !secret.is_empty());
+        let is_handed = |at: &SecretAt| match at {
+            SecretAt::Env(variable) => is_set(variable),
+            SecretAt::Private(path) | SecretAt::Shared(path) => path.exists(),
+            SecretAt::Stdin => true,
+        };
         let is_here = |lookup: &Lookup| match lookup {
-            Lookup::Env(variable) => config::environment(variable).is_some_and(|secret| !secret.is_empty()),
+            Lookup::Env(variable) => is_set(variable),
             // Whether it has the secret only `op` knows, and asking costs.
             Lookup::OnePassword(item) => {
                 find_program(&item.op, &config::environment("PATH").unwrap_or_default()).is_some()
             }
-            // Whether it has the secret only OpenBao knows; whether we are somebody there shows here.
-            Lookup::OpenBao(secret) => match secret.server.auth.secret() {
-                SecretAt::Env(name) => config::environment(name).is_some_and(|secret| !secret.is_empty()),
-                SecretAt::Private(path) | SecretAt::Shared(path) => path.exists(),
-                SecretAt::Stdin => true,
-            },
+            // Whether it has the secret only it knows; whether we are somebody there shows here.
+            Lookup::OpenBao(_) => lookup.own_secret().is_none_or(is_handed),
             Lookup::File(path) => path.exists(),
         };
         if !credential.lookup.iter().any(is_here) {

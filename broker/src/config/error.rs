@@ -86,9 +86,12 @@ pub enum Problem {
     )]
     NoSource,
     /// Sources that `sources.order` leaves out.
-    #[error("sources.order names none of these sources; add `env`, `onepassword`, `openbao` or `file` to it")]
+    #[error("sources.order names none of these sources; add the one that is meant to it")]
     SourceNotInOrder,
-    /// A secret in OpenBao, and no OpenBao.
+    /// A secret in 1Password, which is not asked.
+    #[error("1Password is not asked: add `sources: {{onepassword: {{enabled: true}}}}`")]
+    NoOnePassword,
+    /// A secret in an OpenBao that the config does not name.
     #[error("which OpenBao? Add `sources: {{openbao: {{address: https://HOST:8200, auth: …}}}}`")]
     NoOpenBao,
     /// An OpenBao of which half is missing.
@@ -103,6 +106,9 @@ pub enum Problem {
     /// A secret named in two ways.
     #[error("`openbao` and `ref` name one secret each; remove one")]
     NamedTwice,
+    /// A secret of 1Password, named by its credential and by `references`.
+    #[error("sources.onepassword.references names one, too; remove one")]
+    ReferredTwice,
     /// A reference of a scope that has no template.
     #[error("sources.openbao.references.templates has none for this scope, or it needs a `base` and there is none")]
     NoTemplate,

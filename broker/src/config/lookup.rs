@@ -1,5 +1,6 @@
 //! Where one secret may be: one variant a kind of source, and everything about a kind that others ask.
 
+use super::handed::SecretAt;
 use super::openbao::OpenBaoSecret;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,10 +19,40 @@ pub enum SourceKind {
     File,
 }
 
-impl SourceKind {
-    /// All of them, in the order in which they are asked where the config says nothing.
-    pub const ALL: [Self; 4] = [Self::Env, Self::OnePassword, Self::OpenBao, Self::File];
+/// A kind of source, as it is written: the one place where all kinds stand side by side.
+#[derive(Debug)]
+pub struct Kind {
+    /// Which one.
+    pub kind: SourceKind,
+    /// How `sources.order`, `sources` and a credential's `source` name it.
+    pub word: &'static str,
+    /// What all its secrets share, an example in YAML: what stands at `sources.WORD`; empty where nothing has to.
+    pub shared: &'static str,
+    /// Where one secret is, an example in YAML: what stands at `credentials.NAME.source.WORD`.
+    pub secret: &'static str,
+    /// The page of the documents that describes it.
+    pub page: &'static str,
 }
+
+/// All of them, in the order in which they are asked where the config says nothing.
+pub const KINDS: [Kind; 4] = [
+    Kind { kind: SourceKind::Env, word: "env", shared: "", secret: "GITHUB_TOKEN", page: "credentials.md" },
+    Kind {
+        kind: SourceKind::OnePassword,
+        word: "onepassword",
+        shared: "{enabled: true}",
+        secret: "op://Private/GitHub/token",
+        page: "credentials.md",
+    },
+    Kind {
+        kind: SourceKind::OpenBao,
+        word: "openbao",
+        shared: "{address: https://bao.example.com:8200, auth: {token: {env: BAO_TOKEN}}}",
+        secret: "{path: secret/data/github, field: token}",
+        page: "openbao.md",
+    },
+    Kind { kind: SourceKind::File, word: "file", shared: "", secret: "github_token", page: "credentials.md" },
+];
 
 /// One place where a secret may be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +68,16 @@ pub enum Lookup {
 }
 
 impl Lookup {
+    /// Of which kind it is.
+    pub fn kind(&self) -> SourceKind {
+        match self {
+            Lookup::Env(_) => SourceKind::Env,
+            Lookup::OnePassword(_) => SourceKind::OnePassword,
+            Lookup::OpenBao(_) => SourceKind::OpenBao,
+            Lookup::File(_) => SourceKind::File,
+        }
+    }
+
     /// The place, for people: `env GITHUB_TOKEN`. Names no content.
     pub fn place(&self) -> String {
         match self {
@@ -50,6 +91,14 @@ impl Lookup {
     /// The broker's environment variable that holds the secret.
     pub fn variable(&self) -> Option<&str> {
         if let Lookup::Env(variable) = self { Some(variable) } else { None }
+    }
+
+    /// What makes the broker somebody where the secret is.
+    pub fn own_secret(&self) -> Option<&SecretAt> {
+        match self {
+            Lookup::OpenBao(secret) => Some(secret.server.auth.secret()),
+            Lookup::Env(_) | Lookup::OnePassword(_) | Lookup::File(_) => None,
+        }
     }
 
     /// The file that holds the secret.

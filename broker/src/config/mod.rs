@@ -8,6 +8,7 @@ mod bind;
 mod caps;
 mod caution;
 pub mod error;
+pub mod handed;
 mod load;
 mod lookup;
 pub mod oidc;
@@ -25,12 +26,13 @@ pub use bind::{Bind, Network, PeerId, Required};
 pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use load::Overrides;
-pub use lookup::{Lookup, OnePassword, SourceKind};
+pub use lookup::{KINDS, Kind, Lookup, OnePassword, SourceKind};
 pub use openbao::{OpenBao, OpenBaoSecret};
 pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
 pub use tree::Place;
 
+use self::handed::SecretAt;
 use crate::envoy::Shape as Proxy;
 use attache_core::injection::Injection;
 use attache_core::matching::host::Host;
@@ -194,6 +196,13 @@ pub struct SourcesConfig {
     pub onepassword: Option<OnePasswordConfig>,
     /// How OpenBao is asked, where the config names one.
     pub openbao: Option<Arc<OpenBao>>,
+}
+
+impl SourcesConfig {
+    /// What makes the broker somebody at the sources that the config names.
+    pub fn own_secrets(&self) -> impl Iterator<Item = &SecretAt> {
+        self.openbao.iter().map(|openbao| openbao.auth.secret())
+    }
 }
 
 /// How 1Password is asked.

@@ -1,5 +1,6 @@
 //! OpenBao, or HashiCorp Vault: where it is, who we are there, what is read. Written, and resolved.
 
+use super::handed::{Handed, SecretAt};
 use super::values::{ApiPath, FileName, Namespace, Period, ServerUrl, Variable, Word};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -44,17 +45,6 @@ pub enum AuthSpec {
     Kubernetes(KubernetesSpec),
     /// A JWT of an identity provider.
     Jwt(JwtSpec),
-}
-
-/// Where a secret of the broker's own is: `{env: VARIABLE}`, read once at start, or `{file: NAME}`, below
-/// `sources.file.dir`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Handed {
-    /// A variable of the broker's environment.
-    Env(Variable),
-    /// A file below `sources.file.dir`, 0600.
-    File(FileName),
 }
 
 /// Where a wrapping token is: as for other secrets, or `stdin`: the first line of the broker's standard input.
@@ -277,30 +267,6 @@ pub enum SecretId {
         /// What must have made it.
         creation_path: String,
     },
-}
-
-/// Where a secret of the broker's own is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretAt {
-    /// A variable, as it was at start.
-    Env(String),
-    /// A file of ours alone, absolute.
-    Private(PathBuf),
-    /// A file that others may read, too, absolute: what a kubelet mounts.
-    Shared(PathBuf),
-    /// The first line of standard input.
-    Stdin,
-}
-
-impl SecretAt {
-    /// The place, for people.
-    pub fn place(&self) -> String {
-        match self {
-            SecretAt::Env(name) => format!("env {name}"),
-            SecretAt::Private(path) | SecretAt::Shared(path) => format!("file {}", path.display()),
-            SecretAt::Stdin => "standard input".to_owned(),
-        }
-    }
 }
 
 impl Auth {

@@ -1,7 +1,7 @@
 //! What no agent needs, and no agent may have: where secrets, keys and the broker's sockets lie, and the
 //! variables that hold secrets.
 
-use super::openbao::SecretAt;
+use super::handed::SecretAt;
 use super::{Config, Endpoint, Lookup, presets};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -32,17 +32,12 @@ impl Config {
         }
         let lookups = || self.credentials.iter().flat_map(|credential| &credential.lookup);
         directories.extend(lookups().filter_map(Lookup::file).map(of));
-        let auth = self.sources.openbao.as_ref().map(|openbao| openbao.auth.secret());
-        if let Some(SecretAt::Private(path) | SecretAt::Shared(path)) = auth {
-            directories.insert(of(path));
-        }
+        directories.extend(self.sources.own_secrets().filter_map(SecretAt::file).map(of));
         let all = directories.clone();
         directories.retain(|one| !all.iter().any(|other| other != one && one.starts_with(other)));
 
         let mut variables: BTreeSet<String> = lookups().filter_map(Lookup::variable).map(str::to_owned).collect();
-        if let Some(SecretAt::Env(variable)) = auth {
-            variables.insert(variable.clone());
-        }
+        variables.extend(self.sources.own_secrets().filter_map(SecretAt::variable).map(str::to_owned));
         variables.extend(self.credentials.iter().flat_map(|one| &one.agent_env).map(|variable| variable.name.clone()));
         variables.extend(KEYS_OF_STORES.map(str::to_owned));
         // Those of services that the config does not name: they are where people have real ones.

@@ -211,7 +211,7 @@ pub struct OnePasswordSpec {
     pub op_path: Option<String>,
     /// How old an answer becomes before it is asked for anew (default `10m`).
     pub refresh: Option<Period>,
-    /// By the credential's name: where its secret is.
+    /// By the credential's name: where its secret is, where the credential's `source` does not say so.
     pub references: BTreeMap<Name, OpReference>,
 }
 
@@ -267,11 +267,13 @@ pub struct CredentialSpec {
 }
 
 /// Where a secret is: with more than one, `sources.order` says which is asked first.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceSpec {
     /// An environment variable of the broker, read once at start.
     pub env: Option<Variable>,
+    /// A secret in 1Password; `sources.onepassword.references` may name it instead.
+    pub onepassword: Option<OpReference>,
     /// A secret in OpenBao, or HashiCorp Vault.
     pub openbao: Option<OpenBaoSecretSpec>,
     /// The same, named by what it is for: `SCOPE/PROVIDER:KEY`, which `sources.openbao.references` explains.

@@ -1,5 +1,7 @@
 //! Promises of config loading, on whole files.
 
+mod kinds;
+
 use super::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -517,7 +519,8 @@ fn the_command_line_goes_before_the_file() {
 
 #[test]
 fn openbao_is_one_for_all_its_secrets_and_each_mistake_has_its_place() {
-    use super::openbao::{Auth, SecretAt, SecretId};
+    use super::handed::SecretAt;
+    use super::openbao::{Auth, SecretId};
     let text = |openbao: &str, source: &str| {
         format!(
             "sources:\n  openbao: {{{openbao}}}\ncredentials:\n  it: {{source: {{{source}}}, inject: bearer, \

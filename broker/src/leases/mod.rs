@@ -99,6 +99,26 @@ pub struct Issued {
     pub mask: Vec<Secret>,
 }
 
+/// How little a theft of a secret is worth, from the best downwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Rung {
+    /// Its source has made it for us, and ends it by itself.
+    Dynamic,
+    /// It is good until somebody changes it; leased for minutes at a time.
+    Static,
+}
+
+impl Rung {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rung::Dynamic => "dynamic",
+            Rung::Static => "static",
+        }
+    }
+}
+
 /// How a credential stands, for operators.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Standing {
@@ -108,6 +128,9 @@ pub struct Standing {
     pub service: String,
     /// Where it may go.
     pub destinations: Vec<String>,
+    /// How high it stands on the ladder.
+    #[serde(default)]
+    pub rung: Option<Rung>,
     /// Where it was found.
     pub source: Option<String>,
     /// Which version it is.

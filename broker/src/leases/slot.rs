@@ -1,6 +1,6 @@
 //! One credential: its sources in order, and the version that was last found.
 
-use super::{LeaseError, Standing};
+use super::{LeaseError, Rung, Standing};
 use crate::changes::Spread;
 use crate::clock::Now;
 use crate::config::{Credential, destination_id};
@@ -47,6 +47,13 @@ pub struct Version {
     expires_ms: Option<u64>,
     /// When its source takes it back.
     pub ends: Option<Now>,
+}
+
+impl Version {
+    /// How high it stands on the ladder.
+    fn rung(&self) -> Rung {
+        if self.ends.is_some() { Rung::Dynamic } else { Rung::Static }
+    }
 }
 
 #[derive(Clone)]
@@ -160,6 +167,7 @@ impl Slot {
             name: self.credential.name.clone(),
             service: self.credential.service.clone(),
             destinations: self.credential.destinations.iter().map(destination_id).collect(),
+            rung: version.as_ref().map(|version| version.rung()),
             source: version.as_ref().map(|version| version.place.clone()),
             fingerprint: version.as_ref().map(|version| version.fingerprint.clone()),
             since_ms: version.as_ref().map(|version| version.since_ms),

@@ -1,8 +1,9 @@
 //! Environment variables of the broker, read once at start: a process's environment is fixed.
 
-use super::openbao::{Client, Handed, MOST};
+use super::handed::{Handed, MOST};
+use super::openbao::Client;
 use super::{Alarms, Mark, Reading, Source, SourceError, onepassword};
-use crate::config::openbao::SecretAt;
+use crate::config::handed::SecretAt;
 use crate::config::{Config, Lookup, OpenBao};
 use attache_core::Secret;
 use std::collections::HashMap;
@@ -19,8 +20,8 @@ pub struct Environment {
     op: Vec<(&'static str, Secret)>,
     /// By what OpenBao is asked, where the config has use for it: one for all secrets.
     openbao: OnceLock<Arc<Client>>,
-    /// What it is given to log in with.
-    handed: Option<Secret>,
+    /// What makes us somebody at the sources that are used, by where it is: a variable, or standard input.
+    handed: HashMap<SecretAt, Secret>,
     alarms: Arc<Alarms>,
 }
 
@@ -44,19 +45,18 @@ impl Environment {
         let asks_op = lookups.any(|lookup| matches!(lookup, Lookup::OnePassword(_)));
         let given = onepassword::ENVIRONMENT.into_iter().filter(|_| asks_op);
         let given = given.filter_map(|name| Some((name, Secret::new(environment(name)?.into_string().ok()?))));
-        let handed = config.sources.openbao.as_ref().filter(|_| asks_openbao(config)).and_then(|openbao| {
-            let SecretAt::Env(name) = openbao.auth.secret() else { return None };
-            let text = environment(name).filter(|value| !value.is_empty())?.into_string().ok()?;
-            Some(Secret::new(text))
+        let handed = own_secrets(config).filter_map(|at| {
+            let text = environment(at.variable()?).filter(|value| !value.is_empty())?.into_string().ok()?;
+            Some((at.clone(), Secret::new(text)))
         });
+        let handed = handed.collect();
         let alarms = Arc::default();
         Self { variables: found.collect(), op: given.collect(), openbao: OnceLock::new(), handed, alarms }
     }
 
     /// Reads the first line of what is delivered there, if the config has use for it. Waits for it.
     pub fn take_delivery(&mut self, config: &Config, from: impl Read) {
-        let waits = |openbao: &Arc<OpenBao>| *openbao.auth.secret() == SecretAt::Stdin;
-        if !config.sources.openbao.as_ref().is_some_and(waits) || !asks_openbao(config) {
+        if !own_secrets(config).any(|at| *at == SecretAt::Stdin) {
             return;
         }
         tracing::info!("waiting for a wrapping token on standard input");
@@ -64,13 +64,20 @@ impl Environment {
         let mut line = Zeroizing::new(String::with_capacity(MOST + 1));
         let read = BufReader::new(from.take(MOST as u64)).read_line(&mut line);
         let text = line.trim_end_matches(['\n', '\r']);
-        self.handed = read.is_ok().then(|| Secret::new(text)).filter(|_| !text.is_empty());
+        if read.is_ok() && !text.is_empty() {
+            self.handed.insert(SecretAt::Stdin, Secret::new(text));
+        }
     }
 
     /// By what OpenBao is asked.
     pub(super) fn of_openbao(&self, server: &Arc<OpenBao>) -> Arc<Client> {
-        let client = || Client::new(server.clone(), Handed::new(self.handed.clone()), self.alarms.clone());
+        let client = || Client::new(server.clone(), self.handed(server.auth.secret()), self.alarms.clone());
         self.openbao.get_or_init(|| Arc::new(client())).clone()
+    }
+
+    /// What makes us somebody at a source.
+    pub(super) fn handed(&self, at: &SecretAt) -> Handed {
+        Handed::new(self.handed.get(at).cloned())
     }
 
     /// What an operator has to look into.
@@ -84,9 +91,10 @@ impl Environment {
     }
 }
 
-fn asks_openbao(config: &Config) -> bool {
-    let mut lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
-    lookups.any(|lookup| matches!(lookup, Lookup::OpenBao(_)))
+/// What makes us somebody at the sources that some credential is looked for in.
+fn own_secrets(config: &Config) -> impl Iterator<Item = &SecretAt> {
+    let lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
+    lookups.filter_map(Lookup::own_secret)
 }
 
 /// One variable.
@@ -171,7 +179,7 @@ mod tests {
             let config = config(auth);
             let mut environment = Environment::read(&config, &|name| Some(format!("value of {name}").into()));
             environment.take_delivery(&config, line.as_bytes());
-            environment.handed.map(|secret| secret.expose().to_owned())
+            environment.handed.into_values().next().map(|secret| secret.expose().to_owned())
         };
         let stdin = "{approle: {role_id: r, wrapped_secret_id: stdin, creation_path: a/b}}";
         assert_eq!(handed("{token: {env: BAO}}", "line\n").as_deref(), Some("value of BAO"));

@@ -6,6 +6,8 @@
 mod alarms;
 mod env;
 mod file;
+mod handed;
+mod http;
 mod onepassword;
 mod openbao;
 mod remembered;

@@ -3,13 +3,12 @@
 use super::{Around, Problems, period};
 use crate::config::SourcesConfig;
 use crate::config::error::Problem;
-use crate::config::openbao::{
-    AppRoleSpec, Auth, AuthSpec, Delivered, Handed, JwtAt, OpenBao, OpenBaoSecret, SecretAt, SecretId,
-};
+use crate::config::handed::SecretAt;
+use crate::config::openbao::{AppRoleSpec, Auth, AuthSpec, Delivered, JwtAt, OpenBao, OpenBaoSecret, SecretId};
 use crate::config::reader::join;
 use crate::config::spec::{SourceSpec, Spec};
 use crate::config::values::ApiPath;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +68,7 @@ fn resolve_auth(written: &AuthSpec, file_dir: &Path, around: &Around<'_>, proble
         mount.as_ref().map_or_else(|| default.to_owned(), |mount| mount.0.clone())
     };
     Some(match written {
-        AuthSpec::Token(handed_token) => Auth::Token(handed(handed_token, file_dir)),
+        AuthSpec::Token(token) => Auth::Token(token.at(file_dir)),
         AuthSpec::AppRole(role) => Auth::AppRole {
             role_id: role.role_id.0.clone(),
             secret_id: secret_id(role, &join(&at, "approle"), file_dir, problems)?,
@@ -92,7 +91,7 @@ fn resolve_auth(written: &AuthSpec, file_dir: &Path, around: &Around<'_>, proble
 
 fn secret_id(role: &AppRoleSpec, at: &str, file_dir: &Path, problems: &mut Problems) -> Option<SecretId> {
     match (&role.secret_id, &role.wrapped_secret_id) {
-        (Some(plain), None) => Some(SecretId::Plain(handed(plain, file_dir))),
+        (Some(plain), None) => Some(SecretId::Plain(plain.at(file_dir))),
         (None, Some(wrapped)) => {
             let token = match wrapped {
                 Delivered::Env(variable) => SecretAt::Env(variable.0.clone()),
@@ -110,13 +109,6 @@ fn secret_id(role: &AppRoleSpec, at: &str, file_dir: &Path, problems: &mut Probl
             problems.add(at, Problem::OneSecretId);
             None
         }
-    }
-}
-
-fn handed(written: &Handed, file_dir: &Path) -> SecretAt {
-    match written {
-        Handed::Env(variable) => SecretAt::Env(variable.0.clone()),
-        Handed::File(file) => SecretAt::Private(PathBuf::from(file_dir).join(&file.0)),
     }
 }
 

@@ -4,14 +4,14 @@ use super::{Around, Problems, openbao, period};
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{SourceSpec, Spec};
-use crate::config::{Lookup, OnePassword, OnePasswordConfig, SourceKind, SourcesConfig};
+use crate::config::{KINDS, Lookup, OnePassword, OnePasswordConfig, SourceKind, SourcesConfig};
 use attache_core::names::Name;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What all secrets of a kind share.
 pub(super) fn resolve(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {
-    let order = spec.sources.order.clone().unwrap_or_else(|| SourceKind::ALL.into());
+    let order = spec.sources.order.clone().unwrap_or_else(|| KINDS.iter().map(|kind| kind.kind).collect());
     for (index, kind) in order.iter().enumerate() {
         if order.iter().take(index).any(|earlier| earlier == kind) && !around.is_incomplete("sources.order") {
             problems.add(format!("sources.order[{index}]"), Problem::Twice);
@@ -52,29 +52,49 @@ pub(super) fn lookup(
     problems: &mut Problems,
 ) -> Vec<Lookup> {
     let at = join(path, "source");
-    let (env, file) = source.map_or((None, None), |source| (source.env.as_ref(), source.file.as_ref()));
-    let reference = spec.sources.onepassword.references.get(name).zip(sources.onepassword.as_ref());
-    let openbao = openbao::secret(source, &at, (spec, sources), around, problems);
-    if env.is_none() && file.is_none() && reference.is_none() && openbao.is_none() {
+    let env = source.and_then(|source| source.env.as_ref()).map(|variable| Lookup::Env(variable.0.clone()));
+    let file = source.and_then(|source| source.file.as_ref());
+    let file = file.map(|file| Lookup::File(sources.file_dir.join(&file.0)));
+    let found = [
+        env,
+        onepassword_secret(source, (name, &at), (spec, sources), around, problems),
+        openbao::secret(source, &at, (spec, sources), around, problems).map(Lookup::OpenBao),
+        file,
+    ];
+    let found: Vec<_> = found.into_iter().flatten().collect();
+    if found.is_empty() {
         // What is written there, and wrong, is told already.
-        let told = source.is_some_and(|source| source.openbao.is_some() || source.reference.is_some());
+        let told = source.is_some_and(|source| *source != SourceSpec::default());
         if !told && !around.is_incomplete(&at) && !around.is_incomplete("sources.onepassword") {
             problems.add(if source.is_some() { at } else { path.to_owned() }, Problem::NoSource);
         }
         return Vec::new();
     }
-    let of_kind = |kind: &SourceKind| match kind {
-        SourceKind::Env => env.map(|variable| Lookup::Env(variable.0.clone())),
-        SourceKind::OnePassword => reference.map(|(reference, how)| {
-            let OnePasswordConfig { op, refresh } = how.clone();
-            Lookup::OnePassword(OnePassword { reference: reference.0.clone(), op, refresh })
-        }),
-        SourceKind::OpenBao => openbao.clone().map(Lookup::OpenBao),
-        SourceKind::File => file.map(|file| Lookup::File(sources.file_dir.join(&file.0))),
-    };
+    let of_kind = |kind: &SourceKind| found.iter().find(|lookup| lookup.kind() == *kind).cloned();
     let lookup: Vec<_> = sources.order.iter().filter_map(of_kind).collect();
     if lookup.is_empty() && !around.is_incomplete("sources.order") {
         problems.add(at, Problem::SourceNotInOrder);
     }
     lookup
+}
+
+/// What the credential, or `references`, names in 1Password.
+fn onepassword_secret(
+    source: Option<&SourceSpec>,
+    (name, at): (&Name, &str),
+    (spec, sources): (&Spec, &SourcesConfig),
+    around: &Around<'_>,
+    problems: &mut Problems,
+) -> Option<Lookup> {
+    let own = source.and_then(|source| source.onepassword.as_ref());
+    let others = spec.sources.onepassword.references.get(name);
+    let at = join(at, "onepassword");
+    if own.is_some() && others.is_some() {
+        problems.add(&at, Problem::ReferredTwice);
+    }
+    if own.is_some() && sources.onepassword.is_none() && !around.is_incomplete("sources.onepassword") {
+        problems.add(&at, Problem::NoOnePassword);
+    }
+    let OnePasswordConfig { op, refresh } = sources.onepassword.clone()?;
+    Some(Lookup::OnePassword(OnePassword { reference: own.or(others)?.0.clone(), op, refresh }))
 }

@@ -3,12 +3,14 @@
 
 use super::answer::{AuthBlock, Envelope, Json, data, error_says, failure, parse};
 use super::error::OpenBaoError;
-use super::handed::Handed;
 use super::http::{Http, Question, Reply};
 use super::wrapped;
 use crate::config::OpenBao;
-use crate::config::openbao::{Auth, SecretAt, SecretId};
+use crate::config::handed::SecretAt;
+use crate::config::openbao::{Auth, SecretId};
 use crate::sources::Alarms;
+use crate::sources::handed::Handed;
+use crate::sources::http::HttpError;
 use attache_core::Secret;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -84,7 +86,7 @@ impl Token {
 impl Client {
     /// Nobody is asked yet.
     pub fn new(config: Arc<OpenBao>, handed: Handed, alarms: Arc<Alarms>) -> Self {
-        let http = Http::new(config.clone());
+        let http = Http::new(&config);
         Self { config, handed, http, state: Mutex::default(), alarms, users: AtomicUsize::default() }
     }
 
@@ -120,7 +122,7 @@ impl Client {
     async fn detached(self: &Arc<Self>, refused: Option<u64>) -> Result<(Token, bool), OpenBaoError> {
         let client = Arc::clone(self);
         let hold = tokio::spawn(async move { client.hold(refused).await });
-        hold.await.unwrap_or(Err(OpenBaoError::TimedOut))
+        hold.await.unwrap_or(Err(HttpError::TimedOut.into()))
     }
 
     async fn hold(self: &Arc<Self>, refused: Option<u64>) -> Result<(Token, bool), OpenBaoError> {
@@ -136,7 +138,7 @@ impl Client {
             return Err(why.clone());
         }
         if state.closed {
-            return Err(OpenBaoError::Unreachable);
+            return Err(HttpError::Unreachable.into());
         }
         self.log_in(&mut state).await.map(|token| (token, true))
     }

@@ -1,19 +1,19 @@
 //! Everything that can be wrong with a question to OpenBao, and what mends it. Holds no byte of an answer.
 
-use crate::private_file::PrivateError;
 use crate::sources::Trouble;
-use std::path::PathBuf;
-use std::sync::Arc;
+use crate::sources::handed::HandedError;
+use crate::sources::http::HttpError;
+use std::borrow::Cow;
+
+/// Where the config names it.
+const AT: &str = "sources.openbao";
 
 /// Why there is no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenBaoError {
-    /// Nobody there.
-    #[error("it cannot be reached")]
-    Unreachable,
-    /// Too slow.
-    #[error("it has not answered within 5 s")]
-    TimedOut,
+    /// It does not answer.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// Sealed.
     #[error("it is sealed")]
     Sealed,
@@ -26,27 +26,9 @@ pub enum OpenBaoError {
     /// It sends on to somebody whom the config does not name.
     #[error("it is a standby, and sends on to a node that the config does not name")]
     Standby,
-    /// Its certificate is of nobody whom we know.
-    #[error("its certificate is not signed by an authority that is trusted here")]
-    UnknownAuthority,
-    /// Its certificate is of somebody else.
-    #[error("its certificate is of another name than the address has")]
-    OtherName,
-    /// Its certificate is over, or not yet good.
-    #[error("its certificate is not good at this time")]
-    CertificateTime,
-    /// It wants to see one of ours.
-    #[error("it does not accept our certificate, or there is none to show")]
-    ClientCertificate,
-    /// Another failure of TLS.
-    #[error("no TLS connection comes about")]
-    Tls,
-    /// A file that the config names.
-    #[error("{0} cannot be used: {1}")]
-    File(PathBuf, &'static str),
-    /// A file of ours alone that is not.
-    #[error("{0}")]
-    Private(Arc<PrivateError>),
+    /// What makes us somebody cannot be read.
+    #[error(transparent)]
+    Handed(#[from] HandedError),
     /// What makes us somebody is not there.
     #[error("there is nothing to log in with: {0} is empty or not there")]
     NothingToLogInWith(String),
@@ -123,8 +105,8 @@ pub enum OpenBaoError {
 impl OpenBaoError {
     /// Whether it may go by itself, and says nothing about the secret.
     pub fn passes(&self) -> bool {
-        use OpenBaoError::{Busy, Failing, Sealed, Standby, TimedOut, Unreachable};
-        matches!(self, Unreachable | TimedOut | Sealed | Busy | Failing(_) | Standby)
+        use OpenBaoError::{Busy, Failing, Http, Sealed, Standby};
+        matches!(self, Sealed | Busy | Failing(_) | Standby) || matches!(self, Http(error) if error.passes())
     }
 
     /// Whether an operator has to look into it.
@@ -133,26 +115,15 @@ impl OpenBaoError {
     }
 
     /// What an operator does about it.
-    fn fix(&self) -> &'static str {
+    fn fix(&self) -> Cow<'static, str> {
         use OpenBaoError as E;
-        match self {
-            E::Unreachable | E::TimedOut => {
-                "see whether it runs, and whether the broker's machine reaches sources.openbao.address; the broker \
-                 tries again by itself"
-            }
+        Cow::Borrowed(match self {
+            E::Http(error) => return error.fix(AT).into(),
             E::Sealed => "unseal it; the broker tries again by itself",
             E::Busy => "wait, or raise its quota; a longer sources.openbao.refresh asks less often",
             E::Failing(_) => "read its log; the broker tries again by itself",
             E::Standby => "name the active node in sources.openbao.address, or each node in sources.openbao.nodes",
-            E::UnknownAuthority => "name the authority that signed it in sources.openbao.ca_file",
-            E::OtherName => "write the address in sources.openbao.address as the certificate names it",
-            E::CertificateTime => "renew the server's certificate, or mend this machine's clock",
-            E::ClientCertificate => {
-                "name a certificate that it accepts in sources.openbao.client_certificate_file and client_key_file"
-            }
-            E::Tls => "see whether sources.openbao.address speaks TLS 1.2 or 1.3",
-            E::File(..) => "put a PEM file there, readable for the broker's user",
-            E::Private(_) => "make it a regular file of the broker's user, 0600, in a directory of its own, 0700",
+            E::Handed(error) => error.fix(),
             E::NothingToLogInWith(_) => {
                 "put there what sources.openbao.auth names: a file is looked for again, a variable takes a restart"
             }
@@ -184,13 +155,7 @@ impl OpenBaoError {
             E::WrapUsed(_) | E::WrapElsewhere(_) | E::WrapTime(_) => {
                 "find out who had it, destroy the role's SecretIDs and revoke their tokens; then deliver a new one"
             }
-        }
-    }
-}
-
-impl From<PrivateError> for OpenBaoError {
-    fn from(error: PrivateError) -> Self {
-        Self::Private(Arc::new(error))
+        })
     }
 }
 

@@ -6,16 +6,15 @@
 mod answer;
 mod client;
 mod error;
-mod handed;
 mod http;
 #[cfg(test)]
 mod tests;
 mod wrapped;
 
 pub use client::Client;
-pub use handed::{Handed, MOST};
 
 use super::Later;
+use super::http::HttpError;
 use super::remembered::{Answer, Pace, Remembered, Remote};
 use super::trouble::Trouble;
 use crate::config::OpenBaoSecret;
@@ -68,7 +67,7 @@ impl Remote for Item {
     fn ask(&self, held: Option<String>) -> Later<'_, Result<Answer, Trouble>> {
         Box::pin(async {
             let answered = tokio::time::timeout(LONGEST, self.answer(held)).await;
-            Ok(answered.unwrap_or(Err(OpenBaoError::TimedOut))?)
+            Ok(answered.unwrap_or(Err(HttpError::TimedOut.into()))?)
         })
     }
 

@@ -1,16 +1,50 @@
 //! What makes us somebody, as it was handed to the broker: a variable or a line, held in memory, or a file.
 
-use super::error::OpenBaoError;
-use crate::config::openbao::SecretAt;
-use crate::private_file::PrivateDir;
+use super::trouble::Trouble;
+use crate::config::handed::SecretAt;
+use crate::private_file::{PrivateDir, PrivateError};
 use attache_core::Secret;
 use std::io::Read as _;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 /// No token and no JWT is longer, in bytes.
 pub const MOST: usize = 16 * 1024;
+
+/// Why it cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HandedError {
+    /// A file that others may read, too.
+    #[error("{0} cannot be used: {1}")]
+    File(PathBuf, &'static str),
+    /// A file of ours alone that is not.
+    #[error("{0}")]
+    Private(Arc<PrivateError>),
+}
+
+impl From<PrivateError> for HandedError {
+    fn from(error: PrivateError) -> Self {
+        Self::Private(Arc::new(error))
+    }
+}
+
+impl HandedError {
+    /// What an operator does about it.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            HandedError::File(..) => "put the text itself there, readable for the broker's user",
+            HandedError::Private(_) => {
+                "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
+            }
+        }
+    }
+
+    /// The same, for whoever lists it.
+    pub fn trouble(&self) -> Trouble {
+        Trouble::lasting(self.to_string(), self.fix())
+    }
+}
 
 /// What was given at start, and can be had again only from there.
 #[derive(Default)]
@@ -23,7 +57,7 @@ impl Handed {
     }
 
     /// What is there now; `None`: nothing.
-    pub fn read(&self, at: &SecretAt) -> Result<Option<Secret>, OpenBaoError> {
+    pub fn read(&self, at: &SecretAt) -> Result<Option<Secret>, HandedError> {
         match at {
             SecretAt::Env(_) | SecretAt::Stdin => Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             SecretAt::Private(path) => {
@@ -35,11 +69,11 @@ impl Handed {
                 Ok(file) => {
                     let mut bytes = Zeroizing::new(Vec::with_capacity(MOST + 1));
                     let read = file.take(MOST as u64 + 1).read_to_end(&mut bytes);
-                    read.map_err(|_| OpenBaoError::File(path.clone(), "it cannot be read"))?;
+                    read.map_err(|_| HandedError::File(path.clone(), "it cannot be read"))?;
                     text(path, Some(bytes))
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(_) => Err(OpenBaoError::File(path.clone(), "it cannot be read")),
+                Err(_) => Err(HandedError::File(path.clone(), "it cannot be read")),
             },
         }
     }
@@ -66,12 +100,12 @@ fn place(path: &Path) -> Option<(&Path, &str)> {
 }
 
 /// Without the line break at its end; an empty one is as good as none.
-fn text(path: &Path, bytes: Option<Zeroizing<Vec<u8>>>) -> Result<Option<Secret>, OpenBaoError> {
+fn text(path: &Path, bytes: Option<Zeroizing<Vec<u8>>>) -> Result<Option<Secret>, HandedError> {
     let Some(bytes) = bytes else { return Ok(None) };
     if bytes.len() > MOST {
-        return Err(OpenBaoError::File(path.to_owned(), "it is longer than 16 KiB"));
+        return Err(HandedError::File(path.to_owned(), "it is longer than 16 KiB"));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| OpenBaoError::File(path.to_owned(), "it holds no text"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| HandedError::File(path.to_owned(), "it holds no text"))?;
     let text = text.trim_end_matches(['\n', '\r']);
     Ok((!text.is_empty()).then(|| Secret::new(text)))
 }

@@ -15,7 +15,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up images test test-compose clients check bench bench-intercept bench-changes bench-scale fmt clean
+.PHONY: help setup build filter demo up images test test-compose clients check bench bench-intercept bench-broker bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -89,7 +89,7 @@ clients: build ## Run the real clients behind the forward proxy; writes their ta
 check: test ## Everything CI could object to: test (the demo with it), fmt, clippy, deny, rustdoc, core in wasm32, documents
 	@scripts/check
 
-bench: filter ## Measure what the filter costs, TLS interception too; writes target/bench.json, target/bench-intercept.json
+bench: filter ## Measure what the filter costs, TLS interception and the broker, too; writes target/bench*.json
 	@scripts/need wrk
 	@scripts/mitmproxy
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
@@ -97,12 +97,19 @@ bench: filter ## Measure what the filter costs, TLS interception too; writes tar
 	cargo build --quiet --profile wasm --target wasm32-wasip1 -p attache-bench-noop
 	$(TARGET)/release/bench
 	$(TARGET)/release/bench intercept
+	$(TARGET)/release/bench broker
 
 bench-intercept: filter ## Measure TLS interception against direct TLS and mitmproxy; writes target/bench-intercept.json
 	@scripts/mitmproxy
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	$(TARGET)/release/bench intercept
+
+bench-broker: setup ## Measure what a grant costs the broker, and its memory; writes target/bench-broker.json
+	@scripts/need wrk
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	$(TARGET)/release/bench broker
 
 bench-changes: filter ## Measure how fast a change arrives; writes target/bench-changes.json
 	@scripts/need wrk

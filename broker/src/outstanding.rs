@@ -18,9 +18,10 @@ use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use intents::Ended;
 use serde::Deserialize;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,8 +29,8 @@ use std::time::{Duration, Instant, SystemTime};
 pub const LONGEST_USE: Duration = LONGEST_STREAM;
 /// No lease of a life before lives longer than `limits.grant_ttl` allows.
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
-/// Leases and intents that are remembered; of more, the oldest are told of at once.
-const MOST: usize = 65_536;
+/// Leases and intents that are remembered, some 700 bytes each; of more, the oldest are told of at once.
+const MOST: usize = 262_144;
 /// How often it looks for workers that are gone.
 const TICK: Duration = Duration::from_millis(500);
 /// How many records wait for the disk together.
@@ -61,8 +62,21 @@ struct Issue {
     until: Instant,
     /// Whether it was issued by this life of the broker.
     ours: bool,
-    told: bool,
+    told: Arc<AtomicBool>,
 }
+
+impl Issue {
+    fn untold(&self) -> Untold {
+        (self.facts.clone(), self.told.clone())
+    }
+
+    fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+}
+
+/// What is told of next, and where it is noted that it was.
+type Untold = (Arc<Facts>, Arc<AtomicBool>);
 
 /// What the record of an issue or an intent says.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -110,12 +124,15 @@ impl Outstanding {
         let since = Instant::now();
         let until = since + ttl + LONGEST_USE;
         let facts = Arc::new(Facts::of(issue));
-        self.open().issues.push_back(Issue { facts, since, until, ours: true, told: false });
+        self.open().issues.push_back(Issue { facts, since, until, ours: true, told: Arc::default() });
     }
 
     /// A lease did not leave the broker after all.
     pub fn withdrawn(&self, lease_id: &str) {
-        self.open().issues.retain(|issue| issue.facts.lease_id.as_deref() != Some(lease_id));
+        let issues = &mut self.open().issues;
+        // It is one of the last, however many there are.
+        let at = issues.iter().rposition(|issue| issue.facts.lease_id.as_deref() == Some(lease_id));
+        at.map(|at| issues.remove(at));
     }
 
     /// Looks for workers that are gone, over and over.
@@ -135,17 +152,22 @@ impl Outstanding {
             let issues = &mut self.open().issues;
             issues.retain(|issue| issue.until > now);
             let excess = issues.len().saturating_sub(MOST);
-            let is_gone = |issue: &Issue| {
+            // Few workers, and many leases.
+            let mut alive = HashMap::new();
+            let mut gone = Vec::new();
+            for (index, issue) in issues.iter().enumerate().filter(|(_, issue)| !issue.is_told()) {
                 let silent = issue.since + self.stale_after <= now;
                 let worker = issue.facts.issued_to.as_deref().unwrap_or_default();
-                silent && !self.feed.is_alive(worker)
-            };
-            let told_of = |(index, issue): &(usize, &Issue)| !issue.told && (*index < excess || is_gone(issue));
-            issues.iter().enumerate().filter(told_of).map(|(_, issue)| issue.facts.clone()).collect()
+                let mut is_gone = || !*alive.entry(worker).or_insert_with_key(|worker| self.feed.is_alive(worker));
+                if index < excess || silent && is_gone() {
+                    gone.push(issue.untold());
+                }
+            }
+            gone
         };
         self.tell(gone).await;
         let issues = &mut self.open().issues;
-        while issues.len() > MOST && issues.front().is_some_and(|issue| issue.told) {
+        while issues.len() > MOST && issues.front().is_some_and(Issue::is_told) {
             issues.pop_front();
         }
     }
@@ -159,18 +181,17 @@ impl Outstanding {
 
     /// The workers have ended: tells of everything that is outstanding.
     pub async fn ended(&self) {
-        let all = self.open().issues.iter().filter(|issue| !issue.told).map(|issue| issue.facts.clone()).collect();
+        let all = self.open().issues.iter().filter(|issue| !issue.is_told()).map(Issue::untold).collect();
         self.tell(all).await;
     }
 
-    async fn tell(&self, gone: Vec<Arc<Facts>>) {
+    async fn tell(&self, gone: Vec<Untold>) {
         for some in gone.chunks(TOGETHER) {
-            let records = some.iter().map(|facts| facts.record()).collect();
+            let records = some.iter().map(|(facts, _)| facts.record()).collect();
             let done = self.audit.append_all(records).await;
             // What the log did not take is told of at the next look.
-            let told: Vec<_> = some.iter().zip(done).filter(|(_, done)| done.is_ok()).map(|(facts, _)| facts).collect();
-            for issue in &mut self.open().issues {
-                issue.told |= told.iter().any(|facts| Arc::ptr_eq(facts, &issue.facts));
+            for ((_, told), done) in some.iter().zip(done) {
+                told.fetch_or(done.is_ok(), Ordering::Relaxed);
             }
         }
     }
@@ -286,7 +307,13 @@ fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
             let age = Duration::from_millis(now.wall_ms.saturating_sub(u64::try_from(at).unwrap_or(0)));
             if let Some(rest) = most.checked_sub(age).filter(|rest| !rest.is_zero()) {
                 let until = now.mono + rest;
-                issues.push_back(Issue { facts: Arc::new(facts), since: now.mono, until, ours: false, told: false });
+                issues.push_back(Issue {
+                    facts: Arc::new(facts),
+                    since: now.mono,
+                    until,
+                    ours: false,
+                    told: Arc::default(),
+                });
             }
         }
         _ => {}

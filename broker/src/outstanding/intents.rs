@@ -45,7 +45,7 @@ impl Outstanding {
         let mut open = self.open();
         if !open.ended.take(&facts) {
             let until = since + LONGEST_TTL + LONGEST_USE;
-            open.issues.push_back(Issue { facts: Arc::new(facts), since, until, ours: true, told: false });
+            open.issues.push_back(Issue { facts: Arc::new(facts), since, until, ours: true, told: Arc::default() });
         }
     }
 

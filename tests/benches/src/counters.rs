@@ -184,6 +184,14 @@ fn own_cpu() -> Result<Duration> {
     Ok(spent(getrusage(UsageWho::RUSAGE_SELF)?) + spent(getrusage(UsageWho::RUSAGE_CHILDREN)?))
 }
 
+/// A process's resident memory in bytes.
+pub fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?.trim().parse()?;
+    Ok(kib << 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,16 +6,30 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use attache_core::wire::GRANTS_PATH;
+
 use crate::rules::{HOST, LOAD_HEADERS, LOAD_PATH};
 
 /// Sends what the environment says, and prints the counters that wrk's own report rounds.
 const SCRIPT: &str = r#"
-local post, agents = os.getenv("BENCH_POST"), os.getenv("BENCH_AGENTS")
+local post, agents, bodies = os.getenv("BENCH_POST"), os.getenv("BENCH_AGENTS"), os.getenv("BENCH_BODIES")
 if post then
   wrk.method, wrk.body = "POST", post
   wrk.headers["content-type"] = "application/json"
 end
-if agents then
+if bodies then
+  local requests, next = {}, 0
+  function init()
+    wrk.headers["content-type"] = "application/json"
+    for body in io.lines(bodies) do
+      requests[#requests + 1] = wrk.format("POST", nil, nil, body)
+    end
+  end
+  function request()
+    next = next % #requests + 1
+    return requests[next]
+  end
+elseif agents then
   local requests, next = {}, 0
   function init()
     for placeholder in io.lines(agents) do
@@ -40,6 +54,8 @@ end
 /// Where the script looks for a body, and for a file of placeholders.
 const POST: &str = "BENCH_POST";
 const AGENTS: &str = "BENCH_AGENTS";
+/// And for a file of bodies.
+const BODIES: &str = "BENCH_BODIES";
 
 /// A load that nobody ends.
 const LONGEST_SECONDS: u64 = 600;
@@ -107,7 +123,27 @@ impl Wrk {
         Ok(count)
     }
 
-    /// The same, until it is told to end.
+    /// Asks a broker for the grants of a file, one body a line, in turn from the first, with its token.
+    pub fn post_each(
+        &self,
+        port: u16,
+        (token, bodies): (&str, &Path),
+        connections: u32,
+        seconds: u64,
+    ) -> Result<Count> {
+        let mut wrk = Command::new("wrk");
+        wrk.args(["--threads", "1", "--timeout", "5s", "--connections", &connections.to_string()])
+            .args(["--duration", &format!("{seconds}s"), "--script"])
+            .arg(&self.script)
+            .args(["--header", &format!("Authorization: Bearer {token}")])
+            .arg(format!("http://127.0.0.1:{port}{GRANTS_PATH}"));
+        wrk.env_remove(POST).env_remove(AGENTS).env(BODIES, bodies);
+        let (count, failures) = count(&wrk.output().context("running wrk")?)?;
+        ensure!(failures == 0, "{failures} of {} requests failed", count.requests);
+        Ok(count)
+    }
+
+    /// Loads a listener until it is told to end.
     pub fn begin(&self, port: u16, placeholder: &str, connections: u32) -> Result<Loading> {
         let mut wrk = self.command(port, &Ask::of(placeholder), connections, LONGEST_SECONDS);
         let wrk = wrk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("running wrk")?;
@@ -120,7 +156,7 @@ impl Wrk {
             .args(["--duration", &format!("{seconds}s"), "--script"])
             .arg(&self.script)
             .args(["--header", &format!("Host: {}", ask.host)]);
-        wrk.env_remove(POST).env_remove(AGENTS);
+        wrk.env_remove(POST).env_remove(AGENTS).env_remove(BODIES);
         match &ask.agents {
             Agents::One(placeholder) => wrk.args(["--header", &format!("Authorization: Bearer {placeholder}")]),
             Agents::All(file) => wrk.env(AGENTS, file),

@@ -5,10 +5,11 @@
 //! It never fails on speed, never measures a variant that has not shown that
 //! it does its work, and never compares figures of different moments.
 //!
-//! `bench intercept`, `bench changes`, `bench scale` and `bench modules` measure other things: [`intercept`],
-//! [`changes`], [`scale`], [`modules`].
+//! `bench intercept`, `bench broker`, `bench changes`, `bench scale` and `bench modules` measure other things:
+//! [`intercept`], [`broker`], [`changes`], [`scale`], [`modules`].
 
 mod bodies;
+mod broker;
 mod changes;
 mod client;
 mod counters;
@@ -57,11 +58,17 @@ fn main() -> ExitCode {
     let outcome = match std::env::args().nth(1).as_deref() {
         None => run(),
         Some("intercept") => intercept::run(),
+        Some("broker") => broker::run(),
+        // What `bench broker` starts beside the broker.
+        Some("bare-handler") => match &std::env::args().skip(2).collect::<Vec<_>>()[..] {
+            [port, answer] => broker::bare::serve(port, answer.clone()),
+            _ => Err(anyhow!("bench bare-handler PORT ANSWER")),
+        },
         Some("changes") => changes::run(),
         Some("scale") => scale::run(),
         Some("modules") => modules::run(&std::env::args_os().skip(2).map(PathBuf::from).collect::<Vec<_>>()),
         Some(other) => Err(anyhow!(
-            "there is `bench`, and with `intercept`, `changes`, `scale` or `modules` behind it, but not {other}"
+            "there is `bench`, and with `intercept`, `broker`, `changes`, `scale` or `modules` behind it, but not {other}"
         )),
     };
     match outcome {

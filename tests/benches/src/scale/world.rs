@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::client::Client;
-use crate::counters::Meter;
+use crate::counters::{Meter, resident};
 use crate::instance::{ATTACHE, Ground, Instance, SECRET, credential};
 use crate::load::{Agents, Ask, Wrk};
 use crate::proof::Prover;
@@ -186,12 +186,4 @@ fn host(n: usize) -> String {
 
 fn name(credential: usize) -> String {
     format!("bench-{credential:03}")
-}
-
-/// Resident memory in bytes.
-fn resident(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?.trim().parse()?;
-    Ok(kib << 10)
 }

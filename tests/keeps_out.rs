@@ -1,5 +1,7 @@
 //! Whoever is not the broker's own user, or does not hold its token, learns nothing from it.
 
+#[path = "keeps_out/canaries.rs"]
+mod canaries;
 #[path = "keeps_out/data_plane.rs"]
 mod data_plane;
 #[path = "keeps_out/files.rs"]

@@ -3,6 +3,8 @@
 
 #[path = "openbao/answers.rs"]
 mod answers;
+#[path = "openbao/clocks.rs"]
+mod clocks;
 #[path = "openbao/injects.rs"]
 mod injects;
 #[path = "openbao/jwt.rs"]

@@ -13,11 +13,11 @@ use crate::server::{Bao, Setup};
 use crate::world::{SOON, World, standing, until, until_well};
 
 const SECRET: &str = "the-leased-secret-0123456789abcdef";
-const TOKEN: &str = "{token: {env: BAO_TOKEN}}";
-const LEASED: &str = "{openbao: {path: leased/app, field: token}}";
+pub const TOKEN: &str = "{token: {env: BAO_TOKEN}}";
+pub const LEASED: &str = "{openbao: {path: leased/app, field: token}}";
 
 /// KV version 1 that gives leases: what OpenBao has of its own, without another server.
-async fn leased(setup: Setup, ttl: &str, most: &str) -> Option<Bao> {
+pub async fn leased(setup: Setup, ttl: &str, most: &str) -> Option<Bao> {
     let bao = Bao::of(setup).await?;
     let options = json!({"version": "1", "leased_passthrough": "true"});
     bao.mount("leased", json!({"type": "kv", "options": options, "config": {"max_lease_ttl": most}})).await;

@@ -152,7 +152,11 @@ impl OpenBaoError {
             E::NoField | E::NotText | E::Empty | E::TooLong => "name a field that holds the secret itself, as text",
             E::Refused(_) => "see whether the path is one that is read by GET, and whether its role exists",
             E::Malformed => "see whether sources.openbao.address is OpenBao's, and not that of something before it",
-            E::WrapUsed(_) | E::WrapElsewhere(_) | E::WrapTime(_) => {
+            E::WrapTime(_) => {
+                "see whether the clocks of this machine and of OpenBao are right, mend them, and deliver a new one; where \
+                 they are, find out who had it, and destroy the role's SecretIDs"
+            }
+            E::WrapUsed(_) | E::WrapElsewhere(_) => {
                 "find out who had it, destroy the role's SecretIDs and revoke their tokens; then deliver a new one"
             }
         })

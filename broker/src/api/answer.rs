@@ -8,11 +8,13 @@ use crate::operator::OperatorError;
 use crate::sessions::SessionError;
 use attache_core::names::Name;
 use attache_core::object::object;
+use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 /// The body of every answer that is an error.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -142,10 +144,22 @@ pub fn json(value: &impl Serialize) -> Response {
     json_with(StatusCode::OK, value)
 }
 
-/// Any status, in JSON. Answers may hold secrets: nobody may keep them.
+/// Any status, in JSON.
 pub fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
     // Plain structs with text keys cannot fail to serialise.
-    let body = serde_json::to_vec(value).unwrap_or_default();
+    answer(status, serde_json::to_vec(value).unwrap_or_default().into())
+}
+
+/// 200, in JSON that holds secrets, in `room` bytes at most: a buffer that grows leaves copies behind, and this one is
+/// zeroed when it is sent.
+pub fn secret_json(value: &impl Serialize, room: usize) -> Response {
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
+    let _ = serde_json::to_writer(&mut *body, value);
+    answer(StatusCode::OK, Bytes::from_owner(body))
+}
+
+/// Nobody may keep an answer.
+fn answer(status: StatusCode, body: Bytes) -> Response {
     let json = HeaderValue::from_static(attache_core::wire::JSON);
     let no_store = HeaderValue::from_static("no-store");
     (status, [(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)], body).into_response()

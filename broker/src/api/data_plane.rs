@@ -1,6 +1,6 @@
 //! The filters' door. Every route, health and wrong paths included, asks for the token first.
 
-use super::answer::{ApiError, Failure, json, json_with, parse};
+use super::answer::{ApiError, Failure, json, json_with, parse, secret_json};
 use super::health::{self, Readiness};
 use super::{Health, Metrics};
 use crate::audit::AuditLog;
@@ -30,6 +30,8 @@ use tower_http::timeout::TimeoutLayer;
 
 /// Longest request for a grant or a way, in bytes.
 const GRANT_BODY: usize = 64 * 1024;
+/// What an answer to it takes without its secrets, in bytes: names and numbers.
+const GRANT_ANSWER: usize = 4 * 1024;
 /// Longest intent, in bytes: texts of 4 kB, each of their bytes escaped.
 const INTENT_BODY: usize = 128 * 1024;
 /// How long a body may take to arrive and be answered.
@@ -155,7 +157,16 @@ pub(super) async fn grants(
     let request: GrantRequest = parse(&body?)?;
     check_worker(&request.worker)?;
     check_nonce(&request.nonce)?;
-    Ok(json(&door.grants.answer(request).await))
+    let answer = door.grants.answer(request).await;
+    Ok(secret_json(&answer, room_of(&answer)))
+}
+
+/// How many bytes of JSON it is at most: a character of a secret takes six where it is escaped.
+fn room_of(answer: &GrantAnswer) -> usize {
+    // Exposed to be measured.
+    let granted = answer.granted.iter();
+    let secrets = granted.flat_map(|granted| granted.injections.iter().map(|one| &one.value).chain(&granted.mask));
+    GRANT_ANSWER + secrets.map(|secret| 6 * secret.expose().len()).sum::<usize>()
 }
 
 /// A way through the door of a forward proxy, or why there is none.

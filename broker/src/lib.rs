@@ -3,7 +3,7 @@
 //! A secret leaves it through one door, the answer to `POST /v1/grants`, after the record of it is
 //! durable. It never logs one, never writes one to disk, and never speaks to an agent.
 //!
-//! [`start`] is the whole of it, top to bottom.
+//! `start_in` is the whole of it, top to bottom.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -29,6 +29,7 @@ pub mod private_file;
 pub mod publication;
 pub mod random;
 pub mod sds;
+pub mod seal;
 pub mod sessions;
 pub mod sources;
 pub mod state_dir;
@@ -61,6 +62,7 @@ use outstanding::Outstanding;
 use prometheus_client::metrics::family::Family;
 use publication::Publication;
 use sds::{Bounds, Sds};
+use seal::Unlocked;
 use sessions::{Session, Sessions};
 use sources::{Alarm, Alarms, Environment};
 use state_dir::{Runtime, StateDir};
@@ -155,15 +157,38 @@ pub struct Running {
     alarms: Arc<Alarms>,
 }
 
-/// Starts a broker: everything it is made of, in the order in which it comes to life.
+/// Starts a broker.
 pub async fn start(config: Config, environment: &Environment) -> Result<Running, StartError> {
+    let opened = StateDir::unlock(&config, environment).await?;
+    start_in(opened, config, environment).await
+}
+
+/// Starts a broker, unless it is told to end while it waits for what opens its state directory.
+pub async fn start_unless(
+    told_to_end: impl Future<Output = ()>,
+    config: Config,
+    environment: &Environment,
+) -> Result<Option<Running>, StartError> {
+    let opened = tokio::select! {
+        opened = StateDir::unlock(&config, environment) => opened?,
+        () = told_to_end => return Ok(None),
+    };
+    start_in(opened, config, environment).await.map(Some)
+}
+
+/// Everything a broker is made of, in the order in which it comes to life.
+async fn start_in(
+    (state_dir, unlocked): (StateDir, Unlocked),
+    config: Config,
+    environment: &Environment,
+) -> Result<Running, StartError> {
     let now = Now::read();
     let policy = config.policy();
     let out_of_reach = config.out_of_reach();
 
-    let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
+    let state_dir = Arc::new(state_dir);
     let store = Arc::new(Store::open(state_dir.dir()).await?);
-    let key = AuditKey::open_or_create(state_dir.dir())?;
+    let key = AuditKey::open_or_create(state_dir.safe())?;
     let audit = Arc::new(AuditLog::open(&config.audit, &config.instance, key)?);
     let (path, instance) = (config.audit.path.clone(), &config.instance);
     let exports = Exports::new(&config.audit.export, path, instance, &audit, &state_dir);
@@ -174,7 +199,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         let reason = Some(reason.clone());
         audit.append(Record { reason, count: *unnoted, ..Record::new(Kind::Gap, now.wall_ms) }).await?;
     }
-    audit.append(Record::new(Kind::Start, now.wall_ms)).await?;
+    let reason = unlocked.by.as_ref().map(|by| format!("state directory sealed by {by}"));
+    audit.append(Record { reason, ..Record::new(Kind::Start, now.wall_ms) }).await?;
 
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
     let feed = Arc::new(if state_dir.has_lived() { feed.of_another_life() } else { feed });
@@ -182,6 +208,8 @@ pub async fn start(config: Config, environment: &Environment) -> Result<Running,
         Outstanding::rebuild(&config.audit.path, now, config.limits.stale_after, feed.clone(), audit.clone());
     let outstanding = Arc::new(outstanding.map_err(StartError::AuditPast)?);
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
+    // Whoever else asks OpenBao has said so by now.
+    unlocked.leave().await;
     let identities = Arc::new(Identities::new(&config.oidc)?);
     let (sessions, changed) = Sessions::load(&config, state_dir.key(), store.clone(), now).await?;
     let sessions = Arc::new(sessions);
@@ -453,7 +481,8 @@ pub async fn serve(
     environment: &Environment,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
-    let running = start(config, environment).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let Some(running) = start_unless(&mut shutdown, config, environment).await? else { return Ok(()) };
     shutdown.await;
     tracing::info!("ending");
     running.shutdown(Workers::MayLive).await;

@@ -184,6 +184,17 @@ impl PrivateDir {
         fsync(&self.file).map_err(at)
     }
 
+    /// [`Self::replace`], after which what stood there before is overwritten, as far as [`Self::erase`] can.
+    pub fn replace_and_erase(&self, name: &str, content: &[u8]) -> Result<(), PrivateError> {
+        let old = match self.open_file(name, OFlags::WRONLY) {
+            // One that we may only read is replaced all the same.
+            Err(PrivateError::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::PermissionDenied => None,
+            old => old?,
+        };
+        self.replace(name, content)?;
+        old.map_or(Ok(()), |old| wipe(old).map_err(|cause| io(&self.path.join(name), cause)))
+    }
+
     /// Removes a file inside, if there is one.
     pub fn remove(&self, name: &str) -> Result<(), PrivateError> {
         match unlinkat(&self.file, name, AtFlags::empty()) {
@@ -194,11 +205,8 @@ impl PrivateDir {
 
     /// Overwrites a file inside, and removes it. What its disk keeps of former blocks is beyond us.
     pub fn erase(&self, name: &str) -> Result<(), PrivateError> {
-        let Some(mut file) = self.open_file(name, OFlags::WRONLY)? else { return Ok(()) };
-        let at = |cause: std::io::Error| io(&self.path.join(name), cause);
-        let length = file.metadata().map_err(at)?.len();
-        std::io::copy(&mut std::io::repeat(0).take(length), &mut file).map_err(at)?;
-        file.sync_all().map_err(at)?;
+        let Some(file) = self.open_file(name, OFlags::WRONLY)? else { return Ok(()) };
+        wipe(file).map_err(|cause| io(&self.path.join(name), cause))?;
         self.remove(name)
     }
 
@@ -219,14 +227,50 @@ impl PrivateDir {
 /// is there already must be a regular file and ours alone, too: a link is not followed, and a file that
 /// others can read is not filled with what they should not.
 pub fn replace_private(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
+    let (dir, name) = around(path)?;
+    dir.open_file(name, OFlags::RDONLY)?;
+    dir.replace(name, content)
+}
+
+/// The whole of a file that is ours alone, in whatever directory it is; `Ok(None)` if there is none.
+pub fn read_private(path: &Path, most: usize) -> Result<Option<Zeroizing<Vec<u8>>>, PrivateError> {
+    match around(path) {
+        Ok((dir, name)) => dir.read(name, most),
+        Err(PrivateError::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a file that only we can read, in whatever directory it is. One that is there already stays as it is:
+/// `Ok(false)`.
+pub fn create_private(path: &Path, content: &[u8]) -> Result<bool, PrivateError> {
+    let (dir, name) = around(path)?;
+    match dir.open_file(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL) {
+        Err(PrivateError::Io { cause, .. }) if cause.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+        Ok(None) => Err(io(path, Errno::NOENT)),
+        Ok(Some(mut file)) => {
+            let written = file.write_all(content).and_then(|()| file.sync_all());
+            written.map_err(|cause| io(path, cause)).map(|()| true)
+        }
+    }
+}
+
+/// The directory of a file, whosever it is, and the file's name.
+fn around(path: &Path) -> Result<(PrivateDir, &str), PrivateError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| PrivateError::NotAFile(path.to_owned()))?;
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let file = rustix::fs::open(parent, flags, Mode::empty()).map_err(|cause| io(parent, cause))?;
-    let dir = PrivateDir { file: file.into(), path: parent.to_owned() };
-    dir.open_file(name, OFlags::RDONLY)?;
-    dir.replace(name, content)
+    Ok((PrivateDir { file: file.into(), path: parent.to_owned() }, name))
+}
+
+/// Overwrites a file. What its disk keeps of former blocks is beyond us.
+fn wipe(mut file: File) -> std::io::Result<()> {
+    let length = file.metadata()?.len();
+    std::io::copy(&mut std::io::repeat(0).take(length), &mut file)?;
+    file.sync_all()
 }
 
 fn check_ours(path: &Path, found: &Metadata, forbidden: u32, fix: u32) -> Result<(), PrivateError> {

@@ -3,8 +3,12 @@
 //! One process at a time holds it. Nothing in it is followed, read or written unless it is ours
 //! alone ([`crate::private_file`]).
 
+use crate::config::Config;
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::random::{self, NoRandomness};
+use crate::seal::unlock::{First, UnlockError, Unlocked, settle, unlock};
+use crate::seal::{Safe, SealError, Sealer};
+use crate::sources::Environment;
 use attache_core::Secret;
 use attache_core::digest::{self, hex};
 use attache_core::names::Name;
@@ -53,12 +57,27 @@ pub enum StateDirError {
         "{0} is damaged: restore it, or remove it for a new one (a new instance.key ends all placeholders, a new token needs a restart of Envoy)"
     )]
     Damaged(PathBuf),
+    /// A file is sealed, and is not opened.
+    #[error(transparent)]
+    Seal(SealError),
+    /// What is sealed does not open.
+    #[error(transparent)]
+    Unlock(#[from] UnlockError),
     /// Another directory, or none, where this one was.
     #[error("{0} is no longer the directory that this broker has locked")]
     Gone(PathBuf),
     /// No new key.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+}
+
+impl From<SealError> for StateDirError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Private(error) => Self::Private(error),
+            error => Self::Seal(error),
+        }
+    }
 }
 
 /// The key under which this instance mints placeholders and fingerprints secrets.
@@ -101,31 +120,27 @@ pub struct Runtime {
     pub cache_dir: PathBuf,
 }
 
+/// The directory, locked, before anything in it is opened.
+pub struct Locked {
+    dir: PrivateDir,
+    lock: Lock,
+}
+
 /// The directory, locked for as long as this lives.
 pub struct StateDir {
-    dir: PrivateDir,
-    lock: File,
+    safe: Safe,
+    _lock: Lock,
     key: Arc<InstanceKey>,
     token: Secret,
     lived: bool,
 }
 
-impl StateDir {
+impl Locked {
     /// Opens (or begins) an instance's directory and takes its lock.
-    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+    pub fn take(path: &Path) -> Result<Self, StateDirError> {
         let dir = PrivateDir::open_or_create(path)?;
         let lock = lock(&dir)?;
-        let key = Arc::new(InstanceKey(instance_key(&dir)?));
-        let lived = dir.path().join(TOKEN).exists();
-        let token = token(&dir)?;
-        dir.create_dir("secrets")?;
-        dir.create_dir(CACHE)?;
-        Ok(Self { dir, lock, key, token, lived })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        self.dir.path()
+        Ok(Self { dir, lock })
     }
 
     /// The directory itself.
@@ -133,9 +148,58 @@ impl StateDir {
         &self.dir
     }
 
+    /// Opens what is in it, and seals of its own what is plain.
+    pub fn open(self, config: &Config, sealer: Sealer) -> Result<StateDir, StateDirError> {
+        settle(config, &self.dir, &sealer)?;
+        self.open_as(sealer)
+    }
+
+    fn open_as(self, sealer: Sealer) -> Result<StateDir, StateDirError> {
+        let Self { dir, lock } = self;
+        let safe = Safe::new(dir, sealer);
+        let key = Arc::new(InstanceKey(instance_key(&safe)?));
+        let dir = safe.dir();
+        let lived = dir.path().join(TOKEN).exists();
+        let token = token(dir)?;
+        dir.create_dir("secrets")?;
+        dir.create_dir(CACHE)?;
+        Ok(StateDir { safe, _lock: lock, key, token, lived })
+    }
+}
+
+impl StateDir {
+    /// Opens (or begins) the directory of an instance that is not sealed.
+    pub fn open(path: &Path) -> Result<Self, StateDirError> {
+        Locked::take(path)?.open_as(Sealer::plain())
+    }
+
+    /// Opens (or begins) the directory of an instance, by whatever seals it. Waits for an OpenBao that is away.
+    pub async fn unlock(config: &Config, environment: &Environment) -> Result<(Self, Unlocked), StateDirError> {
+        let locked = Locked::take(&config.state_dir)?;
+        let unlocked = unlock(locked.dir(), config, environment, First::Make).await?;
+        environment.seal(unlocked.sealer.clone());
+        let state_dir = locked.open(config, unlocked.sealer.clone())?;
+        Ok((state_dir, unlocked))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir().path()
+    }
+
+    /// The directory itself, for what is not secret.
+    pub fn dir(&self) -> &PrivateDir {
+        self.safe.dir()
+    }
+
+    /// The directory, for what is.
+    pub fn safe(&self) -> &Safe {
+        &self.safe
+    }
+
     /// Where things are kept that can be made anew.
     pub fn cache_dir(&self) -> PathBuf {
-        self.dir.path().join(CACHE)
+        self.path().join(CACHE)
     }
 
     /// The instance's key.
@@ -156,7 +220,7 @@ impl StateDir {
     /// Whether the path still leads to this directory, ours alone, with the token that Envoy shows.
     pub fn check(&self) -> Result<(), StateDirError> {
         let path = self.path();
-        let found = PrivateDir::open(path)?.filter(|found| found.is_same(&self.dir));
+        let found = PrivateDir::open(path)?.filter(|found| found.is_same(self.dir()));
         let found = found.ok_or_else(|| StateDirError::Gone(path.to_owned()))?;
         // Exposed to the comparison with its own file.
         let kept = found.read(TOKEN, 64)?.is_some_and(|kept| kept.as_slice() == self.token.expose().as_bytes());
@@ -165,20 +229,22 @@ impl StateDir {
 
     /// Tells other commands where the broker listens.
     pub fn announce(&self, runtime: &Runtime) -> Result<(), PrivateError> {
-        self.dir.replace(RUNTIME, &json(runtime))
+        self.dir().replace(RUNTIME, &json(runtime))
     }
 
     /// Takes the announcement back.
     pub fn withdraw(&self) -> Result<(), PrivateError> {
-        self.dir.remove(RUNTIME)
+        self.dir().remove(RUNTIME)
     }
 }
 
-impl Drop for StateDir {
+struct Lock(File);
+
+impl Drop for Lock {
     /// Unlocks, rather than closes: a child that is being spawned at this moment still has the
     /// descriptor, and closing ours alone would leave the directory locked until it has its program.
     fn drop(&mut self) {
-        let _ = self.lock.unlock();
+        let _ = self.0.unlock();
     }
 }
 
@@ -194,7 +260,7 @@ pub fn parse_runtime(text: &[u8]) -> Option<Runtime> {
     serde_json::from_slice(text).ok()
 }
 
-fn lock(dir: &PrivateDir) -> Result<File, StateDirError> {
+fn lock(dir: &PrivateDir) -> Result<Lock, StateDirError> {
     let path = dir.path().join(LOCK);
     let failed = |cause| StateDirError::Lock { path: path.clone(), cause };
     let file = dir.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
@@ -211,16 +277,16 @@ fn lock(dir: &PrivateDir) -> Result<File, StateDirError> {
     }
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
     written.map_err(failed)?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
-fn instance_key(dir: &PrivateDir) -> Result<Zeroizing<[u8; 32]>, StateDirError> {
-    if let Some(bytes) = dir.read(KEY, 32)? {
+fn instance_key(safe: &Safe) -> Result<Zeroizing<[u8; 32]>, StateDirError> {
+    if let Some(bytes) = safe.read(KEY, 32)? {
         let key = <[u8; 32]>::try_from(bytes.as_slice());
-        return key.map(Zeroizing::new).map_err(|_| StateDirError::Damaged(dir.path().join(KEY)));
+        return key.map(Zeroizing::new).map_err(|_| StateDirError::Damaged(safe.dir().path().join(KEY)));
     }
     let key = Zeroizing::new(random::bytes::<32>()?);
-    dir.replace(KEY, key.as_slice())?;
+    safe.replace(KEY, key.as_slice())?;
     Ok(key)
 }
 
@@ -325,7 +391,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("i");
         let state = StateDir::open(&path).unwrap();
-        let inherited = state.lock.try_clone().unwrap();
+        let inherited = state._lock.0.try_clone().unwrap();
         drop(state);
         assert!(StateDir::open(&path).is_ok());
         drop(inherited);

@@ -9,6 +9,7 @@ use attache_broker::audit::key::AuditKey;
 use attache_broker::audit::{AuditLog, Kind, Record};
 use attache_broker::config::{AuditConfig, Checkpoints, Config, Overrides};
 use attache_broker::private_file::PrivateDir;
+use attache_broker::seal::Safe;
 use attache_core::audit::chain;
 use attache_core::names::Name;
 use attache_tests::util::temp_dir;
@@ -111,8 +112,8 @@ async fn a_checkpoint_can_be_verified_by_hand() {
     let page = documents().into_iter().find(|page| page.path == Path::new("docs/audit.md")).expect("the page");
     let block = page.blocks.iter().find(|block| block.info == "sh by-hand").expect("the example");
     let temp = temp_dir();
-    let dir = PrivateDir::open_or_create(&temp.path().join("state")).expect("a directory");
-    let key = AuditKey::open_or_create(&dir).expect("a key");
+    let safe = Safe::plain(PrivateDir::open_or_create(&temp.path().join("state")).expect("a directory"));
+    let (key, dir) = (AuditKey::open_or_create(&safe).expect("a key"), safe.dir());
     let checkpoints = Checkpoints { records: 2, every: Duration::from_secs(60) };
     let path = dir.path().join("audit.jsonl");
     let config = AuditConfig { path, rotate_bytes: u64::MAX, checkpoints, export: Vec::new() };

@@ -35,7 +35,7 @@ async fn start() -> Lapses {
     write(&dir, "unmatched: pass\nintercept_unmatched: true");
     let (_, config) = load(&dir);
     let state = Arc::new(StateDir::open(&config.state_dir).expect("a state directory"));
-    let key = AuditKey::open_or_create(state.dir()).expect("a key");
+    let key = AuditKey::open_or_create(state.safe()).expect("a key");
     let audit = Arc::new(AuditLog::open(&config.audit, &config.instance, key).expect("an audit log"));
     let ca = Arc::new(Ca::open(state, &config, &config.policy(), Some(audit)).expect("an authority"));
     let ours = ca.export().await.expect("an authority");

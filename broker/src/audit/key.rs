@@ -2,8 +2,9 @@
 //!
 //! `audit.key` is the private key (PKCS#8), `audit.pub` the public one (SPKI), both PEM.
 
-use crate::private_file::{PrivateDir, PrivateError};
+use crate::private_file::PrivateError;
 use crate::random::{self, NoRandomness};
+use crate::seal::{Safe, SealError};
 use attache_core::digest::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,6 +26,9 @@ pub enum KeyError {
     /// The file is not ours alone, or cannot be read or written.
     #[error(transparent)]
     Private(#[from] PrivateError),
+    /// It is sealed, and is not opened.
+    #[error(transparent)]
+    Seal(SealError),
     /// Not the key that we wrote.
     #[error(
         "{0} is damaged: restore it, or remove it for a new one (keep audit.pub: it checks what was signed before)"
@@ -33,6 +37,15 @@ pub enum KeyError {
     /// No new key.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+}
+
+impl From<SealError> for KeyError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Private(error) => Self::Private(error),
+            error => Self::Seal(error),
+        }
+    }
 }
 
 /// A text that is no public key.
@@ -50,25 +63,26 @@ pub struct AuditKey(SigningKey);
 
 impl AuditKey {
     /// The key of a state directory; a new one, if there is none.
-    pub fn open_or_create(dir: &PrivateDir) -> Result<Self, KeyError> {
-        if let Some(key) = Self::open(dir)? {
+    pub fn open_or_create(safe: &Safe) -> Result<Self, KeyError> {
+        if let Some(key) = Self::open(safe)? {
             return Ok(key);
         }
         let key = Self::from_seed(random::bytes()?);
+        let dir = safe.dir();
         let damaged = || KeyError::Damaged(dir.path().join(PRIVATE));
         let private = key.0.to_pkcs8_pem(LineEnding::LF).map_err(|_| damaged())?;
         // The public half first: there is never a signature that nothing can check.
         dir.replace(PUBLIC, key.public().pem().as_bytes())?;
-        dir.replace(PRIVATE, private.as_bytes())?;
+        safe.replace(PRIVATE, private.as_bytes())?;
         Ok(key)
     }
 
     /// The key of a state directory, if it has one.
-    pub fn open(dir: &PrivateDir) -> Result<Option<Self>, KeyError> {
-        let Some(pem) = dir.read(PRIVATE, LONGEST)? else { return Ok(None) };
+    pub fn open(safe: &Safe) -> Result<Option<Self>, KeyError> {
+        let Some(pem) = safe.read(PRIVATE, LONGEST)? else { return Ok(None) };
         // The file holds the public half, too, and reading it checks that they fit.
         let key = std::str::from_utf8(&pem).ok().and_then(|pem| SigningKey::from_pkcs8_pem(pem).ok());
-        key.map(|key| Some(Self(key))).ok_or_else(|| KeyError::Damaged(dir.path().join(PRIVATE)))
+        key.map(|key| Some(Self(key))).ok_or_else(|| KeyError::Damaged(safe.dir().path().join(PRIVATE)))
     }
 
     /// A key from its 32 secret bytes.
@@ -121,13 +135,14 @@ impl PublicKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_file::PrivateDir;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
-    fn dir() -> (tempfile::TempDir, PrivateDir) {
+    fn dir() -> (tempfile::TempDir, Safe) {
         let temp = tempfile::tempdir().unwrap();
         let dir = PrivateDir::open_or_create(&temp.path().join("i")).unwrap();
-        (temp, dir)
+        (temp, Safe::plain(dir))
     }
 
     #[test]
@@ -135,10 +150,10 @@ mod tests {
         let (_temp, dir) = dir();
         let key = AuditKey::open_or_create(&dir).unwrap();
         assert_eq!(AuditKey::open_or_create(&dir).unwrap().public(), key.public());
-        let public = std::fs::read_to_string(dir.path().join(PUBLIC)).unwrap();
+        let public = std::fs::read_to_string(dir.dir().path().join(PUBLIC)).unwrap();
         assert_eq!(PublicKey::parse(&public), Ok(key.public()));
         for name in [PRIVATE, PUBLIC] {
-            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            let mode = std::fs::metadata(dir.dir().path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         assert_eq!(PublicKey::parse("no key"), Err(NotAKey));
@@ -148,7 +163,7 @@ mod tests {
     fn a_key_that_is_damaged_or_exposed_is_refused() {
         let (_temp, dir) = dir();
         drop(AuditKey::open_or_create(&dir).unwrap());
-        let path = dir.path().join(PRIVATE);
+        let path = dir.dir().path().join(PRIVATE);
         let good = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<_> = good.lines().collect();
         let swapped = good.replacen(&lines[1][40..44], "AAAA", 1);

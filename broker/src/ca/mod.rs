@@ -115,7 +115,7 @@ impl Ca {
         policy: &Spec,
         audit: Option<Arc<AuditLog>>,
     ) -> Result<Self, CaError> {
-        let succession = Mutex::new(Succession::open(state_dir.dir())?);
+        let succession = Mutex::new(Succession::open(state_dir.safe())?);
         let constrained = config.ca.constrained.then(|| Mintable::of(policy).named());
         let instance = config.instance.clone();
         Ok(Self { state_dir, instance, constrained, audit, succession, changed: watch::Sender::new(()) })
@@ -170,9 +170,9 @@ impl Ca {
         let succession = self.settled(&mut kept, now_ms).await?;
         let next = Authority::make(&self.instance, self.constrained.as_deref(), now_ms)?;
         succession.follow(next, now_ms, overlap).map_err(|from_ms| CaError::UnderWay(rfc3339(from_ms)))?;
-        if let Err(error) = succession.store(self.state_dir.dir()) {
+        if let Err(error) = succession.store(self.state_dir.safe()) {
             // What is not kept is not trusted by anybody.
-            *kept = Succession::open(self.state_dir.dir())?;
+            *kept = Succession::open(self.state_dir.safe())?;
             return Err(error.into());
         }
         let views = views(self.settled(&mut kept, now_ms).await?, now_ms);
@@ -197,13 +197,13 @@ impl Ca {
             None => {
                 let first = Authority::make(&self.instance, self.constrained.as_deref(), now_ms)?;
                 let first = Succession::begin(first, now_ms);
-                first.store(self.state_dir.dir())?;
+                first.store(self.state_dir.safe())?;
                 first
             }
         };
         let succession = kept.insert(known);
         if succession.settle(now_ms)
-            && let Err(error) = succession.store(self.state_dir.dir())
+            && let Err(error) = succession.store(self.state_dir.safe())
         {
             // It is settled again when it is read again.
             tracing::warn!(%error, "an authority that signs no more is still kept");
@@ -231,7 +231,7 @@ impl Ca {
             (generation.recorded, new) = (true, true);
         }
         if new {
-            succession.store(self.state_dir.dir())?;
+            succession.store(self.state_dir.safe())?;
         }
         Ok(())
     }

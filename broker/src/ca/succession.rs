@@ -4,7 +4,8 @@
 
 use super::authority::{Authority, LEAF_LIFETIME};
 use crate::clock::millis;
-use crate::private_file::{PrivateDir, PrivateError};
+use crate::private_file::PrivateError;
+use crate::seal::{Safe, SealError};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,9 +24,21 @@ pub enum KeptError {
     /// The files are not ours alone, or cannot be read or written.
     #[error(transparent)]
     Private(#[from] PrivateError),
+    /// They are sealed, and are not opened.
+    #[error(transparent)]
+    Seal(SealError),
     /// Not what we wrote.
     #[error("{0} is damaged: restore it, or remove it for a new authority, which every client then has to trust")]
     Damaged(PathBuf),
+}
+
+impl From<SealError> for KeptError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Private(error) => Self::Private(error),
+            error => Self::Seal(error),
+        }
+    }
 }
 
 /// An authority, and its place among the others.
@@ -76,9 +89,9 @@ impl Succession {
     }
 
     /// What a state directory holds, if it does.
-    pub fn open(dir: &PrivateDir) -> Result<Option<Self>, KeptError> {
-        let Some(text) = dir.read(KEYS, LONGEST)? else { return Ok(None) };
-        let damaged = || KeptError::Damaged(dir.path().join(KEYS));
+    pub fn open(safe: &Safe) -> Result<Option<Self>, KeptError> {
+        let Some(text) = safe.read(KEYS, LONGEST)? else { return Ok(None) };
+        let damaged = || KeptError::Damaged(safe.dir().path().join(KEYS));
         // The error's own text might quote a key.
         let kept: Kept = serde_json::from_slice(&text).map_err(|_| damaged())?;
         let generations = kept.authorities.into_iter().map(|kept| {
@@ -94,7 +107,7 @@ impl Succession {
     }
 
     /// Keeps it.
-    pub fn store(&self, dir: &PrivateDir) -> Result<(), KeptError> {
+    pub fn store(&self, safe: &Safe) -> Result<(), KeptError> {
         let authorities = self.0.iter().map(|generation| KeptGeneration {
             certificate: generation.authority.pem(),
             key: generation.authority.key_pem(),
@@ -107,8 +120,8 @@ impl Succession {
         let mut text = Zeroizing::new(Vec::with_capacity(room));
         // Texts and numbers cannot fail to serialise, nor memory to be written to.
         let _ = serde_json::to_writer(&mut *text, &kept);
-        dir.replace(KEYS, &text)?;
-        dir.replace(CERTIFICATES, self.pem().as_bytes())?;
+        safe.replace(KEYS, &text)?;
+        safe.dir().replace(CERTIFICATES, self.pem().as_bytes())?;
         Ok(())
     }
 
@@ -222,8 +235,8 @@ mod tests {
         succession.signer(name, now_ms).map(|generation| generation.authority.fingerprint())
     }
 
-    fn dir(temp: &Path) -> PrivateDir {
-        PrivateDir::open_or_create(&temp.join("i")).unwrap()
+    fn dir(temp: &Path) -> Safe {
+        Safe::plain(crate::private_file::PrivateDir::open_or_create(&temp.join("i")).unwrap())
     }
 
     #[test]
@@ -281,14 +294,14 @@ mod tests {
         let again = Succession::open(&dir).unwrap().unwrap();
         assert_eq!([0, 1].map(|at: usize| again.all()[at].authority.fingerprint()), [old, new.clone()]);
         assert_eq!(signer(&again, "a.test", NOW + DAY), Some(new));
-        assert_eq!(std::fs::read_to_string(dir.path().join(CERTIFICATES)).unwrap(), again.pem());
+        assert_eq!(std::fs::read_to_string(dir.dir().path().join(CERTIFICATES)).unwrap(), again.pem());
 
-        let path = dir.path().join(KEYS);
+        let path = dir.dir().path().join(KEYS);
         let good = std::fs::read_to_string(&path).unwrap();
         let (other, other_temp) = (rotated().0, tempfile::tempdir().unwrap());
         let other_dir = self::dir(other_temp.path());
         other.store(&other_dir).unwrap();
-        let other = std::fs::read_to_string(other_dir.path().join(KEYS)).unwrap();
+        let other = std::fs::read_to_string(other_dir.dir().path().join(KEYS)).unwrap();
         let key = |text: &str| {
             let from = text.find("-----BEGIN PRIVATE").unwrap();
             text[from..from + text[from..].find("-----END PRIVATE").unwrap()].to_owned()

@@ -11,6 +11,7 @@ use crate::api::view::RotateAuthority;
 use crate::ca::{AuthorityState, AuthorityView, Ca, CaError, LONGEST_OVERLAP, bundle};
 use crate::clock::{millis, rfc3339};
 use crate::envoy::find;
+use crate::sources::Environment;
 use crate::state_dir::StateDir;
 use http::Method;
 use std::process::ExitCode;
@@ -76,7 +77,10 @@ async fn ask(common: &Common, what: Ask) -> Result<Vec<AuthorityView>, ExitCode>
 async fn alone(common: &Common, what: Ask) -> Result<Vec<AuthorityView>, ExitCode> {
     let config = config::load(common)?;
     let is_new = !config.state_dir.join("ca.key").exists();
-    let state_dir = StateDir::open(&config.state_dir).map_err(|error| complain(FAILED, error))?;
+    let environment = Environment::read(&config, &|name| std::env::var_os(name));
+    let opened = StateDir::unlock(&config, &environment).await;
+    let (state_dir, unlocked) = opened.map_err(|error| complain(FAILED, error))?;
+    unlocked.leave().await;
     let ca = Ca::open(Arc::new(state_dir), &config, &config.policy(), None);
     let done = match (ca, what) {
         (Err(error), _) => Err(error),

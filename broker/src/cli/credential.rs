@@ -1,5 +1,7 @@
 //! `attache credential …`: how credentials stand. Never a value.
 
+mod set;
+
 use super::client::{Client, ClientError, failed};
 use super::common::{Common, FAILED, complain, say};
 use super::table::table;
@@ -28,6 +30,12 @@ enum CredentialCommand {
         #[arg(value_parser = Name::parse)]
         name: Name,
     },
+    /// Write a credential's secret, from standard input, into its file: 0600, and sealed where the config has a seal
+    Set {
+        /// Its name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+    },
     /// Look at a credential's source now, and return when no worker uses an older version
     #[command(visible_alias = "rotate")]
     Reload {
@@ -39,6 +47,9 @@ enum CredentialCommand {
 
 /// Does what the arguments say.
 pub async fn run(args: CredentialArgs, common: &Common) -> ExitCode {
+    if let CredentialCommand::Set { name } = &args.command {
+        return set::run(name, common).await;
+    }
     let client = match Client::of(common) {
         Ok(client) => client,
         Err(code) => return code,
@@ -46,6 +57,7 @@ pub async fn run(args: CredentialArgs, common: &Common) -> ExitCode {
     let done = match args.command {
         CredentialCommand::List => list(&client, common.json).await,
         CredentialCommand::Test { name } => test(&client, &name, common.json).await,
+        CredentialCommand::Set { .. } => Ok(ExitCode::SUCCESS),
         CredentialCommand::Reload { name } => reload(&client, &name, common.json).await,
     };
     done.unwrap_or_else(failed)

@@ -10,7 +10,9 @@ use crate::envoy::ADMIN_SOCKET;
 use crate::envoy::admin::{AdminError, AdminUrl};
 use crate::leases::Standing;
 use crate::private_file::{PrivateDir, PrivateError};
-use crate::sources::find_program;
+use crate::seal::envelope::Form;
+use crate::seal::{Means, MeansError, files};
+use crate::sources::{Environment, find_program};
 use attache_core::names::Name;
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -43,6 +45,8 @@ struct Report {
     examined: Vec<String>,
     settings: Vec<Finding>,
     files: Vec<Complaint>,
+    /// Neither good nor bad: what an operator may want to know.
+    notes: Vec<String>,
 }
 
 /// Why nothing could be examined.
@@ -62,7 +66,8 @@ pub async fn run(args: DoctorArgs, common: &Common) -> ExitCode {
     let asked = args.envoy_admin.is_some() || args.bootstrap.is_some();
     match config::try_load(common) {
         Ok(config) => {
-            files(&config, &mut report);
+            permissions(&config, &mut report);
+            seal(&config, &mut report);
             for caution in config.cautions() {
                 report.warn(&config.state_dir, &caution);
             }
@@ -106,7 +111,7 @@ async fn envoy(args: &DoctorArgs, config: Option<&Config>, report: &mut Report) 
 }
 
 /// The state directory and what is in it: ours alone, as the broker will demand.
-fn files(config: &Config, report: &mut Report) {
+fn permissions(config: &Config, report: &mut Report) {
     report.examined.push(config.state_dir.display().to_string());
     match PrivateDir::open(&config.state_dir) {
         Ok(None) => {}
@@ -122,6 +127,30 @@ fn files(config: &Config, report: &mut Report) {
     };
     if let Some(secrets) = &secrets {
         entries(secrets, report);
+    }
+}
+
+/// Whether what is secret is sealed. Nobody is asked.
+fn seal(config: &Config, report: &mut Report) {
+    let Some(seal) = &config.seal else {
+        report.notes.push(
+            "the state directory is not sealed: its files are 0600, and a copy of them (a backup, a disk) is as good as \
+             they are; state.seal seals what is secret in it"
+                .to_owned(),
+        );
+        return;
+    };
+    let environment = Environment::read(config, &|name| std::env::var_os(name));
+    match seal.own_secret().map_or_else(|| Means::of(seal, &environment).err(), |_| None) {
+        Some(MeansError::File(error)) => report.fail(&config.state_dir, error),
+        // This shell may not have the broker's variables.
+        Some(error) => report.warn(&config.state_dir, &error.to_string()),
+        None => {}
+    }
+    for file in files::all(config).unwrap_or_default() {
+        if file.kind == files::Kind::Named && matches!(file.form(), Ok(Some(Form::Plain))) {
+            report.notes.push(format!("{} is plain: `attache state rekey` seals it", file.path.display()));
+        }
     }
 }
 
@@ -212,6 +241,9 @@ fn tell(report: &Report, common: &Common) -> ExitCode {
         }
         for finding in &report.settings {
             say(finding);
+        }
+        for remark in &report.notes {
+            say(format_args!("NOTE {remark}"));
         }
         let verdict = match report.files.len() + report.settings.len() {
             0 => "nothing to complain of".to_owned(),

@@ -18,6 +18,7 @@ pub mod runtime;
 pub mod schema;
 pub mod serve;
 pub mod session;
+pub mod state;
 pub mod table;
 pub mod up;
 pub mod variable;
@@ -54,6 +55,7 @@ enum Command {
     Feed(feed::FeedArgs),
     Audit(audit::AuditArgs),
     Ca(ca::CaArgs),
+    State(state::StateArgs),
     EnvoyConfig(envoy_config::EnvoyConfigArgs),
     Schema(schema::SchemaArgs),
     Openapi(openapi::OpenapiArgs),
@@ -81,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Feed(args) => on_executor(feed::run(args, &common)),
         Command::Audit(args) => on_executor(audit::run(args, &common)),
         Command::Ca(args) => on_executor(ca::run(args, &common)),
+        Command::State(args) => on_executor(state::run(args, &common)),
         Command::EnvoyConfig(args) => on_executor(envoy_config::run(args, &common)),
         Command::Schema(args) => on_executor(schema::run(args, &common)),
         Command::Openapi(args) => on_executor(openapi::run(args, &common)),

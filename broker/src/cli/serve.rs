@@ -66,7 +66,10 @@ async fn serve(
         return Ok(crate::serve(config, environment, told_to_end).await?);
     };
     let hand_over = HandOver::prepare(&dir, args.envoy_version, &config)?;
-    let running = crate::start(config.clone(), environment).await?;
+    let mut told_to_end = std::pin::pin!(told_to_end);
+    let Some(running) = crate::start_unless(&mut told_to_end, config.clone(), environment).await? else {
+        return Ok(());
+    };
     let handed = hand_over.complete(&config, |warning| tracing::warn!("{warning}"));
     if handed.is_ok() {
         tracing::info!(dir = %dir.display(), "Envoy has what it needs");

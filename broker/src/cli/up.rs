@@ -126,7 +126,13 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     let mut terminate = signal(SignalKind::terminate()).map_err(UpError::Signals)?;
     let mut environment = Environment::read(&config, &|name| std::env::var_os(name));
     environment.take_delivery(&config, std::io::stdin());
-    let broker = crate::start(config.clone(), &environment).await?;
+    let ended = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let Some(broker) = crate::start_unless(ended, config.clone(), &environment).await? else { return Ok(()) };
     note(format_args!("broker   data plane on {}", broker.data_plane));
 
     let started = tokio::select! {

@@ -1,6 +1,6 @@
 //! What is lawful in a config, and unwise: said, never refused.
 
-use super::{Bind, Config, Endpoint};
+use super::{Bind, Config, Endpoint, SealedBy};
 
 impl Config {
     /// What is unwise about it, in words for the operator.
@@ -10,7 +10,21 @@ impl Config {
              data plane's token by Envoy, and can ask for grants with it; remove the line, or write unix:data-plane.sock"
                 .to_owned()
         });
-        token.into_iter().chain(self.reachable()).chain(self.missing()).collect()
+        token.into_iter().chain(self.reachable()).chain(self.beside_its_key()).chain(self.missing()).collect()
+    }
+
+    /// A key in the directory that it seals, or in the one with all instances: a copy of that is a copy of both.
+    fn beside_its_key(&self) -> Option<String> {
+        let Some(SealedBy::File(file)) = &self.seal else { return None };
+        let all = self.state_dir.parent().unwrap_or(&self.state_dir);
+        file.starts_with(all).then(|| {
+            format!(
+                "state.seal.file is {}, within {}: whoever copies the state directory has its key, too; keep the key \
+                 elsewhere",
+                file.display(),
+                all.display()
+            )
+        })
     }
 
     /// Files that Envoy will look for: without them it does not start.

@@ -94,6 +94,9 @@ pub enum Problem {
     /// A secret in an OpenBao that the config does not name.
     #[error("which OpenBao? Add `sources: {{openbao: {{address: https://HOST:8200, auth: …}}}}`")]
     NoOpenBao,
+    /// Not a key of transit.
+    #[error("expected the name of a transit key, one segment; where the engine is, `mount` says")]
+    TransitKey,
     /// An OpenBao of which half is missing.
     #[error("add `{0}`")]
     OpenBaoLacks(&'static str),

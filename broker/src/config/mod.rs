@@ -18,6 +18,7 @@ mod policy;
 pub mod presets;
 mod reader;
 mod resolve;
+pub mod seal;
 pub mod spec;
 mod tree;
 pub mod values;
@@ -30,6 +31,7 @@ pub use lookup::{KINDS, Kind, Lookup, OnePassword, SourceKind};
 pub use openbao::{OpenBao, OpenBaoSecret};
 pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
+pub use seal::SealedBy;
 pub use tree::Place;
 
 use self::handed::SecretAt;
@@ -54,6 +56,8 @@ pub struct Config {
     pub instance: Name,
     /// The instance's own directory, absolute: `<state_dir>/<instance>`.
     pub state_dir: PathBuf,
+    /// By what is sealed what is secret in it; `None`: its files are plain.
+    pub seal: Option<SealedBy>,
     /// Where it listens.
     pub listen: Listen,
     /// The audit log.

@@ -2,7 +2,7 @@
 //! variables that hold secrets.
 
 use super::handed::SecretAt;
-use super::{Config, Endpoint, Lookup, presets};
+use super::{Config, Endpoint, Lookup, SealedBy, presets};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -33,11 +33,13 @@ impl Config {
         let lookups = || self.credentials.iter().flat_map(|credential| &credential.lookup);
         directories.extend(lookups().filter_map(Lookup::file).map(of));
         directories.extend(self.sources.own_secrets().filter_map(SecretAt::file).map(of));
+        directories.extend(self.seal.as_ref().and_then(SealedBy::file).map(of));
         let all = directories.clone();
         directories.retain(|one| !all.iter().any(|other| other != one && one.starts_with(other)));
 
         let mut variables: BTreeSet<String> = lookups().filter_map(Lookup::variable).map(str::to_owned).collect();
         variables.extend(self.sources.own_secrets().filter_map(SecretAt::variable).map(str::to_owned));
+        variables.extend(self.seal.as_ref().and_then(SealedBy::variable).map(str::to_owned));
         variables.extend(self.credentials.iter().flat_map(|one| &one.agent_env).map(|variable| variable.name.clone()));
         variables.extend(KEYS_OF_STORES.map(str::to_owned));
         // Those of services that the config does not name: they are where people have real ones.

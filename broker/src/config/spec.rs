@@ -6,6 +6,7 @@
 use super::access::AccessSpec;
 use super::oidc::ProviderSpec;
 use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
+use super::seal::StateSpec;
 use super::values::{
     DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
     Size, Socket, SyslogTo, Url, Variable,
@@ -34,6 +35,8 @@ pub struct Spec {
     /// The directory that holds one sub-directory per instance (default `~/.attache`). A relative
     /// path is read from the directory of this file.
     pub state_dir: Option<String>,
+    /// How what is in it is kept.
+    pub state: StateSpec,
     /// Where it listens.
     pub listen: ListenSpec,
     /// The audit log.

@@ -1,6 +1,7 @@
 //! Promises of config loading, on whole files.
 
 mod kinds;
+mod seal;
 
 use super::*;
 use std::fs;

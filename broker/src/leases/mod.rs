@@ -75,6 +75,9 @@ impl LeaseError {
             LeaseError::Source(SourceError::File(_)) => {
                 "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
             }
+            LeaseError::Source(SourceError::Sealed(_)) => {
+                "write it anew (attache credential set NAME), or restore it from a backup"
+            }
             LeaseError::Source(SourceError::Remote { why, .. }) => why.fix(),
             LeaseError::Source(SourceError::NotText(_) | SourceError::Empty(_)) | LeaseError::NotInjectable { .. } => {
                 "put the secret itself there, whole, as one line of text"

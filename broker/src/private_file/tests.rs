@@ -128,3 +128,30 @@ fn a_stamp_moves_with_content_place_and_permissions() {
     chmod(temp.path(), 0o750);
     assert_ne!(swapped, dir.stamp("key").unwrap());
 }
+
+#[test]
+fn what_is_replaced_and_erased_is_nothing_to_who_has_it_open() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = PrivateDir::open_or_create(&temp.path().join("i")).unwrap();
+    dir.replace("key", b"a secret").unwrap();
+    let mut old = dir.open_file("key", OFlags::RDONLY).unwrap().unwrap();
+    dir.replace_and_erase("key", b"another").unwrap();
+    let mut left = Vec::new();
+    old.read_to_end(&mut left).unwrap();
+    assert_eq!(left, [0; 8]);
+    assert_eq!(dir.read("key", 64).unwrap().unwrap().as_slice(), b"another");
+}
+
+#[test]
+fn a_private_file_in_an_open_directory_is_made_once_and_read_if_it_is_ours_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();
+    let path = temp.path().join("key");
+    assert!(read_private(&path, 64).unwrap().is_none());
+    assert!(read_private(&temp.path().join("none/key"), 64).unwrap().is_none());
+    assert!(create_private(&path, b"one").unwrap());
+    assert!(!create_private(&path, b"two").unwrap(), "what is there stays");
+    assert_eq!(read_private(&path, 64).unwrap().unwrap().as_slice(), b"one");
+    set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(read_private(&path, 64), Err(PrivateError::Exposed { .. })));
+}

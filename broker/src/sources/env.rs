@@ -4,7 +4,8 @@ use super::handed::{Handed, MOST};
 use super::openbao::Client;
 use super::{Alarms, Mark, Reading, Source, SourceError, onepassword};
 use crate::config::handed::SecretAt;
-use crate::config::{Config, Lookup, OpenBao};
+use crate::config::{Config, Lookup, OpenBao, SealedBy};
+use crate::seal::Sealer;
 use attache_core::Secret;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -22,6 +23,10 @@ pub struct Environment {
     openbao: OnceLock<Arc<Client>>,
     /// What makes us somebody at the sources that are used, by where it is: a variable, or standard input.
     handed: HashMap<SecretAt, Secret>,
+    /// The key of the seal, where the config names a variable for it.
+    seal: Option<Secret>,
+    /// How secret files are read, once that is known.
+    sealer: OnceLock<Sealer>,
     alarms: Arc<Alarms>,
 }
 
@@ -50,8 +55,11 @@ impl Environment {
             Some((at.clone(), Secret::new(text)))
         });
         let handed = handed.collect();
-        let alarms = Arc::default();
-        Self { variables: found.collect(), op: given.collect(), openbao: OnceLock::new(), handed, alarms }
+        let seal = config.seal.as_ref().and_then(|seal| {
+            let text = environment(seal.variable()?).filter(|value| !value.is_empty())?.into_string().ok()?;
+            Some(Secret::new(text))
+        });
+        Self { variables: found.collect(), op: given.collect(), handed, seal, ..Self::default() }
     }
 
     /// Reads the first line of what is delivered there, if the config has use for it. Waits for it.
@@ -70,14 +78,29 @@ impl Environment {
     }
 
     /// By what OpenBao is asked.
-    pub(super) fn of_openbao(&self, server: &Arc<OpenBao>) -> Arc<Client> {
+    pub(crate) fn of_openbao(&self, server: &Arc<OpenBao>) -> Arc<Client> {
         let client = || Client::new(server.clone(), self.handed(server.auth.secret()), self.alarms.clone());
         self.openbao.get_or_init(|| Arc::new(client())).clone()
     }
 
     /// What makes us somebody at a source.
     pub(super) fn handed(&self, at: &SecretAt) -> Handed {
-        Handed::new(self.handed.get(at).cloned())
+        Handed::new(self.handed.get(at).cloned(), self.sealer())
+    }
+
+    /// The key of the seal.
+    pub(crate) fn of_seal(&self) -> Option<&Secret> {
+        self.seal.as_ref()
+    }
+
+    /// Says how secret files are read from now on.
+    pub(crate) fn seal(&self, sealer: Sealer) {
+        let _ = self.sealer.set(sealer);
+    }
+
+    /// How secret files are read.
+    pub(crate) fn sealer(&self) -> Sealer {
+        self.sealer.get().cloned().unwrap_or_default()
     }
 
     /// What an operator has to look into.
@@ -91,10 +114,11 @@ impl Environment {
     }
 }
 
-/// What makes us somebody at the sources that some credential is looked for in.
+/// What makes us somebody at the sources that some credential is looked for in, and at what opens the state directory.
 fn own_secrets(config: &Config) -> impl Iterator<Item = &SecretAt> {
     let lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
-    lookups.filter_map(Lookup::own_secret)
+    let opens = config.seal.as_ref().and_then(SealedBy::own_secret);
+    lookups.filter_map(Lookup::own_secret).chain(opens)
 }
 
 /// One variable.

@@ -1,24 +1,26 @@
-//! Files: 0600 in a 0700 directory, regular, no links, at most 64 KiB, one final line break cut off.
+//! Files: 0600 in a 0700 directory, regular, no links, at most 64 KiB, one final line break cut off; plain or sealed.
 
 use super::{MOST, Mark, Reading, Source, SourceError};
 use crate::private_file::{PrivateDir, PrivateError, Stamp};
+use crate::seal::Sealer;
 use attache_core::Secret;
 use std::path::{Path, PathBuf};
 
 /// One file. Every reading opens its directory anew: it may have been swapped.
 pub struct SecretFile {
     path: PathBuf,
+    sealer: Sealer,
 }
 
 impl SecretFile {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+    pub(super) fn new(path: &Path, sealer: Sealer) -> Self {
+        Self { path: path.to_owned(), sealer }
     }
 
     fn find(&self) -> Result<Option<Secret>, SourceError> {
         let Some((dir, name)) = self.split()? else { return Ok(None) };
         // Two bytes more than a secret may have: a final line break.
-        let Some(bytes) = dir.read(&name, MOST + 2)? else { return Ok(None) };
+        let Some(bytes) = self.sealer.read(&dir, &name, MOST + 2)? else { return Ok(None) };
         let text = std::str::from_utf8(&bytes).map_err(|_| SourceError::NotText(self.place()))?;
         let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
         if text.is_empty() {
@@ -74,7 +76,7 @@ mod tests {
         let path = temp.path().join("token");
         write(&path, content).unwrap();
         set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        SecretFile::new(&path).find()
+        SecretFile::new(&path, Sealer::plain()).find()
     }
 
     fn text(found: Result<Option<Secret>, SourceError>) -> String {
@@ -103,15 +105,15 @@ mod tests {
     #[test]
     fn a_missing_file_or_directory_is_absent() {
         let temp = secrets();
-        assert!(matches!(SecretFile::new(&temp.path().join("none")).find(), Ok(None)));
-        assert!(matches!(SecretFile::new(&temp.path().join("none/none")).find(), Ok(None)));
+        assert!(matches!(SecretFile::new(&temp.path().join("none"), Sealer::plain()).find(), Ok(None)));
+        assert!(matches!(SecretFile::new(&temp.path().join("none/none"), Sealer::plain()).find(), Ok(None)));
     }
 
     #[test]
     fn a_file_that_becomes_unreadable_gets_another_mark() {
         let temp = secrets();
         find(&temp, b"abc").unwrap();
-        let source = SecretFile::new(&temp.path().join("token"));
+        let source = SecretFile::new(&temp.path().join("token"), Sealer::plain());
         let before = source.mark();
         assert_eq!(before, source.mark());
         set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();

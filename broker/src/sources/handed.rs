@@ -3,6 +3,7 @@
 use super::trouble::Trouble;
 use crate::config::handed::SecretAt;
 use crate::private_file::{PrivateDir, PrivateError};
+use crate::seal::{SealError, Sealer};
 use attache_core::Secret;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -21,11 +22,23 @@ pub enum HandedError {
     /// A file of ours alone that is not.
     #[error("{0}")]
     Private(Arc<PrivateError>),
+    /// A file that is sealed, and does not open.
+    #[error("{0}")]
+    Sealed(Arc<SealError>),
 }
 
 impl From<PrivateError> for HandedError {
     fn from(error: PrivateError) -> Self {
         Self::Private(Arc::new(error))
+    }
+}
+
+impl From<SealError> for HandedError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Private(error) => error.into(),
+            error => Self::Sealed(Arc::new(error)),
+        }
     }
 }
 
@@ -37,6 +50,7 @@ impl HandedError {
             HandedError::Private(_) => {
                 "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
             }
+            HandedError::Sealed(_) => "put it there anew, as plain text, or restore it from a backup",
         }
     }
 
@@ -48,22 +62,25 @@ impl HandedError {
 
 /// What was given at start, and can be had again only from there.
 #[derive(Default)]
-pub struct Handed(Mutex<Option<Secret>>);
+pub struct Handed {
+    given: Mutex<Option<Secret>>,
+    sealer: Sealer,
+}
 
 impl Handed {
-    /// What a variable, or the line, held.
-    pub fn new(given: Option<Secret>) -> Self {
-        Self(Mutex::new(given))
+    /// What a variable, or the line, held; and how files are read.
+    pub fn new(given: Option<Secret>, sealer: Sealer) -> Self {
+        Self { given: Mutex::new(given), sealer }
     }
 
     /// What is there now; `None`: nothing.
     pub fn read(&self, at: &SecretAt) -> Result<Option<Secret>, HandedError> {
         match at {
-            SecretAt::Env(_) | SecretAt::Stdin => Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            SecretAt::Env(_) | SecretAt::Stdin => Ok(self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             SecretAt::Private(path) => {
                 let Some((dir, name)) = place(path) else { return Ok(None) };
                 let Some(dir) = PrivateDir::open(dir)? else { return Ok(None) };
-                text(path, dir.read(name, MOST)?)
+                text(path, self.sealer.read(&dir, name, MOST)?)
             }
             SecretAt::Shared(path) => match std::fs::File::open(path) {
                 Ok(file) => {
@@ -82,7 +99,7 @@ impl Handed {
     pub fn forget(&self, at: &SecretAt) {
         match at {
             SecretAt::Env(_) | SecretAt::Stdin => {
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *self.given.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
             SecretAt::Private(path) => {
                 let erased = place(path).and_then(|(dir, name)| Some(PrivateDir::open(dir).ok()??.erase(name)));

@@ -16,11 +16,13 @@ mod trouble;
 pub use alarms::{Alarm, Alarms};
 pub use env::Environment;
 pub use onepassword::find as find_program;
+pub use openbao::Transit;
 pub use trouble::Trouble;
 
 use crate::clock::Now;
 use crate::config::Lookup;
 use crate::private_file::{PrivateError, Stamp};
+use crate::seal::SealError;
 use attache_core::Secret;
 use std::pin::Pin;
 use std::time::Duration;
@@ -96,6 +98,9 @@ pub enum SourceError {
     /// The file is not private, or cannot be read.
     #[error(transparent)]
     File(#[from] PrivateError),
+    /// The file is sealed, and does not open.
+    #[error(transparent)]
+    Sealed(SealError),
     /// Bytes that are not UTF-8.
     #[error("{0} does not hold text")]
     NotText(String),
@@ -112,12 +117,21 @@ pub enum SourceError {
     },
 }
 
+impl From<SealError> for SourceError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Private(error) => Self::File(error),
+            error => Self::Sealed(error),
+        }
+    }
+}
+
 /// The source for one lookup.
 pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
     match lookup {
         Lookup::Env(name) => Box::new(env::Variable::new(name, environment)),
         Lookup::OnePassword(item) => Box::new(onepassword::open(item, environment.of_op())),
         Lookup::OpenBao(secret) => Box::new(openbao::open(secret, environment.of_openbao(&secret.server))),
-        Lookup::File(path) => Box::new(file::SecretFile::new(path)),
+        Lookup::File(path) => Box::new(file::SecretFile::new(path, environment.sealer())),
     }
 }

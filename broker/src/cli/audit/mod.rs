@@ -61,7 +61,7 @@ pub async fn run(args: AuditArgs, common: &Common) -> ExitCode {
         AuditCommand::Tail { lines, follow } => tail::tail(&path, lines, follow, common.json).await,
         AuditCommand::Query(args) => query::query(&path, &args, common.json),
         AuditCommand::Verify(args) => verify::check(&path, args, common),
-        AuditCommand::Head { after } => head::head(&path, after, common),
+        AuditCommand::Head { after } => head::head(&path, after, common).await,
     };
     done.unwrap_or_else(|error| match error.kind() {
         std::io::ErrorKind::NotFound => complain(

@@ -8,6 +8,7 @@ mod export;
 mod hosts;
 mod oidc;
 mod openbao;
+mod seal;
 mod sessions;
 mod sources;
 
@@ -70,6 +71,7 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
         sessions: sessions::resolve_all(spec, &credentials, around, &mut problems),
         oidc: oidc::resolve_all(spec, around, &mut problems),
         limits: limits(&spec.limits, &mut problems),
+        seal: seal::resolve(spec, &sources, around, &mut problems),
         instance,
         state_dir,
         sources,

@@ -9,9 +9,11 @@ mod error;
 mod http;
 #[cfg(test)]
 mod tests;
+mod transit;
 mod wrapped;
 
 pub use client::Client;
+pub use transit::Transit;
 
 use super::Later;
 use super::http::HttpError;

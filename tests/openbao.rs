@@ -15,6 +15,8 @@ mod leases;
 mod logs_in;
 #[path = "openbao/postgres.rs"]
 mod postgres;
+#[path = "openbao/seals.rs"]
+mod seals;
 #[path = "openbao/server.rs"]
 mod server;
 #[path = "openbao/world.rs"]

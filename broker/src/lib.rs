@@ -1,7 +1,8 @@
 //! Attaché's broker: it knows the secrets and who may use them, and tells Envoy's filter.
 //!
 //! A secret leaves it through one door, the answer to `POST /v1/grants`, after the record of it is
-//! durable. It never logs one, never writes one to disk, and never speaks to an agent.
+//! durable; a rotation of the config shows it to whoever makes the next one. It never logs one, writes
+//! none to disk but what a rotation has made, and never speaks to an agent.
 //!
 //! `start_in` is the whole of it, top to bottom.
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod outstanding;
 pub mod private_file;
 pub mod publication;
 pub mod random;
+pub mod rotation;
 pub mod sds;
 pub mod seal;
 pub mod sessions;
@@ -61,6 +63,7 @@ use operator::Operator;
 use outstanding::Outstanding;
 use prometheus_client::metrics::family::Family;
 use publication::Publication;
+use rotation::{Rotations, With};
 use sds::{Bounds, Sds};
 use seal::Unlocked;
 use sessions::{Session, Sessions};
@@ -129,6 +132,9 @@ pub enum StartError {
     /// Nobody can decide by the policy.
     #[error("no filter can run the policy of this config: {0}")]
     Policy(#[from] PolicyError),
+    /// How far rotations have got is not known.
+    #[error(transparent)]
+    Rotation(#[from] rotation::RotationError),
     /// No epoch.
     #[error(transparent)]
     NoRandomness(#[from] random::NoRandomness),
@@ -242,10 +248,15 @@ async fn start_in(
 
     let witness = Arc::new(Witness::new(audit.clone(), now));
 
+    let key = state_dir.key();
+    let with = With { leases: leases.clone(), feed: feed.clone(), audit: audit.clone(), store: store.clone(), key };
+    let rotations = Arc::new(Rotations::resume(&config, environment, with).await?);
+
     let health = || Health {
         audit: audit.clone(),
         witness: witness.clone(),
         leases: leases.clone(),
+        rotations: rotations.clone(),
         feed: feed.clone(),
         store: store.clone(),
         state_dir: state_dir.clone(),
@@ -285,7 +296,7 @@ async fn start_in(
         &witness,
         &connections,
     );
-    let metrics = Arc::new(metrics);
+    let metrics = Arc::new(metrics.with(rotations.clone()));
     let data_plane = DataPlane {
         token: state_dir.token().clone(),
         policy: publication.clone(),
@@ -312,6 +323,7 @@ async fn start_in(
         operator: operator.clone(),
         sessions: sessions.clone(),
         leases: leases.clone(),
+        rotations: rotations.clone(),
         store: store.clone(),
         ca,
         feed: feed.clone(),
@@ -347,6 +359,7 @@ async fn start_in(
     let mut chores = JoinSet::new();
     let sourced = leases.clone();
     chores.spawn(async move { sourced.watch().await });
+    chores.spawn(async move { rotations.watch().await });
     let (alarms, told) = (environment.alarms().clone(), audit.clone());
     chores.spawn(async move { record_alarms(&alarms, &told).await });
     chores.spawn(async move { identities.watch().await });

@@ -79,6 +79,7 @@ impl Scene {
                 ("/v1/sessions/{name}/env", "get", "reviewer"),
                 ("/v1/sessions/{name}/access-mode", "put", "reviewer"),
                 ("/v1/credentials/{name}/reload", "post", "github"),
+                ("/v1/credentials/{name}/rotate", "post", "github"),
             ] {
                 let name = &mut document["paths"][path][method]["parameters"][0];
                 assert_eq!(name["name"], "name", "{path}");

@@ -5,6 +5,7 @@ use crate::ca::{BundleError, CaError};
 use crate::changes::TooManyWorkers;
 use crate::envoy::find::NotFound;
 use crate::operator::OperatorError;
+use crate::rotation::{RotateError, RotationError};
 use crate::sessions::SessionError;
 use attache_core::names::Name;
 use attache_core::object::object;
@@ -64,6 +65,9 @@ pub enum ApiError {
     /// The certificate authority.
     #[error(transparent)]
     Ca(#[from] CaError),
+    /// The secret is not replaced.
+    #[error(transparent)]
+    Rotate(#[from] RotateError),
     /// The system's certificates are nowhere.
     #[error(transparent)]
     NoRoots(#[from] NotFound),
@@ -86,6 +90,13 @@ impl ApiError {
             ApiError::Ca(CaError::Audit(_)) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Ca(CaError::UnderWay(_)) => StatusCode::CONFLICT,
             ApiError::Ca(CaError::Overlap) => StatusCode::BAD_REQUEST,
+            ApiError::Rotate(error) => match error {
+                RotateError::UnderWay
+                | RotateError::OldWaits(_)
+                | RotateError::Failed(RotationError::RejectedWaits(_)) => StatusCode::CONFLICT,
+                // Whoever makes the secret, or a file: the operator's own, either way.
+                RotateError::Failed(_) => StatusCode::BAD_GATEWAY,
+            },
             ApiError::Ca(_) | ApiError::NoRoots(_) | ApiError::Roots(_) | ApiError::Failed => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

@@ -6,7 +6,7 @@ use super::answer::{ApiError, Failure, json, json_with, parse};
 use super::health::Readiness;
 use super::view::{Changed, CreateSession, Reloaded, SessionView, SetAccessMode, Variable};
 use super::withheld::Withheld;
-use super::{Health, Metrics, authority, feed, health, run};
+use super::{Health, Metrics, authority, feed, health, rotation, run};
 use crate::ca::Ca;
 use crate::changes::Feed;
 use crate::clock::Now;
@@ -15,6 +15,7 @@ use crate::config::{AgentValue, Credential};
 use crate::envoy::Shape;
 use crate::leases::{Leases, Standing};
 use crate::operator::{Done, Operator};
+use crate::rotation::Rotations;
 use crate::sessions::{NewSession, Session, SessionError, Sessions};
 use crate::store::Store;
 use attache_core::names::Name;
@@ -51,6 +52,8 @@ pub struct Control {
     pub sessions: Arc<Sessions>,
     /// How credentials stand.
     pub leases: Arc<Leases>,
+    /// How their secrets are replaced.
+    pub rotations: Arc<Rotations>,
     /// What has been.
     pub store: Arc<Store>,
     /// The certificate authority.
@@ -90,6 +93,7 @@ impl Control {
             .route("/v1/sessions/{name}/hold", post(run::hold))
             .route("/v1/credentials", get(credentials))
             .route("/v1/credentials/{name}/reload", post(reload))
+            .route("/v1/credentials/{name}/rotate", post(rotation::rotate))
             .route("/v1/credentials/{name}/test", post(test))
             .route("/v1/ca", get(authority::show))
             .route("/v1/ca/bundle", get(authority::trusted))
@@ -247,7 +251,9 @@ pub(super) async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Sen
 /// How all credentials stand.
 #[utoipa::path(get, path = "/v1/credentials", responses((status = 200, body = Vec<Standing>)))]
 pub(super) async fn credentials(State(door): Door) -> Response {
-    json(&door.leases.standings())
+    let mut standings = door.leases.standings();
+    door.rotations.mark(&mut standings);
+    json(&standings)
 }
 
 /// What each thing is like that a grant depends on.

@@ -5,9 +5,11 @@ use crate::audit::AuditLog;
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::leases::{Leases, Standing};
+use crate::rotation::{RotationStanding, Rotations};
 use crate::state_dir::StateDir;
 use crate::store::Store;
 use crate::witness::{self, Witness};
+use attache_core::names::Name;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,8 @@ pub struct Health {
     pub witness: Arc<Witness>,
     /// A credential that cannot be used is told, and is no reason to stop the others.
     pub leases: Arc<Leases>,
+    /// A secret that cannot be replaced is told, and is no reason to stop.
+    pub rotations: Arc<Rotations>,
     /// Who listens.
     pub feed: Arc<Feed>,
     /// What is to be remembered.
@@ -55,7 +59,7 @@ pub struct Readiness {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dependency {
-    /// `audit`, `credentials`, `state_dir`, `database`, `workers`, `witness`, `clock`, or `credential NAME`.
+    /// `audit`, `credentials`, `state_dir`, `database`, `workers`, `witness`, `clock`, `credential NAME`, or `rotation NAME`.
     pub name: String,
     /// How it is.
     pub state: Condition,
@@ -110,6 +114,7 @@ impl Health {
             clock(self.began, Now::read()),
         ]);
         dependencies.extend(standings.into_iter().map(credential));
+        dependencies.extend(self.rotations.standings().map(|(name, standing)| rotation(name, standing)));
         let ready = dependencies.iter().all(|one| !one.needed || one.state == Condition::Ok);
         Readiness { ready, workers, dependencies }
     }
@@ -165,6 +170,10 @@ fn credentials(all: &[Standing]) -> Dependency {
 fn credential(standing: Standing) -> Dependency {
     let Standing { name, error, fix, .. } = standing;
     Dependency::judged(&format!("credential {name}"), false, error.map(|error| (error, fix.unwrap_or_default())))
+}
+
+fn rotation(name: &Name, RotationStanding { error, fix, .. }: RotationStanding) -> Dependency {
+    Dependency::judged(&format!("rotation {name}"), false, error.map(|error| (error, fix.unwrap_or_default())))
 }
 
 fn following(workers: usize) -> Dependency {

@@ -7,6 +7,7 @@ use crate::changes::Feed;
 use crate::clock::Now;
 use crate::leases::Leases;
 use crate::meters::{Door, GrantMeters, OfCredential};
+use crate::rotation::Rotations;
 use crate::sessions::Sessions;
 use crate::witness::Witness;
 use axum::http::{HeaderValue, header};
@@ -28,6 +29,7 @@ pub struct Metrics {
     leases: Arc<Leases>,
     feed: Arc<Feed>,
     audit: Arc<AuditLog>,
+    rotations: Option<Arc<Rotations>>,
     gauges: Gauges,
 }
 
@@ -39,6 +41,7 @@ struct Gauges {
     usable: Family<OfCredential, Gauge>,
     workers: Gauge,
     writable: Gauge,
+    rotation_due: Family<OfCredential, Gauge>,
 }
 
 impl Metrics {
@@ -85,7 +88,17 @@ impl Metrics {
             of_witness.lost.clone(),
         );
         all.register("connections", "Connections to a door that are open", connections.clone());
-        Self { registry: all, sessions, leases, feed, audit, gauges }
+        Self { registry: all, sessions, leases, feed, audit, rotations: None, gauges }
+    }
+
+    /// And those of rotations.
+    pub fn with(mut self, rotations: Arc<Rotations>) -> Self {
+        let attempts = rotations.meters().attempts.clone();
+        self.registry.register("rotations", "Attempts to replace a secret, or to retire one, by result", attempts);
+        let due = "When the next rotation is due, in Unix seconds";
+        self.registry.register("rotation_due_timestamp_seconds", due, self.gauges.rotation_due.clone());
+        self.rotations = Some(rotations);
+        self
     }
 
     /// `GET /metrics`.
@@ -105,6 +118,12 @@ impl Metrics {
         for standing in self.leases.standings() {
             let usable = self.gauges.usable.get_or_create(&OfCredential::from(&standing.name)).clone();
             usable.set(standing.error.is_none().into());
+        }
+        for (name, standing) in self.rotations.iter().flat_map(|rotations| rotations.standings()) {
+            if let Some(next_ms) = standing.next_ms {
+                let due = self.gauges.rotation_due.get_or_create(&name.into()).clone();
+                due.set(i64::try_from(next_ms / 1000).unwrap_or(i64::MAX));
+            }
         }
         self.gauges.workers.set(count(self.feed.workers()));
         self.gauges.writable.set(self.audit.fault().is_none().into());

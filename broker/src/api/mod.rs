@@ -10,6 +10,7 @@ mod feed;
 mod health;
 mod metrics;
 pub mod openapi;
+mod rotation;
 mod run;
 pub mod server;
 mod strangers;

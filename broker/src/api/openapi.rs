@@ -3,7 +3,7 @@
 mod numbers;
 
 use super::answer::Failure;
-use super::{authority, control, data_plane, feed, health, run};
+use super::{authority, control, data_plane, feed, health, rotation, run};
 use axum::http::StatusCode;
 use numbers::Numbers;
 use std::str::FromStr as _;
@@ -51,6 +51,7 @@ impl Door {
         run::hold,
         control::credentials,
         control::reload,
+        rotation::rotate,
         control::test,
         authority::show,
         authority::trusted,

@@ -5,6 +5,7 @@ use crate::clock::{Now, millis};
 use crate::config::Bind;
 use crate::envoy::Shape;
 use crate::leases::Standing;
+use crate::rotation::Rotated;
 use crate::sessions::{ELEVATION, Session};
 use crate::store::ChangeRow;
 use attache_core::names::Name;
@@ -150,6 +151,56 @@ pub struct Reloaded {
     pub credential: Standing,
     /// Where grants of before are void.
     pub applied: Applied,
+}
+
+/// Asks for another secret.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rotate {
+    /// Whether to retire the secret of before now, instead: no new one is made then.
+    #[serde(default)]
+    pub retire_now: bool,
+}
+
+/// What has become of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Rotating {
+    /// There is another secret.
+    Rotated,
+    /// The secret of before is retired.
+    Retired,
+    /// No secret waits to be retired.
+    Nothing,
+    /// The config has no rotation: the source was looked at once more.
+    Reloaded,
+}
+
+impl Rotating {
+    /// What was done, where the config has a rotation.
+    pub fn of(rotated: &Rotated) -> Self {
+        match rotated {
+            Rotated { applied: Some(_), .. } => Self::Rotated,
+            Rotated { old: Some(_), .. } => Self::Retired,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// What asking for another secret has come to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotatedView {
+    /// What was done.
+    pub what: Rotating,
+    /// How the credential stands now.
+    pub credential: Standing,
+    /// Where grants of before are void; `null`: there is no other secret than before.
+    pub applied: Option<Applied>,
+    /// The fingerprint of the secret of before.
+    pub old: Option<String>,
+    /// Until when that is good, in Unix milliseconds; `null`: it is not, or there is none.
+    pub retire_ms: Option<u64>,
 }
 
 /// A worker: one VM of an Envoy.

@@ -16,8 +16,10 @@ pub enum Decision {
     Refuse,
     /// A session was made, or the first certificate authority.
     Create,
-    /// The next certificate authority was made.
+    /// The next certificate authority was made, or a secret took the place of another.
     Rotate,
+    /// The secret of before was ended at its service.
+    Retire,
     /// The config changed what a session may do.
     Declare,
     /// A session's access mode was set.
@@ -45,6 +47,7 @@ impl Decision {
             Decision::Refuse => "refuse",
             Decision::Create => "create",
             Decision::Rotate => "rotate",
+            Decision::Retire => "retire",
             Decision::Declare => "declare",
             Decision::Set => "set",
             Decision::Elevate => "elevate",

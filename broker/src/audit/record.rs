@@ -31,7 +31,10 @@ pub enum Kind {
     Mode,
     /// A certificate authority was made.
     Ca,
-    /// Somebody may have had what was meant for the broker; `reason` says what was noticed, and where.
+    /// A secret took the place of another, or the one of before was retired.
+    Renew,
+    /// What an operator has to look into: somebody may have had what was meant for the broker, or a rotation
+    /// fails; `reason` says what was noticed, and where.
     Alarm,
     /// The broker began.
     Start,
@@ -101,6 +104,9 @@ pub struct Record {
     /// The secret's fingerprint; of an authority, the SHA-256 of its certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// The fingerprint of the secret whose place it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
     /// Which evidence was shown, joined by `+`: `placeholder`, `session_token`, `jwt`, `peer`, `source`,
     /// `listener`; or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,6 +178,7 @@ impl Record {
             credential: None,
             lease_id: None,
             fingerprint: None,
+            replaced: None,
             evidence: None,
             bytes_in: None,
             bytes_out: None,

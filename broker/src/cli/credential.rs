@@ -5,9 +5,10 @@ mod set;
 use super::client::{Client, ClientError, failed};
 use super::common::{Common, FAILED, complain, say};
 use super::table::table;
-use crate::api::view::Reloaded;
-use crate::clock::Now;
+use crate::api::view::{Reloaded, Rotate, RotatedView, Rotating};
+use crate::clock::{Now, rfc3339};
 use crate::leases::{Rung, Standing};
+use crate::rotation::RotationStanding;
 use attache_core::names::Name;
 use http::Method;
 use std::process::ExitCode;
@@ -37,11 +38,19 @@ enum CredentialCommand {
         name: Name,
     },
     /// Look at a credential's source now, and return when no worker uses an older version
-    #[command(visible_alias = "rotate")]
     Reload {
         /// Its name
         #[arg(value_parser = Name::parse)]
         name: Name,
+    },
+    /// Replace a credential's secret as its `rotation` in the config says, and return when no worker uses the old one; without such, reload
+    Rotate {
+        /// Its name
+        #[arg(value_parser = Name::parse)]
+        name: Name,
+        /// Retire the old secret of the last rotation now, and make no new one
+        #[arg(long)]
+        retire_now: bool,
     },
 }
 
@@ -59,6 +68,7 @@ pub async fn run(args: CredentialArgs, common: &Common) -> ExitCode {
         CredentialCommand::Test { name } => test(&client, &name, common.json).await,
         CredentialCommand::Set { .. } => Ok(ExitCode::SUCCESS),
         CredentialCommand::Reload { name } => reload(&client, &name, common.json).await,
+        CredentialCommand::Rotate { name, retire_now } => rotate(&client, &name, retire_now, common.json).await,
     };
     done.unwrap_or_else(failed)
 }
@@ -70,7 +80,10 @@ async fn list(client: &Client, json: bool) -> Result<ExitCode, ClientError> {
     } else {
         let now = Now::read();
         let rows: Vec<_> = standings.iter().map(|standing| row(standing, now)).collect();
-        say(table(&["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "WORKERS", "ERROR"], &rows));
+        say(table(
+            &["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "ROTATES", "WORKERS", "ERROR"],
+            &rows,
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -111,6 +124,34 @@ async fn reload(client: &Client, name: &Name, json: bool) -> Result<ExitCode, Cl
     })
 }
 
+async fn rotate(client: &Client, name: &Name, retire_now: bool, json: bool) -> Result<ExitCode, ClientError> {
+    let path = format!("/v1/credentials/{name}/rotate");
+    let done: RotatedView = client.change(Method::POST, &path, &Rotate { retire_now }).await?;
+    if json {
+        say(serde_json::to_string_pretty(&done).unwrap_or_default());
+    } else {
+        let (new, old) = (text(&done.credential.fingerprint), text(&done.old));
+        let applied = done.applied.as_ref().map(|applied| format!(": {applied}")).unwrap_or_default();
+        match done.what {
+            Rotating::Rotated => {
+                let until =
+                    done.retire_ms.map_or("is retired".into(), |until| format!("is good until {}", rfc3339(until)));
+                say(format_args!("{name} is version {new}{applied}\nthe one of before, {old}, {until}"));
+            }
+            Rotating::Retired => say(format_args!("{name} is version {new}; the one of before, {old}, is retired")),
+            Rotating::Nothing => say(format_args!("{name} is version {new}; no secret of before waits to be retired")),
+            Rotating::Reloaded => say(format_args!(
+                "the config has no rotation for {name}: its source was looked at, as by reload\n{name} is version \
+                 {new}{applied}"
+            )),
+        }
+    }
+    Ok(match &done.credential.error {
+        None => ExitCode::SUCCESS,
+        Some(error) => complain(FAILED, format_args!("{name}: {error}")),
+    })
+}
+
 fn row(standing: &Standing, now: Now) -> Vec<String> {
     vec![
         standing.name.to_string(),
@@ -120,9 +161,26 @@ fn row(standing: &Standing, now: Now) -> Vec<String> {
         text(&age(standing, now)),
         text(&expiry(standing, now)),
         text(&standing.next_ms.map(|next| format!("in {}", seconds(next.saturating_sub(now.wall_ms))))),
+        text(&standing.rotation.as_ref().map(|rotation| rotates(rotation, now))),
         standing.workers.to_string(),
-        standing.error.as_ref().or(standing.trouble.as_ref()).cloned().unwrap_or_default(),
+        error(standing).cloned().unwrap_or_default(),
     ]
+}
+
+/// What keeps it from being used; else, from being read anew; else, from being replaced.
+fn error(standing: &Standing) -> Option<&String> {
+    let rotation = standing.rotation.as_ref().and_then(|rotation| rotation.error.as_ref());
+    standing.error.as_ref().or(standing.trouble.as_ref()).or(rotation)
+}
+
+fn rotates(rotation: &RotationStanding, now: Now) -> String {
+    let left = |until: u64| seconds(until.saturating_sub(now.wall_ms));
+    match rotation {
+        RotationStanding { failures: 1.., retry_ms: Some(retry), .. } => format!("fails, again in {}", left(*retry)),
+        RotationStanding { retire_ms: Some(retire), .. } => format!("old retired in {}", left(*retire)),
+        RotationStanding { next_ms: Some(next), .. } => format!("in {}", left(*next)),
+        RotationStanding { .. } => "by command".to_owned(),
+    }
 }
 
 fn text(cell: &Option<String>) -> String {

@@ -1,6 +1,7 @@
 //! What is lawful in a config, and unwise: said, never refused.
 
-use super::{Bind, Config, Endpoint, SealedBy};
+use super::{Bind, Config, Endpoint, Rotator, SealedBy};
+use crate::rotation::vet::vet;
 
 impl Config {
     /// What is unwise about it, in words for the operator.
@@ -10,7 +11,7 @@ impl Config {
              data plane's token by Envoy, and can ask for grants with it; remove the line, or write unix:data-plane.sock"
                 .to_owned()
         });
-        token.into_iter().chain(self.reachable()).chain(self.beside_its_key()).chain(self.missing()).collect()
+        token.into_iter().chain(self.reachable()).chain(self.beside_its_key()).chain(self.missing()).chain(self.rotators()).collect()
     }
 
     /// A key in the directory that it seals, or in the one with all instances: a copy of that is a copy of both.
@@ -42,6 +43,17 @@ impl Config {
                 to.host,
                 file.display()
             )
+        })
+    }
+
+    /// Commands that will not be run.
+    fn rotators(&self) -> impl Iterator<Item = String> {
+        let rotations =
+            self.credentials.iter().filter_map(|credential| Some((credential, credential.rotation.as_ref()?)));
+        rotations.filter_map(|(credential, rotation)| {
+            let Rotator::Command { argv, .. } = &rotation.by else { return None };
+            let why = vet(argv).err()?;
+            Some(format!("credentials.{}.rotation.command is not run: {why}", credential.name))
         })
     }
 

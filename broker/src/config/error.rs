@@ -115,6 +115,35 @@ pub enum Problem {
     /// A reference of a scope that has no template.
     #[error("sources.openbao.references.templates has none for this scope, or it needs a `base` and there is none")]
     NoTemplate,
+    /// A secret that is rotated, and kept elsewhere than in a file.
+    #[error(
+        "a secret that is rotated here is kept in a file of the broker: write `source: {{file: NAME}}`, and no other; \
+         OpenBao and 1Password rotate what they hold by themselves and are asked again, and a variable is read once"
+    )]
+    RotationElsewhere,
+    /// Nobody to make a new secret, or two.
+    #[error("who makes the new secret? Write one of `command: [/path/to/program]` and `hook: {{url: https://…}}`")]
+    OneRotator,
+    /// A command that would be looked for.
+    #[error(
+        "expected a list that begins with an absolute path, e.g. [/usr/local/bin/rotate-grafana]; there is no shell"
+    )]
+    RotatorRelative,
+    /// Variables for nobody.
+    #[error("a hook has no environment; remove it")]
+    HookWithEnvironment,
+    /// The next one would be due before the last one is over.
+    #[error("expected less than `every`: the old secret is retired before the next one is made")]
+    OverlapTooLong,
+    /// Two that write one file.
+    #[error("credential `{0}` rotates the same file already: remove one of the two, the secret of both is replaced")]
+    RotatedTwice(Name),
+    /// A file that would be written over.
+    #[error(
+        "credential `{0}` reads a file that this rotation writes: a name of its file and .answer, .next, .retiring or \
+         .rejected; give it another"
+    )]
+    RotatesOver(Name),
     /// The same thing twice.
     #[error("stands here twice; remove one")]
     Twice,

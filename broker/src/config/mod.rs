@@ -19,6 +19,7 @@ pub mod presets;
 mod reader;
 mod resolve;
 pub mod seal;
+pub mod rotation;
 pub mod spec;
 mod tree;
 pub mod values;
@@ -32,6 +33,7 @@ pub use openbao::{OpenBao, OpenBaoSecret};
 pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
 pub use seal::SealedBy;
+pub use rotation::{Rotation, Rotator};
 pub use tree::Place;
 
 use self::handed::SecretAt;
@@ -237,6 +239,8 @@ pub struct Credential {
     pub missing_placeholder: MissingPlaceholder,
     /// What an agent's environment needs, in order.
     pub agent_env: Vec<AgentEnv>,
+    /// How its secret is replaced, if it is.
+    pub rotation: Option<Rotation>,
 }
 
 /// When the uses of a credential are on record.

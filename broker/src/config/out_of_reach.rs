@@ -34,12 +34,15 @@ impl Config {
         directories.extend(lookups().filter_map(Lookup::file).map(of));
         directories.extend(self.sources.own_secrets().filter_map(SecretAt::file).map(of));
         directories.extend(self.seal.as_ref().and_then(SealedBy::file).map(of));
+        let rotations = || self.credentials.iter().filter_map(|credential| credential.rotation.as_ref());
+        directories.extend(rotations().flat_map(|rotation| rotation.directories().map(Path::to_owned)));
         let all = directories.clone();
         directories.retain(|one| !all.iter().any(|other| other != one && one.starts_with(other)));
 
         let mut variables: BTreeSet<String> = lookups().filter_map(Lookup::variable).map(str::to_owned).collect();
         variables.extend(self.sources.own_secrets().filter_map(SecretAt::variable).map(str::to_owned));
         variables.extend(self.seal.as_ref().and_then(SealedBy::variable).map(str::to_owned));
+        variables.extend(rotations().flat_map(|rotation| rotation.variables()).map(str::to_owned));
         variables.extend(self.credentials.iter().flat_map(|one| &one.agent_env).map(|variable| variable.name.clone()));
         variables.extend(KEYS_OF_STORES.map(str::to_owned));
         // Those of services that the config does not name: they are where people have real ones.
@@ -86,5 +89,21 @@ mod tests {
         {
             assert!(variables.iter().any(|found| found == name), "{name}: {variables:?}");
         }
+    }
+
+    #[test]
+    fn what_rotates_secrets_is_and_directories_that_everybody_needs_are_not() {
+        let of = |rotation: &str| {
+            let all = format!(
+                "state_dir: /var/lib/x\ncredentials: {{a: {{source: {{file: a}}, inject: bearer, destinations: [{{host: \
+                 a.test}}], rotation: {{{rotation}}}}}}}\n"
+            );
+            config(&all).out_of_reach()
+        };
+        let all = of("command: [/usr/bin/python3, /etc/attache/rotate/a.py, -x], env: [ADMIN, PATH]");
+        assert_eq!(all.directories, ["/etc/attache/rotate", "/var/lib/x"].map(Path::new));
+        assert!(all.variables.contains(&"ADMIN".to_owned()) && !all.variables.contains(&"PATH".to_owned()));
+        let all = of("hook: {url: 'https://r.test', token: {env: ROTATOR}}");
+        assert!(all.variables.contains(&"ROTATOR".to_owned()));
     }
 }

@@ -7,6 +7,7 @@ use super::access::AccessSpec;
 use super::oidc::ProviderSpec;
 use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
 use super::seal::StateSpec;
+use super::rotation::RotationSpec;
 use super::values::{
     DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
     Size, Socket, SyslogTo, Url, Variable,
@@ -267,6 +268,8 @@ pub struct CredentialSpec {
     /// What `attache session env` exports (default: the placeholder, under the name the secret has
     /// in the broker's environment).
     pub agent_env: Option<BTreeMap<Variable, AgentValueSpec>>,
+    /// How its secret is replaced by another (default: by whoever writes its source).
+    pub rotation: Option<RotationSpec>,
 }
 
 /// Where a secret is: with more than one, `sources.order` says which is asked first.

@@ -2,6 +2,7 @@
 
 mod kinds;
 mod seal;
+mod rotation;
 
 use super::*;
 use std::fs;

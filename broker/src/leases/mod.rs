@@ -11,6 +11,7 @@ use crate::clock::{Now, millis};
 use crate::config::Config;
 use crate::meters::LeaseMeters;
 use crate::random::{self, NoRandomness};
+use crate::rotation::RotationStanding;
 use crate::sources::{Environment, SourceError};
 use crate::state_dir::InstanceKey;
 use attache_core::Secret;
@@ -22,7 +23,7 @@ use attache_core::wire::{self, WireInjection};
 use serde::{Deserialize, Serialize};
 use slot::Slot;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -155,6 +156,9 @@ pub struct Standing {
     /// Why its source could not be asked, the last time, while what it said before still holds.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// How its rotation stands; `null`: the config has none.
+    #[serde(default)]
+    pub rotation: Option<RotationStanding>,
 }
 
 /// All credentials of an instance.
@@ -163,6 +167,8 @@ pub struct Leases {
     grant_ttl: Duration,
     feed: Arc<Feed>,
     meters: LeaseMeters,
+    /// Secrets that still are good at their service beside those in use: they are masked, too.
+    retiring: RwLock<BTreeMap<Name, Secret>>,
 }
 
 impl Leases {
@@ -174,7 +180,13 @@ impl Leases {
         }
         let slots: BTreeMap<_, _> =
             loading.join_all().await.into_iter().map(|slot| (slot.name().clone(), slot)).collect();
-        let leases = Self { slots, grant_ttl: config.limits.grant_ttl, feed, meters: LeaseMeters::default() };
+        let leases = Self {
+            slots,
+            grant_ttl: config.limits.grant_ttl,
+            feed,
+            meters: LeaseMeters::default(),
+            retiring: RwLock::default(),
+        };
         for (name, slot) in &leases.slots {
             // From zero, so that the first is seen to be one more.
             drop(leases.meters.issued.get_or_create(&name.into()));
@@ -283,8 +295,26 @@ impl Leases {
             refresh_after_ms: millis(ttl * 3 / 4),
         };
         self.meters.issued.get_or_create(&credential.into()).inc();
-        let mask = version.masked.get(destination).into_iter().cloned().collect();
+        let mut mask: Vec<_> = version.masked.get(destination).into_iter().cloned().collect();
+        if !mask.is_empty() {
+            let retiring = self.retiring.read().unwrap_or_else(PoisonError::into_inner);
+            mask.extend(retiring.get(credential).cloned());
+        }
         Ok(Issued { lease, injections: injections.collect(), mask })
+    }
+
+    /// Whether a secret could be the credential's: it can stand wherever it has to, and be told from chance.
+    pub fn check(&self, credential: &Name, secret: &Secret) -> Result<(), LeaseError> {
+        self.slots.get(credential).ok_or(LeaseError::NotBound)?.check(secret)
+    }
+
+    /// Masks this secret, too, in answers to whoever is granted the credential from now on.
+    pub fn mask_also(&self, credential: &Name, retiring: Option<Secret>) {
+        let mut all = self.retiring.write().unwrap_or_else(PoisonError::into_inner);
+        match retiring {
+            Some(secret) => all.insert(credential.clone(), secret),
+            None => all.remove(credential),
+        };
     }
 
     /// Gives back everything that was leased, within `most`: no grant is made any longer.

@@ -182,7 +182,13 @@ impl Slot {
             error,
             fix: fix.or_else(|| trouble.as_ref().map(|(_, why)| why.fix().to_owned())),
             trouble: trouble.map(|(place, why)| format!("{place}: {why}")),
+            rotation: None,
         }
+    }
+
+    /// Whether a secret could be one of its versions.
+    pub fn check(&self, secret: &Secret) -> Result<(), LeaseError> {
+        version(&self.credential, String::new(), &secret.clone().into(), &self.key, Now::read()).map(drop)
     }
 
     /// Gives back what was leased.

@@ -4,7 +4,7 @@ use super::handed::{Handed, MOST};
 use super::openbao::Client;
 use super::{Alarms, Mark, Reading, Source, SourceError, onepassword};
 use crate::config::handed::SecretAt;
-use crate::config::{Config, Lookup, OpenBao, SealedBy};
+use crate::config::{Config, Lookup, OpenBao, Rotation, SealedBy};
 use crate::seal::Sealer;
 use attache_core::Secret;
 use std::collections::HashMap;
@@ -27,6 +27,8 @@ pub struct Environment {
     seal: Option<Secret>,
     /// How secret files are read, once that is known.
     sealer: OnceLock<Sealer>,
+    /// What commands that rotate get.
+    of_rotation: HashMap<String, Secret>,
     alarms: Arc<Alarms>,
 }
 
@@ -59,7 +61,14 @@ impl Environment {
             let text = environment(seal.variable()?).filter(|value| !value.is_empty())?.into_string().ok()?;
             Some(Secret::new(text))
         });
-        Self { variables: found.collect(), op: given.collect(), handed, seal, ..Self::default() }
+        let rotations = config.credentials.iter().filter_map(|credential| credential.rotation.as_ref());
+        let needed = rotations.flat_map(|rotation| rotation.environment());
+        let of_rotation = needed.filter_map(|name| {
+            let value = environment(name).filter(|value| !value.is_empty())?;
+            Some((name.to_owned(), Secret::new(value.into_string().ok()?)))
+        });
+        let (variables, of_rotation) = (found.collect(), of_rotation.collect());
+        Self { variables, op: given.collect(), handed, seal, of_rotation, ..Self::default() }
     }
 
     /// Reads the first line of what is delivered there, if the config has use for it. Waits for it.
@@ -84,7 +93,7 @@ impl Environment {
     }
 
     /// What makes us somebody at a source.
-    pub(super) fn handed(&self, at: &SecretAt) -> Handed {
+    pub(crate) fn handed(&self, at: &SecretAt) -> Handed {
         Handed::new(self.handed.get(at).cloned(), self.sealer())
     }
 
@@ -108,6 +117,11 @@ impl Environment {
         &self.alarms
     }
 
+    /// A variable that a command that rotates gets.
+    pub fn of_rotation(&self, name: &str) -> Option<&Secret> {
+        self.of_rotation.get(name)
+    }
+
     /// What `op` is given.
     pub(super) fn of_op(&self) -> &[(&'static str, Secret)] {
         &self.op
@@ -118,7 +132,8 @@ impl Environment {
 fn own_secrets(config: &Config) -> impl Iterator<Item = &SecretAt> {
     let lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
     let opens = config.seal.as_ref().and_then(SealedBy::own_secret);
-    lookups.filter_map(Lookup::own_secret).chain(opens)
+    let rotations = config.credentials.iter().filter_map(|credential| credential.rotation.as_ref());
+    lookups.filter_map(Lookup::own_secret).chain(opens).chain(rotations.filter_map(Rotation::own_secret))
 }
 
 /// One variable.

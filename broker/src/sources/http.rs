@@ -61,12 +61,20 @@ pub struct Question {
     query: Vec<(&'static str, String)>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Option<Zeroizing<Vec<u8>>>,
+    longest: Duration,
 }
 
 impl Question {
     /// One that reads. `path` follows the server's address, and begins with a slash.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), query: Vec::new(), headers: Vec::new(), body: None }
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: None,
+            longest: LONGEST,
+        }
     }
 
     /// One with a body, which holds plain texts: nothing of it cannot be written as JSON.
@@ -75,6 +83,11 @@ impl Question {
         let mut json = Zeroizing::new(Vec::with_capacity(BODY));
         let _ = serde_json::to_writer(&mut *json, body);
         Self { method: Method::POST, body: Some(json), ..Self::get(path) }
+    }
+
+    /// With another time for its answer than [`LONGEST`].
+    pub fn within(self, longest: Duration) -> Self {
+        Self { longest, ..self }
     }
 
     /// With a parameter in its query.
@@ -180,7 +193,7 @@ impl Http {
         if !question.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&question.query);
         }
-        let mut asked = self.client()?.request(question.method, url);
+        let mut asked = self.client()?.request(question.method, url).timeout(question.longest);
         for (name, value) in question.headers {
             asked = asked.header(name, value);
         }

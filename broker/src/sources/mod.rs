@@ -6,8 +6,8 @@
 mod alarms;
 mod env;
 mod file;
-mod handed;
-mod http;
+pub(crate) mod handed;
+pub(crate) mod http;
 mod onepassword;
 mod openbao;
 mod remembered;

@@ -1,11 +1,14 @@
-//! What outlives the process, in SQLite, in the state directory: sessions, and what has been.
+//! What outlives the process, in SQLite, in the state directory: sessions, what has been, and how
+//! far rotations have got.
 //!
 //! No secret, no placeholder and no token is in it; of what was given out there are digests.
 
 mod history;
+mod rotations;
 mod sessions;
 
 pub use history::{ChangeRow, HeadRow, WorkerRow};
+pub use rotations::{RotationRow, Step};
 pub use sessions::SessionRow;
 
 use crate::private_file::{PrivateDir, PrivateError};
@@ -25,6 +28,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "history", include_str!("../../migrations/0003_history.sql")),
     (4, "bindings", include_str!("../../migrations/0004_bindings.sql")),
     (5, "seen", include_str!("../../migrations/0005_seen.sql")),
+    (7, "rotations", include_str!("../../migrations/0007_rotations.sql")),
 ];
 
 /// Why the store cannot be used.

@@ -213,3 +213,30 @@ async fn a_damaged_file_is_refused_with_what_to_do() {
     std::fs::write(&path, whole).unwrap();
     assert_eq!(Store::open(&dir.dir).await.unwrap().sessions().await.unwrap().len(), 200);
 }
+
+#[tokio::test]
+async fn how_far_a_rotation_has_got_outlives_the_process() {
+    let dir = dir();
+    let store = Store::open(&dir.dir).await.unwrap();
+    let mut row = RotationRow::new(Name::parse("github").unwrap(), 5);
+    store.keep_rotation(&row).await.unwrap();
+    for step in [Step::Asking, Step::Telling, Step::Overlap, Step::Idle] {
+        row = RotationRow {
+            step,
+            attempt: Some("r-1".into()),
+            operator: true,
+            rotated_ms: Some(6),
+            since_ms: 7,
+            retire_ms: Some(8),
+            retry_ms: Some(9),
+            failures: 10,
+            error: Some("it fails".into()),
+            fix: Some("mend it".into()),
+            ..row
+        };
+        store.keep_rotation(&row).await.unwrap();
+        assert_eq!(store.rotations().await.unwrap(), [row.clone()]);
+    }
+    store.close().await;
+    assert_eq!(Store::open(&dir.dir).await.unwrap().rotations().await.unwrap(), [row]);
+}

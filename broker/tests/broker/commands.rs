@@ -216,7 +216,10 @@ fn a_credential_is_tested_at_its_source_and_never_shown() {
     assert!(code == 0 && text.starts_with(&told), "{text}");
     let (_, table) = attache.run(&["credential", "list"]);
     let columns: Vec<_> = table.lines().next().unwrap_or_default().split_whitespace().collect();
-    assert_eq!(columns, ["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "WORKERS", "ERROR"]);
+    assert_eq!(
+        columns,
+        ["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "ROTATES", "WORKERS", "ERROR"]
+    );
     assert_eq!(attache.json(&["credential", "test", "github"])["fingerprint"], listed["fingerprint"]);
 
     std::fs::remove_file(world.temp.path().join("vault")).unwrap();

@@ -1,7 +1,7 @@
 //! `/metrics` counts what happens, says what the documents say it does, and tells nothing of anybody.
 
 use crate::world::{OTHER_SECRET, SECRET, World, until};
-use attache_broker::config::DeclaredSession;
+use attache_broker::config::{Config, DeclaredSession, Rotation, Rotator};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -108,7 +108,14 @@ async fn what_is_broken_is_counted() {
 
 #[tokio::test]
 async fn the_documents_name_every_metric_and_no_other() {
-    let world = World::new().await;
+    let day = std::time::Duration::from_secs(86_400);
+    let rotated = |config: &mut Config| {
+        let file = config.credentials[0].lookup[0].file().unwrap().to_owned();
+        let by = Rotator::Command { argv: vec!["/bin/false".to_owned()], env: Vec::new() };
+        let rotation = Rotation { file, every: Some(day), overlap: day / 24, timeout: day / 1440, by };
+        config.credentials[0].rotation = Some(rotation);
+    };
+    let world = World::with(rotated).await;
     world.plain_grant().await;
     world.way("nowhere.test", 443, "nobodys").await;
     let text = metrics(&world).await;

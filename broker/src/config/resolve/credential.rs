@@ -1,6 +1,6 @@
 //! Credentials: a preset where one is named, changed by what the config writes beside it.
 
-use super::{Around, Problems, agent_env, destination, sources};
+use super::{Around, Problems, agent_env, destination, rotation, sources};
 use crate::config::error::Problem;
 use crate::config::presets;
 use crate::config::reader::join;
@@ -26,6 +26,7 @@ pub(super) fn resolve_all(
         credentials.extend(resolve((name, written, &path), spec, shared, around, problems));
     }
     destination::check_together(&credentials, problems);
+    rotation::check_together(&credentials, problems);
     agent_env::resolve_all(spec, &mut credentials, problems);
     credentials
 }
@@ -59,21 +60,25 @@ fn resolve(
         problems.add(join(path, "missing_placeholder"), Problem::InjectWithoutEvidence);
     }
     let service = written.service.as_ref().or(preset.service.as_ref());
+    let lookup = sources::lookup(
+        written.source.as_ref().or(preset.source.as_ref()),
+        (name, path),
+        (spec, shared),
+        around,
+        problems,
+    );
+    let kept = (path, shared.file_dir.as_path());
+    let rotation = rotation::resolve(written.rotation.as_ref(), kept, &lookup, around, problems);
     Some(Credential {
         name: name.clone(),
         service: service.map_or_else(|| name.as_str().to_owned(), |service| service.0.clone()),
-        lookup: sources::lookup(
-            written.source.as_ref().or(preset.source.as_ref()),
-            (name, path),
-            (spec, shared),
-            around,
-            problems,
-        ),
+        lookup,
         destinations: destination::resolve_all(written, preset, path, around, problems),
         audit: written.audit.or(preset.audit).unwrap_or_default(),
         placeholder,
         missing_placeholder,
         agent_env: Vec::new(),
+        rotation,
     })
 }
 

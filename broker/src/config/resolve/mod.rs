@@ -9,6 +9,7 @@ mod hosts;
 mod oidc;
 mod openbao;
 mod seal;
+mod rotation;
 mod sessions;
 mod sources;
 

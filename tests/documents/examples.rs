@@ -133,6 +133,38 @@ async fn a_checkpoint_can_be_verified_by_hand() {
     assert!(!bash(&["-euo", "pipefail", "-s"], &forged, dir.path()).status.success());
 }
 
+/// The page's rotator, as the broker runs it: once more does no harm, and both are good until one is retired.
+#[test]
+fn the_rotator_that_is_shown_keeps_to_the_contract() {
+    let page = documents().into_iter().find(|page| page.path == Path::new("docs/rotation.md")).expect("the page");
+    let block = page.blocks.iter().find(|block| block.info == "sh rotator").expect("the example");
+    let service = temp_dir();
+    std::fs::write(service.path().join("valid"), "the-first-secret\n").expect("a file");
+    let script = service.path().join("rotate");
+    std::fs::write(&script, &block.text).expect("a script");
+    let run = |action: &str, id: &str, line: &str| {
+        let mut command = Command::new("sh");
+        command.arg(&script).arg(service.path()).arg(action).current_dir("/").env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("ATTACHE_ROTATION_ID", id);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("sh runs");
+        writeln!(child.stdin.take().expect("its input"), "{line}").expect("a line");
+        let done = child.wait_with_output().expect("sh ends");
+        assert!(done.status.success(), "{action}");
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let valid = || std::fs::read_to_string(service.path().join("valid")).expect("a file");
+    let new = run("rotate", "r-1", "the-first-secret");
+    assert!(new.ends_with('\n') && new.lines().count() == 1 && new.len() > 40, "{new}");
+    assert_eq!(run("rotate", "r-1", "the-first-secret"), new, "one rotation, one secret");
+    assert_eq!(valid(), format!("the-first-secret\n{new}"));
+    for _ in 0..2 {
+        assert_eq!(run("retire", "r-1", "the-first-secret"), "");
+        assert_eq!(valid(), new);
+    }
+    assert_ne!(run("rotate", "r-2", new.trim()), new);
+}
+
 /// An issue, its use, another that was cut, a refusal, an answer of Envoy's own, a gap, a checkpoint, and an
 /// intent of which nothing has come yet.
 fn sample() -> [Record; 8] {

@@ -70,3 +70,22 @@ async fn a_restart_does_not_shorten_an_overlap() {
     }
     world.settled().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_files_are_sealed_both_secrets_are_and_the_old_one_is_retired_all_the_same() {
+    let service = Service::new();
+    let rotation = format!("command: [{}], overlap: 3s", service.command());
+    let key = "6b7e1f0f4d6c5b3a291807f6e5d4c3b2a19080706050403020100f0e0d0c0b0a";
+    let seal = "state: {seal: {env: SEAL_KEY}}\n";
+    let world = World::beside_this(service, &rotation, seal, &[("SEAL_KEY", key)]).await;
+    assert_eq!(world.rotate(&[]).0, Some(0));
+    assert_eq!(world.sides(), ["rot.retiring"]);
+    for side in ["", ".retiring"] {
+        let text = std::fs::read_to_string(world.beside(side)).expect("a file");
+        assert!(text.starts_with("attache-sealed:v1:") && !text.contains("rot-secret"), "{side}: {text}");
+    }
+    world.broker.restart().await;
+    util::eventually(3 * SOON, || world.service.valid() == [secret(1)] && world.sides().is_empty()).await;
+    assert!(world.rotation()["error"].is_null(), "{}", world.rotation());
+    world.nothing_leaked();
+}

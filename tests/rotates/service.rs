@@ -141,10 +141,15 @@ impl World {
 
     /// With this `rotation`, and these variables in the broker's environment.
     pub async fn with(service: Service, rotation: &str, env: &[(&str, &str)]) -> Self {
+        Self::beside_this(service, rotation, "", env).await
+    }
+
+    /// The same, with more at the top level of the config.
+    pub async fn beside_this(service: Service, rotation: &str, more: &str, env: &[(&str, &str)]) -> Self {
         let dir = util::temp_dir();
         let config = dir.path().join("attache.yaml");
         let yaml = format!(
-            "state_dir: state\nlisten: {{proxy: '127.0.0.1:0'}}\ncredentials:\n  rot:\n    source: {{file: rot}}\n    \
+            "state_dir: state\n{more}listen: {{proxy: '127.0.0.1:0'}}\ncredentials:\n  rot:\n    source: {{file: rot}}\n    \
              inject: bearer\n    destinations: [{{host: rot.test}}]\n    rotation: {{{rotation}}}\nsessions:\n  - {{name: \
              rotor, credentials: [rot]}}\nlimits: {{stale_after: 2s}}\n"
         );

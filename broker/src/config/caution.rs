@@ -11,7 +11,13 @@ impl Config {
              data plane's token by Envoy, and can ask for grants with it; remove the line, or write unix:data-plane.sock"
                 .to_owned()
         });
-        token.into_iter().chain(self.reachable()).chain(self.beside_its_key()).chain(self.missing()).chain(self.rotators()).collect()
+        token
+            .into_iter()
+            .chain(self.reachable())
+            .chain(self.beside_its_key())
+            .chain(self.missing())
+            .chain(self.rotators())
+            .collect()
     }
 
     /// A key in the directory that it seals, or in the one with all instances: a copy of that is a copy of both.

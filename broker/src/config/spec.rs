@@ -6,8 +6,8 @@
 use super::access::AccessSpec;
 use super::oidc::ProviderSpec;
 use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
-use super::seal::StateSpec;
 use super::rotation::RotationSpec;
+use super::seal::StateSpec;
 use super::values::{
     DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
     Size, Socket, SyslogTo, Url, Variable,

@@ -1,8 +1,8 @@
 //! Promises of config loading, on whole files.
 
 mod kinds;
-mod seal;
 mod rotation;
+mod seal;
 
 use super::*;
 use std::fs;

@@ -5,6 +5,7 @@ use crate::clock::rfc3339;
 use crate::leases::LeaseError;
 use crate::private_file::PrivateError;
 use crate::random::NoRandomness;
+use crate::seal::SealError;
 use crate::sources::handed::HandedError;
 use crate::sources::http::HttpError;
 use crate::sources::{MOST, SourceError};
@@ -87,6 +88,9 @@ pub enum RotationError {
     /// A file.
     #[error(transparent)]
     File(#[from] PrivateError),
+    /// One that is sealed, or is to be.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
     /// A file that holds no secret.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -128,7 +132,7 @@ impl RotationError {
                  rotated"
             }
             Self::InUseAgain => "if that is meant, remove the file .retiring beside the secret",
-            Self::File(_) | Self::Source(_) => "mend the file: it is tried again by itself",
+            Self::File(_) | Self::Sealed(_) | Self::Source(_) => "mend the file: it is tried again by itself",
             Self::Store(_) | Self::Audit(_) => "mend the disk: it is tried again by itself",
             Self::NoRandomness(_) => "see why the system gives no random bytes, and restart the broker",
         }

@@ -5,6 +5,7 @@ use super::RotationError;
 use crate::config::Lookup;
 use crate::config::rotation::{ANSWER, NEXT, REJECTED, RETIRING, beside};
 use crate::private_file::{PrivateDir, PrivateError};
+use crate::seal::{SealError, Sealer};
 use crate::sources::{self, Environment, Source, SourceError};
 use attache_core::Secret;
 use rustix::fs::OFlags;
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 /// The file of a secret, and those beside it. Each is read as a source reads it.
 pub struct Files {
     path: PathBuf,
+    /// How they are written; what a command prints it writes itself, plain.
+    sealer: Sealer,
     current: Box<dyn Source>,
     next: Box<dyn Source>,
     retiring: Box<dyn Source>,
@@ -33,7 +36,8 @@ impl Files {
     /// Those of the secret at `path`.
     pub fn of(path: &Path, environment: &Environment) -> Self {
         let open = |side| sources::open(&Lookup::File(beside(path, side)), environment);
-        Self { path: path.to_owned(), current: open(""), next: open(NEXT), retiring: open(RETIRING) }
+        let (path, sealer) = (path.to_owned(), environment.sealer());
+        Self { current: open(""), next: open(NEXT), retiring: open(RETIRING), path, sealer }
     }
 
     /// Where the secret itself lies.
@@ -67,12 +71,12 @@ impl Files {
     }
 
     /// Keeps a new secret. It is durable when this returns.
-    pub fn keep_next(&self, secret: &Secret) -> Result<(), PrivateError> {
+    pub fn keep_next(&self, secret: &Secret) -> Result<(), SealError> {
         self.write(NEXT, secret)
     }
 
     /// Puts the new secret in the place of the old one, which is kept. Once more does no harm.
-    pub fn install(&self, old: &Secret, new: &Secret) -> Result<(), PrivateError> {
+    pub fn install(&self, old: &Secret, new: &Secret) -> Result<(), SealError> {
         if !same(old, new) {
             self.write(RETIRING, old)?;
             self.write("", new)?;
@@ -91,9 +95,9 @@ impl Files {
     }
 
     /// Puts the new secret aside.
-    pub fn reject(&self, new: &Secret) -> Result<(), PrivateError> {
+    pub fn reject(&self, new: &Secret) -> Result<(), SealError> {
         self.write(REJECTED, new)?;
-        self.forget_next()
+        Ok(self.forget_next()?)
     }
 
     /// A new file for what a command prints, locked for as long as somebody has it open: a broker that comes after
@@ -134,9 +138,9 @@ impl Files {
         }
     }
 
-    fn write(&self, side: &str, secret: &Secret) -> Result<(), PrivateError> {
+    fn write(&self, side: &str, secret: &Secret) -> Result<(), SealError> {
         // Exposed to the file that is its home.
-        self.dir()?.replace(&self.name(side)?, secret.expose().as_bytes())
+        self.sealer.replace(&self.dir()?, &self.name(side)?, secret.expose().as_bytes())
     }
 
     fn erase(&self, side: &str) -> Result<(), PrivateError> {

@@ -3,6 +3,7 @@
 use super::envelope::{Form, form};
 use super::{SealError, Sealer, own};
 use crate::config::handed::SecretAt;
+use crate::config::rotation::{ANSWER, SIDES, beside};
 use crate::config::{Config, Lookup, SealedBy};
 use crate::private_file::{PrivateDir, PrivateError};
 use rustix::fs::OFlags;
@@ -107,7 +108,7 @@ pub fn all(config: &Config) -> Result<Vec<SecretFile>, PrivateError> {
     for path in below.into_iter().filter(|path| path.canonicalize().is_ok_and(|path| !taken.contains(&path))) {
         let kind = match &plain {
             Some(plain) if *plain == path => Kind::Plain,
-            _ if named.contains(path.as_path()) => Kind::Named,
+            _ if named.contains(&path) => Kind::Named,
             _ => Kind::Other,
         };
         let name = path.strip_prefix(&config.sources.file_dir).unwrap_or(&path);
@@ -117,10 +118,14 @@ pub fn all(config: &Config) -> Result<Vec<SecretFile>, PrivateError> {
     Ok(found)
 }
 
-/// The secret files that the config names.
-fn named(config: &Config) -> impl Iterator<Item = &Path> {
+/// The secret files that the config names, and what a rotation keeps beside them.
+fn named(config: &Config) -> impl Iterator<Item = PathBuf> {
     let lookups = config.credentials.iter().flat_map(|credential| &credential.lookup).filter_map(Lookup::file);
-    lookups.chain(config.sources.own_secrets().filter_map(private))
+    let own = config.sources.own_secrets().filter_map(private);
+    let files = lookups.chain(own).map(Path::to_owned);
+    // What a command prints there it writes itself.
+    let kept = SIDES.into_iter().filter(|side| *side != ANSWER);
+    files.flat_map(move |file| kept.clone().map(|side| beside(&file, side)).chain([file.clone()]).collect::<Vec<_>>())
 }
 
 fn private(at: &SecretAt) -> Option<&Path> {

@@ -8,8 +8,8 @@ mod export;
 mod hosts;
 mod oidc;
 mod openbao;
-mod seal;
 mod rotation;
+mod seal;
 mod sessions;
 mod sources;
 

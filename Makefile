@@ -70,6 +70,7 @@ test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/need strace
 	@scripts/peers
 	@scripts/openbao
+	@scripts/github-openapi
 	@scripts/compose
 	@rm -f $(TARGET)/skipped
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."

@@ -70,6 +70,8 @@ struct Published {
 pub enum Scope<'a> {
     /// Those of one session, which has got more rights. Streams go on.
     Widened(&'a str),
+    /// Those of one session, which has another secret of its own. Streams go on.
+    Renewed(&'a str),
     /// Those of one session, which may only read from now on. Streams that write end.
     Narrowed(&'a str),
     /// Those of one session, which is over. Its streams end.
@@ -90,7 +92,7 @@ impl Scope<'_> {
         let none = wire::Change { cursor, ..wire::Change::default() };
         let of = |id: &str, left| wire::Change { session_id: Some(id.to_owned()), left, ..none.clone() };
         match self {
-            Scope::Widened(id) => of(id, None),
+            Scope::Widened(id) | Scope::Renewed(id) => of(id, None),
             Scope::Narrowed(id) => of(id, Some(Left::Reads)),
             Scope::Ended(id) => of(id, Some(Left::Nothing)),
             Scope::Rivalled(id) => of(id, Some(Left::Named)),

@@ -106,6 +106,7 @@ mod tests {
             ended_ms,
             declaration: None,
             bind: Default::default(),
+            scopes: Default::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::audit::{AuditLog, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::Caps;
-use crate::leases::{Issued, Leases};
+use crate::leases::{Holder, Issued, Leases};
 use crate::meters::GrantMeters;
 use crate::oidc::{Identities, Named};
 use crate::outstanding::Outstanding;
@@ -20,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a grant is begun anew because its session has changed meanwhile. Each attempt is one
+/// How often a grant is begun anew because its session has changed meanwhile, or had nothing of its own yet. Each attempt is one
 /// write to disk; changes are an operator's, and rare.
 const MOST_ATTEMPTS: usize = 4;
 
@@ -48,6 +48,16 @@ pub struct Grants {
     pub outstanding: Arc<Outstanding>,
     /// What is counted here.
     pub meters: GrantMeters,
+}
+
+/// What an attempt has come to.
+enum Grant {
+    /// A grant.
+    Made(Box<Granted>),
+    /// The session changed while its grant was being recorded.
+    Changed,
+    /// What the session has of its own of this credential has not been asked for.
+    Missing(Arc<Session>, Name),
 }
 
 /// A policy's destinations, by id.
@@ -92,8 +102,10 @@ impl Grants {
         };
         for _ in 0..MOST_ATTEMPTS {
             match self.grant(worker, destination, evidence, named.as_ref()).await {
-                Ok(Some(granted)) => return Ok(granted),
-                Ok(None) => {}
+                Ok(Grant::Made(granted)) => return Ok(*granted),
+                Ok(Grant::Changed) => {}
+                // Whatever comes of it, the next attempt finds it.
+                Ok(Grant::Missing(session, credential)) => self.leases.prepare(&credential, holder(&session)).await,
                 Err(Reason::PlaceholderUnknown) => return Err(self.sessions.unknown(evidence).await),
                 Err(reason) => return Err(reason),
             }
@@ -101,14 +113,13 @@ impl Grants {
         Err(Reason::BrokerUnavailable)
     }
 
-    /// `None`: the session changed while its grant was being recorded.
     async fn grant(
         &self,
         worker: &str,
         destination: &str,
         evidence: &EvidenceDigests,
         named: Option<&Named>,
-    ) -> Result<Option<Granted>, Reason> {
+    ) -> Result<Grant, Reason> {
         let spec = self.destinations.get(destination).ok_or(Reason::HostNotAllowed)?;
         for binding in &spec.bindings {
             self.leases.refresh(&binding.credential).await;
@@ -132,11 +143,11 @@ impl Grants {
         if steady.is_zero() {
             return Err(Reason::IdentityRequired);
         }
-        let Issued { lease, injections, mask } =
-            self.leases.issue(&credential, destination, steady).map_err(|error| {
-                tracing::warn!(%credential, %error, "no lease");
-                Reason::SourceUnavailable
-            })?;
+        let issued = self.leases.issue(&credential, destination, holder(&session), steady).map_err(|error| {
+            tracing::warn!(%credential, session = %session.name, %error, "no lease");
+            Reason::SourceUnavailable
+        })?;
+        let Some(Issued { lease, injections, mask }) = issued else { return Ok(Grant::Missing(session, credential)) };
 
         let strict = self.strict.contains(&credential);
         let issued = Record {
@@ -165,10 +176,10 @@ impl Grants {
         let now = Now::read();
         let still = self.sessions.identify(evidence, by_jwt, now)?.session;
         if !Arc::ptr_eq(&still, &session) || still.mode(now) != mode {
-            return Ok(None);
+            return Ok(Grant::Changed);
         }
 
-        Ok(Some(Granted {
+        Ok(Grant::Made(Box::new(Granted {
             as_of,
             session_id: session.id.clone(),
             session: session.name.clone(),
@@ -179,8 +190,13 @@ impl Grants {
             strict,
             injections,
             mask,
-        }))
+        })))
     }
+}
+
+/// Whose lease a session's is.
+fn holder(session: &Session) -> Holder<'_> {
+    Holder { id: &session.id, name: &session.name, scopes: &session.scopes }
 }
 
 /// The credential whose placeholder was shown, if it belongs here and the session may use it.

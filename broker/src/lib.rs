@@ -360,6 +360,8 @@ async fn start_in(
     let sourced = leases.clone();
     chores.spawn(async move { sourced.watch().await });
     chores.spawn(async move { rotations.watch().await });
+    let (given, holders) = (leases.clone(), sessions.clone());
+    chores.spawn(async move { given.end(|id| holders.is_live(id, Now::read())).await });
     let (alarms, told) = (environment.alarms().clone(), audit.clone());
     chores.spawn(async move { record_alarms(&alarms, &told).await });
     chores.spawn(async move { identities.watch().await });

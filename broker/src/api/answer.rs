@@ -105,6 +105,10 @@ impl ApiError {
                 SessionError::Declared(_)
                 // Well said; the config knows none of that name.
                 | SessionError::NoSuchCredential(_)
+                // Nor one that could give so much.
+                | SessionError::ScopeUnused(_)
+                | SessionError::NotScopable(_)
+                | SessionError::NotWithin { .. }
                 | SessionError::NameTaken(_)
                 | SessionError::NothingToElevate(_)
                 | SessionError::NothingToHold(_)

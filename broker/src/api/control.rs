@@ -164,8 +164,8 @@ pub(super) async fn list(State(door): Door) -> Response {
     (status = 413, body = Failure), (status = 503, body = Failure),
 ))]
 pub(super) async fn create(State(door): Door, body: Body) -> Answer {
-    let CreateSession { name, credentials, access_mode, ttl_ms, bind } = parse(&body?)?;
-    let new = NewSession { name, credentials, access_mode, ttl: ttl_ms.map(Duration::from_millis), bind };
+    let CreateSession { name, credentials, access_mode, ttl_ms, bind, scopes } = parse(&body?)?;
+    let new = NewSession { name, credentials, access_mode, ttl: ttl_ms.map(Duration::from_millis), bind, scopes };
     let session = whole(async move { door.operator.create(new).await }).await??;
     Ok(json_with(StatusCode::CREATED, &SessionView::of(&session, Now::read())))
 }

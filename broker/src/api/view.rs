@@ -2,7 +2,7 @@
 
 use crate::changes::Applied;
 use crate::clock::{Now, millis};
-use crate::config::Bind;
+use crate::config::{Bind, TokenScope};
 use crate::envoy::Shape;
 use crate::leases::Standing;
 use crate::rotation::Rotated;
@@ -12,6 +12,7 @@ use attache_core::names::Name;
 use attache_core::object::object;
 use attache_core::policy::AccessMode;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +39,9 @@ pub struct SessionView {
     /// What it demands besides its placeholder.
     #[serde(default)]
     pub bind: Bind,
+    /// By credential: what its token may reach, where that is less than the credential's may.
+    #[serde(default)]
+    pub scopes: BTreeMap<Name, TokenScope>,
     /// Whether the config declares it.
     pub declared: bool,
     /// When it was made, in Unix milliseconds.
@@ -59,6 +63,7 @@ impl SessionView {
             elevated_ms: Some(millis(session.elevation(now))).filter(|left| *left > 0),
             credentials: session.credentials.clone(),
             bind: session.bind.clone(),
+            scopes: session.scopes.clone(),
             declared: session.declaration.is_some(),
             created_ms: session.created_ms,
             expires_ms: session.expires.map(|expires| expires.wall_ms),
@@ -96,6 +101,9 @@ pub struct CreateSession {
     /// What it demands besides its placeholder.
     #[serde(default, deserialize_with = "object")]
     pub bind: Bind,
+    /// By credential: what its token may reach; what is not named has all that the credential's may.
+    #[serde(default)]
+    pub scopes: BTreeMap<Name, TokenScope>,
 }
 
 /// Asks for another access mode.

@@ -39,6 +39,7 @@ fn describe(config: &Config) -> Value {
             "name": credential.name,
             "service": credential.service,
             "sources": credential.lookup.iter().map(Lookup::place).collect::<Vec<_>>(),
+            "scope": credential.scope(),
             "destinations": destination(credential),
             "placeholder": credential.placeholder,
             "missing_placeholder": credential.missing_placeholder,
@@ -52,6 +53,7 @@ fn describe(config: &Config) -> Value {
             "access_mode": session.access_mode,
             "ttl_s": session.ttl.map(|ttl| ttl.as_secs()),
             "bind": session.bind,
+            "scopes": session.scopes,
         })
     });
     json!({
@@ -82,6 +84,9 @@ fn summary(config: &Config) -> String {
             "  from    {}",
             credential.lookup.iter().map(Lookup::place).collect::<Vec<_>>().join(", else ")
         );
+        if let Some(scope) = credential.scope() {
+            let _ = writeln!(out, "  gives   each session a token of its own: {scope}, at most");
+        }
         for destination in &credential.destinations {
             let tls = if destination.plaintext { " (without TLS)" } else { "" };
             let paths =
@@ -118,6 +123,9 @@ fn summary(config: &Config) -> String {
             writeln!(out, "\nsession {}: {}{ttl}: {}", session.name, session.access_mode.as_str(), names.join(", "));
         if !session.bind.is_empty() {
             let _ = writeln!(out, "  demands {}", session.bind);
+        }
+        for (credential, scope) in &session.scopes {
+            let _ = writeln!(out, "  has     of {credential}: {scope}");
         }
         for provider in &config.oidc {
             if provider.rules.iter().any(|rule| rule.session == session.name) {

@@ -99,11 +99,12 @@ async fn test(client: &Client, name: &Name, json: bool) -> Result<ExitCode, Clie
     }
     if !json {
         let now = Now::read();
-        let (source, fingerprint) = (text(&standing.source), text(&standing.fingerprint));
+        let (source, version) = (text(&standing.source), version(&standing));
+        let is = if standing.sessions.is_some() { "has given tokens to" } else { "is version" };
         let since = age(&standing, now).map(|age| format!(", for {age}")).unwrap_or_default();
         let until = expiry(&standing, now).map(|left| format!(", {left}")).unwrap_or_default();
         let rung = standing.rung.map(|rung| format!(" ({})", rung.as_str())).unwrap_or_default();
-        say(format_args!("{name} is version {fingerprint}{rung}, from {source}{since}{until}"));
+        say(format_args!("{name} {is} {version}{rung}, from {source}{since}{until}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -112,11 +113,14 @@ async fn test(client: &Client, name: &Name, json: bool) -> Result<ExitCode, Clie
 async fn reload(client: &Client, name: &Name, json: bool) -> Result<ExitCode, ClientError> {
     let path = format!("/v1/credentials/{name}/reload");
     let done: Reloaded = client.change(Method::POST, &path, &()).await?;
-    let fingerprint = done.credential.fingerprint.as_deref().unwrap_or("none");
+    let sessions = done.credential.sessions.is_some();
+    let none = done.credential.fingerprint.is_none() && !sessions;
+    let version = if none { "none".to_owned() } else { version(&done.credential) };
     if json {
         say(serde_json::to_string_pretty(&done).unwrap_or_default());
     } else {
-        say(format_args!("{name} is version {fingerprint}: {}", done.applied));
+        let is = if sessions { "has given other tokens to" } else { "is version" };
+        say(format_args!("{name} {is} {version}: {}", done.applied));
     }
     Ok(match &done.credential.error {
         None => ExitCode::SUCCESS,
@@ -157,7 +161,7 @@ fn row(standing: &Standing, now: Now) -> Vec<String> {
         standing.name.to_string(),
         standing.rung.map_or("-", Rung::as_str).to_owned(),
         text(&standing.source),
-        text(&standing.fingerprint),
+        version(standing),
         text(&age(standing, now)),
         text(&expiry(standing, now)),
         text(&standing.next_ms.map(|next| format!("in {}", seconds(next.saturating_sub(now.wall_ms))))),
@@ -180,6 +184,15 @@ fn rotates(rotation: &RotationStanding, now: Now) -> String {
         RotationStanding { retire_ms: Some(retire), .. } => format!("old retired in {}", left(*retire)),
         RotationStanding { next_ms: Some(next), .. } => format!("in {}", left(*next)),
         RotationStanding { .. } => "by command".to_owned(),
+    }
+}
+
+/// Which version it is; where each session has its own, how many have one.
+fn version(standing: &Standing) -> String {
+    match standing.sessions {
+        Some(1) => "1 session".to_owned(),
+        Some(sessions) => format!("{sessions} sessions"),
+        None => text(&standing.fingerprint),
     }
 }
 

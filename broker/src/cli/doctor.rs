@@ -160,7 +160,11 @@ async fn secrets(config: &Config, report: &mut Report) {
     match broker.read::<Vec<Standing>>("/v1/credentials").await {
         Ok(standings) => {
             report.examined.push("the running broker".to_owned());
-            for standing in standings.into_iter().filter(|standing| standing.fingerprint.is_none()) {
+            // Where each session has a token of its own, there is none that all share.
+            let lacks = |standing: &Standing| {
+                standing.error.is_some() || (standing.fingerprint.is_none() && standing.sessions.is_none())
+            };
+            for standing in standings.into_iter().filter(lacks) {
                 let why = standing.error.unwrap_or_else(|| "nothing found".to_owned());
                 report.lack(config, &standing.name, &why);
             }
@@ -182,7 +186,7 @@ async fn secrets(config: &Config, report: &mut Report) {
                 find_program(&item.op, &config::environment("PATH").unwrap_or_default()).is_some()
             }
             // Whether it has the secret only it knows; whether we are somebody there shows here.
-            Lookup::OpenBao(_) => lookup.own_secret().is_none_or(is_handed),
+            Lookup::OpenBao(_) | Lookup::GitHubApp(_) => lookup.own_secret().is_none_or(is_handed),
             Lookup::File(path) => path.exists(),
         };
         if !credential.lookup.iter().any(is_here) {

@@ -11,6 +11,7 @@ use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, note};
 use super::variable::NoVariable;
 use crate::api::view::Outfit;
+use crate::config::TokenScope;
 use crate::envoy::{Shape, process};
 use crate::random::NoRandomness;
 use attache_core::names::Name;
@@ -52,6 +53,10 @@ pub struct RunArgs {
     /// What that session may do: read-only or read-write
     #[arg(long, value_name = "MODE", value_parser = super::session::access_mode, default_value = "read-write")]
     access_mode: AccessMode,
+    /// What that session's own token of a credential may reach, as for `attache session create`
+    #[arg(long = "scope", value_name = "CREDENTIAL={…}", value_parser = super::session::scope,
+        conflicts_with = "session")]
+    scopes: Vec<(Name, TokenScope)>,
     /// Whether it runs in namespaces of its own, where the proxy is the only way out
     #[arg(long, value_enum, default_value = "auto")]
     isolate: Isolate,
@@ -103,6 +108,8 @@ enum RunError {
     NoRandomness(#[from] NoRandomness),
     #[error(transparent)]
     NoVariable(#[from] NoVariable),
+    #[error("{0}")]
+    Scopes(String),
     #[error("the certificates cannot be written for the command: {0}")]
     CaFile(#[source] io::Error),
     #[error(

@@ -11,7 +11,7 @@ use super::table::table;
 use super::variable::{self, NoVariable};
 use crate::api::view::{Changed, CreateSession, Outfit, SessionView, SetAccessMode, Variable};
 use crate::config::values::{DialAddress, ValueError};
-use crate::config::{Bind, Network, PeerId, Required};
+use crate::config::{Bind, Network, PeerId, Required, TokenScope};
 use crate::envoy::Shape;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
@@ -49,6 +49,10 @@ enum SessionCommand {
         ttl: Option<Duration>,
         #[command(flatten)]
         bind: BindArgs,
+        /// What its own token of a credential may reach, where that is less than the credential's may, e.g.
+        /// 'github={repositories: [one], permissions: {contents: read}}'; say it once for each
+        #[arg(long = "scope", value_name = "CREDENTIAL={…}", value_parser = scope)]
+        scopes: Vec<(Name, TokenScope)>,
     },
     /// List sessions
     List {
@@ -150,6 +154,26 @@ pub(super) fn access_mode(text: &str) -> Result<AccessMode, &'static str> {
     modes.into_iter().find(|mode| mode.as_str() == text).ok_or("expected read-only or read-write")
 }
 
+/// A credential, and what a config writes for it under `scopes`.
+pub(super) fn scope(text: &str) -> Result<(Name, TokenScope), String> {
+    const EXPECTED: &str = "expected CREDENTIAL={repositories: […], permissions: {contents: read, …}}";
+    let (name, scope) = text.split_once('=').ok_or(EXPECTED)?;
+    let name = Name::parse(name).map_err(|error| error.to_string())?;
+    let scope = serde_saphyr::from_str(scope).map_err(|error| format!("{EXPECTED}: {}", error.without_snippet()))?;
+    Ok((name, scope))
+}
+
+/// By credential; of two for one, neither is meant.
+pub(super) fn scopes(each: Vec<(Name, TokenScope)>) -> Result<BTreeMap<Name, TokenScope>, String> {
+    let mut scopes = BTreeMap::new();
+    for (name, scope) in each {
+        if scopes.insert(name.clone(), scope).is_some() {
+            return Err(format!("--scope is given twice for {name}: write all of it into one"));
+        }
+    }
+    Ok(scopes)
+}
+
 fn proxy(text: &str) -> Result<DialAddress, ValueError> {
     DialAddress::try_from(text.to_owned())
 }
@@ -165,9 +189,13 @@ pub async fn run(args: SessionArgs, common: &Common) -> ExitCode {
 
 async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<ExitCode, ClientError> {
     match command {
-        SessionCommand::Create { name, credentials, access_mode, ttl, bind } => {
+        SessionCommand::Create { name, credentials, access_mode, ttl, bind, scopes: each } => {
             let ttl_ms = ttl.map(crate::clock::millis);
-            let wish = CreateSession { name, credentials, access_mode, ttl_ms, bind: bind.into() };
+            let scopes = match scopes(each) {
+                Ok(scopes) => scopes,
+                Err(why) => return Ok(complain(USAGE, why)),
+            };
+            let wish = CreateSession { name, credentials, access_mode, ttl_ms, bind: bind.into(), scopes };
             let session: SessionView = client.change(Method::POST, "/v1/sessions", &wish).await?;
             let name = &session.name;
             answer(json, &session, || format!("{name} is live; give its agent: attache session env {name}"));
@@ -185,9 +213,10 @@ async fn act(command: SessionCommand, client: &Client, json: bool) -> Result<Exi
         SessionCommand::Show { name } => {
             let session: SessionView = client.read(&path(&name, "")).await?;
             let demands = session.bind.to_string();
+            let scopes = scopes_of(&session);
             answer(json, &session, || {
                 let head = ["name", "state", "access", "credentials", "expires", "id"];
-                let cells = head.into_iter().zip(row(&session)).chain([("demands", demands)]);
+                let cells = head.into_iter().zip(row(&session)).chain([("demands", demands)]).chain(scopes);
                 let lines = cells.map(|(head, cell)| format!("{head:12}{cell}"));
                 lines.collect::<Vec<_>>().join("\n")
             });
@@ -301,6 +330,12 @@ fn path(name: &Name, rest: &str) -> String {
 fn mode_of(session: &SessionView) -> String {
     let mode = session.access_mode.as_str();
     session.elevated_ms.map_or_else(|| mode.to_owned(), |ms| format!("{mode} for {}", length(ms)))
+}
+
+/// What its tokens reach, for people; nothing where no scope narrows one.
+fn scopes_of(session: &SessionView) -> Option<(&'static str, String)> {
+    let scopes: Vec<_> = session.scopes.iter().map(|(name, scope)| format!("{name}: {scope}")).collect();
+    (!scopes.is_empty()).then(|| ("scopes", scopes.join("; ")))
 }
 
 /// A length of time in whole seconds, for people.

@@ -1,5 +1,6 @@
 //! Everything that can be wrong with a config: where it stands, what it is, and what to do.
 
+use super::scope::NotWithin;
 use super::tree::Place;
 use attache_core::access::AccessError;
 use attache_core::companion::CompanionError;
@@ -97,9 +98,21 @@ pub enum Problem {
     /// Not a key of transit.
     #[error("expected the name of a transit key, one segment; where the engine is, `mount` says")]
     TransitKey,
-    /// An OpenBao of which half is missing.
+    /// Something of which half is missing.
     #[error("add `{0}`")]
-    OpenBaoLacks(&'static str),
+    Lacks(&'static str),
+    /// A token of an App, and no App.
+    #[error(
+        "which GitHub App? Add `sources: {{github_app: {{client_id: …, installation_id: …, private_key: {{file: \
+         github_app.pem}}}}}}`"
+    )]
+    NoGitHubApp,
+    /// An App with two names.
+    #[error("an App is named by `client_id` or by `app_id`; remove one")]
+    TwoIssuers,
+    /// A token of each session, and a secret for all.
+    #[error("gives each session a token of its own, and so stands alone: remove the other places of this secret")]
+    NotAlone,
     /// Two ways to be somebody, or none.
     #[error("expected one of `secret_id` and `wrapped_secret_id`")]
     OneSecretId,
@@ -144,6 +157,18 @@ pub enum Problem {
          .rejected; give it another"
     )]
     RotatesOver(Name),
+    /// A scope for a credential that the session may not use.
+    #[error("this session may not use this credential; add it to `credentials`, or remove the scope")]
+    ScopeUnused,
+    /// A scope for a secret that is what it is.
+    #[error(
+        "what this credential's source has is the same for every session, and cannot be narrowed: scopes go with \
+         `source: {{github_app: …}}`"
+    )]
+    NotScopable,
+    /// A scope that is wider than the credential's.
+    #[error("{0}: a session narrows what its credential has, and never widens it")]
+    NotWithin(#[from] NotWithin),
     /// The same thing twice.
     #[error("stands here twice; remove one")]
     Twice,

@@ -5,7 +5,7 @@ use super::spec::{CredentialSpec, SessionSpec, Spec};
 use super::{Bind, Config, presets, reader, resolve, tree};
 use attache_core::names::Name;
 use attache_core::policy::{AccessMode, Policy};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -137,6 +137,7 @@ fn embedded(overrides: &Overrides, env: &dyn Fn(&str) -> Option<String>) -> Resu
             access_mode: AccessMode::default(),
             ttl: None,
             bind: Bind::default(),
+            scopes: BTreeMap::new(),
         });
     }
     resolved(&spec)

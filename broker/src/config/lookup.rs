@@ -2,6 +2,7 @@
 
 use super::handed::SecretAt;
 use super::openbao::OpenBaoSecret;
+use super::{GitHubAppToken, TokenScope};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ pub enum SourceKind {
     OnePassword,
     /// OpenBao, or HashiCorp Vault.
     OpenBao,
+    /// A GitHub App: each session gets a token of its own.
+    #[serde(rename = "github_app")]
+    GitHubApp,
     /// A file, 0600, re-read when it changes.
     File,
 }
@@ -35,7 +39,7 @@ pub struct Kind {
 }
 
 /// All of them, in the order in which they are asked where the config says nothing.
-pub const KINDS: [Kind; 4] = [
+pub const KINDS: [Kind; 5] = [
     Kind { kind: SourceKind::Env, word: "env", shared: "", secret: "GITHUB_TOKEN", page: "credentials.md" },
     Kind {
         kind: SourceKind::OnePassword,
@@ -51,6 +55,13 @@ pub const KINDS: [Kind; 4] = [
         secret: "{path: secret/data/github, field: token}",
         page: "openbao.md",
     },
+    Kind {
+        kind: SourceKind::GitHubApp,
+        word: "github_app",
+        shared: "{client_id: Iv23liAbCdEfGhIjKlMn, installation_id: 12345678, private_key: {file: github_app.pem}}",
+        secret: "{repositories: [my-repo], permissions: {contents: write}}",
+        page: "github-app.md",
+    },
     Kind { kind: SourceKind::File, word: "file", shared: "", secret: "github_token", page: "credentials.md" },
 ];
 
@@ -63,6 +74,8 @@ pub enum Lookup {
     OnePassword(OnePassword),
     /// What OpenBao has there.
     OpenBao(OpenBaoSecret),
+    /// What GitHub gives a session.
+    GitHubApp(GitHubAppToken),
     /// The file at this path, absolute.
     File(PathBuf),
 }
@@ -74,6 +87,7 @@ impl Lookup {
             Lookup::Env(_) => SourceKind::Env,
             Lookup::OnePassword(_) => SourceKind::OnePassword,
             Lookup::OpenBao(_) => SourceKind::OpenBao,
+            Lookup::GitHubApp(_) => SourceKind::GitHubApp,
             Lookup::File(_) => SourceKind::File,
         }
     }
@@ -84,6 +98,7 @@ impl Lookup {
             Lookup::Env(variable) => format!("env {variable}"),
             Lookup::OnePassword(item) => item.place(),
             Lookup::OpenBao(secret) => secret.place(),
+            Lookup::GitHubApp(token) => token.place(),
             Lookup::File(path) => format!("file {}", path.display()),
         }
     }
@@ -97,8 +112,14 @@ impl Lookup {
     pub fn own_secret(&self) -> Option<&SecretAt> {
         match self {
             Lookup::OpenBao(secret) => Some(secret.server.auth.secret()),
+            Lookup::GitHubApp(token) => Some(&token.app.key),
             Lookup::Env(_) | Lookup::OnePassword(_) | Lookup::File(_) => None,
         }
+    }
+
+    /// What its tokens may reach, where each session has one of its own.
+    pub fn scope(&self) -> Option<&TokenScope> {
+        if let Lookup::GitHubApp(token) = self { Some(&token.scope) } else { None }
     }
 
     /// The file that holds the secret.

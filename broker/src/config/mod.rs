@@ -8,6 +8,7 @@ mod bind;
 mod caps;
 mod caution;
 pub mod error;
+pub mod github_app;
 pub mod handed;
 mod load;
 mod lookup;
@@ -19,6 +20,7 @@ pub mod presets;
 mod reader;
 mod resolve;
 pub mod rotation;
+mod scope;
 pub mod seal;
 pub mod spec;
 mod tree;
@@ -27,12 +29,14 @@ pub mod values;
 pub use bind::{Bind, Network, PeerId, Required};
 pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
+pub use github_app::{GitHubApp, GitHubAppToken};
 pub use load::Overrides;
 pub use lookup::{KINDS, Kind, Lookup, OnePassword, SourceKind};
 pub use openbao::{OpenBao, OpenBaoSecret};
 pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
 pub use rotation::{Rotation, Rotator};
+pub use scope::{Level, NotWithin, TokenScope};
 pub use seal::SealedBy;
 pub use tree::Place;
 
@@ -45,6 +49,7 @@ use attache_core::placeholder::Shape;
 use attache_core::policy::{AccessMode, AccessSpec, CompanionSpec, MissingPlaceholder, StripSpec, Unmatched};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -202,12 +207,15 @@ pub struct SourcesConfig {
     pub onepassword: Option<OnePasswordConfig>,
     /// How OpenBao is asked, where the config names one.
     pub openbao: Option<Arc<OpenBao>>,
+    /// Who asks GitHub, where the config names an App.
+    pub github_app: Option<Arc<GitHubApp>>,
 }
 
 impl SourcesConfig {
     /// What makes the broker somebody at the sources that the config names.
     pub fn own_secrets(&self) -> impl Iterator<Item = &SecretAt> {
-        self.openbao.iter().map(|openbao| openbao.auth.secret())
+        let openbao = self.openbao.iter().map(|openbao| openbao.auth.secret());
+        openbao.chain(self.github_app.iter().map(|app| &app.key))
     }
 }
 
@@ -241,6 +249,13 @@ pub struct Credential {
     pub agent_env: Vec<AgentEnv>,
     /// How its secret is replaced, if it is.
     pub rotation: Option<Rotation>,
+}
+
+impl Credential {
+    /// What its tokens may reach at most, where each session has one of its own.
+    pub fn scope(&self) -> Option<&TokenScope> {
+        self.lookup.iter().find_map(Lookup::scope)
+    }
 }
 
 /// When the uses of a credential are on record.
@@ -352,6 +367,8 @@ pub struct DeclaredSession {
     pub ttl: Option<Duration>,
     /// What it demands besides its placeholder.
     pub bind: Bind,
+    /// What its tokens may reach, where that is less than the credential's may.
+    pub scopes: BTreeMap<Name, TokenScope>,
 }
 
 /// Bounds of time and space.

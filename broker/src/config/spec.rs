@@ -4,6 +4,7 @@
 //! can be copied into a config and changed.
 
 use super::access::AccessSpec;
+use super::github_app::GitHubAppSpec;
 use super::oidc::ProviderSpec;
 use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
 use super::rotation::RotationSpec;
@@ -12,7 +13,7 @@ use super::values::{
     DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
     Size, Socket, SyslogTo, Url, Variable,
 };
-use super::{AuditMode, Bind, SourceKind};
+use super::{AuditMode, Bind, SourceKind, TokenScope};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::placeholder::Shape;
@@ -194,7 +195,7 @@ pub struct CheckpointsSpec {
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesSpec {
     /// Which kind is asked first; one that has nothing falls through to the next (default
-    /// `[env, onepassword, openbao, file]`).
+    /// `[env, onepassword, openbao, github_app, file]`).
     pub order: Option<Vec<SourceKind>>,
     /// Files.
     pub file: FileSourceSpec,
@@ -202,6 +203,8 @@ pub struct SourcesSpec {
     pub onepassword: OnePasswordSpec,
     /// OpenBao, or HashiCorp Vault.
     pub openbao: OpenBaoSpec,
+    /// A GitHub App.
+    pub github_app: GitHubAppSpec,
 }
 
 /// Secrets in 1Password, read by its command line `op`.
@@ -282,6 +285,8 @@ pub struct SourceSpec {
     pub onepassword: Option<OpReference>,
     /// A secret in OpenBao, or HashiCorp Vault.
     pub openbao: Option<OpenBaoSecretSpec>,
+    /// A token of the GitHub App, for each session one of its own: what it may reach at most. Stands alone.
+    pub github_app: Option<TokenScope>,
     /// The same, named by what it is for: `SCOPE/PROVIDER:KEY`, which `sources.openbao.references` explains.
     #[serde(rename = "ref")]
     pub reference: Option<ArtifactRef>,
@@ -379,6 +384,9 @@ pub struct SessionSpec {
     /// What it demands besides its placeholder (default: nothing).
     #[serde(default)]
     pub bind: Bind,
+    /// By credential: what this session's own token may reach (default: all that the credential's may).
+    #[serde(default)]
+    pub scopes: BTreeMap<Name, TokenScope>,
 }
 
 /// Bounds of time and space.

@@ -1,5 +1,6 @@
 //! Promises of config loading, on whole files.
 
+mod github_app;
 mod kinds;
 mod rotation;
 mod seal;

@@ -4,16 +4,18 @@
 //! destination when it is loaded: a grant then touches memory only. A file that changes is noticed
 //! on the next grant or the next tick, whichever is first, and voids the grants of its credential.
 
+mod apart;
 mod slot;
 
 use crate::changes::{Feed, Scope, Spread};
 use crate::clock::{Now, millis};
-use crate::config::Config;
+use crate::config::{Config, NotWithin, TokenScope};
 use crate::meters::LeaseMeters;
 use crate::random::{self, NoRandomness};
 use crate::rotation::RotationStanding;
-use crate::sources::{Environment, SourceError};
+use crate::sources::{self, Environment, SourceError};
 use crate::state_dir::InstanceKey;
+use apart::Apart;
 use attache_core::Secret;
 use attache_core::injection::InjectionError;
 use attache_core::masking::NotMaskable;
@@ -21,9 +23,9 @@ use attache_core::names::Name;
 use attache_core::policy::Carrier;
 use attache_core::wire::{self, WireInjection};
 use serde::{Deserialize, Serialize};
-use slot::Slot;
+use slot::{Slot, Version};
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -58,6 +60,15 @@ pub enum LeaseError {
     /// The credential has no such destination.
     #[error("is not bound to this destination")]
     NotBound,
+    /// Nobody has asked for it.
+    #[error("it has not been asked for")]
+    NotAsked,
+    /// The session may have less than this, and its source has but one thing for all.
+    #[error("the session's scope is narrower than what its source has, which is the same for every session")]
+    NotScopable,
+    /// The session was to have more than the credential has now.
+    #[error("{0}")]
+    NotWithin(#[from] NotWithin),
     /// What its source gave has ended, and nothing has come after it.
     #[error("what its source has given has ended")]
     Ended,
@@ -87,10 +98,25 @@ impl LeaseError {
                 "take a longer secret, or write `mask: false` for the destination: echoes then reach the agent"
             }
             LeaseError::Ended => "see whether its source can be reached, and gives new ones",
+            LeaseError::NotAsked => "ask again",
+            LeaseError::NotScopable | LeaseError::NotWithin(_) => {
+                "make the session anew, within what the credential has, or give the credential more in the config"
+            }
             LeaseError::NotBound => "bind it to a destination in the config",
             LeaseError::NoRandomness(_) => "see why the system gives no random bytes, and restart the broker",
         }
     }
+}
+
+/// Whose lease it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder<'a> {
+    /// The session's id.
+    pub id: &'a str,
+    /// Its name.
+    pub name: &'a Name,
+    /// What its tokens may reach, by credential, where that is less than the credential's may.
+    pub scopes: &'a BTreeMap<Name, TokenScope>,
 }
 
 /// A lease and what it lets into a request.
@@ -149,6 +175,9 @@ pub struct Standing {
     /// When its source is asked anew, in Unix milliseconds; none where changes are noticed as they come.
     #[serde(default)]
     pub next_ms: Option<u64>,
+    /// Where each session has one of its own: how many have one now. The times above are then the soonest.
+    #[serde(default)]
+    pub sessions: Option<usize>,
     /// Why there is none.
     pub error: Option<String>,
     /// What mends that, or the trouble below.
@@ -163,36 +192,52 @@ pub struct Standing {
 
 /// All credentials of an instance.
 pub struct Leases {
+    /// Those that all sessions share.
     slots: BTreeMap<Name, Slot>,
+    /// Those of which each session has its own.
+    apart: BTreeMap<Name, Apart>,
     grant_ttl: Duration,
     feed: Arc<Feed>,
     meters: LeaseMeters,
     /// Secrets that still are good at their service beside those in use: they are masked, too.
     retiring: RwLock<BTreeMap<Name, Secret>>,
+    /// What is being given back for sessions that are over.
+    closing: Mutex<JoinSet<()>>,
 }
 
 impl Leases {
     /// Reads all credentials for the first time, all at once: a source may take seconds.
     pub async fn load(config: &Config, environment: &Environment, key: Arc<InstanceKey>, feed: Arc<Feed>) -> Self {
-        let mut loading = JoinSet::new();
+        let (mut slots, mut apart) = (JoinSet::new(), JoinSet::new());
         for credential in &config.credentials {
-            loading.spawn(Slot::load(credential, environment, key.clone()));
+            let issuer = credential.lookup.iter().find_map(|lookup| sources::issuer(lookup, environment));
+            if let (Some(scope), Some(issuer)) = (credential.scope(), issuer) {
+                let one = Apart::new(credential, scope.clone(), issuer, key.clone());
+                apart.spawn(async move {
+                    let usable = one.probe().await;
+                    (one, usable)
+                });
+            } else {
+                let slot = Slot::shared(credential, environment, key.clone());
+                slots.spawn(async move {
+                    slot.load().await;
+                    slot
+                });
+            }
         }
-        let slots: BTreeMap<_, _> =
-            loading.join_all().await.into_iter().map(|slot| (slot.name().clone(), slot)).collect();
-        let leases = Self {
-            slots,
-            grant_ttl: config.limits.grant_ttl,
-            feed,
-            meters: LeaseMeters::default(),
-            retiring: RwLock::default(),
-        };
-        for (name, slot) in &leases.slots {
+        let meters = LeaseMeters::default();
+        let count = |name: &Name, usable: bool| {
             // From zero, so that the first is seen to be one more.
-            drop(leases.meters.issued.get_or_create(&name.into()));
-            leases.meters.errors.get_or_create(&name.into()).inc_by(slot.current().is_err().into());
-        }
-        leases
+            drop(meters.issued.get_or_create(&name.into()));
+            meters.errors.get_or_create(&name.into()).inc_by((!usable).into());
+        };
+        let (slots, apart) = (slots.join_all().await, apart.join_all().await);
+        slots.iter().for_each(|slot| count(slot.name(), slot.current().is_ok()));
+        apart.iter().for_each(|(one, usable)| count(one.name(), *usable));
+        let slots = slots.into_iter().map(|slot| (slot.name().clone(), slot)).collect();
+        let apart = apart.into_iter().map(|(one, _)| (one.name().clone(), one)).collect();
+        let (retiring, closing) = Default::default();
+        Self { slots, apart, grant_ttl: config.limits.grant_ttl, feed, meters, retiring, closing }
     }
 
     /// Looks whether a credential's source has changed, and makes the change known if so.
@@ -204,9 +249,51 @@ impl Leases {
         }
     }
 
+    /// The same of what each session has of a credential: a change voids the grants of that session alone.
+    async fn refresh_apart(&self, apart: &Apart) {
+        apart.look();
+        for (session, slot) in apart.loaded() {
+            if self.look(apart.name(), &slot).await {
+                let cursor = self.feed.publish(Scope::Renewed(&session));
+                slot.told(cursor);
+                self.feed
+                    .follow(cursor, format!("credential {} of {session} has changed, on every worker", apart.name()));
+            }
+        }
+    }
+
+    /// Asks for what a session is to have of a credential, where each has its own, and waits for it. Many that wait
+    /// for one session ask once.
+    pub async fn prepare(&self, credential: &Name, session: Holder<'_>) {
+        let Some(apart) = self.apart.get(credential) else { return };
+        if apart.prepare(session).await {
+            self.meters.errors.get_or_create(&credential.into()).inc();
+        }
+    }
+
+    /// Gives back what sessions had that are over, for ever.
+    pub async fn end(&self, is_live: impl Fn(&str) -> bool) {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tick.tick().await;
+            self.give_back(&is_live);
+        }
+    }
+
+    fn give_back(&self, is_live: impl Fn(&str) -> bool) {
+        let mut closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        while closing.try_join_next().is_some() {}
+        for slot in self.apart.values().flat_map(|apart| apart.take_over(&is_live)) {
+            closing.spawn(slot.close());
+        }
+    }
+
     /// Asks a credential's source now, and makes a change known. How it stands then; `None`: there
     /// is no such credential.
     pub async fn test(&self, credential: &Name) -> Option<Standing> {
+        if let Some(apart) = self.apart.get(credential) {
+            return Some(self.test_apart(apart).await);
+        }
         let slot = self.slots.get(credential)?;
         if self.renew(credential, slot).await {
             self.feed.publish(Scope::Credential(credential));
@@ -241,6 +328,10 @@ impl Leases {
         cursor
     }
 
+    fn standing_apart(&self, apart: &Apart) -> Standing {
+        apart.standing(self.feed.spread(apart.last_told()))
+    }
+
     fn standing(&self, slot: &Slot) -> Standing {
         slot.standing(self.feed.spread(slot.last_told()))
     }
@@ -253,10 +344,36 @@ impl Leases {
     /// Looks at a credential's source, and makes all grants that draw on it void, changed or not.
     /// Answers with how it stands and the change's cursor; `None`: there is no such credential.
     pub async fn reload(&self, credential: &Name) -> Option<(Standing, u64)> {
+        if let Some(apart) = self.apart.get(credential) {
+            return Some(self.reload_apart(apart).await);
+        }
         let slot = self.slots.get(credential)?;
         self.renew(credential, slot).await;
         let cursor = self.publish(credential, slot);
         Some((self.standing(slot), cursor))
+    }
+
+    /// Whether there would be something for sessions; those that got nothing ask again.
+    async fn test_apart(&self, apart: &Apart) -> Standing {
+        let lacking = apart.loaded().into_iter().filter(|(_, slot)| slot.current().is_err());
+        let (renewed, ()) = tokio::join!(renewed(lacking.collect()), apart.probe_anew());
+        for (session, slot, changed) in renewed {
+            if self.count(apart.name(), &slot, changed) {
+                slot.told(self.feed.publish(Scope::Renewed(&session)));
+            }
+        }
+        self.standing_apart(apart)
+    }
+
+    /// Each session gets another.
+    async fn reload_apart(&self, apart: &Apart) -> (Standing, u64) {
+        let (renewed, ()) = tokio::join!(renewed(apart.loaded()), apart.probe_anew());
+        let cursor = self.feed.publish(Scope::Credential(apart.name()));
+        for (_, slot, changed) in renewed {
+            self.count(apart.name(), &slot, changed);
+            slot.told(cursor);
+        }
+        (self.standing_apart(apart), cursor)
     }
 
     /// Looks at all sources, over and over.
@@ -267,14 +384,43 @@ impl Leases {
             for credential in self.slots.keys() {
                 self.refresh(credential).await;
             }
+            for apart in self.apart.values() {
+                self.refresh_apart(apart).await;
+            }
         }
     }
 
-    /// A fresh lease on the current version, for one destination, for a session that lives for
-    /// `remaining` yet.
-    pub fn issue(&self, credential: &Name, destination: &str, remaining: Duration) -> Result<Issued, Arc<LeaseError>> {
-        let slot = self.slots.get(credential).ok_or_else(|| Arc::new(LeaseError::NotBound))?;
-        let version = slot.current()?;
+    /// A fresh lease on the current version, for one destination, for a session that may do what it may do for
+    /// `steady` yet. `None`: the session's own has not been [asked for](Self::prepare).
+    pub fn issue(
+        &self,
+        credential: &Name,
+        destination: &str,
+        session: Holder<'_>,
+        steady: Duration,
+    ) -> Result<Option<Issued>, Arc<LeaseError>> {
+        let version = match (self.apart.get(credential), self.slots.get(credential)) {
+            (Some(apart), _) => match apart.of(session) {
+                Some(own) => own?.current()?,
+                None => return Ok(None),
+            },
+            // What all share reaches more than the session may.
+            (None, Some(_)) if session.scopes.contains_key(credential) => {
+                return Err(Arc::new(LeaseError::NotScopable));
+            }
+            (None, Some(slot)) => slot.current()?,
+            (None, None) => return Err(Arc::new(LeaseError::NotBound)),
+        };
+        self.lease(credential, &version, destination, steady).map(Some)
+    }
+
+    fn lease(
+        &self,
+        credential: &Name,
+        version: &Version,
+        destination: &str,
+        steady: Duration,
+    ) -> Result<Issued, Arc<LeaseError>> {
         let rendered = version.rendered.get(destination).ok_or_else(|| Arc::new(LeaseError::NotBound))?;
         let injections = rendered.iter().map(|rendered| {
             let (header, query) = match &rendered.carrier {
@@ -287,7 +433,7 @@ impl Leases {
         if left.is_zero() {
             return Err(Arc::new(LeaseError::Ended));
         }
-        let ttl = self.grant_ttl.min(remaining).min(left);
+        let ttl = self.grant_ttl.min(steady).min(left);
         let lease = wire::Lease {
             id: format!("l-{}", random::id().map_err(LeaseError::from)?),
             fingerprint: version.fingerprint.clone(),
@@ -323,6 +469,9 @@ impl Leases {
         for slot in self.slots.values() {
             closing.spawn(slot.close());
         }
+        self.give_back(|_| false);
+        let over = std::mem::take(&mut *self.closing.lock().unwrap_or_else(PoisonError::into_inner));
+        closing.spawn(async move { drop(over.join_all().await) });
         if tokio::time::timeout(most, closing.join_all()).await.is_err() {
             tracing::warn!("what was leased is not given back in time; it ends by itself");
         }
@@ -330,8 +479,23 @@ impl Leases {
 
     /// How all credentials stand.
     pub fn standings(&self) -> Vec<Standing> {
-        self.slots.values().map(|slot| self.standing(slot)).collect()
+        let mut all: Vec<_> = self.slots.values().map(|slot| self.standing(slot)).collect();
+        all.extend(self.apart.values().map(|apart| self.standing_apart(apart)));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
+}
+
+/// Asks for each of these anew, all at once: each may take seconds. Whether grants made before are void.
+async fn renewed(slots: Vec<(String, Arc<Slot>)>) -> Vec<(String, Arc<Slot>, bool)> {
+    let mut renewing = JoinSet::new();
+    for (session, slot) in slots {
+        renewing.spawn(async move {
+            let changed = slot.renew().await;
+            (session, slot, changed)
+        });
+    }
+    renewing.join_all().await
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{LeaseError, Rung, Standing};
 use crate::changes::Spread;
 use crate::clock::Now;
 use crate::config::{Credential, destination_id};
-use crate::sources::{self, Environment, Found as Sourced, Mark, Source};
+use crate::sources::{self, Environment, Found as Sourced, Mark, Source, Trouble};
 use crate::state_dir::InstanceKey;
 use attache_core::Secret;
 use attache_core::injection::Rendered;
@@ -15,7 +15,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::{Mutex, OnceCell};
 use zeroize::Zeroizing;
 
 /// A file that changed less than this before it was read may change again without a new time
@@ -28,6 +29,8 @@ pub struct Slot {
     sources: Arc<[Box<dyn Source>]>,
     key: Arc<InstanceKey>,
     found: RwLock<Found>,
+    /// Whether it has been looked for.
+    loaded: OnceCell<()>,
     refreshing: Mutex<()>,
     /// The last change that was told of it.
     told: AtomicU64,
@@ -44,7 +47,8 @@ pub struct Version {
     pub masked: Arc<BTreeMap<String, Secret>>,
     place: String,
     since_ms: u64,
-    expires_ms: Option<u64>,
+    /// When it ends, as far as anybody says, in Unix milliseconds.
+    pub expires_ms: Option<u64>,
     /// When its source takes it back.
     pub ends: Option<Now>,
 }
@@ -65,28 +69,44 @@ struct Found {
 }
 
 impl Slot {
-    /// Looks for the first time.
-    pub fn load(
-        credential: &Credential,
-        environment: &Environment,
-        key: Arc<InstanceKey>,
-    ) -> impl Future<Output = Self> + Send + use<> {
-        let sources: Arc<[_]> = credential.lookup.iter().map(|lookup| sources::open(lookup, environment)).collect();
-        let credential = credential.clone();
-        async move {
-            let found = look(&credential, &sources, &key).await;
-            if let Err(error) = &found.version {
-                tracing::warn!(credential = %credential.name, %error, "the credential cannot be used");
-            }
-            Self {
-                credential,
-                sources,
-                key,
-                found: RwLock::new(found),
-                refreshing: Mutex::default(),
-                told: AtomicU64::default(),
-            }
+    /// Nobody is asked yet: see [`Self::load`].
+    pub fn new(credential: &Credential, sources: Arc<[Box<dyn Source>]>, key: Arc<InstanceKey>) -> Self {
+        let version = Err(Arc::new(LeaseError::NotAsked));
+        Self {
+            credential: credential.clone(),
+            sources,
+            key,
+            found: RwLock::new(Found { marks: Vec::new(), settled: false, version }),
+            loaded: OnceCell::new(),
+            refreshing: Mutex::default(),
+            told: AtomicU64::default(),
         }
+    }
+
+    /// All sources of a credential that all sessions share.
+    pub fn shared(credential: &Credential, environment: &Environment, key: Arc<InstanceKey>) -> Self {
+        let sources = credential.lookup.iter().map(|lookup| sources::open(lookup, environment)).collect();
+        Self::new(credential, sources, key)
+    }
+
+    /// Looks for the first time, once, however many wait for it. Answers whether that was now.
+    pub async fn load(&self) -> bool {
+        let mut now = false;
+        let look = async || {
+            now = true;
+            let found = look(&self.credential, &self.sources, &self.key).await;
+            if let Err(error) = &found.version {
+                tracing::warn!(credential = %self.credential.name, %error, "the credential cannot be used");
+            }
+            *self.found.write().unwrap_or_else(PoisonError::into_inner) = found;
+        };
+        self.loaded.get_or_init(look).await;
+        now
+    }
+
+    /// Whether it has been looked for.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.initialized()
     }
 
     /// The credential's name.
@@ -159,10 +179,7 @@ impl Slot {
         let error = version.as_ref().err().map(ToString::to_string);
         let fix = version.as_ref().err().map(|error| error.fix().to_owned());
         let version = version.ok();
-        let trouble = version.as_ref().and_then(|version| {
-            let source = self.sources.iter().find(|source| source.place() == version.place)?;
-            Some((source.place(), source.trouble()?))
-        });
+        let trouble = version.as_ref().and_then(|version| self.trouble(version));
         Standing {
             name: self.credential.name.clone(),
             service: self.credential.service.clone(),
@@ -173,12 +190,8 @@ impl Slot {
             since_ms: version.as_ref().map(|version| version.since_ms),
             workers,
             expires_ms: version.as_ref().and_then(|version| version.expires_ms),
-            next_ms: self
-                .sources
-                .iter()
-                .filter_map(|source| source.next())
-                .min()
-                .map(|next| Now::read().plus(next).wall_ms),
+            next_ms: self.next().map(|next| Now::read().plus(next).wall_ms),
+            sessions: None,
             error,
             fix: fix.or_else(|| trouble.as_ref().map(|(_, why)| why.fix().to_owned())),
             trouble: trouble.map(|(place, why)| format!("{place}: {why}")),
@@ -189,6 +202,17 @@ impl Slot {
     /// Whether a secret could be one of its versions.
     pub fn check(&self, secret: &Secret) -> Result<(), LeaseError> {
         version(&self.credential, String::new(), &secret.clone().into(), &self.key, Now::read()).map(drop)
+    }
+
+    /// Which source of a version could not be asked, the last time, and why.
+    pub fn trouble(&self, version: &Version) -> Option<(String, Trouble)> {
+        let source = self.sources.iter().find(|source| source.place() == version.place)?;
+        Some((source.place(), source.trouble()?))
+    }
+
+    /// In how long a source is asked anew.
+    pub fn next(&self) -> Option<Duration> {
+        self.sources.iter().filter_map(|source| source.next()).min()
     }
 
     /// Gives back what was leased.

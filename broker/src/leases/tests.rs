@@ -8,6 +8,23 @@ use std::path::PathBuf;
 
 const DESTINATION: &str = "api.github.com:443";
 
+/// A session, as leases know it.
+pub(super) struct Session {
+    pub id: String,
+    pub name: Name,
+    pub scopes: BTreeMap<Name, TokenScope>,
+}
+
+impl Session {
+    pub fn holder(&self) -> Holder<'_> {
+        Holder { id: &self.id, name: &self.name, scopes: &self.scopes }
+    }
+}
+
+pub(super) fn session(id: &str) -> Session {
+    Session { id: id.into(), name: Name::parse(id).unwrap(), scopes: BTreeMap::new() }
+}
+
 struct World {
     temp: tempfile::TempDir,
     config: Config,
@@ -46,8 +63,8 @@ impl World {
     }
 
     fn issue(&self, leases: &Leases) -> Result<String, String> {
-        let issued = leases.issue(self.name(), DESTINATION, Duration::from_secs(3600));
-        issued.map(|i| i.injections[0].value.expose().to_owned()).map_err(|error| error.to_string())
+        let issued = leases.issue(self.name(), DESTINATION, session("one").holder(), Duration::from_secs(3600));
+        issued.map(|i| i.unwrap().injections[0].value.expose().to_owned()).map_err(|error| error.to_string())
     }
 }
 
@@ -170,8 +187,10 @@ async fn a_secret_that_cannot_stand_where_it_must_is_not_leased() {
 async fn what_must_not_come_back_is_said_unless_that_is_switched_off() {
     let mut world = World::new();
     let masked = |leases: &Leases, world: &World| {
-        let issued = leases.issue(world.name(), DESTINATION, Duration::from_secs(8)).map_err(|error| error.to_string());
-        issued.map(|issued| issued.mask.iter().map(|secret| secret.expose().to_owned()).collect::<Vec<_>>())
+        let issued = leases
+            .issue(world.name(), DESTINATION, session("one").holder(), Duration::from_secs(8))
+            .map_err(|error| error.to_string());
+        issued.map(|issued| issued.unwrap().mask.iter().map(|secret| secret.expose().to_owned()).collect::<Vec<_>>())
     };
     assert_eq!(masked(&world.load(Some("the-secret")).await, &world).unwrap(), ["the-secret"]);
     let error = masked(&world.load(Some("1234567")).await, &world).unwrap_err();
@@ -186,10 +205,12 @@ async fn what_must_not_come_back_is_said_unless_that_is_switched_off() {
 async fn a_lease_is_bounded_and_bound() {
     let world = World::new();
     let leases = world.load(Some("the-secret")).await;
-    let issue = |destination: &str, seconds| leases.issue(world.name(), destination, Duration::from_secs(seconds));
-    let long = issue(DESTINATION, 3600).ok().unwrap().lease;
+    let issue = |destination: &str, seconds| {
+        leases.issue(world.name(), destination, session("one").holder(), Duration::from_secs(seconds))
+    };
+    let long = issue(DESTINATION, 3600).ok().flatten().unwrap().lease;
     assert_eq!((long.ttl_ms, long.refresh_after_ms), (300_000, 225_000));
-    let short = issue(DESTINATION, 8).ok().unwrap().lease;
+    let short = issue(DESTINATION, 8).ok().flatten().unwrap().lease;
     assert_eq!((short.ttl_ms, short.refresh_after_ms), (8_000, 6_000));
     assert_ne!(long.id, short.id);
     assert!(long.id.len() == 18 && long.id.starts_with("l-"));

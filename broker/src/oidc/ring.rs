@@ -1,5 +1,5 @@
 //! `jsonwebtoken`'s signatures by *ring*, which TLS here stands on, too: one library for all
-//! cryptography with public keys. The broker verifies; nothing in it signs.
+//! cryptography with public keys. It verifies; nothing here signs by it.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, new_error};

@@ -61,6 +61,7 @@ fn fresh(declared: &DeclaredSession, digest: String, now: Now) -> Result<Session
         access_mode: declared.access_mode,
         elevated_until_ms: None,
         bind: declared.bind.clone(),
+        scopes: declared.scopes.clone(),
         created_ms: now.wall_ms,
         expires_ms: declared.ttl.map(|ttl| now.plus(ttl).wall_ms),
         ended_ms: None,
@@ -71,13 +72,17 @@ fn fresh(declared: &DeclaredSession, digest: String, now: Now) -> Result<Session
 
 /// Changes whenever the declaration does.
 fn digest(declared: &DeclaredSession) -> String {
-    let DeclaredSession { name, credentials, access_mode, ttl, bind } = declared;
+    let DeclaredSession { name, credentials, access_mode, ttl, bind, scopes } = declared;
     let credentials: Vec<_> = credentials.iter().map(|name| name.as_str()).collect();
     let ttl = ttl.map_or(0, crate::clock::millis);
     let mut text = format!("{name}\n{}\n{}\n{ttl}", credentials.join(","), access_mode.as_str());
     if !bind.is_empty() {
         // Texts alone; that serializes. Without bindings the digest is what it was before there were any.
         text += &format!("\n{}", serde_json::to_string(bind).unwrap_or_default());
+    }
+    if !scopes.is_empty() {
+        // The same of scopes.
+        text += &format!("\nscopes {}", serde_json::to_string(scopes).unwrap_or_default());
     }
     Digest::of(text.as_bytes()).to_hex()
 }

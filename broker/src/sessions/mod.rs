@@ -16,7 +16,7 @@ pub use identify::Identified;
 pub use session::Session;
 
 use crate::clock::Now;
-use crate::config::{Bind, Config};
+use crate::config::{Bind, Config, NotWithin, TokenScope};
 use crate::random::NoRandomness;
 use crate::state_dir::InstanceKey;
 use crate::store::{Store, StoreError};
@@ -61,6 +61,20 @@ pub enum SessionError {
     /// A credential that the config does not name.
     #[error("no credential is called {0}: see `attache credential list`")]
     NoSuchCredential(Name),
+    /// A scope for a credential that it may not use.
+    #[error("a scope is given for {0}, which the session may not use: name the credential, or leave the scope out")]
+    ScopeUnused(Name),
+    /// A scope for a secret that is what it is.
+    #[error("what {0}'s source has is the same for every session, and cannot be narrowed")]
+    NotScopable(Name),
+    /// A scope that is wider than the credential's.
+    #[error("{credential}: {why}: a session narrows what its credential has, and never widens it")]
+    NotWithin {
+        /// The credential.
+        credential: Name,
+        /// What is too much.
+        why: NotWithin,
+    },
     /// A session that could use nothing.
     #[error("name at least one credential")]
     NoCredential,
@@ -102,6 +116,8 @@ pub struct NewSession {
     pub ttl: Option<Duration>,
     /// What it demands besides its placeholder.
     pub bind: Bind,
+    /// What its tokens may reach, where that is less than the credential's may.
+    pub scopes: BTreeMap<Name, TokenScope>,
 }
 
 /// All sessions of an instance.
@@ -109,6 +125,8 @@ pub struct Sessions {
     key: Arc<InstanceKey>,
     /// The shape of each credential's placeholders.
     shapes: BTreeMap<Name, Shape>,
+    /// What each credential's tokens may reach at most, where a session has one of its own.
+    scopes: BTreeMap<Name, TokenScope>,
     declared: BTreeSet<Name>,
     index: RwLock<Index>,
     store: Arc<Store>,
@@ -127,9 +145,11 @@ impl Sessions {
         now: Now,
     ) -> Result<(Self, Vec<Session>), SessionError> {
         let shapes = config.credentials.iter().map(|c| (c.name.clone(), c.placeholder.clone())).collect();
+        let scopes = config.credentials.iter().filter_map(|c| Some((c.name.clone(), c.scope()?.clone())));
         let sessions = Self {
             key,
             shapes,
+            scopes: scopes.collect(),
             declared: config.sessions.iter().map(|session| session.name.clone()).collect(),
             index: RwLock::default(),
             store: store.into(),
@@ -161,6 +181,7 @@ impl Sessions {
         if new.ttl.is_some_and(|ttl| ttl.is_zero()) {
             return Err(SessionError::NoTime);
         }
+        self.check_scopes(&new)?;
         self.expired(&new.name, now)?;
         let credentials: BTreeSet<_> = new.credentials.into_iter().collect();
         Ok(Session {
@@ -170,11 +191,24 @@ impl Sessions {
             access_mode: new.access_mode,
             elevated_until: None,
             bind: new.bind,
+            scopes: new.scopes,
             created_ms: now.wall_ms,
             expires: new.ttl.map(|ttl| now.plus(ttl)),
             ended_ms: None,
             declaration: None,
         })
+    }
+
+    fn check_scopes(&self, new: &NewSession) -> Result<(), SessionError> {
+        for (credential, scope) in &new.scopes {
+            if !new.credentials.contains(credential) {
+                return Err(SessionError::ScopeUnused(credential.clone()));
+            }
+            let most = self.scopes.get(credential).ok_or_else(|| SessionError::NotScopable(credential.clone()))?;
+            let narrowed = most.narrowed(scope);
+            narrowed.map_err(|why| SessionError::NotWithin { credential: credential.clone(), why })?;
+        }
+        Ok(())
     }
 
     /// Takes rights from the live session of this name. In force when this returns, whatever else is
@@ -206,6 +240,12 @@ impl Sessions {
     /// The live session of this name.
     pub fn live(&self, name: &Name, now: Now) -> Result<Arc<Session>, SessionError> {
         self.named(name).filter(|session| session.is_live(now)).ok_or_else(|| SessionError::Unknown(name.clone()))
+    }
+
+    /// Whether a session with this id is known, and alive.
+    pub fn is_live(&self, id: &str, now: Now) -> bool {
+        let session = self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(id);
+        session.is_some_and(|session| session.is_live(now))
     }
 
     /// All sessions that are known, oldest first.

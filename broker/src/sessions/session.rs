@@ -1,11 +1,12 @@
 //! One session.
 
 use crate::clock::Now;
-use crate::config::Bind;
+use crate::config::{Bind, TokenScope};
 use crate::random::{self, NoRandomness};
 use crate::store::SessionRow;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Session {
     pub elevated_until: Option<Now>,
     /// What it demands besides its placeholder.
     pub bind: Bind,
+    /// What its tokens may reach, where that is less than the credential's may.
+    pub scopes: BTreeMap<Name, TokenScope>,
     /// Unix milliseconds.
     pub created_ms: u64,
     /// When it expires, on both clocks; `None`: it does not.
@@ -70,6 +73,7 @@ impl Session {
             access_mode: row.access_mode,
             elevated_until: row.elevated_until_ms.map(on_both_clocks),
             bind: row.bind,
+            scopes: row.scopes,
             created_ms: row.created_ms,
             expires: row.expires_ms.map(on_both_clocks),
             ended_ms: row.ended_ms,
@@ -86,6 +90,7 @@ impl Session {
             access_mode: self.access_mode,
             elevated_until_ms: self.elevated_until.map(|until| until.wall_ms),
             bind: self.bind.clone(),
+            scopes: self.scopes.clone(),
             created_ms: self.created_ms,
             expires_ms: self.expires.map(|expires| expires.wall_ms),
             ended_ms: self.ended_ms,

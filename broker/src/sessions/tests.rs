@@ -44,6 +44,7 @@ fn declared(called: &str, ttl: Option<Duration>) -> DeclaredSession {
         access_mode: AccessMode::ReadWrite,
         ttl,
         bind: Bind::default(),
+        scopes: BTreeMap::new(),
     }
 }
 
@@ -54,6 +55,7 @@ fn new(called: &str) -> NewSession {
         access_mode: AccessMode::ReadOnly,
         ttl: None,
         bind: Bind::default(),
+        scopes: BTreeMap::new(),
     }
 }
 
@@ -374,6 +376,63 @@ async fn nonsense_is_refused() {
     assert!(refusal(NewSession { ttl: Some(Duration::ZERO), ..new("a") }).await.contains("some time"));
     assert_eq!(refusal(new("a")).await, "");
     assert!(refusal(new("a")).await.contains("alive already"));
+}
+
+/// A credential of which each session has a token of its own, in the place of `github`.
+fn apart(world: &mut World) {
+    let app = crate::config::GitHubApp {
+        issuer: "1".into(),
+        installation: 2,
+        key: crate::config::handed::SecretAt::Env("KEY".into()),
+        api: "https://api.github.com".into(),
+        ca_file: None,
+        refresh: Duration::from_secs(60),
+    };
+    let scope = scope(r#"{"repositories":["one","two"],"permissions":{"contents":"write"}}"#);
+    let token = crate::config::GitHubAppToken { app: Arc::new(app), scope };
+    let github = world.config.credentials.iter_mut().find(|one| one.name == name("github")).unwrap();
+    github.lookup = vec![crate::config::Lookup::GitHubApp(token)];
+}
+
+fn scope(json: &str) -> TokenScope {
+    serde_json::from_str(json).unwrap()
+}
+
+fn scopes(credential: &str, json: &str) -> BTreeMap<Name, TokenScope> {
+    BTreeMap::from([(name(credential), scope(json))])
+}
+
+#[tokio::test]
+async fn a_scope_narrows_what_its_credential_has_and_outlives_the_process() {
+    let mut world = World::new();
+    apart(&mut world);
+    let narrow = scopes("github", r#"{"repositories":["one"],"permissions":{"contents":"read"}}"#);
+    world.config.sessions = vec![DeclaredSession { scopes: narrow.clone(), ..declared("reviewer", None) }];
+    let sessions = world.load().await;
+    let now = Now::read();
+    let made = create(&sessions, NewSession { scopes: narrow.clone(), ..new("made") }, now).await.unwrap();
+    assert_eq!((&made.scopes, &sessions.live(&name("reviewer"), now).unwrap().scopes), (&narrow, &narrow));
+    let first = sessions.live(&name("reviewer"), now).unwrap().id.clone();
+    let refusal = async |scopes| {
+        let error = create(&sessions, NewSession { scopes, ..new("a") }, now).await.err();
+        error.map(|error| error.to_string()).unwrap_or_default()
+    };
+    let wide = refusal(scopes("github", r#"{"permissions":{"contents":"admin"}}"#)).await;
+    assert!(wide.contains("github: permission contents: admin is more") && wide.contains("never widens"), "{wide}");
+    assert!(refusal(scopes("github", r#"{"repositories":["three"]}"#)).await.contains("three is not among"));
+    assert!(refusal(scopes("openai", "{}")).await.contains("which the session may not use"));
+    let both = NewSession { credentials: vec![name("openai")], scopes: scopes("openai", "{}"), ..new("a") };
+    let fixed = create(&sessions, both, now).await.unwrap_err().to_string();
+    assert!(fixed.contains("the same for every session"), "{fixed}");
+    sessions.close().await;
+    let sessions = world.load().await;
+    assert_eq!(sessions.live(&name("made"), now).unwrap().scopes, narrow);
+    assert_eq!(sessions.live(&name("reviewer"), now).unwrap().id, first, "an unchanged declaration changes nothing");
+    sessions.close().await;
+    world.config.sessions[0].scopes = scopes("github", r#"{"repositories":["two"]}"#);
+    let sessions = world.load().await;
+    let changed = sessions.live(&name("reviewer"), now).unwrap();
+    assert_eq!((&changed.id, &changed.scopes), (&first, &world.config.sessions[0].scopes));
 }
 
 #[tokio::test]

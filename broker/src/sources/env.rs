@@ -2,9 +2,9 @@
 
 use super::handed::{Handed, MOST};
 use super::openbao::Client;
-use super::{Alarms, Mark, Reading, Source, SourceError, onepassword};
+use super::{Alarms, Mark, Reading, Source, SourceError, github_app, onepassword};
 use crate::config::handed::SecretAt;
-use crate::config::{Config, Lookup, OpenBao, Rotation, SealedBy};
+use crate::config::{Config, GitHubApp, Lookup, OpenBao, Rotation, SealedBy};
 use crate::seal::Sealer;
 use attache_core::Secret;
 use std::collections::HashMap;
@@ -21,6 +21,8 @@ pub struct Environment {
     op: Vec<(&'static str, Secret)>,
     /// By what OpenBao is asked, where the config has use for it: one for all secrets.
     openbao: OnceLock<Arc<Client>>,
+    /// By what GitHub is asked, likewise.
+    github: OnceLock<Arc<github_app::Client>>,
     /// What makes us somebody at the sources that are used, by where it is: a variable, or standard input.
     handed: HashMap<SecretAt, Secret>,
     /// The key of the seal, where the config names a variable for it.
@@ -90,6 +92,12 @@ impl Environment {
     pub(crate) fn of_openbao(&self, server: &Arc<OpenBao>) -> Arc<Client> {
         let client = || Client::new(server.clone(), self.handed(server.auth.secret()), self.alarms.clone());
         self.openbao.get_or_init(|| Arc::new(client())).clone()
+    }
+
+    /// By what GitHub is asked.
+    pub(super) fn of_github(&self, app: &Arc<GitHubApp>) -> Arc<github_app::Client> {
+        let client = || github_app::Client::new(app.clone(), self.handed(&app.key));
+        self.github.get_or_init(|| Arc::new(client())).clone()
     }
 
     /// What makes us somebody at a source.

@@ -62,6 +62,7 @@ pub struct Question {
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Option<Zeroizing<Vec<u8>>>,
     longest: Duration,
+    most: usize,
 }
 
 impl Question {
@@ -74,6 +75,7 @@ impl Question {
             headers: Vec::new(),
             body: None,
             longest: LONGEST,
+            most: MOST,
         }
     }
 
@@ -88,6 +90,16 @@ impl Question {
     /// With another time for its answer than [`LONGEST`].
     pub fn within(self, longest: Duration) -> Self {
         Self { longest, ..self }
+    }
+
+    /// One that ends something.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self { method: Method::DELETE, ..Self::get(path) }
+    }
+
+    /// One whose answer may be this long, in bytes, instead of 1 MiB.
+    pub fn up_to(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 
     /// With a parameter in its query.
@@ -140,7 +152,7 @@ pub enum HttpError {
     #[error("{0} cannot be used: {1}")]
     File(PathBuf, &'static str),
     /// It is longer than an answer can be.
-    #[error("its answer is longer than 1 MiB")]
+    #[error("its answer is longer than one can be")]
     TooLong,
     /// No header can hold what proves who we are.
     #[error("what proves who we are holds bytes that no header can")]
@@ -203,10 +215,11 @@ impl Http {
         let mut answer = asked.send().await.map_err(|error| classed(&error))?;
         let status = answer.status().as_u16();
         // All its room at once: a buffer that grows leaves copies behind.
-        let room = answer.content_length().map_or(16 * 1024, |length| usize::try_from(length).unwrap_or(MOST));
-        let mut body = Zeroizing::new(Vec::with_capacity(room.min(MOST)));
+        let most = question.most;
+        let room = answer.content_length().map_or(most / 64, |length| usize::try_from(length).unwrap_or(most));
+        let mut body = Zeroizing::new(Vec::with_capacity(room.min(most)));
         while let Some(chunk) = answer.chunk().await.map_err(|error| classed(&error))? {
-            if body.len() + chunk.len() > MOST {
+            if body.len() + chunk.len() > most {
                 return Err(HttpError::TooLong);
             }
             body.extend_from_slice(&chunk);

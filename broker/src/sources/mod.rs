@@ -6,6 +6,7 @@
 mod alarms;
 mod env;
 mod file;
+mod github_app;
 pub(crate) mod handed;
 pub(crate) mod http;
 mod onepassword;
@@ -20,7 +21,7 @@ pub use openbao::Transit;
 pub use trouble::Trouble;
 
 use crate::clock::Now;
-use crate::config::Lookup;
+use crate::config::{Lookup, TokenScope};
 use crate::private_file::{PrivateError, Stamp};
 use crate::seal::SealError;
 use attache_core::Secret;
@@ -126,12 +127,32 @@ impl From<SealError> for SourceError {
     }
 }
 
+/// A place that gives each session something of its own.
+pub trait Issuer: Send + Sync {
+    /// The place itself: reading it says whether it would give something, and has nothing given. What it finds is no
+    /// secret, and goes nowhere.
+    fn place(&self) -> &dyn Source;
+
+    /// What a session is given, which may reach so much.
+    fn open(&self, scope: &TokenScope) -> Box<dyn Source>;
+}
+
 /// The source for one lookup.
 pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
     match lookup {
         Lookup::Env(name) => Box::new(env::Variable::new(name, environment)),
         Lookup::OnePassword(item) => Box::new(onepassword::open(item, environment.of_op())),
         Lookup::OpenBao(secret) => Box::new(openbao::open(secret, environment.of_openbao(&secret.server))),
+        // All that its tokens may reach; sessions are given theirs by an [`issuer`].
+        Lookup::GitHubApp(token) => github_app::App::new(token, environment.of_github(&token.app)).open(&token.scope),
         Lookup::File(path) => Box::new(file::SecretFile::new(path, environment.sealer())),
+    }
+}
+
+/// Who gives each session something of its own, if this is such a place.
+pub fn issuer(lookup: &Lookup, environment: &Environment) -> Option<Box<dyn Issuer>> {
+    match lookup {
+        Lookup::GitHubApp(token) => Some(Box::new(github_app::App::new(token, environment.of_github(&token.app)))),
+        Lookup::Env(_) | Lookup::OnePassword(_) | Lookup::OpenBao(_) | Lookup::File(_) => None,
     }
 }

@@ -102,6 +102,8 @@ struct Memory {
     answers: u64,
     /// Changes whenever the last answer is forgotten.
     forgotten: u64,
+    /// Whether nobody asks any longer.
+    closed: bool,
     /// Whether somebody is asking behind the back of the others.
     busy: bool,
     /// Leases in whose place another is, and which requests on their way may still carry.
@@ -150,7 +152,7 @@ impl<R: Remote> Inner<R> {
         loop {
             let (forgotten, held) = {
                 let memory = self.memory();
-                if !memory.is_due() {
+                if memory.closed || !memory.is_due() {
                     return;
                 }
                 // Who has it forgotten wants another secret, not the old one renewed.
@@ -188,6 +190,18 @@ impl<R: Remote> Inner<R> {
                 inner.give_back(lease).await;
             }
         });
+    }
+
+    /// Gives back what is held, and what was.
+    async fn give_all_back(&self) {
+        let leases: Vec<_> = {
+            let mut memory = self.memory();
+            let replaced = std::mem::take(&mut memory.replaced);
+            memory.good.take().and_then(|good| good.lease).into_iter().chain(replaced).collect()
+        };
+        for lease in leases {
+            self.give_back(lease).await;
+        }
     }
 
     async fn give_back(&self, lease: String) {
@@ -336,14 +350,11 @@ impl<R: Remote> Source for Remembered<R> {
 
     fn close(&self) -> Later<'_, ()> {
         Box::pin(async {
-            let leases: Vec<_> = {
-                let mut memory = self.inner.memory();
-                let replaced = std::mem::take(&mut memory.replaced);
-                memory.good.take().and_then(|good| good.lease).into_iter().chain(replaced).collect()
-            };
-            for lease in leases {
-                self.inner.give_back(lease).await;
-            }
+            self.inner.memory().closed = true;
+            self.inner.give_all_back().await;
+            // What was asked for meanwhile has come by now.
+            let _last = self.inner.one_at_a_time.lock().await;
+            self.inner.give_all_back().await;
             self.inner.remote.leave().await;
         })
     }

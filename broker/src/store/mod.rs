@@ -28,6 +28,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "history", include_str!("../../migrations/0003_history.sql")),
     (4, "bindings", include_str!("../../migrations/0004_bindings.sql")),
     (5, "seen", include_str!("../../migrations/0005_seen.sql")),
+    (6, "scopes", include_str!("../../migrations/0006_scopes.sql")),
     (7, "rotations", include_str!("../../migrations/0007_rotations.sql")),
 ];
 

@@ -1,11 +1,12 @@
 //! Sessions, as rows.
 
 use super::{Store, StoreError, from_column, to_column};
-use crate::config::Bind;
+use crate::config::{Bind, TokenScope};
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteExecutor, SqliteRow};
+use std::collections::BTreeMap;
 
 /// A session as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct SessionRow {
     pub elevated_until_ms: Option<u64>,
     /// What it demands besides its placeholder.
     pub bind: Bind,
+    /// What its tokens may reach, where that is less than the credential's may.
+    pub scopes: BTreeMap<Name, TokenScope>,
     /// Unix milliseconds.
     pub created_ms: u64,
     /// Unix milliseconds; `None`: does not expire.
@@ -84,13 +87,15 @@ async fn write(to: impl SqliteExecutor<'_>, session: &SessionRow) -> Result<(), 
     let credentials: Vec<_> = session.credentials.iter().map(Name::as_str).collect();
     // Texts alone; that serializes.
     let bind = (!session.bind.is_empty()).then(|| serde_json::to_string(&session.bind).unwrap_or_default());
+    let scopes = (!session.scopes.is_empty()).then(|| serde_json::to_string(&session.scopes).unwrap_or_default());
     let query = sqlx::query(
         "INSERT INTO sessions (id, name, credentials, access_mode, elevated_until_ms, created_ms, expires_ms,
-           ended_ms, declaration, bind)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           ended_ms, declaration, bind, scopes)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (id) DO UPDATE SET credentials = excluded.credentials, access_mode = excluded.access_mode,
            elevated_until_ms = excluded.elevated_until_ms, expires_ms = excluded.expires_ms,
-           ended_ms = excluded.ended_ms, declaration = excluded.declaration, bind = excluded.bind",
+           ended_ms = excluded.ended_ms, declaration = excluded.declaration, bind = excluded.bind,
+           scopes = excluded.scopes",
     );
     let saved = query
         .bind(&session.id)
@@ -103,6 +108,7 @@ async fn write(to: impl SqliteExecutor<'_>, session: &SessionRow) -> Result<(), 
         .bind(session.ended_ms.map(to_column))
         .bind(&session.declaration)
         .bind(bind)
+        .bind(scopes)
         .execute(to)
         .await;
     match saved {
@@ -116,6 +122,7 @@ fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
     let credentials: String = row.try_get("credentials")?;
     let mode: String = row.try_get("access_mode")?;
     let bind: Option<String> = row.try_get("bind")?;
+    let scopes: Option<String> = row.try_get("scopes")?;
     let millis = |column: &str| row.try_get::<Option<i64>, _>(column)?.map(from_column).transpose();
     Ok(SessionRow {
         id: row.try_get("id")?,
@@ -126,6 +133,10 @@ fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
         bind: match bind {
             Some(bind) => serde_json::from_str(&bind).map_err(|_| StoreError::Damaged)?,
             None => Bind::default(),
+        },
+        scopes: match scopes {
+            Some(scopes) => serde_json::from_str(&scopes).map_err(|_| StoreError::Damaged)?,
+            None => BTreeMap::new(),
         },
         created_ms: millis("created_ms")?.unwrap_or_default(),
         expires_ms: millis("expires_ms")?,

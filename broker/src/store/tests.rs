@@ -26,6 +26,7 @@ fn session(id: &str, name: &str) -> SessionRow {
         name: Name::parse(name).unwrap(),
         credentials: vec![Name::parse("github").unwrap()],
         bind: Bind::default(),
+        scopes: std::collections::BTreeMap::new(),
         access_mode: AccessMode::ReadOnly,
         elevated_until_ms: None,
         created_ms: 1,
@@ -239,4 +240,18 @@ async fn how_far_a_rotation_has_got_outlives_the_process() {
     }
     store.close().await;
     assert_eq!(Store::open(&dir.dir).await.unwrap().rotations().await.unwrap(), [row]);
+}
+
+#[tokio::test]
+async fn a_scope_is_stored_and_one_that_cannot_be_read_in_full_is_damage() {
+    let dir = dir();
+    let store = Store::open(&dir.dir).await.unwrap();
+    let scope = r#"{"github":{"repositories":["one"],"permissions":{"contents":"read"}}}"#;
+    let row = SessionRow { scopes: serde_json::from_str(scope).unwrap(), ..session("s-1", "narrow") };
+    store.save(&row).await.unwrap();
+    assert_eq!(store.sessions().await.unwrap(), [row]);
+    for less in [r#"{"github":{"repositories":[]}}"#, r#"{"github":{"repository":["one"]}}"#, "{", "[]"] {
+        sqlx::query("UPDATE sessions SET scopes = ?").bind(less).execute(&store.pool).await.unwrap();
+        assert!(matches!(store.sessions().await, Err(StoreError::Damaged)), "{less}");
+    }
 }

@@ -7,6 +7,7 @@ use super::RunArgs;
 use super::RunError;
 use crate::api::view::{Changed, CreateSession, SessionView};
 use crate::cli::client::{Client, ClientError, Kept};
+use crate::cli::session::scopes;
 use crate::clock::millis;
 use crate::config::Bind;
 use crate::operator::HELD;
@@ -47,6 +48,7 @@ impl Permission {
             // Whoever dies before the next line leaves one that ends soon.
             ttl_ms: Some(millis(HELD)),
             bind: Bind::default(),
+            scopes: scopes(args.scopes.clone()).map_err(RunError::Scopes)?,
         };
         let _: SessionView = client.change(Method::POST, "/v1/sessions", &wish).await?;
         let kept = client.keep(&hold(&name)).await?;

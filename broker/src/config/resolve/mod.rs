@@ -5,6 +5,7 @@ mod agent_env;
 mod credential;
 mod destination;
 mod export;
+mod github_app;
 mod hosts;
 mod oidc;
 mod openbao;

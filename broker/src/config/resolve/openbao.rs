@@ -48,7 +48,7 @@ pub(super) fn resolve(
         (written.auth.is_none(), "auth: {token: {env: BAO_TOKEN}}"),
     ] {
         if is_named && missing && !around.is_incomplete(AT) {
-            problems.add(AT, Problem::OpenBaoLacks(name));
+            problems.add(AT, Problem::Lacks(name));
         }
     }
     Some(Arc::new(OpenBao {
@@ -100,7 +100,7 @@ fn secret_id(role: &AppRoleSpec, at: &str, file_dir: &Path, problems: &mut Probl
             };
             // Without it nobody could tell whether somebody else has made the wrapping.
             let Some(path) = &role.creation_path else {
-                problems.add(at, Problem::OpenBaoLacks("creation_path: auth/approle/role/NAME/secret-id"));
+                problems.add(at, Problem::Lacks("creation_path: auth/approle/role/NAME/secret-id"));
                 return None;
             };
             Some(SecretId::Wrapped { token, creation_path: path.0.clone() })

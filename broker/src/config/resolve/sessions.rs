@@ -29,6 +29,7 @@ pub(super) fn resolve_all(
         }
         check_credentials(written, spec, &at, around, problems);
         check_variables(written, &by_name, &at, problems);
+        check_scopes(written, &by_name, &at, around, problems);
         let ttl = written.ttl.as_ref().map(|period| period.0);
         if ttl.is_some_and(|ttl| !(Duration::from_secs(1)..=365 * DAY).contains(&ttl)) {
             problems.add(join(&at, "ttl"), Problem::OutOfBounds("a length of time from 1s to 365d"));
@@ -39,6 +40,7 @@ pub(super) fn resolve_all(
             access_mode: written.access_mode,
             ttl,
             bind: written.bind.clone(),
+            scopes: written.scopes.clone(),
         });
     }
     sessions
@@ -56,6 +58,35 @@ fn check_credentials(written: &SessionSpec, spec: &Spec, at: &str, around: &Arou
         }
         if !earlier.insert(name) {
             problems.add(&at, Problem::Twice);
+        }
+    }
+}
+
+/// A scope narrows what its credential may give, and nothing else.
+fn check_scopes(
+    written: &SessionSpec,
+    by_name: &BTreeMap<&Name, &Credential>,
+    at: &str,
+    around: &Around<'_>,
+    problems: &mut Problems,
+) {
+    for (name, scope) in &written.scopes {
+        let of_session = at;
+        let at = join(&join(of_session, "scopes"), name.as_str());
+        if !written.credentials.contains(name) && !around.is_incomplete(&join(of_session, "credentials")) {
+            problems.add(at, Problem::ScopeUnused);
+            continue;
+        }
+        // One that could not be read is told of where it stands.
+        let Some(credential) = by_name.get(name) else { continue };
+        match credential.scope() {
+            None if credential.lookup.is_empty() => {}
+            None => problems.add(at, Problem::NotScopable),
+            Some(most) => {
+                if let Err(why) = most.narrowed(scope) {
+                    problems.add(at, why.into());
+                }
+            }
         }
     }
 }

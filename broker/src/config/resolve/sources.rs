@@ -1,6 +1,6 @@
 //! Sources: what all secrets of a kind share, and where one secret is looked for.
 
-use super::{Around, Problems, openbao, period};
+use super::{Around, Problems, github_app, openbao, period};
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{SourceSpec, Spec};
@@ -19,7 +19,8 @@ pub(super) fn resolve(spec: &Spec, state_dir: &Path, around: &Around<'_>, proble
     }
     let file_dir = state_dir.join(spec.sources.file.dir.as_deref().unwrap_or("secrets"));
     let openbao = openbao::resolve(spec, &file_dir, around, problems);
-    SourcesConfig { order, file_dir, onepassword: onepassword(spec, around, problems), openbao }
+    let github_app = github_app::resolve(spec, &file_dir, around, problems);
+    SourcesConfig { order, file_dir, onepassword: onepassword(spec, around, problems), openbao, github_app }
 }
 
 fn onepassword(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> Option<OnePasswordConfig> {
@@ -59,6 +60,7 @@ pub(super) fn lookup(
         env,
         onepassword_secret(source, (name, &at), (spec, sources), around, problems),
         openbao::secret(source, &at, (spec, sources), around, problems).map(Lookup::OpenBao),
+        github_app::token(source, &at, (spec, sources), around, problems).map(Lookup::GitHubApp),
         file,
     ];
     let found: Vec<_> = found.into_iter().flatten().collect();
@@ -69,6 +71,9 @@ pub(super) fn lookup(
             problems.add(if source.is_some() { at } else { path.to_owned() }, Problem::NoSource);
         }
         return Vec::new();
+    }
+    if found.len() > 1 && found.iter().any(|lookup| lookup.scope().is_some()) {
+        problems.add(join(&at, "github_app"), Problem::NotAlone);
     }
     let of_kind = |kind: &SourceKind| found.iter().find(|lookup| lookup.kind() == *kind).cloned();
     let lookup: Vec<_> = sources.order.iter().filter_map(of_kind).collect();

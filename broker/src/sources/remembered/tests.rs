@@ -163,6 +163,24 @@ async fn at_the_end_all_leases_are_given_back_once_and_then_nobody_asks_any_long
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_being_asked_for_at_the_end_is_given_back_too_and_is_the_last() {
+    let (told, source) = Told::source([leased("one", 90, "l1"), leased("two", 90, "l2"), leased("three", 90, "l3")]);
+    read(&source).await.unwrap();
+    told.script().slow = Duration::from_secs(5);
+    let source = Arc::new(source);
+    source.forget();
+    let asking = source.clone();
+    let asking = tokio::spawn(async move { drop(read(&asking).await) });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    source.close().await;
+    asking.await.unwrap();
+    assert_eq!(told.script().given_back, ["l1", "l2"]);
+    source.forget();
+    assert!(read(&source).await.is_err());
+    assert_eq!(told.asked(), 2, "nobody asks after the end");
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_have_a_pace_of_their_own() {
     let (told, source) = Told::source([down(), down(), down(), down(), down(), secret("one")]);
     assert_eq!(read(&source).await.unwrap_err(), "somebody: it is down");

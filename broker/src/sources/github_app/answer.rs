@@ -1,0 +1,140 @@
+//! What an answer says. Words of it are looked for, and none is kept.
+
+use super::error::GitHubError;
+use crate::config::{Level, TokenScope};
+use crate::sources::MOST;
+use crate::sources::http::Reply;
+use attache_core::Secret;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What every installation may, asked for or not.
+const ALWAYS: &str = "metadata";
+
+/// A token.
+pub struct Issued {
+    pub token: Secret,
+    /// How long it lives, from the question on.
+    pub valid: Duration,
+    permissions: BTreeMap<String, String>,
+    repositories: Option<Vec<Repository>>,
+    selection: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    id: u64,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Secret,
+    expires_at: String,
+    #[serde(default)]
+    permissions: BTreeMap<String, String>,
+    repositories: Option<Vec<Repository>>,
+    repository_selection: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Installation {
+    #[serde(default)]
+    permissions: BTreeMap<String, String>,
+    suspended_at: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Failure {
+    message: String,
+}
+
+/// What an answer to asking for a token says; `asked_ms` is when that was, by our clock, in Unix milliseconds.
+pub fn issued(reply: &Reply, asked_ms: u64) -> Result<Issued, GitHubError> {
+    if reply.status != 201 {
+        return Err(failure(reply));
+    }
+    let said: Token = serde_json::from_slice(&reply.body).map_err(|_| GitHubError::Malformed)?;
+    // Exposed to be measured.
+    if !(1..=MOST).contains(&said.token.expose().len()) {
+        return Err(GitHubError::Malformed);
+    }
+    let ends: jiff::Timestamp = said.expires_at.parse().map_err(|_| GitHubError::Malformed)?;
+    let left = u64::try_from(ends.as_millisecond()).unwrap_or_default().saturating_sub(asked_ms);
+    if left == 0 {
+        return Err(GitHubError::Clock);
+    }
+    let Token { token, permissions, repositories, repository_selection: selection, .. } = said;
+    Ok(Issued { token, valid: Duration::from_millis(left), permissions, repositories, selection })
+}
+
+impl Issued {
+    /// Whether it reaches no more than was asked for.
+    pub fn within(&self, scope: &TokenScope) -> Result<(), GitHubError> {
+        let asked = |name: &str, level: &str| {
+            let most = scope.permissions.as_ref().map(|all| all.get(name).copied());
+            most.is_none_or(|most| most.is_some_and(|most| level_of(level).is_some_and(|has| has <= most)))
+        };
+        let is_given = |(name, level): (&String, &String)| (name == ALWAYS && level == "read") || asked(name, level);
+        if !self.permissions.iter().all(is_given) {
+            return Err(GitHubError::Wider("permissions"));
+        }
+        let names = |all: &Repository| {
+            scope.repositories.as_ref().is_none_or(|some| some.iter().any(|name| name.eq_ignore_ascii_case(&all.name)))
+                && scope.repository_ids.as_ref().is_none_or(|some| some.contains(&all.id))
+        };
+        let named = scope.repositories.is_some() || scope.repository_ids.is_some();
+        let all = named && self.selection.as_deref() == Some("all");
+        if all || !self.repositories.iter().flatten().all(names) {
+            return Err(GitHubError::Wider("repositories"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether an installation can give tokens that reach so much.
+pub fn installation(reply: &Reply, scope: &TokenScope) -> Result<(), GitHubError> {
+    if reply.status != 200 {
+        return Err(failure(reply));
+    }
+    let said: Installation = serde_json::from_slice(&reply.body).map_err(|_| GitHubError::Malformed)?;
+    if said.suspended_at.is_some() {
+        return Err(GitHubError::Suspended);
+    }
+    let has = |name: &str| said.permissions.get(name).and_then(|level| level_of(level));
+    let lacks = scope.permissions.iter().flatten().find(|(name, level)| has(name).is_none_or(|has| has < **level));
+    match lacks {
+        Some((name, level)) => Err(GitHubError::NotGranted(Some(format!("{name}: {level}")))),
+        None => Ok(()),
+    }
+}
+
+fn level_of(word: &str) -> Option<Level> {
+    [Level::Read, Level::Write, Level::Admin].into_iter().find(|level| level.as_str() == word)
+}
+
+/// What an answer says that is none.
+pub fn failure(reply: &Reply) -> GitHubError {
+    let said: Failure = serde_json::from_slice(&reply.body).unwrap_or_default();
+    let message = said.message.to_ascii_lowercase();
+    let says = |word: &str| message.contains(word);
+    match reply.status {
+        // `'Issued at' claim ('iat') must be …`, `'Expiration time' claim ('exp') is too far in the future`.
+        401 if says("('iat')") || says("('exp')") => GitHubError::Clock,
+        401 => GitHubError::Refused(None),
+        403 if says("suspended") => GitHubError::Suspended,
+        403 if says("rate limit") => GitHubError::Busy,
+        403 => GitHubError::Denied,
+        // `Integration not found`: of the App, not of its installation.
+        404 if says("integration") => GitHubError::Refused(None),
+        404 => GitHubError::NoInstallation,
+        422 if says("repositor") => GitHubError::NoRepository,
+        422 => GitHubError::NotGranted(None),
+        429 => GitHubError::Busy,
+        301 | 302 | 303 | 307 | 308 => GitHubError::Moved,
+        500..=599 => GitHubError::Failing(reply.status),
+        _ => GitHubError::Malformed,
+    }
+}

@@ -4,6 +4,7 @@
 //! apart. A label is one of few known words or a credential's name, which the config bounds: no
 //! session, no worker, no lease, and nothing that an agent showed.
 
+use crate::sources::Questions;
 use attache_core::names::Name;
 use attache_core::refusal::Reason;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -87,6 +88,8 @@ pub struct LeaseMeters {
     pub issued: Family<OfCredential, Counter>,
     /// How often a credential has become unusable, or unusable for another reason.
     pub errors: Family<OfCredential, Counter>,
+    /// How often a source that has to be asked was asked for a secret.
+    pub questions: Questions,
 }
 
 /// Envoy's access log, held against the records.

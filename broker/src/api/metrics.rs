@@ -66,6 +66,8 @@ impl Metrics {
         all.register("credential_usable", "Whether a credential can be used (1) or not (0)", gauges.usable.clone());
         let errors = "How often a credential has become unusable, or unusable for another reason";
         all.register("source_errors", errors, of_leases.errors.clone());
+        let questions = "How often a source that has to be asked was asked for a secret, by what came of it";
+        all.register("source_questions", questions, of_leases.questions.clone());
         all.register("sessions_live", "Sessions that are neither revoked nor expired", gauges.live.clone());
         all.register("sessions_elevated", "Those of them that may write for a time", gauges.elevated.clone());
         all.register("workers", "Workers that poll the change feed", gauges.workers.clone());

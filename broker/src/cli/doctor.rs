@@ -182,11 +182,13 @@ async fn secrets(config: &Config, report: &mut Report) {
         let is_here = |lookup: &Lookup| match lookup {
             Lookup::Env(variable) => is_set(variable),
             // Whether it has the secret only `op` knows, and asking costs.
-            Lookup::OnePassword(item) => {
+            Lookup::OnePassword(item) if item.connect.is_none() => {
                 find_program(&item.op, &config::environment("PATH").unwrap_or_default()).is_some()
             }
             // Whether it has the secret only it knows; whether we are somebody there shows here.
-            Lookup::OpenBao(_) | Lookup::GitHubApp(_) => lookup.own_secret().is_none_or(is_handed),
+            Lookup::OnePassword(_) | Lookup::OpenBao(_) | Lookup::Infisical(_) | Lookup::GitHubApp(_) => {
+                lookup.own_secret().is_none_or(is_handed)
+            }
             Lookup::File(path) => path.exists(),
         };
         if !credential.lookup.iter().any(is_here) {

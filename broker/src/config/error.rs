@@ -83,7 +83,7 @@ pub enum Problem {
     /// Nowhere to look for the secret.
     #[error(
         "where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or `source: {{openbao: \
-         {{path: …, field: …}}}}`, or a preset, or enable sources.onepassword and name it in `references`"
+         {{path: …, field: …}}}}` or `source: {{infisical: {{name: …}}}}`, or a preset, or enable sources.onepassword and name it in `references`"
     )]
     NoSource,
     /// Sources that `sources.order` leaves out.
@@ -95,6 +95,21 @@ pub enum Problem {
     /// A secret in an OpenBao that the config does not name.
     #[error("which OpenBao? Add `sources: {{openbao: {{address: https://HOST:8200, auth: …}}}}`")]
     NoOpenBao,
+    /// A secret in an Infisical that the config does not name.
+    #[error(
+        "which Infisical? Add `sources: {{infisical: {{project: …, environment: …, auth: {{universal: {{client_id: …, \
+         client_secret: {{env: VARIABLE}}}}}}}}}}`"
+    )]
+    NoInfisical,
+    /// A secret in Infisical that is nowhere.
+    #[error("in which {0}? Add it here, or to sources.infisical")]
+    NowhereInInfisical(&'static str),
+    /// An Infisical of which half is missing.
+    #[error("add `auth: {{universal: {{client_id: …, client_secret: {{env: VARIABLE}}}}}}`")]
+    NoInfisicalAuth,
+    /// A reference that only `op` understands.
+    #[error("an attribute of a field (`?…`) is read by `op` alone, not from a Connect server")]
+    NoAttributes,
     /// Not a key of transit.
     #[error("expected the name of a transit key, one segment; where the engine is, `mount` says")]
     TransitKey,

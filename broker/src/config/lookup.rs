@@ -1,9 +1,12 @@
 //! Where one secret may be: one variant a kind of source, and everything about a kind that others ask.
 
 use super::handed::SecretAt;
+use super::infisical::InfisicalSecret;
+use super::onepassword::Connect;
 use super::openbao::OpenBaoSecret;
 use super::{GitHubAppToken, TokenScope};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A kind of source, as `sources.order` names it.
@@ -16,11 +19,20 @@ pub enum SourceKind {
     OnePassword,
     /// OpenBao, or HashiCorp Vault.
     OpenBao,
+    /// Infisical.
+    Infisical,
     /// A GitHub App: each session gets a token of its own.
     #[serde(rename = "github_app")]
     GitHubApp,
     /// A file, 0600, re-read when it changes.
     File,
+}
+
+impl SourceKind {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        KINDS.iter().find(|kind| kind.kind == self).map_or("", |kind| kind.word)
+    }
 }
 
 /// A kind of source, as it is written: the one place where all kinds stand side by side.
@@ -39,14 +51,14 @@ pub struct Kind {
 }
 
 /// All of them, in the order in which they are asked where the config says nothing.
-pub const KINDS: [Kind; 5] = [
+pub const KINDS: [Kind; 6] = [
     Kind { kind: SourceKind::Env, word: "env", shared: "", secret: "GITHUB_TOKEN", page: "credentials.md" },
     Kind {
         kind: SourceKind::OnePassword,
         word: "onepassword",
         shared: "{enabled: true}",
         secret: "op://Private/GitHub/token",
-        page: "credentials.md",
+        page: "onepassword.md",
     },
     Kind {
         kind: SourceKind::OpenBao,
@@ -54,6 +66,14 @@ pub const KINDS: [Kind; 5] = [
         shared: "{address: https://bao.example.com:8200, auth: {token: {env: BAO_TOKEN}}}",
         secret: "{path: secret/data/github, field: token}",
         page: "openbao.md",
+    },
+    Kind {
+        kind: SourceKind::Infisical,
+        word: "infisical",
+        shared: "{project: 5f0c1c1e-0000-0000-0000-000000000000, environment: prod, auth: {universal: {client_id: \
+                 7f3c1c1e-0000-0000-0000-000000000000, client_secret: {env: INFISICAL_CLIENT_SECRET}}}}",
+        secret: "{name: GITHUB_TOKEN}",
+        page: "infisical.md",
     },
     Kind {
         kind: SourceKind::GitHubApp,
@@ -74,6 +94,8 @@ pub enum Lookup {
     OnePassword(OnePassword),
     /// What OpenBao has there.
     OpenBao(OpenBaoSecret),
+    /// What Infisical has there.
+    Infisical(InfisicalSecret),
     /// What GitHub gives a session.
     GitHubApp(GitHubAppToken),
     /// The file at this path, absolute.
@@ -87,6 +109,7 @@ impl Lookup {
             Lookup::Env(_) => SourceKind::Env,
             Lookup::OnePassword(_) => SourceKind::OnePassword,
             Lookup::OpenBao(_) => SourceKind::OpenBao,
+            Lookup::Infisical(_) => SourceKind::Infisical,
             Lookup::GitHubApp(_) => SourceKind::GitHubApp,
             Lookup::File(_) => SourceKind::File,
         }
@@ -98,6 +121,7 @@ impl Lookup {
             Lookup::Env(variable) => format!("env {variable}"),
             Lookup::OnePassword(item) => item.place(),
             Lookup::OpenBao(secret) => secret.place(),
+            Lookup::Infisical(secret) => secret.place(),
             Lookup::GitHubApp(token) => token.place(),
             Lookup::File(path) => format!("file {}", path.display()),
         }
@@ -113,7 +137,9 @@ impl Lookup {
         match self {
             Lookup::OpenBao(secret) => Some(secret.server.auth.secret()),
             Lookup::GitHubApp(token) => Some(&token.app.key),
-            Lookup::Env(_) | Lookup::OnePassword(_) | Lookup::File(_) => None,
+            Lookup::Infisical(secret) => Some(&secret.server.client_secret),
+            Lookup::OnePassword(item) => item.connect.as_ref().map(|connect| &connect.token),
+            Lookup::Env(_) | Lookup::File(_) => None,
         }
     }
 
@@ -135,6 +161,8 @@ pub struct OnePassword {
     pub reference: String,
     /// The program `op`: an absolute path, or a name to look for in `PATH`.
     pub op: PathBuf,
+    /// Who is asked in its place.
+    pub connect: Option<Arc<Connect>>,
     /// An answer is asked for anew when it is this old.
     pub refresh: Duration,
 }

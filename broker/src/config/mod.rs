@@ -10,9 +10,11 @@ mod caution;
 pub mod error;
 pub mod github_app;
 pub mod handed;
+pub mod infisical;
 mod load;
 mod lookup;
 pub mod oidc;
+pub mod onepassword;
 pub mod openbao;
 mod out_of_reach;
 mod policy;
@@ -30,8 +32,10 @@ pub use bind::{Bind, Network, PeerId, Required};
 pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use github_app::{GitHubApp, GitHubAppToken};
+pub use infisical::{Infisical, InfisicalSecret};
 pub use load::Overrides;
 pub use lookup::{KINDS, Kind, Lookup, OnePassword, SourceKind};
+pub use onepassword::Connect;
 pub use openbao::{OpenBao, OpenBaoSecret};
 pub use out_of_reach::OutOfReach;
 pub(crate) use policy::{id as destination_id, named};
@@ -207,6 +211,8 @@ pub struct SourcesConfig {
     pub onepassword: Option<OnePasswordConfig>,
     /// How OpenBao is asked, where the config names one.
     pub openbao: Option<Arc<OpenBao>>,
+    /// How Infisical is asked, where the config names one.
+    pub infisical: Option<Arc<Infisical>>,
     /// Who asks GitHub, where the config names an App.
     pub github_app: Option<Arc<GitHubApp>>,
 }
@@ -215,7 +221,9 @@ impl SourcesConfig {
     /// What makes the broker somebody at the sources that the config names.
     pub fn own_secrets(&self) -> impl Iterator<Item = &SecretAt> {
         let openbao = self.openbao.iter().map(|openbao| openbao.auth.secret());
-        openbao.chain(self.github_app.iter().map(|app| &app.key))
+        let infisical = self.infisical.iter().map(|infisical| &infisical.client_secret);
+        let connect = self.onepassword.iter().filter_map(|one| Some(&one.connect.as_ref()?.token));
+        openbao.chain(infisical).chain(self.github_app.iter().map(|app| &app.key)).chain(connect)
     }
 }
 
@@ -224,6 +232,8 @@ impl SourcesConfig {
 pub struct OnePasswordConfig {
     /// As in [`OnePassword`].
     pub op: PathBuf,
+    /// As in [`OnePassword`].
+    pub connect: Option<Arc<Connect>>,
     /// As in [`OnePassword`].
     pub refresh: Duration,
 }

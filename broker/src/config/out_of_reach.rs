@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What opens a store of other secrets, whether or not this config reads from it: 1Password, by a service
-/// account (<https://developer.1password.com/docs/service-accounts/>) or a Connect server.
-const KEYS_OF_STORES: [&str; 3] = ["OP_SERVICE_ACCOUNT_TOKEN", "OP_CONNECT_HOST", "OP_CONNECT_TOKEN"];
+/// account (<https://developer.1password.com/docs/service-accounts/>) or a Connect server; Infisical, by a machine
+/// identity (<https://infisical.com/docs/cli/commands/login>).
+const KEYS_OF_STORES: [&str; 4] =
+    ["OP_SERVICE_ACCOUNT_TOKEN", "OP_CONNECT_HOST", "OP_CONNECT_TOKEN", "INFISICAL_UNIVERSAL_AUTH_CLIENT_SECRET"];
 
 /// What is kept from agents.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,9 @@
 
 use super::access::AccessSpec;
 use super::github_app::GitHubAppSpec;
+use super::infisical::{InfisicalSecretSpec, InfisicalSpec};
 use super::oidc::ProviderSpec;
+use super::onepassword::OnePasswordSpec;
 use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
 use super::rotation::RotationSpec;
 use super::seal::StateSpec;
@@ -195,7 +197,7 @@ pub struct CheckpointsSpec {
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesSpec {
     /// Which kind is asked first; one that has nothing falls through to the next (default
-    /// `[env, onepassword, openbao, github_app, file]`).
+    /// `[env, onepassword, openbao, infisical, github_app, file]`).
     pub order: Option<Vec<SourceKind>>,
     /// Files.
     pub file: FileSourceSpec,
@@ -203,23 +205,10 @@ pub struct SourcesSpec {
     pub onepassword: OnePasswordSpec,
     /// OpenBao, or HashiCorp Vault.
     pub openbao: OpenBaoSpec,
+    /// Infisical.
+    pub infisical: InfisicalSpec,
     /// A GitHub App.
     pub github_app: GitHubAppSpec,
-}
-
-/// Secrets in 1Password, read by its command line `op`.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct OnePasswordSpec {
-    /// Whether it is asked at all (default `false`).
-    pub enabled: bool,
-    /// The program (default `op`, looked for in `PATH`). A path with a `/` is read from the directory
-    /// of this file.
-    pub op_path: Option<String>,
-    /// How old an answer becomes before it is asked for anew (default `10m`).
-    pub refresh: Option<Period>,
-    /// By the credential's name: where its secret is, where the credential's `source` does not say so.
-    pub references: BTreeMap<Name, OpReference>,
 }
 
 /// Secrets in files.
@@ -285,6 +274,8 @@ pub struct SourceSpec {
     pub onepassword: Option<OpReference>,
     /// A secret in OpenBao, or HashiCorp Vault.
     pub openbao: Option<OpenBaoSecretSpec>,
+    /// A secret in Infisical.
+    pub infisical: Option<InfisicalSecretSpec>,
     /// A token of the GitHub App, for each session one of its own: what it may reach at most. Stands alone.
     pub github_app: Option<TokenScope>,
     /// The same, named by what it is for: `SCOPE/PROVIDER:KEY`, which `sources.openbao.references` explains.

@@ -4,6 +4,7 @@ mod github_app;
 mod kinds;
 mod rotation;
 mod seal;
+mod vaults;
 
 use super::*;
 use std::fs;
@@ -288,6 +289,7 @@ fn onepassword_is_asked_between_the_environment_and_files() {
         Lookup::OnePassword(OnePassword {
             reference: reference.into(),
             op: "op".into(),
+            connect: None,
             refresh: Duration::from_secs(600),
         })
     };

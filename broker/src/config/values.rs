@@ -73,6 +73,14 @@ pub enum ValueError {
         "expected a path without /v1/ before it, e.g. secret/data/github: plain segments, without '..', '?' or '%'"
     )]
     ApiPath,
+    /// Not the name of a secret.
+    #[error(
+        "expected the name of a secret, e.g. GITHUB_TOKEN: printable ASCII without spaces and without any of /?#%\\\"<>`^"
+    )]
+    Segment,
+    /// Not a folder.
+    #[error("expected a folder, e.g. / or /apps/reviewer: plain segments, without '..', '?' or '%'")]
+    FolderPath,
     /// Not a namespace.
     #[error("expected a namespace, e.g. team-a or team-a/project")]
     Namespace,
@@ -158,6 +166,12 @@ written_as_text! {
     ServerUrl(String) = server_url;
     /// A path of an API, as it stands behind `/v1/`.
     ApiPath(String) = api_path;
+    /// The name of a secret: one segment of a path.
+    Segment(String) = |text| {
+        api_path(text).ok().filter(|name| !name.contains('/')).ok_or(ValueError::Segment)
+    };
+    /// A folder of secrets, from the root.
+    FolderPath(String) = folder_path;
     /// A namespace of OpenBao.
     Namespace(String) = |text| api_path(text).map_err(|_| ValueError::Namespace);
     /// A word without spaces.
@@ -204,6 +218,14 @@ fn api_path(text: &str) -> Result<String, ValueError> {
     let segment = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(plain);
     let fits = text.len() <= 512 && text.split('/').all(segment) && !text.starts_with("v1/");
     if fits && !text.contains(MARKER) { Ok(text.to_owned()) } else { Err(ValueError::ApiPath) }
+}
+
+fn folder_path(text: &str) -> Result<String, ValueError> {
+    let folder = text.strip_prefix('/').ok_or(ValueError::FolderPath)?.trim_end_matches('/');
+    if !folder.is_empty() {
+        api_path(folder).map_err(|_| ValueError::FolderPath)?;
+    }
+    Ok(format!("/{folder}"))
 }
 
 fn word(text: &str) -> Result<String, ValueError> {
@@ -393,6 +415,10 @@ mod tests {
         accepts::<Variable>(&["GITHUB_TOKEN", "_x"]);
         refuses::<Variable>(&["", "1X", "A-B", "A=B"]);
         accepts::<DialAddress>(&["127.0.0.1:9443", "unifi.lan:1", "[::1]:80"]);
+        accepts::<FolderPath>(&["/", "/apps", "/apps/reviewer/"]);
+        refuses::<FolderPath>(&["", "apps", "/a//b", "/a/../b", "/a b"]);
+        accepts::<Segment>(&["GITHUB_TOKEN", "a.b-c"]);
+        refuses::<Segment>(&["", "a/b", "..", "a b", "a?b", "a%2fb"]);
         refuses::<DialAddress>(&["127.0.0.1", "127.1:80", "a:0", "A:1"]);
         accepts::<Pin>(&["47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="]);
         refuses::<Pin>(&["", "YWJj", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]);

@@ -225,7 +225,7 @@ impl Leases {
                 });
             }
         }
-        let meters = LeaseMeters::default();
+        let meters = LeaseMeters { questions: environment.questions().clone(), ..LeaseMeters::default() };
         let count = |name: &Name, usable: bool| {
             // From zero, so that the first is seen to be one more.
             drop(meters.issued.get_or_create(&name.into()));

@@ -93,7 +93,7 @@ async fn onepassword_stands_between_environment_and_files_and_its_errors_stop() 
     );
     set_permissions(world.path("op"), Permissions::from_mode(0o700)).unwrap();
     let (reference, op) = ("op://v/i/f".to_owned(), world.path("op"));
-    let item = Lookup::OnePassword(OnePassword { reference, op, refresh: Duration::from_secs(600) });
+    let item = Lookup::OnePassword(OnePassword { reference, op, connect: None, refresh: Duration::from_secs(600) });
     world.config.credentials[0].lookup.insert(1, item);
     world.write("first", "of-the-file");
     world.write("vault", "of-the-vault");
@@ -130,7 +130,7 @@ async fn slow_sources_are_asked_at_once() {
     set_permissions(world.path("op"), Permissions::from_mode(0o700)).unwrap();
     let item = |field: &str| {
         let (reference, op) = (format!("op://v/i/{field}"), world.path("op"));
-        vec![Lookup::OnePassword(OnePassword { reference, op, refresh: Duration::from_secs(600) })]
+        vec![Lookup::OnePassword(OnePassword { reference, op, connect: None, refresh: Duration::from_secs(600) })]
     };
     let mut other = world.config.credentials[0].clone();
     other.name = Name::parse("other").unwrap();

@@ -1,16 +1,19 @@
 //! Environment variables of the broker, read once at start: a process's environment is fixed.
 
 use super::handed::{Handed, MOST};
+use super::onepassword::connect;
 use super::openbao::Client;
-use super::{Alarms, Mark, Reading, Source, SourceError, github_app, onepassword};
+use super::quiet::Quiet;
+use super::{Alarms, Mark, Questions, Reading, Source, SourceError, github_app, infisical, meter, onepassword};
 use crate::config::handed::SecretAt;
-use crate::config::{Config, GitHubApp, Lookup, OpenBao, Rotation, SealedBy};
+use crate::config::{Config, Connect, GitHubApp, Infisical, Lookup, OpenBao, Rotation, SealedBy};
 use crate::seal::Sealer;
 use attache_core::Secret;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The variables that a config names, as they were at start.
@@ -32,6 +35,25 @@ pub struct Environment {
     /// What commands that rotate get.
     of_rotation: HashMap<String, Secret>,
     alarms: Arc<Alarms>,
+    others: Others,
+}
+
+/// What all secrets of the other kinds share.
+struct Others {
+    /// By what Infisical is asked, where the config has use for it.
+    infisical: OnceLock<Arc<infisical::Client>>,
+    /// By what a Connect server is asked, likewise.
+    connect: OnceLock<Arc<connect::Client>>,
+    /// Until when nobody asks `op`.
+    quiet_op: Arc<Quiet>,
+    questions: Questions,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        let (infisical, connect, quiet_op) = Default::default();
+        Self { infisical, connect, quiet_op, questions: meter::none_yet() }
+    }
 }
 
 #[derive(Clone)]
@@ -51,7 +73,7 @@ impl Environment {
             Some((name.to_owned(), value))
         });
         let mut lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
-        let asks_op = lookups.any(|lookup| matches!(lookup, Lookup::OnePassword(_)));
+        let asks_op = lookups.any(|lookup| matches!(lookup, Lookup::OnePassword(item) if item.connect.is_none()));
         let given = onepassword::ENVIRONMENT.into_iter().filter(|_| asks_op);
         let given = given.filter_map(|name| Some((name, Secret::new(environment(name)?.into_string().ok()?))));
         let handed = own_secrets(config).filter_map(|at| {
@@ -98,6 +120,28 @@ impl Environment {
     pub(super) fn of_github(&self, app: &Arc<GitHubApp>) -> Arc<github_app::Client> {
         let client = || github_app::Client::new(app.clone(), self.handed(&app.key));
         self.github.get_or_init(|| Arc::new(client())).clone()
+    }
+
+    /// By what Infisical is asked.
+    pub(super) fn of_infisical(&self, server: &Arc<Infisical>) -> Arc<infisical::Client> {
+        let client = || infisical::Client::new(server.clone(), self.handed(&server.client_secret));
+        self.others.infisical.get_or_init(|| Arc::new(client())).clone()
+    }
+
+    /// By what a Connect server is asked; what it says is to be no older than `refresh`.
+    pub(super) fn of_connect(&self, server: &Arc<Connect>, refresh: Duration) -> Arc<connect::Client> {
+        let client = || connect::Client::new(server.clone(), self.handed(&server.token), connect::age(refresh));
+        self.others.connect.get_or_init(|| Arc::new(client())).clone()
+    }
+
+    /// Until when nobody asks `op`.
+    pub(super) fn quiet_op(&self) -> &Arc<Quiet> {
+        &self.others.quiet_op
+    }
+
+    /// What was asked of sources, counted.
+    pub fn questions(&self) -> &Questions {
+        &self.others.questions
     }
 
     /// What makes us somebody at a source.

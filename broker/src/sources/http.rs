@@ -47,11 +47,14 @@ pub struct Http {
 type Stamps = Vec<(PathBuf, Option<SystemTime>)>;
 
 /// An answer, whatever it says.
+#[derive(Default)]
 pub struct Reply {
     /// The status code.
     pub status: u16,
     /// The whole body.
     pub body: Zeroizing<Vec<u8>>,
+    /// How long to wait before the next question, where it says so.
+    pub retry_after: Option<Duration>,
 }
 
 /// A question.
@@ -214,6 +217,8 @@ impl Http {
         }
         let mut answer = asked.send().await.map_err(|error| classed(&error))?;
         let status = answer.status().as_u16();
+        let retry_after =
+            answer.headers().get(http::header::RETRY_AFTER).and_then(|value| seconds(value.to_str().ok()?));
         // All its room at once: a buffer that grows leaves copies behind.
         let most = question.most;
         let room = answer.content_length().map_or(most / 64, |length| usize::try_from(length).unwrap_or(most));
@@ -224,7 +229,7 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Reply { status, body })
+        Ok(Reply { status, body, retry_after })
     }
 
     fn client(&self) -> Result<Client, HttpError> {
@@ -282,6 +287,15 @@ impl Http {
     }
 }
 
+/// `Retry-After` (RFC 9110, 10.2.3): a number of seconds, or a date.
+fn seconds(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let then = SystemTime::from(jiff::fmt::rfc2822::parse(text).ok()?.timestamp());
+    Some(then.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
 fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, HttpError> {
     use std::io::ErrorKind;
     std::fs::read(file).map(Zeroizing::new).map_err(|error| {
@@ -334,5 +348,22 @@ fn of_tls(error: &rustls::Error) -> HttpError {
             | Alert::HandshakeFailure,
         ) => HttpError::ClientCertificate,
         _ => HttpError::Tls,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_to_wait_is_a_number_or_a_date() {
+        assert_eq!(seconds("120"), Some(Duration::from_secs(120)));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO), "it is over");
+        let then = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(100);
+        let date = then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        assert!(seconds(&date).is_some_and(|left| (90..=100).contains(&left.as_secs())), "{date}");
+        for none in ["", "soon", "-1", "1.5"] {
+            assert_eq!(seconds(none), None, "{none}");
+        }
     }
 }

@@ -9,13 +9,17 @@ mod file;
 mod github_app;
 pub(crate) mod handed;
 pub(crate) mod http;
+mod infisical;
+mod meter;
 mod onepassword;
 mod openbao;
+mod quiet;
 mod remembered;
 mod trouble;
 
 pub use alarms::{Alarm, Alarms};
 pub use env::Environment;
+pub use meter::{Meter, Questions};
 pub use onepassword::find as find_program;
 pub use openbao::Transit;
 pub use trouble::Trouble;
@@ -53,6 +57,11 @@ pub trait Source: Send + Sync {
     /// In how long it is asked anew, by itself; `None`: whenever it changes.
     fn next(&self) -> Option<Duration> {
         None
+    }
+
+    /// Counts its questions from now on, where it asks somebody.
+    fn count(&self, meter: Meter) {
+        let _ = meter;
     }
 
     /// Gives back what was leased: nothing of it is used any longer.
@@ -135,24 +144,36 @@ pub trait Issuer: Send + Sync {
 
     /// What a session is given, which may reach so much.
     fn open(&self, scope: &TokenScope) -> Box<dyn Source>;
+
+    /// Counts its questions from now on.
+    fn count(&self, meter: Meter) {
+        let _ = meter;
+    }
 }
 
 /// The source for one lookup.
 pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
-    match lookup {
+    let source: Box<dyn Source> = match lookup {
         Lookup::Env(name) => Box::new(env::Variable::new(name, environment)),
-        Lookup::OnePassword(item) => Box::new(onepassword::open(item, environment.of_op())),
+        Lookup::OnePassword(item) => onepassword::open(item, environment),
         Lookup::OpenBao(secret) => Box::new(openbao::open(secret, environment.of_openbao(&secret.server))),
+        Lookup::Infisical(secret) => Box::new(infisical::open(secret, environment.of_infisical(&secret.server))),
         // All that its tokens may reach; sessions are given theirs by an [`issuer`].
         Lookup::GitHubApp(token) => github_app::App::new(token, environment.of_github(&token.app)).open(&token.scope),
         Lookup::File(path) => Box::new(file::SecretFile::new(path, environment.sealer())),
-    }
+    };
+    source.count(Meter::new(lookup.kind(), environment.questions().clone()));
+    source
 }
 
 /// Who gives each session something of its own, if this is such a place.
 pub fn issuer(lookup: &Lookup, environment: &Environment) -> Option<Box<dyn Issuer>> {
-    match lookup {
-        Lookup::GitHubApp(token) => Some(Box::new(github_app::App::new(token, environment.of_github(&token.app)))),
-        Lookup::Env(_) | Lookup::OnePassword(_) | Lookup::OpenBao(_) | Lookup::File(_) => None,
-    }
+    let issuer: Box<dyn Issuer> = match lookup {
+        Lookup::GitHubApp(token) => Box::new(github_app::App::new(token, environment.of_github(&token.app))),
+        Lookup::Env(_) | Lookup::OnePassword(_) | Lookup::OpenBao(_) | Lookup::Infisical(_) | Lookup::File(_) => {
+            return None;
+        }
+    };
+    issuer.count(Meter::new(lookup.kind(), environment.questions().clone()));
+    Some(issuer)
 }

@@ -2,18 +2,22 @@
 //! of its end and behind the back of whoever uses it, by one question at a time; failures have a pace of
 //! their own; what was leased is renewed, and given back when another has taken its place.
 
+use super::meter::Meter;
 use super::trouble::Trouble;
 use super::{Found, Later, Mark, Reading, Source, SourceError};
 use crate::clock::Now;
 use crate::random;
 use attache_core::Secret;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// For so long after another secret has taken its place a leased one still works: requests that carry it are on
 /// their way.
 const OVERLAP: Duration = Duration::from_secs(30);
+
+/// Whoever says that he is to be left alone is asked again after this long, whatever he has said.
+const MOST_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Whoever is asked for a secret, over a network or as a program: slowly, and not too often.
 pub trait Remote: Send + Sync + 'static {
@@ -25,6 +29,9 @@ pub trait Remote: Send + Sync + 'static {
         let _ = lease;
         Box::pin(async { Ok(()) })
     }
+
+    /// The next question is one that somebody waits for: what others were told before is no answer to it.
+    fn forget(&self) {}
 
     /// Nobody asks any longer.
     fn leave(&self) -> Later<'_, ()> {
@@ -88,6 +95,7 @@ struct Inner<R> {
     remote: R,
     pace: Pace,
     memory: Mutex<Memory>,
+    meter: OnceLock<Meter>,
     one_at_a_time: tokio::sync::Mutex<()>,
 }
 
@@ -136,8 +144,8 @@ impl Good {
 impl<R: Remote> Remembered<R> {
     /// Nobody is asked yet.
     pub fn new(remote: R, pace: Pace) -> Self {
-        let (memory, one_at_a_time) = Default::default();
-        Self { inner: Arc::new(Inner { remote, pace, memory, one_at_a_time }) }
+        let (memory, meter, one_at_a_time) = Default::default();
+        Self { inner: Arc::new(Inner { remote, pace, memory, meter, one_at_a_time }) }
     }
 }
 
@@ -161,6 +169,9 @@ impl<R: Remote> Inner<R> {
             };
             let (asked, began) = (Now::read(), Instant::now());
             let answer = self.remote.ask(held).await;
+            if let Some(meter) = self.meter.get() {
+                meter.count(&answer);
+            }
             let mut memory = self.memory();
             // Whoever had it forgotten meanwhile wants an answer to a later question. A lease is kept all the same.
             let again = memory.forgotten != forgotten;
@@ -250,7 +261,8 @@ impl Memory {
                 (Ok(true), began + refresh)
             }
             other => {
-                let wait = pace.retry_after(self.failures);
+                let least = other.as_ref().map_or_else(Trouble::wait, |_| Duration::ZERO).min(MOST_PATIENCE);
+                let wait = pace.retry_after(self.failures).max(least);
                 self.failures = self.failures.saturating_add(1);
                 (other.map(|(there, _)| there), Instant::now() + wait)
             }
@@ -336,6 +348,11 @@ impl<R: Remote> Source for Remembered<R> {
         let mut memory = self.inner.memory();
         memory.last = None;
         memory.forgotten += 1;
+        self.inner.remote.forget();
+    }
+
+    fn count(&self, meter: Meter) {
+        let _ = self.inner.meter.set(meter);
     }
 
     fn trouble(&self) -> Option<Trouble> {

@@ -1,13 +1,12 @@
 //! Sources: what all secrets of a kind share, and where one secret is looked for.
 
-use super::{Around, Problems, github_app, openbao, period};
+use super::{Around, Problems, github_app, infisical, onepassword, openbao};
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{SourceSpec, Spec};
-use crate::config::{KINDS, Lookup, OnePassword, OnePasswordConfig, SourceKind, SourcesConfig};
+use crate::config::{KINDS, Lookup, SourceKind, SourcesConfig};
 use attache_core::names::Name;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 /// What all secrets of a kind share.
 pub(super) fn resolve(spec: &Spec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> SourcesConfig {
@@ -19,29 +18,10 @@ pub(super) fn resolve(spec: &Spec, state_dir: &Path, around: &Around<'_>, proble
     }
     let file_dir = state_dir.join(spec.sources.file.dir.as_deref().unwrap_or("secrets"));
     let openbao = openbao::resolve(spec, &file_dir, around, problems);
+    let onepassword = onepassword::resolve(spec, &file_dir, around, problems);
+    let infisical = infisical::resolve(spec, &file_dir, around, problems);
     let github_app = github_app::resolve(spec, &file_dir, around, problems);
-    SourcesConfig { order, file_dir, onepassword: onepassword(spec, around, problems), openbao, github_app }
-}
-
-fn onepassword(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> Option<OnePasswordConfig> {
-    let (written, at) = (&spec.sources.onepassword, "sources.onepassword");
-    for name in written.references.keys() {
-        let is_known = spec.credentials.contains_key(name) || around.is_incomplete(&join("credentials", name.as_str()));
-        if !is_known && !around.left_out.contains("credentials") {
-            problems.add(join(&join(at, "references"), name.as_str()), Problem::UnknownCredential);
-        }
-    }
-    let second = Duration::from_secs(1);
-    let refresh = period(
-        &written.refresh,
-        600 * second,
-        30 * second..=86_400 * second,
-        ("sources.onepassword.refresh", "a length of time from 30s to 24h"),
-        problems,
-    );
-    let op = written.op_path.as_deref().unwrap_or("op");
-    let op = if op.contains('/') { around.path(op, &join(at, "op_path"), problems) } else { PathBuf::from(op) };
-    written.enabled.then_some(OnePasswordConfig { op, refresh })
+    SourcesConfig { order, file_dir, onepassword, openbao, infisical, github_app }
 }
 
 /// The places to look for a secret, in the order the config gives to kinds of sources.
@@ -58,8 +38,9 @@ pub(super) fn lookup(
     let file = file.map(|file| Lookup::File(sources.file_dir.join(&file.0)));
     let found = [
         env,
-        onepassword_secret(source, (name, &at), (spec, sources), around, problems),
+        onepassword::secret(source, (name, &at), (spec, sources), around, problems),
         openbao::secret(source, &at, (spec, sources), around, problems).map(Lookup::OpenBao),
+        infisical::secret(source, &at, (spec, sources), around, problems).map(Lookup::Infisical),
         github_app::token(source, &at, (spec, sources), around, problems).map(Lookup::GitHubApp),
         file,
     ];
@@ -81,25 +62,4 @@ pub(super) fn lookup(
         problems.add(at, Problem::SourceNotInOrder);
     }
     lookup
-}
-
-/// What the credential, or `references`, names in 1Password.
-fn onepassword_secret(
-    source: Option<&SourceSpec>,
-    (name, at): (&Name, &str),
-    (spec, sources): (&Spec, &SourcesConfig),
-    around: &Around<'_>,
-    problems: &mut Problems,
-) -> Option<Lookup> {
-    let own = source.and_then(|source| source.onepassword.as_ref());
-    let others = spec.sources.onepassword.references.get(name);
-    let at = join(at, "onepassword");
-    if own.is_some() && others.is_some() {
-        problems.add(&at, Problem::ReferredTwice);
-    }
-    if own.is_some() && sources.onepassword.is_none() && !around.is_incomplete("sources.onepassword") {
-        problems.add(&at, Problem::NoOnePassword);
-    }
-    let OnePasswordConfig { op, refresh } = sources.onepassword.clone()?;
-    Some(Lookup::OnePassword(OnePassword { reference: own.or(others)?.0.clone(), op, refresh }))
 }

@@ -9,6 +9,9 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// A quota is over in so long, where GitHub does not say: <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>
+const WINDOW: Duration = Duration::from_secs(60);
+
 /// What every installation may, asked for or not.
 const ALWAYS: &str = "metadata";
 
@@ -125,14 +128,14 @@ pub fn failure(reply: &Reply) -> GitHubError {
         401 if says("('iat')") || says("('exp')") => GitHubError::Clock,
         401 => GitHubError::Refused(None),
         403 if says("suspended") => GitHubError::Suspended,
-        403 if says("rate limit") => GitHubError::Busy,
+        403 if says("rate limit") => GitHubError::Busy(reply.retry_after.unwrap_or(WINDOW)),
         403 => GitHubError::Denied,
         // `Integration not found`: of the App, not of its installation.
         404 if says("integration") => GitHubError::Refused(None),
         404 => GitHubError::NoInstallation,
         422 if says("repositor") => GitHubError::NoRepository,
         422 => GitHubError::NotGranted(None),
-        429 => GitHubError::Busy,
+        429 => GitHubError::Busy(reply.retry_after.unwrap_or(WINDOW)),
         301 | 302 | 303 | 307 | 308 => GitHubError::Moved,
         500..=599 => GitHubError::Failing(reply.status),
         _ => GitHubError::Malformed,

@@ -3,6 +3,7 @@
 use crate::config::GitHubApp;
 use crate::sources::handed::HandedError;
 use crate::sources::http::HttpError;
+use std::time::Duration;
 
 const AT: &str = "sources.github_app";
 
@@ -45,9 +46,9 @@ pub enum GitHubError {
     /// It will not.
     #[error("it denies the question (HTTP 403)")]
     Denied,
-    /// A quota.
+    /// A quota, for so long.
     #[error("it answers no more for now: too many requests")]
-    Busy,
+    Busy(Duration),
     /// It says that it cannot.
     #[error("it fails (HTTP {0})")]
     Failing(u16),
@@ -75,7 +76,7 @@ impl GitHubError {
     pub fn passes(&self) -> bool {
         match self {
             GitHubError::Http(error) => error.passes(),
-            GitHubError::Clock | GitHubError::Busy | GitHubError::Failing(_) | GitHubError::NoRandomness => true,
+            GitHubError::Clock | GitHubError::Busy(_) | GitHubError::Failing(_) | GitHubError::NoRandomness => true,
             _ => false,
         }
     }
@@ -111,7 +112,7 @@ impl GitHubError {
                  of the session's scope: names without their owner"
             }
             E::Denied => "see in GitHub whether an IP allow list, or a policy of the organisation, keeps the broker out",
-            E::Busy => "wait; a longer sources.github_app.refresh, and fewer sessions, ask less often",
+            E::Busy(_) => "wait; a longer sources.github_app.refresh, and fewer sessions, ask less often",
             E::Failing(_) => "see GitHub's status; the broker tries again by itself",
             E::Moved | E::Malformed => {
                 "see whether sources.github_app.api is the API: https://api.github.com, or https://HOST/api/v3 of a \

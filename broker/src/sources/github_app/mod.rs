@@ -13,13 +13,13 @@ mod tests;
 pub use client::Client;
 
 use super::remembered::{Answer, Pace, Remembered, Remote};
-use super::{Issuer, Later, Source, Trouble};
+use super::{Issuer, Later, Meter, Source, Trouble};
 use crate::config::{GitHubAppToken, TokenScope};
 use answer::Issued;
 use attache_core::Secret;
 use error::GitHubError;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// How often it is looked whether the App is still installed, and may what it is to give.
@@ -31,6 +31,7 @@ const GIVEN_BACK: [Duration; 3] = [Duration::from_millis(250), Duration::from_mi
 pub struct App {
     client: Arc<Client>,
     installation: Remembered<Installation>,
+    meter: OnceLock<Meter>,
 }
 
 impl App {
@@ -38,7 +39,7 @@ impl App {
     pub fn new(token: &GitHubAppToken, client: Arc<Client>) -> Self {
         let installation = Installation { client: client.clone(), scope: token.scope.clone() };
         let pace = Pace { refresh: PROBED, ..Pace::default() };
-        Self { client, installation: Remembered::new(installation, pace) }
+        Self { client, installation: Remembered::new(installation, pace), meter: OnceLock::new() }
     }
 }
 
@@ -49,7 +50,16 @@ impl Issuer for App {
 
     fn open(&self, scope: &TokenScope) -> Box<dyn Source> {
         let pace = Pace { refresh: self.client.refresh(), ..Pace::default() };
-        Box::new(Remembered::new(Tokens::new(self.client.clone(), scope.clone()), pace))
+        let tokens = Remembered::new(Tokens::new(self.client.clone(), scope.clone()), pace);
+        if let Some(meter) = self.meter.get() {
+            tokens.count(meter.clone());
+        }
+        Box::new(tokens)
+    }
+
+    fn count(&self, meter: Meter) {
+        self.installation.count(meter.clone());
+        let _ = self.meter.set(meter);
     }
 }
 
@@ -182,6 +192,7 @@ impl Remote for Tokens {
 impl From<GitHubError> for Trouble {
     fn from(error: GitHubError) -> Self {
         let (what, fix) = (error.to_string(), error.fix());
-        if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) }
+        let trouble = if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) };
+        if let GitHubError::Busy(wait) = error { trouble.not_before(wait) } else { trouble }
     }
 }

@@ -13,7 +13,7 @@ const SECRET: &str = "s3cret-in-an-answer";
 const NOW_MS: u64 = 1_769_860_800_000;
 
 fn reply(status: u16, body: &str) -> Reply {
-    Reply { status, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    Reply { status, body: Zeroizing::new(body.as_bytes().to_vec()), ..Reply::default() }
 }
 
 fn scope(json: &str) -> TokenScope {

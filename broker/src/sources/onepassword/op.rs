@@ -99,7 +99,10 @@ impl OpError {
             OpError::NoSuchReference | OpError::Ambiguous => {
                 "correct sources.onepassword.references (IDs are unambiguous), or give the account access to the vault"
             }
-            OpError::RateLimited => "wait; a longer sources.onepassword.refresh asks less often",
+            OpError::RateLimited => {
+                "see `op service-account ratelimit`; a longer sources.onepassword.refresh asks less often, a Connect server \
+                 is not counted; the broker asks again after 20 minutes, or when it is restarted"
+            }
             OpError::Unreachable | OpError::TimedOut => {
                 "see whether the broker's machine reaches 1Password: try `op read` there, as its user"
             }
@@ -112,7 +115,8 @@ impl OpError {
 impl From<OpError> for Trouble {
     fn from(error: OpError) -> Self {
         let (what, fix) = (error.to_string(), error.fix());
-        if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) }
+        let trouble = if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) };
+        if error == OpError::RateLimited { trouble.not_before(super::QUIET) } else { trouble }
     }
 }
 

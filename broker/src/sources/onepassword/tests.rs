@@ -32,12 +32,13 @@ esac
 
 struct World {
     temp: tempfile::TempDir,
+    quiet: Arc<Quiet>,
 }
 
 impl World {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let world = Self { temp };
+        let world = Self { temp, quiet: Arc::default() };
         world.write("op", STAND_IN);
         set_permissions(world.temp.path().join("op"), Permissions::from_mode(0o700)).unwrap();
         world.write("value", "ghp_the-real-one");
@@ -62,9 +63,10 @@ impl World {
     }
 
     fn item(&self, reference: &str, refresh: Duration) -> Remembered<Item> {
-        let config = OnePassword { reference: reference.into(), op: self.temp.path().join("op"), refresh };
+        let config =
+            OnePassword { reference: reference.into(), op: self.temp.path().join("op"), connect: None, refresh };
         let given = ENVIRONMENT.map(|name| (name, Secret::new(if name == "PATH" { "/usr/bin:/bin" } else { "given" })));
-        open(&config, &given)
+        by_op(&config, &given, self.quiet.clone())
     }
 
     async fn read(&self, reference: &str) -> Result<String, SourceError> {
@@ -130,6 +132,7 @@ async fn what_is_not_there_is_an_error_and_each_error_is_known() {
         ("error initializing client: read: context deadline exceeded", OpError::Unreachable),
     ] {
         world.fails(words);
+        world.quiet.keep(Duration::ZERO);
         assert_eq!(why(world.read("op://Private/GitHub/token").await), error.into(), "{words}");
     }
 }
@@ -211,10 +214,10 @@ async fn a_passing_failure_leaves_what_was_found_and_says_so() {
     let item = world.item("op://Private/GitHub/token", Duration::from_secs(600));
     assert_eq!(text(item.read().await).unwrap(), "ghp_the-real-one");
     assert_eq!(item.trouble(), None);
-    world.fails("Too many requests. Your client has been rate-limited.");
+    world.fails("dial tcp: lookup my.1password.com: no such host");
     item.forget();
     assert_eq!(text(item.read().await).unwrap(), "ghp_the-real-one");
-    assert!(item.trouble().unwrap().to_string().contains("too many requests"));
+    assert!(item.trouble().unwrap().to_string().contains("does not reach"));
     // Whether it is there at all is another matter.
     world.fails("\"GitHub\" isn\\'\\'t an item in the \"Private\" vault".replace("\\'\\'", "'\\''").as_str());
     item.forget();
@@ -222,6 +225,30 @@ async fn a_passing_failure_leaves_what_was_found_and_says_so() {
     world.mends();
     item.forget();
     assert_eq!(text(item.read().await).unwrap(), "ghp_the-real-one");
+}
+
+#[tokio::test]
+async fn after_too_many_requests_no_secret_is_asked_for_a_long_time_and_what_was_found_holds() {
+    let world = World::new();
+    let [one, other] = [600, 300].map(|seconds| world.item("op://Private/GitHub/token", Duration::from_secs(seconds)));
+    assert_eq!(text(one.read().await).unwrap(), "ghp_the-real-one");
+    world.fails("Too many requests. Your client has been rate-limited.");
+    one.forget();
+    assert_eq!(text(one.read().await).unwrap(), "ghp_the-real-one");
+    assert!(one.trouble().unwrap().to_string().contains("too many requests"));
+    let next = one.next().unwrap();
+    assert!(next > QUIET - Duration::from_secs(60) && next <= QUIET, "{next:?}");
+    let asked = world.asked();
+    world.mends();
+    for _ in 0..3 {
+        one.forget();
+        assert!(text(one.read().await).is_ok() && why(text(other.read().await)).passes());
+        other.forget();
+    }
+    assert_eq!(world.asked(), asked, "nobody asks");
+    assert!(other.next().is_none(), "forgotten");
+    world.quiet.keep(Duration::ZERO);
+    assert_eq!(text(other.read().await).unwrap(), "ghp_the-real-one");
 }
 
 #[tokio::test]

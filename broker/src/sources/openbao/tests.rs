@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 const SECRET: &str = "s3cret-in-an-answer";
 
 fn reply(status: u16, body: &str) -> Reply {
-    Reply { status, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    Reply { status, body: Zeroizing::new(body.as_bytes().to_vec()), ..Reply::default() }
 }
 
 fn read(status: u16, body: &str, version: Option<u32>) -> Result<Option<Found>, OpenBaoError> {

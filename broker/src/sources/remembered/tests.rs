@@ -249,3 +249,43 @@ fn nothing_outlives_the_end_that_its_source_gave() {
     assert!(memory(ends(0), Ok(true)).answer().is_err_and(|why| why.to_string().contains("has ended")));
     assert!(memory(ends(0), down()).answer().is_err_and(|why| why.to_string() == "it is down"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_to_be_left_alone_is_not_asked_earlier_but_asked_in_the_end() {
+    let later = |seconds| down().map_err(|trouble| trouble.not_before(Duration::from_secs(seconds)));
+    let (told, source) = Told::source([secret("one"), later(300), later(86_400), secret("two")]);
+    assert_eq!(read(&source).await.unwrap(), "one");
+    source.forget();
+    assert_eq!(read(&source).await.unwrap(), "one", "it passes");
+    pass(&source, 290).await;
+    assert_eq!(told.asked(), 2);
+    pass(&source, 15).await;
+    assert_eq!(told.asked(), 3);
+    pass(&source, 3500).await;
+    assert_eq!(told.asked(), 3);
+    pass(&source, 110).await;
+    assert_eq!((told.asked(), read(&source).await.unwrap().as_str()), (4, "two"), "an hour is the most");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_question_is_counted_by_what_came_of_it() {
+    use crate::config::SourceKind;
+    let lasting = || Err(Trouble::lasting("it is not there", "put it there"));
+    let (_, source) = Told::source([secret("one"), down(), lasting(), leased("two", 60, "l"), Ok(Answer::Absent)]);
+    let questions = crate::sources::Questions::default();
+    source.count(Meter::new(SourceKind::OpenBao, questions.clone()));
+    for _ in 0..5 {
+        source.forget();
+        let _ = read(&source).await;
+        // What is remembered is no question.
+        let _ = read(&source).await;
+    }
+    let mut registry = prometheus_client::registry::Registry::default();
+    registry.register("questions", "…", questions);
+    let mut page = String::new();
+    prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+    for (result, count) in [("secret", 2), ("passing", 1), ("lasting", 1), ("absent", 1)] {
+        let line = format!("questions_total{{kind=\"openbao\",result=\"{result}\"}} {count}\n");
+        assert!(page.contains(&line), "{page}");
+    }
+}

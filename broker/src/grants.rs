@@ -7,7 +7,7 @@ use crate::audit::{AuditLog, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::config::Caps;
-use crate::leases::{Holder, Issued, Leases};
+use crate::leases::{Holder, Issued, LeaseError, Leases};
 use crate::meters::GrantMeters;
 use crate::oidc::{Identities, Named};
 use crate::outstanding::Outstanding;
@@ -145,7 +145,10 @@ impl Grants {
         }
         let issued = self.leases.issue(&credential, destination, holder(&session), steady).map_err(|error| {
             tracing::warn!(%credential, session = %session.name, %error, "no lease");
-            Reason::SourceUnavailable
+            match *error {
+                LeaseError::Narrowed => Reason::CredentialNotGranted,
+                _ => Reason::SourceUnavailable,
+            }
         })?;
         let Some(Issued { lease, injections, mask }) = issued else { return Ok(Grant::Missing(session, credential)) };
 

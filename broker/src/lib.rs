@@ -20,6 +20,7 @@ pub mod endings;
 pub mod envoy;
 pub mod grants;
 pub mod hygiene;
+pub mod json;
 pub mod leases;
 pub mod ledger;
 pub mod meters;

@@ -80,6 +80,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Of a directory that is open, and of a file in it.
+    pub fn opened(dir: &Metadata, file: Option<&Metadata>) -> Self {
+        let file = file.map(|found| (found.ino(), found.size(), found.ctime(), found.ctime_nsec() as u64));
+        Self { dir: (dir.ino(), dir.mode(), dir.uid()), file }
+    }
+
     /// When the file last changed, in Unix milliseconds; 0 if there is none.
     pub fn changed_ms(&self) -> u64 {
         let at =

@@ -7,9 +7,12 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
+/// What the client of Kubernetes complains of, the broker says in words of its own.
+const DEFAULT: &str = "info,kube_client=off";
+
 /// Begins logging. A second call changes nothing.
 pub fn init(levels: Option<&str>) -> Result<(), ParseError> {
-    let filter = EnvFilter::try_new(levels.unwrap_or("info"))?;
+    let filter = EnvFilter::try_new(levels.unwrap_or(DEFAULT))?;
     let stderr = std::io::stderr;
     // Another subscriber is already there (a test's): its choice stands.
     let _ = tracing_subscriber::fmt()

@@ -4,6 +4,7 @@ use crate::audit::Unavailable;
 use crate::ca::{BundleError, CaError};
 use crate::changes::TooManyWorkers;
 use crate::envoy::find::NotFound;
+use crate::leases::LeaseError;
 use crate::operator::OperatorError;
 use crate::rotation::{RotateError, RotationError};
 use crate::sessions::SessionError;
@@ -15,6 +16,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// The body of every answer that is an error.
@@ -47,6 +49,9 @@ pub enum ApiError {
     /// No such credential, where the path names one.
     #[error("no credential is called {0}: see `attache credential list`")]
     NoSuchCredential(Name),
+    /// A public field of a bundle that is nowhere to be had.
+    #[error("credential {0} cannot be used, and agents of this session need a field of it: {1}; {fix}", fix = .1.fix())]
+    NoPublicField(Name, Arc<LeaseError>),
     /// No such route.
     #[error("there is nothing here")]
     NotFound,
@@ -86,7 +91,7 @@ impl ApiError {
             ApiError::Unread(rejection) => rejection.status(),
             ApiError::NotFound | ApiError::NoSuchCredential(_) => StatusCode::NOT_FOUND,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
-            ApiError::Audit(_) | ApiError::Workers(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Audit(_) | ApiError::Workers(_) | ApiError::NoPublicField(..) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Ca(CaError::Audit(_)) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Ca(CaError::UnderWay(_)) => StatusCode::CONFLICT,
             ApiError::Ca(CaError::Overlap) => StatusCode::BAD_REQUEST,

@@ -119,10 +119,10 @@ impl Control {
     }
 
     /// What an agent of this session finds in its environment, where it finds the proxy there.
-    fn environment(&self, session: &Session, proxy: &dyn Display) -> Vec<Variable> {
-        let mut variables = self.variables(session, proxy, |_| true);
+    fn environment(&self, session: &Session, proxy: &dyn Display) -> Result<Vec<Variable>, ApiError> {
+        let mut variables = self.variables(session, proxy, |_| true)?;
         variables.push(Variable { name: SESSION_TOKEN_ENV.into(), value: self.sessions.token(session) });
-        variables
+        Ok(variables)
     }
 
     /// What its credentials put there, each name once.
@@ -131,7 +131,7 @@ impl Control {
         session: &Session,
         proxy: &dyn Display,
         wanted: impl Fn(&AgentValue) -> bool,
-    ) -> Vec<Variable> {
+    ) -> Result<Vec<Variable>, ApiError> {
         let mut variables = Vec::new();
         for credential in self.credentials_of(session) {
             for variable in credential.agent_env.iter().filter(|variable| wanted(&variable.value)) {
@@ -140,13 +140,17 @@ impl Control {
                     AgentValue::GatewayUrl { route_prefix, suffix } => {
                         Some(format!("http://{proxy}{route_prefix}{suffix}"))
                     }
+                    AgentValue::Field(field) => {
+                        let unknown = |why| ApiError::NoPublicField(credential.name.clone(), why);
+                        Some(self.leases.public(&credential.name, field).map_err(unknown)?)
+                    }
                 };
                 // Credentials of one host may share its URL.
                 let known = variables.iter().any(|known: &Variable| known.name == variable.name);
                 variables.extend(value.filter(|_| !known).map(|value| Variable { name: variable.name.clone(), value }));
             }
         }
-        variables
+        Ok(variables)
     }
 }
 
@@ -194,6 +198,7 @@ pub(super) struct EnvQuery {
 /// What an agent of a session needs in its environment: placeholders, its token, base URLs.
 #[utoipa::path(get, path = "/v1/sessions/{name}/env", params(("name" = Name, Path), EnvQuery), responses(
     (status = 200, body = Vec<Variable>), (status = 400, body = Failure), (status = 404, body = Failure),
+    (status = 503, body = Failure),
 ))]
 pub(super) async fn env(
     State(door): Door,
@@ -204,8 +209,8 @@ pub(super) async fn env(
     let session = door.live(&name)?;
     door.sessions.note_given(&session, Now::read()).await.map_err(SessionError::Store)?;
     let variables = match &proxy {
-        Some(DialAddress(proxy)) => door.environment(&session, proxy),
-        None => door.environment(&session, &door.proxy),
+        Some(DialAddress(proxy)) => door.environment(&session, proxy)?,
+        None => door.environment(&session, &door.proxy)?,
     };
     Ok(json(&variables))
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 /// What a child of `attache run` needs, and what is kept from it.
 #[utoipa::path(get, path = "/v1/sessions/{name}/outfit", params(("name" = Name, Path)), responses(
     (status = 200, body = Outfit), (status = 400, body = Failure), (status = 404, body = Failure),
+    (status = 503, body = Failure),
 ))]
 pub(super) async fn outfit(State(door): Door, Path(name): Path<String>) -> Answer {
     let session = door.live(&name)?;
@@ -31,7 +32,7 @@ pub(super) async fn outfit(State(door): Door, Path(name): Path<String>) -> Answe
         shape: door.shape,
         session_token: door.sessions.token(&session),
         // Base URLs are the gateway's: who has a proxy calls hosts by their names.
-        placeholders: door.variables(&session, &door.proxy, |value| *value == AgentValue::Placeholder),
+        placeholders: door.variables(&session, &door.proxy, |value| !matches!(value, AgentValue::GatewayUrl { .. }))?,
         logins: logins(&door, &session),
         hidden_directories: door.withheld.directories(),
         hidden_variables: door.withheld.variables.clone(),

@@ -2,7 +2,7 @@
 
 use super::common::{Common, say};
 use super::config;
-use crate::config::{Config, Credential, Lookup, destination_id};
+use crate::config::{Bundle, Config, Credential, Lookup, destination_id};
 use attache_core::policy::AccessMode;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -40,6 +40,7 @@ fn describe(config: &Config) -> Value {
             "service": credential.service,
             "sources": credential.lookup.iter().map(Lookup::place).collect::<Vec<_>>(),
             "scope": credential.scope(),
+            "bundle": credential.bundle.as_ref().map(fields),
             "destinations": destination(credential),
             "placeholder": credential.placeholder,
             "missing_placeholder": credential.missing_placeholder,
@@ -73,6 +74,19 @@ fn describe(config: &Config) -> Value {
     })
 }
 
+/// Which fields a credential has, and what becomes of each.
+fn fields(bundle: &Bundle) -> Value {
+    let headers = bundle.headers.iter().map(|header| (header.name.clone(), header.field.to_string().into()));
+    let public = bundle.fields.iter().map(|(name, field)| (name.clone(), field.to_string().into()));
+    json!({
+        "secret": bundle.secret.to_string(),
+        "headers": headers.collect::<serde_json::Map<_, _>>(),
+        "expires": bundle.expires.as_ref().map(ToString::to_string),
+        "fields": public.collect::<serde_json::Map<_, _>>(),
+        "destinations": bundle.destinations.as_ref().map(ToString::to_string),
+    })
+}
+
 fn summary(config: &Config) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
@@ -101,7 +115,9 @@ fn summary(config: &Config) -> String {
                 let how = if it.merge { " (joined to the agent's)" } else { "" };
                 format!("{}: {}{how}", it.header, it.value)
             });
-            let all: Vec<_> = [destination.injection.outline()].into_iter().chain(with).collect();
+            let fields = credential.bundle.iter().flat_map(|bundle| &bundle.headers);
+            let fields = fields.map(|header| format!("{}: {{{}}}", header.name, header.field));
+            let all: Vec<_> = [destination.injection.outline()].into_iter().chain(fields).chain(with).collect();
             let _ = writeln!(out, "    as    {}", all.join(", and "));
             let parameters = destination.strip.query.iter().map(|name| format!("?{name}="));
             let stripped: Vec<_> = destination.strip.headers.iter().cloned().chain(parameters).collect();

@@ -186,9 +186,12 @@ async fn secrets(config: &Config, report: &mut Report) {
                 find_program(&item.op, &config::environment("PATH").unwrap_or_default()).is_some()
             }
             // Whether it has the secret only it knows; whether we are somebody there shows here.
-            Lookup::OnePassword(_) | Lookup::OpenBao(_) | Lookup::Infisical(_) | Lookup::GitHubApp(_) => {
-                lookup.own_secret().is_none_or(is_handed)
-            }
+            Lookup::OnePassword(_)
+            | Lookup::OpenBao(_)
+            | Lookup::Infisical(_)
+            | Lookup::GitHubApp(_)
+            | Lookup::Kubernetes(_) => lookup.own_secret().is_none_or(is_handed),
+            Lookup::Mounted(file) => file.volume.join(&file.file).exists(),
             Lookup::File(path) => path.exists(),
         };
         if !credential.lookup.iter().any(is_here) {

@@ -38,8 +38,9 @@ enum SessionCommand {
         /// Its name
         #[arg(value_parser = Name::parse)]
         name: Name,
-        /// A credential it may use; say it once for each
-        #[arg(long = "credential", value_name = "NAME", value_parser = Name::parse, required = true)]
+        /// A credential it may use; say it once for each, or with commas between them
+        #[arg(long = "credential", visible_alias = "credentials", value_name = "NAME", value_parser = Name::parse,
+            value_delimiter = ',', required = true)]
         credentials: Vec<Name>,
         /// What it may do: read-only or read-write
         #[arg(long, value_name = "MODE", value_parser = access_mode, default_value = "read-write")]

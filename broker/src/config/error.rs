@@ -149,6 +149,12 @@ pub enum Problem {
          OpenBao and 1Password rotate what they hold by themselves and are asked again, and a variable is read once"
     )]
     RotationElsewhere,
+    /// A bundle that would be rotated.
+    #[error(
+        "a bundle is not rotated here: the old one's fields would not be masked while both are good; whoever writes the \
+         document rotates it"
+    )]
+    RotatedBundle,
     /// Nobody to make a new secret, or two.
     #[error("who makes the new secret? Write one of `command: [/path/to/program]` and `hook: {{url: https://…}}`")]
     OneRotator,
@@ -265,6 +271,27 @@ pub enum Problem {
     /// Two credentials of one session under one variable.
     #[error("credentials `{0}` and `{1}` both export {2}; give one of them its own `agent_env`")]
     VariableTwice(Name, Name, String),
+    /// A context without a file of contexts.
+    #[error("a context of which kubeconfig? Add `kubeconfig: FILE`, or remove this")]
+    ContextOfNothing,
+    /// A volume without a path.
+    #[error("expected the volume's root, e.g. /var/run/secrets/attache/github")]
+    NoVolume,
+    /// A header of a bundle that may not be set beside a credential.
+    #[error("not a header that a bundle can set: it is Envoy's or the filter's, or says what the request is")]
+    BundleHeader,
+    /// A header of a bundle that something else sets.
+    #[error("`{0}` of this credential has this header already; remove one of the two")]
+    BundleHeaderTaken(&'static str),
+    /// A header of a bundle in which agents show who they are.
+    #[error("agents show a JWT in this header (`oidc`); choose another there")]
+    BundleHeaderIdentity,
+    /// The secret, as a public field.
+    #[error("this field is the secret: it is never handed out; remove it")]
+    BundleSecretPublic,
+    /// A public field that the bundle does not have.
+    #[error("the credential's `bundle` names no such field; add it to `bundle.fields`")]
+    NoSuchField,
 }
 
 impl fmt::Display for ConfigErrors {

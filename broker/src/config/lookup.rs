@@ -2,6 +2,7 @@
 
 use super::handed::SecretAt;
 use super::infisical::InfisicalSecret;
+use super::kubernetes::{KubernetesSecret, Mounted};
 use super::onepassword::Connect;
 use super::openbao::OpenBaoSecret;
 use super::{GitHubAppToken, TokenScope};
@@ -24,6 +25,10 @@ pub enum SourceKind {
     /// A GitHub App: each session gets a token of its own.
     #[serde(rename = "github_app")]
     GitHubApp,
+    /// A volume that a kubelet has mounted.
+    Mounted,
+    /// Kubernetes, by its API.
+    Kubernetes,
     /// A file, 0600, re-read when it changes.
     File,
 }
@@ -51,7 +56,7 @@ pub struct Kind {
 }
 
 /// All of them, in the order in which they are asked where the config says nothing.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 8] = [
     Kind { kind: SourceKind::Env, word: "env", shared: "", secret: "GITHUB_TOKEN", page: "credentials.md" },
     Kind {
         kind: SourceKind::OnePassword,
@@ -82,6 +87,20 @@ pub const KINDS: [Kind; 6] = [
         secret: "{repositories: [my-repo], permissions: {contents: write}}",
         page: "github-app.md",
     },
+    Kind {
+        kind: SourceKind::Mounted,
+        word: "mounted",
+        shared: "",
+        secret: "{volume: /var/run/secrets/attache/github, file: token}",
+        page: "kubernetes-secrets.md",
+    },
+    Kind {
+        kind: SourceKind::Kubernetes,
+        word: "kubernetes",
+        shared: "",
+        secret: "{secret: github, key: token}",
+        page: "kubernetes-secrets.md",
+    },
     Kind { kind: SourceKind::File, word: "file", shared: "", secret: "github_token", page: "credentials.md" },
 ];
 
@@ -98,6 +117,10 @@ pub enum Lookup {
     Infisical(InfisicalSecret),
     /// What GitHub gives a session.
     GitHubApp(GitHubAppToken),
+    /// A file of a volume that a kubelet has mounted.
+    Mounted(Mounted),
+    /// One key of a Secret of Kubernetes.
+    Kubernetes(KubernetesSecret),
     /// The file at this path, absolute.
     File(PathBuf),
 }
@@ -111,6 +134,8 @@ impl Lookup {
             Lookup::OpenBao(_) => SourceKind::OpenBao,
             Lookup::Infisical(_) => SourceKind::Infisical,
             Lookup::GitHubApp(_) => SourceKind::GitHubApp,
+            Lookup::Mounted(_) => SourceKind::Mounted,
+            Lookup::Kubernetes(_) => SourceKind::Kubernetes,
             Lookup::File(_) => SourceKind::File,
         }
     }
@@ -123,6 +148,8 @@ impl Lookup {
             Lookup::OpenBao(secret) => secret.place(),
             Lookup::Infisical(secret) => secret.place(),
             Lookup::GitHubApp(token) => token.place(),
+            Lookup::Mounted(file) => file.place(),
+            Lookup::Kubernetes(secret) => secret.place(),
             Lookup::File(path) => format!("file {}", path.display()),
         }
     }
@@ -139,7 +166,8 @@ impl Lookup {
             Lookup::GitHubApp(token) => Some(&token.app.key),
             Lookup::Infisical(secret) => Some(&secret.server.client_secret),
             Lookup::OnePassword(item) => item.connect.as_ref().map(|connect| &connect.token),
-            Lookup::Env(_) | Lookup::File(_) => None,
+            Lookup::Kubernetes(secret) => Some(&secret.cluster.own),
+            Lookup::Env(_) | Lookup::Mounted(_) | Lookup::File(_) => None,
         }
     }
 
@@ -151,6 +179,11 @@ impl Lookup {
     /// The file that holds the secret.
     pub fn file(&self) -> Option<&Path> {
         if let Lookup::File(path) = self { Some(path) } else { None }
+    }
+
+    /// The volume that holds the secret.
+    pub fn volume(&self) -> Option<&Path> {
+        if let Lookup::Mounted(file) = self { Some(&file.volume) } else { None }
     }
 }
 

@@ -5,12 +5,14 @@
 
 pub mod access;
 mod bind;
+pub mod bundle;
 mod caps;
 mod caution;
 pub mod error;
 pub mod github_app;
 pub mod handed;
 pub mod infisical;
+pub mod kubernetes;
 mod load;
 mod lookup;
 pub mod oidc;
@@ -29,10 +31,12 @@ mod tree;
 pub mod values;
 
 pub use bind::{Bind, Network, PeerId, Required};
+pub use bundle::{Bundle, FieldPath};
 pub use caps::Caps;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use github_app::{GitHubApp, GitHubAppToken};
 pub use infisical::{Infisical, InfisicalSecret};
+pub use kubernetes::{Cluster, KubernetesSecret, Mounted};
 pub use load::Overrides;
 pub use lookup::{KINDS, Kind, Lookup, OnePassword, SourceKind};
 pub use onepassword::Connect;
@@ -215,6 +219,8 @@ pub struct SourcesConfig {
     pub infisical: Option<Arc<Infisical>>,
     /// Who asks GitHub, where the config names an App.
     pub github_app: Option<Arc<GitHubApp>>,
+    /// How Kubernetes is asked, where the config has use for it.
+    pub kubernetes: Option<Arc<Cluster>>,
 }
 
 impl SourcesConfig {
@@ -223,7 +229,8 @@ impl SourcesConfig {
         let openbao = self.openbao.iter().map(|openbao| openbao.auth.secret());
         let infisical = self.infisical.iter().map(|infisical| &infisical.client_secret);
         let connect = self.onepassword.iter().filter_map(|one| Some(&one.connect.as_ref()?.token));
-        openbao.chain(infisical).chain(self.github_app.iter().map(|app| &app.key)).chain(connect)
+        let app = self.github_app.iter().map(|app| &app.key);
+        openbao.chain(infisical).chain(app).chain(connect).chain(self.kubernetes.iter().map(|cluster| &cluster.own))
     }
 }
 
@@ -247,6 +254,8 @@ pub struct Credential {
     pub service: String,
     /// Where the secret is looked for, in this order: what is absent falls through to the next.
     pub lookup: Vec<Lookup>,
+    /// Which fields it has, where it is a unit of several.
+    pub bundle: Option<Bundle>,
     /// Where it may go; never empty.
     pub destinations: Vec<Destination>,
     /// When its uses are on record.
@@ -362,6 +371,8 @@ pub enum AgentValue {
         /// What follows it, e.g. `/v1`; may be empty.
         suffix: String,
     },
+    /// A public field of the credential's bundle, by its name there.
+    Field(String),
 }
 
 /// A session that the config declares.

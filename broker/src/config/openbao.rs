@@ -290,6 +290,8 @@ pub struct OpenBaoSecret {
     pub field: String,
     /// Which version of it.
     pub version: Option<u32>,
+    /// Whether a field that is an object is the secret, as JSON: for a credential of several fields.
+    pub document: bool,
 }
 
 impl OpenBaoSecret {

@@ -34,6 +34,7 @@ impl Config {
         }
         let lookups = || self.credentials.iter().flat_map(|credential| &credential.lookup);
         directories.extend(lookups().filter_map(Lookup::file).map(of));
+        directories.extend(lookups().filter_map(Lookup::volume).map(Path::to_owned));
         directories.extend(self.sources.own_secrets().filter_map(SecretAt::file).map(of));
         directories.extend(self.seal.as_ref().and_then(SealedBy::file).map(of));
         let rotations = || self.credentials.iter().filter_map(|credential| credential.rotation.as_ref());

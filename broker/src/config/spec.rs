@@ -4,8 +4,10 @@
 //! can be copied into a config and changed.
 
 use super::access::AccessSpec;
+use super::bundle::BundleSpec;
 use super::github_app::GitHubAppSpec;
 use super::infisical::{InfisicalSecretSpec, InfisicalSpec};
+use super::kubernetes::{KubernetesSecretSpec, KubernetesSourceSpec, MountedSpec};
 use super::oidc::ProviderSpec;
 use super::onepassword::OnePasswordSpec;
 use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
@@ -13,7 +15,7 @@ use super::rotation::RotationSpec;
 use super::seal::StateSpec;
 use super::values::{
     DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
-    Size, Socket, SyslogTo, Url, Variable,
+    Size, Socket, SyslogTo, Url, Variable, Word,
 };
 use super::{AuditMode, Bind, SourceKind, TokenScope};
 use attache_core::injection::Injection;
@@ -197,7 +199,7 @@ pub struct CheckpointsSpec {
 #[serde(default, deny_unknown_fields)]
 pub struct SourcesSpec {
     /// Which kind is asked first; one that has nothing falls through to the next (default
-    /// `[env, onepassword, openbao, infisical, github_app, file]`).
+    /// `[env, onepassword, openbao, infisical, github_app, mounted, kubernetes, file]`).
     pub order: Option<Vec<SourceKind>>,
     /// Files.
     pub file: FileSourceSpec,
@@ -209,6 +211,8 @@ pub struct SourcesSpec {
     pub infisical: InfisicalSpec,
     /// A GitHub App.
     pub github_app: GitHubAppSpec,
+    /// Kubernetes, by its API.
+    pub kubernetes: KubernetesSourceSpec,
 }
 
 /// Secrets in files.
@@ -230,6 +234,8 @@ pub struct CredentialSpec {
     pub service: Option<Label>,
     /// Where the secret is.
     pub source: Option<SourceSpec>,
+    /// That it is a JSON object of several fields, and what becomes of each.
+    pub bundle: Option<BundleSpec>,
     /// How it enters a request, for every destination that does not say otherwise.
     pub inject: Option<InjectSpec>,
     /// Operations that their method alone would judge wrongly, for every destination that does not
@@ -281,6 +287,10 @@ pub struct SourceSpec {
     /// The same, named by what it is for: `SCOPE/PROVIDER:KEY`, which `sources.openbao.references` explains.
     #[serde(rename = "ref")]
     pub reference: Option<ArtifactRef>,
+    /// A file of a volume that a kubelet has mounted.
+    pub mounted: Option<MountedSpec>,
+    /// A Secret of Kubernetes, read by its API.
+    pub kubernetes: Option<KubernetesSecretSpec>,
     /// A file below `sources.file.dir`.
     pub file: Option<FileName>,
 }
@@ -346,6 +356,8 @@ pub enum AgentValueSpec {
     Placeholder,
     /// The gateway's base URL for a destination.
     Gateway(GatewayUrlSpec),
+    /// A field of the credential's `bundle` that is no secret: one that its `fields` name.
+    Field(Word),
 }
 
 /// A base URL on the gateway.

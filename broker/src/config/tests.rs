@@ -1,5 +1,6 @@
 //! Promises of config loading, on whole files.
 
+mod bundles;
 mod github_app;
 mod kinds;
 mod rotation;

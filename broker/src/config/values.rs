@@ -110,6 +110,18 @@ pub enum ValueError {
     /// Empty, or with characters that no log line should hold.
     #[error("expected printable ASCII, at most 64 characters")]
     Label,
+    /// Not a file in a volume.
+    #[error("expected a file in the volume, e.g. token: without '..' and not absolute")]
+    VolumeFile,
+    /// Not the name of a Secret.
+    #[error("expected the name of a Secret: small letters, digits, '-' and '.'")]
+    KubernetesName,
+    /// Not the name of a namespace.
+    #[error("expected the name of a namespace: small letters, digits and '-'")]
+    KubernetesNamespace,
+    /// Not a key of a Secret.
+    #[error("expected a key of the Secret's data: letters, digits, '-', '_' and '.'")]
+    KubernetesKey,
 }
 
 /// Defines a type that is written as one text.
@@ -186,6 +198,31 @@ written_as_text! {
     IdentityHeader(String) = identity_header;
     /// What a claim must say; `*` stands for any run of characters.
     ClaimPattern(String) = claim_pattern;
+    /// A file in a volume.
+    VolumeFile(PathBuf) = |text| file_name(text).map_err(|_| ValueError::VolumeFile);
+    /// The name of a Secret (RFC 1123's subdomain).
+    KubernetesName(String) = |text| {
+        let fits = text.len() <= 253 && text.split('.').all(is_label);
+        if fits { Ok(text.to_owned()) } else { Err(ValueError::KubernetesName) }
+    };
+    /// The name of a namespace (RFC 1123's label).
+    KubernetesNamespace(String) = |text| {
+        if text.len() <= 63 && is_label(text) { Ok(text.to_owned()) } else { Err(ValueError::KubernetesNamespace) }
+    };
+    /// A key of a Secret's data.
+    KubernetesKey(String) = |text| {
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let fits = (1..=253).contains(&text.len()) && plain && !matches!(text, "." | "..");
+        if fits { Ok(text.to_owned()) } else { Err(ValueError::KubernetesKey) }
+    };
+}
+
+/// One label of a name in Kubernetes:
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>
+fn is_label(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = text.bytes().next().is_some_and(plain) && text.bytes().next_back().is_some_and(plain);
+    ends && text.bytes().all(|b| plain(b) || b == b'-')
 }
 
 /// <https://developer.1password.com/docs/cli/secret-reference-syntax/>
@@ -388,6 +425,16 @@ mod tests {
     fn secret_files_stay_below_their_directory() {
         accepts::<FileName>(&["github_token", "team/github"]);
         refuses::<FileName>(&["../x", "/etc/passwd", "a/../b", "", ".", "./a", "a\0"]);
+    }
+
+    #[test]
+    fn names_of_kubernetes_are_as_it_takes_them() {
+        accepts::<KubernetesName>(&["github", "a.b-c", "0"]);
+        refuses::<KubernetesName>(&["", "A", "a_b", "-a", "a-", "a..b", "a/b", "../x", "a%2fb"]);
+        accepts::<KubernetesNamespace>(&["agents", "a-1"]);
+        refuses::<KubernetesNamespace>(&["", "a.b", "a/secrets/b", "x?"]);
+        accepts::<KubernetesKey>(&["token", "TLS.crt", "a_b-c"]);
+        refuses::<KubernetesKey>(&["", "..", "a/b", "a b"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! on the next grant or the next tick, whichever is first, and voids the grants of its credential.
 
 mod apart;
+mod bundle;
 mod slot;
 
 use crate::changes::{Feed, Scope, Spread};
@@ -22,6 +23,7 @@ use attache_core::masking::NotMaskable;
 use attache_core::names::Name;
 use attache_core::policy::Carrier;
 use attache_core::wire::{self, WireInjection};
+use bundle::BundleError;
 use serde::{Deserialize, Serialize};
 use slot::{Slot, Version};
 use std::collections::BTreeMap;
@@ -72,6 +74,12 @@ pub enum LeaseError {
     /// What its source gave has ended, and nothing has come after it.
     #[error("what its source has given has ended")]
     Ended,
+    /// The secret is not what the credential's `bundle` describes.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The config lets it go there, and its own document does not.
+    #[error("its document does not name this destination")]
+    Narrowed,
     /// No lease id.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -82,7 +90,7 @@ impl LeaseError {
     pub fn fix(&self) -> &str {
         match self {
             LeaseError::Absent(_) => {
-                "write the secret into one of these files (0600), or set the variable and restart the broker"
+                "put the secret into one of these places; a file is 0600, and a variable takes a restart of the broker"
             }
             LeaseError::Source(SourceError::File(_)) => {
                 "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
@@ -90,6 +98,7 @@ impl LeaseError {
             LeaseError::Source(SourceError::Sealed(_)) => {
                 "write it anew (attache credential set NAME), or restore it from a backup"
             }
+            LeaseError::Source(SourceError::Mounted(why)) => why.fix(),
             LeaseError::Source(SourceError::Remote { why, .. }) => why.fix(),
             LeaseError::Source(SourceError::NotText(_) | SourceError::Empty(_)) | LeaseError::NotInjectable { .. } => {
                 "put the secret itself there, whole, as one line of text"
@@ -102,6 +111,8 @@ impl LeaseError {
             LeaseError::NotScopable | LeaseError::NotWithin(_) => {
                 "make the session anew, within what the credential has, or give the credential more in the config"
             }
+            LeaseError::Bundle(why) => why.fix(),
+            LeaseError::Narrowed => "add the host to the list in the document that `bundle.destinations` names",
             LeaseError::NotBound => "bind it to a destination in the config",
             LeaseError::NoRandomness(_) => "see why the system gives no random bytes, and restart the broker",
         }
@@ -421,7 +432,9 @@ impl Leases {
         destination: &str,
         steady: Duration,
     ) -> Result<Issued, Arc<LeaseError>> {
-        let rendered = version.rendered.get(destination).ok_or_else(|| Arc::new(LeaseError::NotBound))?;
+        let is_bundle = || self.slots.get(credential).is_some_and(Slot::is_bundle);
+        let nowhere = || Arc::new(if is_bundle() { LeaseError::Narrowed } else { LeaseError::NotBound });
+        let rendered = version.rendered.get(destination).ok_or_else(nowhere)?;
         let injections = rendered.iter().map(|rendered| {
             let (header, query) = match &rendered.carrier {
                 Carrier::Header(name) => (Some(name.clone()), None),
@@ -441,7 +454,7 @@ impl Leases {
             refresh_after_ms: millis(ttl * 3 / 4),
         };
         self.meters.issued.get_or_create(&credential.into()).inc();
-        let mut mask: Vec<_> = version.masked.get(destination).into_iter().cloned().collect();
+        let mut mask: Vec<_> = version.masked.get(destination).into_iter().flatten().cloned().collect();
         if !mask.is_empty() {
             let retiring = self.retiring.read().unwrap_or_else(PoisonError::into_inner);
             mask.extend(retiring.get(credential).cloned());
@@ -461,6 +474,12 @@ impl Leases {
             Some(secret) => all.insert(credential.clone(), secret),
             None => all.remove(credential),
         };
+    }
+
+    /// A public field of a credential's bundle, as its current version has it.
+    pub fn public(&self, credential: &Name, field: &str) -> Result<String, Arc<LeaseError>> {
+        let slot = self.slots.get(credential).ok_or_else(|| Arc::new(LeaseError::NotBound))?;
+        slot.current()?.public.get(field).cloned().ok_or_else(|| Arc::new(LeaseError::NotBound))
     }
 
     /// Gives back everything that was leased, within `most`: no grant is made any longer.

@@ -1,6 +1,6 @@
 //! One credential: its sources in order, and the version that was last found.
 
-use super::{LeaseError, Rung, Standing};
+use super::{LeaseError, Rung, Standing, bundle};
 use crate::changes::Spread;
 use crate::clock::Now;
 use crate::config::{Credential, destination_id};
@@ -44,19 +44,24 @@ pub struct Version {
     /// What enters a request, by the destination's id.
     pub rendered: Arc<BTreeMap<String, Vec<Rendered>>>,
     /// What must not come back, by the destination's id, where masking is on.
-    pub masked: Arc<BTreeMap<String, Secret>>,
+    pub masked: Arc<BTreeMap<String, Vec<Secret>>>,
+    /// What agents may have of a bundle, by name.
+    pub public: Arc<BTreeMap<String, String>>,
     place: String,
     since_ms: u64,
     /// When it ends, as far as anybody says, in Unix milliseconds.
     pub expires_ms: Option<u64>,
-    /// When its source takes it back.
+    /// When its source takes it back, or it ends by its own account.
     pub ends: Option<Now>,
+    /// When it ends by its own account: then it is looked for anew.
+    over: Option<Now>,
+    rung: Rung,
 }
 
 impl Version {
-    /// How high it stands on the ladder.
-    fn rung(&self) -> Rung {
-        if self.ends.is_some() { Rung::Dynamic } else { Rung::Static }
+    /// Whether it is over by its own account.
+    fn is_over(&self) -> bool {
+        self.over.is_some_and(|over| Now::read().until(over).is_zero())
     }
 }
 
@@ -112,6 +117,11 @@ impl Slot {
     /// The credential's name.
     pub fn name(&self) -> &Name {
         &self.credential.name
+    }
+
+    /// Whether its secret is a document of several fields.
+    pub fn is_bundle(&self) -> bool {
+        self.credential.bundle.is_some()
     }
 
     /// The current version, or why there is none.
@@ -183,8 +193,8 @@ impl Slot {
         Standing {
             name: self.credential.name.clone(),
             service: self.credential.service.clone(),
-            destinations: self.credential.destinations.iter().map(destination_id).collect(),
-            rung: version.as_ref().map(|version| version.rung()),
+            destinations: self.destinations(version.as_deref()),
+            rung: version.as_ref().map(|version| version.rung),
             source: version.as_ref().map(|version| version.place.clone()),
             fingerprint: version.as_ref().map(|version| version.fingerprint.clone()),
             since_ms: version.as_ref().map(|version| version.since_ms),
@@ -215,6 +225,12 @@ impl Slot {
         self.sources.iter().filter_map(|source| source.next()).min()
     }
 
+    /// Where it may go: a bundle may leave fewer than the config names.
+    fn destinations(&self, version: Option<&Version>) -> Vec<String> {
+        let all = self.credential.destinations.iter().map(destination_id);
+        all.filter(|id| version.is_none_or(|version| version.rendered.contains_key(id))).collect()
+    }
+
     /// Gives back what was leased.
     pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
         let sources = Arc::clone(&self.sources);
@@ -228,7 +244,8 @@ impl Slot {
     fn is_current(&self) -> bool {
         let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
         let marks = self.sources.iter().map(|source| source.mark());
-        found.settled && marks.eq(found.marks.iter().copied())
+        let is_over = found.version.as_ref().is_ok_and(|version| version.is_over());
+        found.settled && !is_over && marks.eq(found.marks.iter().copied())
     }
 
     fn found(&self) -> Found {
@@ -269,31 +286,45 @@ fn version(
     key: &InstanceKey,
     now: Now,
 ) -> Result<Version, LeaseError> {
+    let unpack = |bundle| bundle::unpack(bundle, secret, &credential.destinations, now);
+    let unpacked = credential.bundle.as_ref().map(unpack).transpose()?;
+    // What is injected where the credential stands.
+    let injected = unpacked.as_ref().map_or(secret, |unpacked| &unpacked.secret);
     let mut rendered: BTreeMap<String, Vec<Rendered>> = BTreeMap::new();
-    let mut masked = BTreeMap::new();
+    let mut masked: BTreeMap<String, Vec<Secret>> = BTreeMap::new();
     for destination in &credential.destinations {
+        if unpacked.as_ref().is_some_and(|unpacked| !unpacked.reaches(destination)) {
+            continue;
+        }
         let id = destination_id(destination);
         let one = destination
             .injection
-            .render(secret)
+            .render(injected)
             .map_err(|why| LeaseError::NotInjectable { destination: id.clone(), why })?;
         if destination.mask {
-            let check = masking::check(secret);
+            let check = masking::check(injected);
             check.map_err(|why| LeaseError::NotMaskable { destination: id.clone(), why })?;
-            masked.insert(id.clone(), secret.clone());
+            let beside = unpacked.as_ref().map(|unpacked| unpacked.masked()).transpose()?;
+            masked.insert(id.clone(), [injected.clone()].into_iter().chain(beside.into_iter().flatten()).collect());
         }
+        let beside = unpacked.as_ref().map(|unpacked| unpacked.headers()).transpose()?;
         let others = rendered.entry(id).or_default();
         // Two path groups of one host may share an injection.
-        if !others.iter().any(|other| other.carrier == one.carrier) {
-            others.push(one);
+        for one in [one].into_iter().chain(beside.into_iter().flatten()) {
+            if !others.iter().any(|other| other.carrier == one.carrier) {
+                others.push(one);
+            }
         }
     }
-    let ends = *ends;
+    let over = unpacked.as_ref().and_then(|unpacked| unpacked.ends);
+    let rung = if ends.is_some() { Rung::Dynamic } else { Rung::Static };
+    let ends = [*ends, over].into_iter().flatten().min_by_key(|ends| now.until(*ends));
     // What the source says is the end; a JWT's own date is shown, too, where it is sooner.
-    let expires_ms = [expiry(secret), ends.map(|ends| ends.wall_ms)].into_iter().flatten().min();
+    let expires_ms = [expiry(injected), ends.map(|ends| ends.wall_ms)].into_iter().flatten().min();
     let (fingerprint, since_ms) = (key.fingerprint(secret), now.wall_ms);
     let (rendered, masked) = (Arc::new(rendered), Arc::new(masked));
-    Ok(Version { fingerprint, rendered, masked, place, since_ms, expires_ms, ends })
+    let public = Arc::new(unpacked.map(|unpacked| unpacked.public).unwrap_or_default());
+    Ok(Version { fingerprint, rendered, masked, public, place, since_ms, expires_ms, ends, over, rung })
 }
 
 /// When a secret ends, if it is a JWT that says so (RFC 7519, 4.1.4). Its signature is the service's matter.

@@ -216,3 +216,82 @@ async fn a_lease_is_bounded_and_bound() {
     assert!(long.id.len() == 18 && long.id.starts_with("l-"));
     assert!(matches!(issue("elsewhere:443", 8).err().as_deref(), Some(LeaseError::NotBound)));
 }
+
+const BUNDLE: &str = "{secret: tokens.access, headers: {x-account: tokens.account}, expires: until, fields: {plan: plan}, \
+                      destinations: hosts}";
+
+/// A world whose credential is a unit of several fields.
+fn bundled() -> World {
+    let mut world = World::new();
+    let file = world.path("attache.yaml");
+    let yaml = format!(
+        "credentials:\n  it: {{source: {{file: it}}, inject: bearer, bundle: {BUNDLE}, destinations: [{{host: api.github.com}}, \
+         {{host: other.test}}]}}\n"
+    );
+    write(&file, yaml).unwrap();
+    let overrides = Overrides { state_dir: Some(world.temp.path().to_owned()), ..Overrides::default() };
+    world.config = Config::load(Some(&file), &overrides, &|_| None).unwrap();
+    world.config.credentials[0].lookup = vec![Lookup::File(world.path("first"))];
+    world
+}
+
+fn document(account: &str, until_ms: u64, hosts: &str) -> String {
+    format!(
+        r#"{{"tokens":{{"access":"the-token-of-all","account":"{account}"}},"until":{until_ms},"hosts":{hosts},"plan":"p"}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_bundle_is_one_version_of_several_fields_and_each_change_of_the_document_voids_it() {
+    let world = bundled();
+    let ahead = Now::read().wall_ms + 3_600_000;
+    world.write("first", &document("account-one", ahead, r#"["api.github.com"]"#));
+    let leases = world.load(None).await;
+    let issued = leases.issue(world.name(), DESTINATION, session("one").holder(), Duration::from_secs(60));
+    let issued = issued.ok().unwrap().unwrap();
+    let set: Vec<_> =
+        issued.injections.iter().map(|one| (one.header.as_deref().unwrap(), one.value.expose())).collect();
+    assert_eq!(set, [("authorization", "Bearer the-token-of-all"), ("x-account", "account-one")]);
+    assert_eq!(issued.mask.iter().map(Secret::expose).collect::<Vec<_>>(), ["the-token-of-all", "account-one"]);
+    assert_eq!(leases.public(world.name(), "plan").ok().as_deref(), Some("p"));
+    let standing = &leases.standings()[0];
+    assert_eq!((standing.rung, standing.expires_ms), (Some(Rung::Static), Some(ahead)));
+    assert_eq!(standing.destinations, [DESTINATION], "only what the document leaves");
+    let elsewhere = leases.issue(world.name(), "other.test:443", session("one").holder(), Duration::from_secs(60));
+    assert!(matches!(*elsewhere.err().unwrap(), LeaseError::Narrowed));
+    // The same token, for another account.
+    let cursor = leases.feed.cursor();
+    world.write("first", &document("account-two", ahead, r#"["api.github.com"]"#));
+    leases.refresh(world.name()).await;
+    assert!(leases.feed.cursor() > cursor);
+    let issued = leases.issue(world.name(), DESTINATION, session("one").holder(), Duration::from_secs(60));
+    let issued = issued.ok().unwrap().unwrap();
+    assert_eq!(issued.injections[1].value.expose(), "account-two");
+    assert_ne!(leases.standings()[0].fingerprint, standing.fingerprint);
+}
+
+#[tokio::test]
+async fn no_lease_outlives_what_a_document_says_of_itself_and_then_it_is_an_error() {
+    let world = bundled();
+    let ahead = Now::read().wall_ms + 1_500;
+    world.write("first", &document("account-one", ahead, r#"["api.github.com"]"#));
+    let leases = world.load(None).await;
+    let issued = leases.issue(world.name(), DESTINATION, session("one").holder(), Duration::from_secs(60));
+    let issued = issued.ok().unwrap().unwrap();
+    assert!(issued.lease.ttl_ms <= 1_500, "{}", issued.lease.ttl_ms);
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        leases.refresh(world.name()).await;
+        let Some(error) = leases.standings()[0].error.clone() else {
+            assert!(std::time::Instant::now() < end, "never over");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        assert_eq!(error, "its field until says that it has ended");
+        break;
+    }
+    // Nobody restarts anything: a new document is in force by itself.
+    world.write("first", &document("account-one", ahead + 3_600_000, r#"["api.github.com"]"#));
+    leases.refresh(world.name()).await;
+    assert!(world.issue(&leases).is_ok());
+}

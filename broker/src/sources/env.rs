@@ -4,9 +4,11 @@ use super::handed::{Handed, MOST};
 use super::onepassword::connect;
 use super::openbao::Client;
 use super::quiet::Quiet;
-use super::{Alarms, Mark, Questions, Reading, Source, SourceError, github_app, infisical, meter, onepassword};
+use super::{
+    Alarms, Mark, Questions, Reading, Source, SourceError, github_app, infisical, kubernetes, meter, onepassword,
+};
 use crate::config::handed::SecretAt;
-use crate::config::{Config, Connect, GitHubApp, Infisical, Lookup, OpenBao, Rotation, SealedBy};
+use crate::config::{Cluster, Config, Connect, GitHubApp, Infisical, Lookup, OpenBao, Rotation, SealedBy};
 use crate::seal::Sealer;
 use attache_core::Secret;
 use std::collections::HashMap;
@@ -26,6 +28,8 @@ pub struct Environment {
     openbao: OnceLock<Arc<Client>>,
     /// By what GitHub is asked, likewise.
     github: OnceLock<Arc<github_app::Client>>,
+    /// By what Kubernetes is asked, likewise.
+    kubernetes: OnceLock<Arc<kubernetes::Client>>,
     /// What makes us somebody at the sources that are used, by where it is: a variable, or standard input.
     handed: HashMap<SecretAt, Secret>,
     /// The key of the seal, where the config names a variable for it.
@@ -142,6 +146,11 @@ impl Environment {
     /// What was asked of sources, counted.
     pub fn questions(&self) -> &Questions {
         &self.others.questions
+    }
+
+    /// By what Kubernetes is asked.
+    pub(super) fn of_kubernetes(&self, cluster: &Arc<Cluster>) -> Arc<kubernetes::Client> {
+        self.kubernetes.get_or_init(|| Arc::new(kubernetes::Client::new(cluster.clone()))).clone()
     }
 
     /// What makes us somebody at a source.

@@ -21,11 +21,7 @@ impl SecretFile {
         let Some((dir, name)) = self.split()? else { return Ok(None) };
         // Two bytes more than a secret may have: a final line break.
         let Some(bytes) = self.sealer.read(&dir, &name, MOST + 2)? else { return Ok(None) };
-        let text = std::str::from_utf8(&bytes).map_err(|_| SourceError::NotText(self.place()))?;
-        let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-        if text.is_empty() {
-            return Err(SourceError::Empty(self.place()));
-        }
+        let text = text(&bytes, || self.place())?;
         if text.len() > MOST {
             return Err(PrivateError::TooLong { path: self.path.clone(), most: MOST }.into());
         }
@@ -43,6 +39,13 @@ impl SecretFile {
     fn stamp(&self) -> Option<Stamp> {
         self.split().ok()??.0.stamp(self.path.file_name()?.to_str()?).ok()
     }
+}
+
+/// The text of a file that somebody has written for us: one final line break is not of it.
+pub fn text(bytes: &[u8], place: impl Fn() -> String) -> Result<&str, SourceError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| SourceError::NotText(place()))?;
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    if text.is_empty() { Err(SourceError::Empty(place())) } else { Ok(text) }
 }
 
 impl Source for SecretFile {

@@ -310,16 +310,24 @@ fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, HttpError> {
 
 /// What a failure of a connection means. Its words may hold anything, and are never repeated.
 fn classed(error: &reqwest::Error) -> HttpError {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    if let Some(tls) = tls_within(error) {
+        return tls;
+    }
+    if error.is_timeout() && !error.is_connect() { HttpError::TimedOut } else { HttpError::Unreachable }
+}
+
+/// What TLS has to do with a failure, whosever it is.
+pub fn tls_within(error: &(dyn Error + 'static)) -> Option<HttpError> {
+    let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return of_tls(tls);
+            return Some(of_tls(tls));
         }
         // An io::Error does not name what it holds as its source.
         let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         next = held.map(|held| held as &(dyn Error + 'static)).or_else(|| cause.source());
     }
-    if error.is_timeout() && !error.is_connect() { HttpError::TimedOut } else { HttpError::Unreachable }
+    None
 }
 
 fn of_tls(error: &rustls::Error) -> HttpError {

@@ -10,7 +10,9 @@ mod github_app;
 pub(crate) mod handed;
 pub(crate) mod http;
 mod infisical;
+mod kubernetes;
 mod meter;
+mod mounted;
 mod onepassword;
 mod openbao;
 mod quiet;
@@ -20,6 +22,7 @@ mod trouble;
 pub use alarms::{Alarm, Alarms};
 pub use env::Environment;
 pub use meter::{Meter, Questions};
+pub use mounted::MountedError;
 pub use onepassword::find as find_program;
 pub use openbao::Transit;
 pub use trouble::Trouble;
@@ -111,6 +114,9 @@ pub enum SourceError {
     /// The file is sealed, and does not open.
     #[error(transparent)]
     Sealed(SealError),
+    /// The volume's file is none that a kubelet mounts, or cannot be read.
+    #[error(transparent)]
+    Mounted(#[from] MountedError),
     /// Bytes that are not UTF-8.
     #[error("{0} does not hold text")]
     NotText(String),
@@ -158,6 +164,8 @@ pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
         Lookup::OnePassword(item) => onepassword::open(item, environment),
         Lookup::OpenBao(secret) => Box::new(openbao::open(secret, environment.of_openbao(&secret.server))),
         Lookup::Infisical(secret) => Box::new(infisical::open(secret, environment.of_infisical(&secret.server))),
+        Lookup::Mounted(file) => Box::new(mounted::VolumeFile::new(file)),
+        Lookup::Kubernetes(secret) => Box::new(kubernetes::open(secret, environment.of_kubernetes(&secret.cluster))),
         // All that its tokens may reach; sessions are given theirs by an [`issuer`].
         Lookup::GitHubApp(token) => github_app::App::new(token, environment.of_github(&token.app)).open(&token.scope),
         Lookup::File(path) => Box::new(file::SecretFile::new(path, environment.sealer())),
@@ -170,7 +178,13 @@ pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
 pub fn issuer(lookup: &Lookup, environment: &Environment) -> Option<Box<dyn Issuer>> {
     let issuer: Box<dyn Issuer> = match lookup {
         Lookup::GitHubApp(token) => Box::new(github_app::App::new(token, environment.of_github(&token.app))),
-        Lookup::Env(_) | Lookup::OnePassword(_) | Lookup::OpenBao(_) | Lookup::Infisical(_) | Lookup::File(_) => {
+        Lookup::Env(_)
+        | Lookup::OnePassword(_)
+        | Lookup::OpenBao(_)
+        | Lookup::Infisical(_)
+        | Lookup::Mounted(_)
+        | Lookup::Kubernetes(_)
+        | Lookup::File(_) => {
             return None;
         }
     };

@@ -27,6 +27,13 @@ pub(super) fn resolve_all(spec: &Spec, credentials: &mut [Credential], problems:
             let value = match value {
                 AgentValueSpec::Placeholder => Some(AgentValue::Placeholder),
                 AgentValueSpec::Gateway(url) => gateway_url(url, credential, &routes),
+                AgentValueSpec::Field(field) => {
+                    let bundle = credential.bundle.as_ref();
+                    if !bundle.is_some_and(|bundle| bundle.fields.contains_key(&field.0)) {
+                        problems.add(join(&join(&path, "agent_env"), &name.0), Problem::NoSuchField);
+                    }
+                    Some(AgentValue::Field(field.0.clone()))
+                }
             };
             match value {
                 Some(value) => resolved.push(AgentEnv { name: name.0.clone(), value }),

@@ -1,6 +1,6 @@
 //! Credentials: a preset where one is named, changed by what the config writes beside it.
 
-use super::{Around, Problems, agent_env, destination, rotation, sources};
+use super::{Around, Problems, agent_env, bundle, destination, rotation, sources};
 use crate::config::error::Problem;
 use crate::config::presets;
 use crate::config::reader::join;
@@ -27,6 +27,7 @@ pub(super) fn resolve_all(
     }
     destination::check_together(&credentials, problems);
     rotation::check_together(&credentials, problems);
+    bundle::check_together(&credentials, around, problems);
     agent_env::resolve_all(spec, &mut credentials, problems);
     credentials
 }
@@ -69,11 +70,17 @@ fn resolve(
     );
     let kept = (path, shared.file_dir.as_path());
     let rotation = rotation::resolve(written.rotation.as_ref(), kept, &lookup, around, problems);
+    let bundle = bundle::resolve(written, path, spec, problems);
+    if written.rotation.is_some() && written.bundle.is_some() {
+        problems.add(join(path, "rotation"), Problem::RotatedBundle);
+    }
+    let stripped = bundle::stripped(written, bundle.as_ref());
     Some(Credential {
         name: name.clone(),
         service: service.map_or_else(|| name.as_str().to_owned(), |service| service.0.clone()),
         lookup,
-        destinations: destination::resolve_all(written, preset, path, around, problems),
+        destinations: destination::resolve_all(&stripped, preset, path, around, problems),
+        bundle,
         audit: written.audit.or(preset.audit).unwrap_or_default(),
         placeholder,
         missing_placeholder,

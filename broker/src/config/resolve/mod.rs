@@ -2,12 +2,14 @@
 //! field. Finds all problems; the config is only worth something when there are none.
 
 mod agent_env;
+mod bundle;
 mod credential;
 mod destination;
 mod export;
 mod github_app;
 mod hosts;
 mod infisical;
+mod kubernetes;
 mod oidc;
 mod onepassword;
 mod openbao;

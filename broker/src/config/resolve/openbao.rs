@@ -157,5 +157,5 @@ pub(super) fn secret(
         }
         return None;
     };
-    Some(OpenBaoSecret { server, path, field, version })
+    Some(OpenBaoSecret { server, path, field, version, document: false })
 }

@@ -99,8 +99,9 @@ fn check_variables(written: &SessionSpec, by_name: &BTreeMap<&Name, &Credential>
         for variable in &credential.agent_env {
             let others = earlier.entry(&variable.name).or_default();
             // One URL for both is none too many.
-            let clashes =
-                |(_, theirs): &&(&Name, &AgentValue)| **theirs == AgentValue::Placeholder || **theirs != variable.value;
+            let clashes = |(_, theirs): &&(&Name, &AgentValue)| {
+                !matches!(theirs, AgentValue::GatewayUrl { .. }) || **theirs != variable.value
+            };
             if let Some((other, _)) = others.iter().find(clashes) {
                 let (one, two) = ((*other).clone(), credential.name.clone());
                 problems.add(join(at, "credentials"), Problem::VariableTwice(one, two, variable.name.clone()));

@@ -1,10 +1,10 @@
 //! Sources: what all secrets of a kind share, and where one secret is looked for.
 
-use super::{Around, Problems, github_app, infisical, onepassword, openbao};
+use super::{Around, Problems, github_app, infisical, kubernetes, onepassword, openbao};
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{SourceSpec, Spec};
-use crate::config::{KINDS, Lookup, SourceKind, SourcesConfig};
+use crate::config::{KINDS, Lookup, OpenBaoSecret, SourceKind, SourcesConfig};
 use attache_core::names::Name;
 use std::path::Path;
 
@@ -21,7 +21,8 @@ pub(super) fn resolve(spec: &Spec, state_dir: &Path, around: &Around<'_>, proble
     let onepassword = onepassword::resolve(spec, &file_dir, around, problems);
     let infisical = infisical::resolve(spec, &file_dir, around, problems);
     let github_app = github_app::resolve(spec, &file_dir, around, problems);
-    SourcesConfig { order, file_dir, onepassword, openbao, infisical, github_app }
+    let kubernetes = kubernetes::resolve(spec, around, problems);
+    SourcesConfig { order, file_dir, onepassword, openbao, infisical, github_app, kubernetes }
 }
 
 /// The places to look for a secret, in the order the config gives to kinds of sources.
@@ -33,15 +34,19 @@ pub(super) fn lookup(
     problems: &mut Problems,
 ) -> Vec<Lookup> {
     let at = join(path, "source");
+    let is_bundle = spec.credentials.get(name).is_some_and(|credential| credential.bundle.is_some());
     let env = source.and_then(|source| source.env.as_ref()).map(|variable| Lookup::Env(variable.0.clone()));
     let file = source.and_then(|source| source.file.as_ref());
     let file = file.map(|file| Lookup::File(sources.file_dir.join(&file.0)));
     let found = [
         env,
         onepassword::secret(source, (name, &at), (spec, sources), around, problems),
-        openbao::secret(source, &at, (spec, sources), around, problems).map(Lookup::OpenBao),
+        openbao::secret(source, &at, (spec, sources), around, problems)
+            .map(|secret| Lookup::OpenBao(OpenBaoSecret { document: is_bundle, ..secret })),
         infisical::secret(source, &at, (spec, sources), around, problems).map(Lookup::Infisical),
         github_app::token(source, &at, (spec, sources), around, problems).map(Lookup::GitHubApp),
+        kubernetes::mounted(source, &at, around, problems).map(Lookup::Mounted),
+        kubernetes::secret(source, (spec, sources)).map(Lookup::Kubernetes),
         file,
     ];
     let found: Vec<_> = found.into_iter().flatten().collect();

@@ -2,12 +2,11 @@
 
 use super::error::OpenBaoError;
 use super::http::Reply;
+pub use crate::json::Json;
 use crate::sources::MOST;
 use attache_core::Secret;
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 /// Every answer of OpenBao (<https://openbao.org/api-docs/>).
@@ -33,16 +32,6 @@ pub struct AuthBlock {
     pub num_uses: u32,
 }
 
-/// JSON whose texts cannot be printed.
-pub enum Json {
-    Null,
-    Bool(bool),
-    Number(u64),
-    Text(Secret),
-    Map(BTreeMap<String, Json>),
-    Other,
-}
-
 /// What was found.
 pub struct Found {
     pub secret: Secret,
@@ -50,8 +39,14 @@ pub struct Found {
     pub lease: Option<(String, Duration, bool)>,
 }
 
-/// What an answer to a reading says. `Ok(None)`: there is nothing.
-pub fn reading(reply: &Reply, field: &str, version: Option<u32>) -> Result<Option<Found>, OpenBaoError> {
+/// What an answer to a reading says. `Ok(None)`: there is nothing. `document`: whether a field that is an object is
+/// one, written as JSON.
+pub fn reading(
+    reply: &Reply,
+    field: &str,
+    version: Option<u32>,
+    document: bool,
+) -> Result<Option<Found>, OpenBaoError> {
     let answer = match reply.status {
         200 => parse(&reply.body)?,
         404 => return absent(&parse(&reply.body)?, version),
@@ -71,6 +66,7 @@ pub fn reading(reply: &Reply, field: &str, version: Option<u32>) -> Result<Optio
     }
     let secret = match data.remove(field) {
         Some(Json::Text(text)) => text,
+        Some(object @ Json::Map(_)) if document => object.write(),
         Some(Json::Null) | None => return Err(OpenBaoError::NoField),
         Some(_) => return Err(OpenBaoError::NotText),
     };
@@ -90,7 +86,7 @@ fn versioned(data: &BTreeMap<String, Json>) -> Option<u64> {
     let (Some(Json::Map(_) | Json::Null), Some(Json::Map(about))) = (data.get("data"), data.get("metadata")) else {
         return None;
     };
-    if let Some(Json::Number(version)) = about.get("version") { Some(*version) } else { None }
+    about.get("version").and_then(Json::as_u64)
 }
 
 fn absent(answer: &Envelope, version: Option<u32>) -> Result<Option<Found>, OpenBaoError> {
@@ -157,59 +153,5 @@ pub fn data(reply: &Reply) -> Result<BTreeMap<String, Json>, OpenBaoError> {
     match parse(&reply.body)?.data {
         Some(Json::Map(data)) => Ok(data),
         _ => Err(OpenBaoError::Malformed),
-    }
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Values;
-        impl<'de> Visitor<'de> for Values {
-            type Value = Json;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON")
-            }
-
-            fn visit_unit<E: Error>(self) -> Result<Json, E> {
-                Ok(Json::Null)
-            }
-
-            fn visit_bool<E: Error>(self, value: bool) -> Result<Json, E> {
-                Ok(Json::Bool(value))
-            }
-
-            fn visit_u64<E: Error>(self, value: u64) -> Result<Json, E> {
-                Ok(Json::Number(value))
-            }
-
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Json, E> {
-                Ok(Json::Other)
-            }
-
-            fn visit_f64<E: Error>(self, _: f64) -> Result<Json, E> {
-                Ok(Json::Other)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
-                Ok(Json::Text(Secret::new(text)))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
-                while items.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Json::Other)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
-                let mut map = BTreeMap::new();
-                while let Some((name, value)) = members.next_entry::<String, Json>()? {
-                    // Which of the two is meant nobody knows.
-                    if map.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a member stands here twice"));
-                    }
-                }
-                Ok(Json::Map(map))
-            }
-        }
-        deserializer.deserialize_any(Values)
     }
 }

@@ -227,7 +227,7 @@ impl Client {
             _ => return Err(failure(&reply)),
         }
         let said = data(&reply)?;
-        let number = |name: &str| if let Some(Json::Number(number)) = said.get(name) { *number } else { 0 };
+        let number = |name: &str| said.get(name).and_then(Json::as_u64).unwrap_or(0);
         let ends = matches!(said.get("expire_time"), Some(Json::Text(_)));
         let (left, uses) = (Duration::from_secs(number("ttl")), u32::try_from(number("num_uses")).unwrap_or(u32::MAX));
         Ok(Token {

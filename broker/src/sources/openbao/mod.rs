@@ -124,7 +124,9 @@ impl Item {
                 return Err(self.client.why_denied(&token).await);
             }
         }
-        let Some(Found { secret, lease }) = reading(&reply, &self.config.field, self.config.version)? else {
+        let Some(Found { secret, lease }) =
+            reading(&reply, &self.config.field, self.config.version, self.config.document)?
+        else {
             *self.held() = None;
             return Ok(Answer::Absent);
         };

@@ -13,7 +13,7 @@ fn reply(status: u16, body: &str) -> Reply {
 }
 
 fn read(status: u16, body: &str, version: Option<u32>) -> Result<Option<Found>, OpenBaoError> {
-    reading(&reply(status, body), "token", version)
+    reading(&reply(status, body), "token", version, false)
 }
 
 fn versioned(version: u64) -> String {
@@ -38,6 +38,16 @@ fn a_field_of_either_version_of_kv_and_of_what_is_leased_is_found() {
     // KV version 1 says how often it may be asked, and leases nothing.
     let plain = format!(r#"{{"lease_id":"","lease_duration":2764800,"data":{{"token":"{SECRET}"}}}}"#);
     assert_eq!(read(200, &plain, None).ok().flatten().unwrap().lease, None);
+}
+
+#[test]
+fn a_field_that_is_an_object_is_a_document_for_a_bundle_alone() {
+    let body = format!(r#"{{"data":{{"token":{{"b":["{SECRET}",-1.5],"a":{{}}}}}}}}"#);
+    let found = reading(&reply(200, &body), "token", None, true).ok().flatten().unwrap();
+    assert_eq!(found.secret.expose(), format!(r#"{{"a":{{}},"b":["{SECRET}",-1.5]}}"#));
+    assert!(matches!(read(200, &body, None), Err(OpenBaoError::NotText)));
+    let list = format!(r#"{{"data":{{"token":["{SECRET}"]}}}}"#);
+    assert!(matches!(reading(&reply(200, &list), "token", None, true), Err(OpenBaoError::NotText)));
 }
 
 #[test]

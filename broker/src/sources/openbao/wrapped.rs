@@ -36,11 +36,11 @@ pub async fn unwrap(http: &Http, token: &Secret, path: &str, place: &str) -> Res
         Some(Json::Text(_)) => return Err(OpenBaoError::WrapElsewhere(place.to_owned())),
         _ => return Err(OpenBaoError::Malformed),
     }
-    let (Some(Json::Text(time)), Some(Json::Number(ttl))) = (said.get("creation_time"), said.get("creation_ttl"))
-    else {
+    let ttl = said.get("creation_ttl").and_then(Json::as_u64);
+    let (Some(Json::Text(time)), Some(ttl)) = (said.get("creation_time"), ttl) else {
         return Err(OpenBaoError::Malformed);
     };
-    if !can_be(time.expose(), Duration::from_secs(*ttl), Now::read().wall_ms) {
+    if !can_be(time.expose(), Duration::from_secs(ttl), Now::read().wall_ms) {
         return Err(OpenBaoError::WrapTime(place.to_owned()));
     }
 

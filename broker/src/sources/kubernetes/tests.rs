@@ -1,0 +1,148 @@
+//! What an answer means, and that nothing of it shows. Against a stand-in that speaks TLS: tests/kubernetes.rs.
+
+use super::answer::{Reply, reading};
+use super::client::Client;
+use super::error::KubernetesError;
+use crate::config::Cluster;
+use crate::config::handed::SecretAt;
+use crate::sources::Trouble;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+const SECRET: &str = "s3cret-in-an-answer";
+
+fn reply(status: u16, body: &str) -> Reply {
+    let body = Zeroizing::new(body.as_bytes().to_vec());
+    Reply { status, body, namespace: "agents".into(), name: "github".into() }
+}
+
+fn object(data: &str) -> String {
+    format!(r#"{{"kind":"Secret","apiVersion":"v1","metadata":{{"name":"github"}},"data":{data},"type":"Opaque"}}"#)
+}
+
+fn status(code: u16, reason: &str, kind: &str) -> String {
+    format!(
+        r#"{{"kind":"Status","apiVersion":"v1","metadata":{{}},"status":"Failure","message":"{SECRET}","reason":"{reason}",
+           "details":{{"name":"github","kind":"{kind}"}},"code":{code}}}"#
+    )
+}
+
+#[test]
+fn a_key_is_decoded_and_loses_one_line_break() {
+    for (text, found) in [(SECRET, SECRET), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("\u{e9}", "\u{e9}")] {
+        let body = object(&format!(r#"{{"token":"{}","other":"eA=="}}"#, STANDARD.encode(text)));
+        assert_eq!(reading(&reply(200, &body), "token").ok().flatten().unwrap().expose(), found);
+    }
+}
+
+#[test]
+fn absent_and_each_error_are_told_apart_and_no_error_holds_a_byte_of_the_answer() {
+    assert!(matches!(reading(&reply(404, &status(404, "NotFound", "secrets")), "token"), Ok(None)));
+    let with = |bytes: &[u8]| object(&format!(r#"{{"token":"{}"}}"#, STANDARD.encode(bytes)));
+    for (code, body, passes, words) in [
+        (200, object(r#"{"other":"eA=="}"#), false, "no such key"),
+        (200, object("null"), false, "no such key"),
+        (200, r#"{"kind":"Secret"}"#.into(), false, "no such key"),
+        (200, with(b"\n"), false, "is empty"),
+        (200, with(b"\xff\xfe"), false, "no text"),
+        (200, with(&[b's'; 65 * 1024]), false, "longer than 64 KiB"),
+        (200, object(&format!(r#"{{"token":"{SECRET}!"}}"#)), false, "does not answer as Kubernetes"),
+        (200, object(r#"{"token":5}"#), false, "does not answer as Kubernetes"),
+        (200, object(r#"{"token":"eA==","token":"eQ=="}"#), false, "does not answer as Kubernetes"),
+        (200, r#"{"kind":"SecretList","items":[]}"#.into(), false, "does not answer as Kubernetes"),
+        (200, format!("<html>{SECRET}</html>"), false, "does not answer as Kubernetes"),
+        (302, String::new(), false, "does not answer as Kubernetes"),
+        (401, status(401, "Unauthorized", ""), false, "does not accept our token"),
+        (403, status(403, "Forbidden", "secrets"), false, "may not `get` the Secret github in namespace agents"),
+        (403, format!("<html>{SECRET}</html>"), false, "does not answer as Kubernetes"),
+        (404, format!("<html>{SECRET}</html>"), false, "does not answer as Kubernetes"),
+        (404, status(404, "NotFound", "namespaces"), false, "does not answer as Kubernetes"),
+        (429, status(429, "TooManyRequests", ""), true, "too many requests"),
+        (500, status(500, "InternalError", ""), true, "HTTP 500"),
+        (503, SECRET.to_owned(), true, "HTTP 503"),
+    ] {
+        let error = reading(&reply(code, &body), "token").err().unwrap_or_else(|| panic!("{code} {words}"));
+        let trouble = Trouble::from(error.clone());
+        let shown = format!("{error} {error:?} {}", trouble.fix());
+        assert!(error.to_string().contains(words) && !shown.contains(SECRET), "{code}: {shown}");
+        assert_eq!(trouble.passes(), passes, "{words}");
+        assert!(trouble.fix().len() > 10, "{words}");
+    }
+}
+
+#[test]
+fn who_may_not_read_a_secret_is_told_the_role_that_lets_him() {
+    let error = KubernetesError::Forbidden { namespace: "agents".into(), name: "github".into() };
+    let trouble = Trouble::from(error);
+    let role = &trouble.fix()[trouble.fix().find('{').unwrap()..];
+    let role: serde_json::Value = serde_saphyr::from_str(role).unwrap();
+    assert_eq!(role["metadata"], serde_json::json!({"name": "attache-github", "namespace": "agents"}));
+    let rule =
+        serde_json::json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["github"], "verbs": ["get"]});
+    assert_eq!(role["rules"], serde_json::json!([rule]));
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_would_run_something_or_verify_nothing_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("kubeconfig");
+    let good = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: 'https://127.0.0.1:1'CLUSTER}}\n\
+         users:\n- name: u\n  user: {{token: {SECRET}USER}}\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
+    );
+    let ask = async |text: &str, context: Option<&str>| {
+        std::fs::write(&file, text).unwrap();
+        let cluster = Cluster {
+            kubeconfig: Some((file.clone(), context.map(str::to_owned))),
+            own: SecretAt::Shared(file.clone()),
+            refresh: Duration::from_secs(60),
+        };
+        let error = Client::new(Arc::new(cluster)).get(None, "github").await.err().unwrap();
+        assert!(!format!("{error} {error:?}").contains(SECRET));
+        error.to_string()
+    };
+    let plain = good.replace("CLUSTER", "").replace("USER", "");
+    assert_eq!(ask(&plain, None).await, "it cannot be reached");
+    assert_eq!(ask(&plain, Some("c")).await, "it cannot be reached");
+    assert!(ask(&plain, Some("other")).await.contains("no such context"));
+    assert!(ask(&plain.replace("https", "http").replace("127.0.0.1", "k8s.test"), None).await.contains("no https://"));
+    for (cluster, user, words) in [
+        (", insecure-skip-tls-verify: true", "", "not verified"),
+        (", proxy-url: 'http://127.0.0.1:9'", "", "by no proxy"),
+        (", certificate-authority: none.pem", "", "not there"),
+        (
+            "",
+            ", exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/false, interactiveMode: Never}",
+            "runs none",
+        ),
+        ("", ", auth-provider: {name: gcp, config: {cmd-path: /bin/false}}", "runs none"),
+    ] {
+        let text = good.replace("CLUSTER", cluster).replace("USER", user);
+        let said = ask(&text, None).await;
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(ask("{", None).await.contains("it is no kubeconfig"));
+    std::fs::write(&file, &plain).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o606)).unwrap();
+    assert!(ask(&plain, None).await.contains("chmod o-w"));
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let cluster = Cluster {
+        kubeconfig: Some((file.clone(), None)),
+        own: SecretAt::Shared(file.clone()),
+        refresh: Duration::from_secs(60),
+    };
+    let error = Client::new(Arc::new(cluster)).get(None, "github").await.err().unwrap();
+    assert!(error.to_string().contains("no regular file"));
+}
+
+#[tokio::test]
+async fn outside_of_a_cluster_it_says_so() {
+    let own = SecretAt::Shared("/none".into());
+    let cluster = Cluster { kubeconfig: None, own, refresh: Duration::from_secs(60) };
+    let error = Client::new(Arc::new(cluster)).get(None, "github").await.err().unwrap();
+    assert!(error.to_string().contains("runs in no cluster"), "{error}");
+}

@@ -3,6 +3,8 @@
 
 #[path = "openbao/answers.rs"]
 mod answers;
+#[path = "openbao/bundles.rs"]
+mod bundles;
 #[path = "openbao/clocks.rs"]
 mod clocks;
 #[path = "openbao/injects.rs"]

@@ -14,8 +14,13 @@ use attache_core::audit::chain;
 use attache_core::names::Name;
 use attache_tests::util::temp_dir;
 
+use serde_json::{Value, json};
+
 use super::tables::full;
 use super::{at, documents, none, read};
+
+/// What stands after the fence of a block of objects of Kubernetes.
+const MANIFEST: &str = "yaml kubernetes";
 
 #[test]
 fn every_config_that_is_shown_is_good() {
@@ -23,7 +28,8 @@ fn every_config_that_is_shown_is_good() {
     let mut complaints = Vec::new();
     let mut configs = vec![("envoy/attache.yaml".to_owned(), read(&at("envoy/attache.yaml")))];
     for document in documents() {
-        let yaml = document.blocks.iter().filter(|block| block.info.starts_with("yaml"));
+        let is_config = |info: &str| info.starts_with("yaml") && info != MANIFEST;
+        let yaml = document.blocks.iter().filter(|block| is_config(&block.info));
         configs.extend(yaml.map(|block| (document.place(block.line), block.text.clone())));
     }
     assert!(configs.len() >= 4, "the examples are not found");
@@ -37,6 +43,67 @@ fn every_config_that_is_shown_is_good() {
         }
     }
     none(complaints);
+}
+
+/// What is shown of a cluster is one: each object has a kind and a name, a Role gives no more than it says it does, and
+/// what is named is there.
+#[test]
+fn every_manifest_that_is_shown_is_one() {
+    let mut complaints = Vec::new();
+    let mut kinds = Vec::new();
+    for document in documents() {
+        for block in document.blocks.iter().filter(|block| block.info == MANIFEST) {
+            let place = document.place(block.line);
+            let objects: Result<Vec<Value>, _> = block.text.split("\n---\n").map(serde_saphyr::from_str).collect();
+            match objects {
+                Ok(objects) => {
+                    complaints.extend(unsound(&objects).into_iter().map(|why| format!("{place}: {why}")));
+                    kinds.extend(objects.iter().filter_map(|object| object["kind"].as_str().map(str::to_owned)));
+                }
+                Err(why) => complaints.push(format!("{place}: {why}")),
+            }
+        }
+    }
+    none(complaints);
+    for kind in ["Deployment", "Role", "RoleBinding", "ServiceAccount"] {
+        assert!(kinds.iter().any(|known| known == kind), "no {kind} is shown");
+    }
+}
+
+/// What is wrong with the objects of one block.
+fn unsound(objects: &[Value]) -> Vec<String> {
+    let is_there = |kind: &Value, name: &Value| {
+        objects.iter().any(|object| object["kind"] == *kind && object["metadata"]["name"] == *name)
+    };
+    let mut complaints = Vec::new();
+    for object in objects {
+        let named = [&object["apiVersion"], &object["kind"], &object["metadata"]["name"]];
+        if named.iter().any(|text| text.as_str().is_none_or(str::is_empty)) {
+            complaints.push("an object without apiVersion, kind or name".to_owned());
+        }
+        for rule in object["rules"].as_array().into_iter().flatten() {
+            let names_each = rule["resourceNames"].as_array().is_some_and(|names| !names.is_empty());
+            if rule["resources"] != json!(["secrets"]) || rule["verbs"] != json!(["get"]) || !names_each {
+                complaints.push("a rule that gives more than `get` on named Secrets".to_owned());
+            }
+        }
+        if object["kind"] == "RoleBinding" {
+            let role = &object["roleRef"];
+            let subjects = object["subjects"].as_array().into_iter().flatten();
+            let mut all = subjects.map(|one| (&one["kind"], &one["name"])).chain([(&role["kind"], &role["name"])]);
+            if !all.all(|(kind, name)| is_there(kind, name)) {
+                complaints.push("a binding of what is not there".to_owned());
+            }
+        }
+        let pod = &object["spec"]["template"]["spec"];
+        let volumes: Vec<_> = pod["volumes"].as_array().into_iter().flatten().map(|volume| &volume["name"]).collect();
+        let containers = pod["containers"].as_array().into_iter().flatten();
+        let mut mounts = containers.flat_map(|container| container["volumeMounts"].as_array().into_iter().flatten());
+        if !mounts.all(|mount| volumes.contains(&&mount["name"]) && mount["mountPath"].is_string()) {
+            complaints.push("a mount of no volume".to_owned());
+        }
+    }
+    complaints
 }
 
 #[test]

@@ -84,6 +84,12 @@ fn what_reads_is_what_the_code_says() {
     none(words.filter(|word| !begins(word)).map(|word| format!("the word {word} is missing")).collect());
 }
 
+/// Whether a constant of this name is this, which may be written with its type: `AFTER: u64 = 480`.
+fn has_value(text: &str, name: &str, written: &str) -> bool {
+    let value = written.rsplit(" = ").next().unwrap_or(written);
+    text.lines().any(|line| line.contains(&format!("const {name}: ")) && line.contains(&format!("= {value};")))
+}
+
 /// A row of bounds names a place and what stands there.
 #[test]
 fn the_bounds_are_those_of_the_code() {
@@ -91,21 +97,26 @@ fn the_bounds_are_those_of_the_code() {
     let (mut bounds, mut complaints) = (0, Vec::new());
     for (line, cells) in architecture.rows() {
         let [_, place, written] = &cells[..] else { continue };
-        let ([place], [written]) = (&spans(place)[..], &spans(written)[..]) else { continue };
-        if !place.contains(".rs") {
+        let (places, values) = (spans(place), spans(written));
+        if !places.iter().all(|place| place.contains(".rs")) || places.is_empty() {
             continue;
         }
-        bounds += 1;
-        let (file, name) = place.split_once("::").map_or((*place, None), |(file, name)| (file, Some(name)));
-        let text = read(&at(file));
-        let stands = match name {
-            None => text.contains(written),
-            Some(name) => {
-                text.lines().any(|l| l.contains(&format!("const {name}:")) && l.contains(&format!("= {written};")))
+        // One for all of the others, or one for each.
+        let many = places.len().max(values.len());
+        if [places.len(), values.len()].iter().any(|count| *count != 1 && *count != many) || values.is_empty() {
+            complaints.push(format!("{}: {} places, {} values", architecture.place(line), places.len(), values.len()));
+        }
+        for (place, written) in places.iter().cycle().zip(values.iter().cycle()).take(many) {
+            bounds += 1;
+            let (file, name) = place.split_once("::").map_or((*place, None), |(file, name)| (file, Some(name)));
+            let text = read(&at(file));
+            let stands = match name {
+                None => text.contains(written),
+                Some(name) => text.contains(&format!("const {name}: ")) && has_value(&text, name, written),
+            };
+            if !stands {
+                complaints.push(format!("{}: {place} is not {written}", architecture.place(line)));
             }
-        };
-        if !stands {
-            complaints.push(format!("{}: {place} is not {written}", architecture.place(line)));
         }
     }
     assert!(bounds >= 20, "the tables of bounds are not found: {bounds}");

@@ -99,6 +99,9 @@ impl ApiError {
                 RotateError::UnderWay
                 | RotateError::OldWaits(_)
                 | RotateError::Failed(RotationError::RejectedWaits(_)) => StatusCode::CONFLICT,
+                RotateError::Failed(RotationError::Audit(_) | RotationError::Store(_)) => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
                 // Whoever makes the secret, or a file: the operator's own, either way.
                 RotateError::Failed(_) => StatusCode::BAD_GATEWAY,
             },

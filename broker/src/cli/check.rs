@@ -41,6 +41,7 @@ fn describe(config: &Config) -> Value {
             "sources": credential.lookup.iter().map(Lookup::place).collect::<Vec<_>>(),
             "scope": credential.scope(),
             "bundle": credential.bundle.as_ref().map(fields),
+            "rotation": credential.rotation.as_ref().map(ToString::to_string),
             "destinations": destination(credential),
             "placeholder": credential.placeholder,
             "missing_placeholder": credential.missing_placeholder,
@@ -65,6 +66,7 @@ fn describe(config: &Config) -> Value {
         "proxy_socket": config.listen.proxy_socket,
         "data_plane": config.listen.data_plane.to_string(),
         "policy": config.policy().version,
+        "sealed_by": config.seal.as_ref().map(crate::config::SealedBy::place),
         "unmatched": config.unmatched,
         "hosts": config.hosts.iter().map(|host| json!({"id": host.id(), "private": host.private})).collect::<Vec<_>>(),
         "dns": config.dns_servers,
@@ -91,6 +93,9 @@ fn summary(config: &Config) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(out, "The config is good. Instance {}, state in {}", config.instance, config.state_dir.display());
+    if let Some(seal) = &config.seal {
+        let _ = writeln!(out, "sealed by {}", seal.place());
+    }
     for credential in &config.credentials {
         let _ = writeln!(out, "\ncredential {}", credential.name);
         let _ = writeln!(
@@ -98,6 +103,9 @@ fn summary(config: &Config) -> String {
             "  from    {}",
             credential.lookup.iter().map(Lookup::place).collect::<Vec<_>>().join(", else ")
         );
+        if let Some(rotation) = &credential.rotation {
+            let _ = writeln!(out, "  rotates {rotation}");
+        }
         if let Some(scope) = credential.scope() {
             let _ = writeln!(out, "  gives   each session a token of its own: {scope}, at most");
         }

@@ -12,7 +12,6 @@ use crate::rotation::RotationStanding;
 use attache_core::names::Name;
 use http::Method;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Credentials: where they come from, which version is in use; never their values
 #[derive(Debug, clap::Args)]
@@ -80,10 +79,12 @@ async fn list(client: &Client, json: bool) -> Result<ExitCode, ClientError> {
     } else {
         let now = Now::read();
         let rows: Vec<_> = standings.iter().map(|standing| row(standing, now)).collect();
-        say(table(
-            &["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "ROTATES", "WORKERS", "ERROR"],
-            &rows,
-        ));
+        say(table(&["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "ROTATES", "WORKERS"], &rows));
+        // Sentences: beneath, where they widen nothing.
+        for (name, error, fix) in standings.iter().filter_map(wrong) {
+            say(format_args!("\n{name}: {error}"));
+            fix.into_iter().for_each(|fix| say(format_args!("  fix: {fix}")));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,8 +102,8 @@ async fn test(client: &Client, name: &Name, json: bool) -> Result<ExitCode, Clie
         let now = Now::read();
         let (source, version) = (text(&standing.source), version(&standing));
         let is = if standing.sessions.is_some() { "has given tokens to" } else { "is version" };
-        let since = age(&standing, now).map(|age| format!(", for {age}")).unwrap_or_default();
-        let until = expiry(&standing, now).map(|left| format!(", {left}")).unwrap_or_default();
+        let since = age(&standing, now).map(|age| format!(", known for {age}")).unwrap_or_default();
+        let until = expiry(&standing, now).map(|left| format!(", ends {left}")).unwrap_or_default();
         let rung = standing.rung.map(|rung| format!(" ({})", rung.as_str())).unwrap_or_default();
         say(format_args!("{name} {is} {version}{rung}, from {source}{since}{until}"));
     }
@@ -167,14 +168,16 @@ fn row(standing: &Standing, now: Now) -> Vec<String> {
         text(&standing.next_ms.map(|next| format!("in {}", seconds(next.saturating_sub(now.wall_ms))))),
         text(&standing.rotation.as_ref().map(|rotation| rotates(rotation, now))),
         standing.workers.to_string(),
-        error(standing).cloned().unwrap_or_default(),
     ]
 }
 
-/// What keeps it from being used; else, from being read anew; else, from being replaced.
-fn error(standing: &Standing) -> Option<&String> {
-    let rotation = standing.rotation.as_ref().and_then(|rotation| rotation.error.as_ref());
-    standing.error.as_ref().or(standing.trouble.as_ref()).or(rotation)
+/// What keeps it from being used; else, from being read anew; else, from being replaced. And what mends that.
+fn wrong(standing: &Standing) -> Option<(&Name, &String, Option<&String>)> {
+    if let Some(error) = standing.error.as_ref().or(standing.trouble.as_ref()) {
+        return Some((&standing.name, error, standing.fix.as_ref()));
+    }
+    let rotation = standing.rotation.as_ref()?;
+    Some((&standing.name, rotation.error.as_ref()?, rotation.fix.as_ref()))
 }
 
 fn rotates(rotation: &RotationStanding, now: Now) -> String {
@@ -183,7 +186,7 @@ fn rotates(rotation: &RotationStanding, now: Now) -> String {
         RotationStanding { failures: 1.., retry_ms: Some(retry), .. } => format!("fails, again in {}", left(*retry)),
         RotationStanding { retire_ms: Some(retire), .. } => format!("old retired in {}", left(*retire)),
         RotationStanding { next_ms: Some(next), .. } => format!("in {}", left(*next)),
-        RotationStanding { .. } => "by command".to_owned(),
+        RotationStanding { .. } => "when asked".to_owned(),
     }
 }
 
@@ -211,6 +214,24 @@ fn expiry(standing: &Standing, now: Now) -> Option<String> {
     })
 }
 
+/// Its two largest units: `4d 19h`, `2m 5s`.
 fn seconds(ms: u64) -> String {
-    humantime::format_duration(Duration::from_secs(ms / 1000)).to_string()
+    let seconds = ms / 1000;
+    let units = [("d", seconds / 86_400), ("h", seconds / 3600 % 24), ("m", seconds / 60 % 60), ("s", seconds % 60)];
+    let first = units.iter().position(|(_, count)| *count > 0).unwrap_or(3);
+    let shown = units.iter().skip(first).take(2).filter(|(_, count)| *count > 0);
+    let shown: Vec<_> = shown.map(|(unit, count)| format!("{count}{unit}")).collect();
+    if shown.is_empty() { "0s".to_owned() } else { shown.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_time_is_told_by_its_two_largest_units() {
+        for (seconds, told) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (3_725, "1h 2m"), (2_591_997, "29d 23h"), (86_405, "1d")]
+        {
+            assert_eq!(super::seconds(seconds * 1000 + 999), told);
+        }
+    }
 }

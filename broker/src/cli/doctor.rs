@@ -143,6 +143,12 @@ fn seal(config: &Config, report: &mut Report) {
     let environment = Environment::read(config, &|name| std::env::var_os(name));
     match seal.own_secret().map_or_else(|| Means::of(seal, &environment).err(), |_| None) {
         Some(MeansError::File(error)) => report.fail(&config.state_dir, error),
+        // A file is there for every shell alike: the broker will not start.
+        Some(error) if seal.file().is_some() => report.files.push(Complaint {
+            severity: Severity::Fail,
+            path: config.state_dir.clone(),
+            found: error.to_string(),
+        }),
         // This shell may not have the broker's variables.
         Some(error) => report.warn(&config.state_dir, &error.to_string()),
         None => {}
@@ -196,7 +202,17 @@ async fn secrets(config: &Config, report: &mut Report) {
         };
         if !credential.lookup.iter().any(is_here) {
             let places: Vec<_> = credential.lookup.iter().map(Lookup::place).collect();
-            let why = format!("found nowhere ({}, as this shell sees them)", places.join(", "));
+            let lacking = credential.lookup.iter().filter_map(Lookup::own_secret).filter(|at| !is_handed(at));
+            let lacking: Vec<_> = lacking.map(SecretAt::place).collect();
+            let why = if lacking.is_empty() {
+                format!("found nowhere ({}, as this shell sees them)", places.join(", "))
+            } else {
+                format!(
+                    "nothing to log in with for {}: {} is empty or not there",
+                    places.join(", "),
+                    lacking.join(", ")
+                )
+            };
             report.lack(config, &credential.name, &why);
         }
     }

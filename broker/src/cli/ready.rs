@@ -2,7 +2,6 @@
 
 use super::client::{Client, failed};
 use super::common::{Common, FAILED, say};
-use super::table::table;
 use crate::api::{Condition, Dependency, Readiness};
 use std::process::ExitCode;
 
@@ -30,17 +29,18 @@ pub async fn run(_: ReadyArgs, common: &Common) -> ExitCode {
 
 fn told(readiness: &Readiness) -> String {
     let head = if readiness.ready { "ready" } else { "not ready" };
-    let rows: Vec<_> = readiness.dependencies.iter().filter(|one| one.state != Condition::Ok).map(row).collect();
-    let head = format!("{head}: {} workers", readiness.workers);
-    if rows.is_empty() { head } else { format!("{head}\n{}", table(&["WHAT", "STATE", "REASON", "FIX"], &rows)) }
+    let troubled = readiness.dependencies.iter().filter(|one| one.state != Condition::Ok).map(told_of);
+    [format!("{head}: {} workers", readiness.workers)].into_iter().chain(troubled).collect::<Vec<_>>().join("\n")
 }
 
-fn row(one: &Dependency) -> Vec<String> {
+/// Sentences, a line each.
+fn told_of(one: &Dependency) -> String {
     let state = match one.state {
         Condition::Ok => "ok",
         Condition::Waiting => "waiting",
         Condition::Failed => "failed",
     };
-    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    vec![one.name.clone(), state.to_owned(), or_none(&one.reason), or_none(&one.fix)]
+    let reason = one.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let fix = one.fix.as_ref().map(|fix| format!("\n  fix: {fix}")).unwrap_or_default();
+    format!("{} {state}{reason}{fix}", one.name)
 }

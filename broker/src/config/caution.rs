@@ -2,6 +2,7 @@
 
 use super::{Bind, Config, Endpoint, Rotator, SealedBy};
 use crate::rotation::vet::vet;
+use std::path::PathBuf;
 
 impl Config {
     /// What is unwise about it, in words for the operator.
@@ -16,6 +17,7 @@ impl Config {
             .chain(self.reachable())
             .chain(self.beside_its_key())
             .chain(self.missing())
+            .chain(self.unread())
             .chain(self.rotators())
             .collect()
     }
@@ -50,6 +52,24 @@ impl Config {
                 file.display()
             )
         })
+    }
+
+    /// Files of sources, and the key of the seal, without which somebody is not asked, or nothing starts.
+    fn unread(&self) -> impl Iterator<Item = String> {
+        let sources = &self.sources;
+        let of = |at: &'static str, file: &Option<PathBuf>| Some((at, file.clone()?));
+        let openbao = sources.openbao.iter().flat_map(move |bao| {
+            let identity = bao.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+            let identity = identity.map(|file| ("sources.openbao.client_certificate_file", file.clone()));
+            of("sources.openbao.ca_file", &bao.ca_file).into_iter().chain(identity)
+        });
+        let infisical = sources.infisical.iter().filter_map(move |one| of("sources.infisical.ca_file", &one.ca_file));
+        let connect = sources.onepassword.iter().filter_map(|one| one.connect.as_ref());
+        let connect = connect.filter_map(move |one| of("sources.onepassword.connect.ca_file", &one.ca_file));
+        let app = sources.github_app.iter().filter_map(move |app| of("sources.github_app.ca_file", &app.ca_file));
+        let seal = self.seal.as_ref().and_then(SealedBy::file).map(|file| ("state.seal.file", file.to_owned()));
+        let all = openbao.chain(infisical).chain(connect).chain(app).chain(seal);
+        all.filter(|(_, file)| !file.exists()).map(|(at, file)| format!("{at} is not there: {}", file.display()))
     }
 
     /// Commands that will not be run.

@@ -82,8 +82,9 @@ pub enum Problem {
     Strip(#[from] StripError),
     /// Nowhere to look for the secret.
     #[error(
-        "where is the secret? Add `source: {{env: VARIABLE}}` or `source: {{file: NAME}}`, or `source: {{openbao: \
-         {{path: …, field: …}}}}` or `source: {{infisical: {{name: …}}}}`, or a preset, or enable sources.onepassword and name it in `references`"
+        "where is the secret? Add `source: {{env: VARIABLE}}`, `source: {{file: NAME}}`, or one of the other kinds \
+         (`onepassword`, `openbao`, `infisical`, `github_app`, `mounted`, `kubernetes`), or a preset; docs/credentials.md \
+         has an example of each"
     )]
     NoSource,
     /// Sources that `sources.order` leaves out.
@@ -146,7 +147,7 @@ pub enum Problem {
     /// A secret that is rotated, and kept elsewhere than in a file.
     #[error(
         "a secret that is rotated here is kept in a file of the broker: write `source: {{file: NAME}}`, and no other; \
-         OpenBao and 1Password rotate what they hold by themselves and are asked again, and a variable is read once"
+         what other places hold they rotate by themselves, and are asked again; a variable is read once"
     )]
     RotationElsewhere,
     /// A bundle that would be rotated.

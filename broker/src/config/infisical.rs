@@ -12,7 +12,7 @@ use std::time::Duration;
 pub const CLOUD: &str = "https://app.infisical.com";
 
 /// An Infisical in which secrets are.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct InfisicalSpec {
     /// Its address (default `https://app.infisical.com`): `https://HOST:PORT`; `http://` only to loopback.
@@ -32,7 +32,7 @@ pub struct InfisicalSpec {
 }
 
 /// Who we are: `{universal: …}`, a machine identity.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum InfisicalAuthSpec {
     /// Universal Auth.
@@ -40,7 +40,7 @@ pub enum InfisicalAuthSpec {
 }
 
 /// Universal Auth.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UniversalSpec {
     /// The client ID, which is no secret.

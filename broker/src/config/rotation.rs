@@ -5,6 +5,7 @@ use super::values::{Period, ServerUrl, Variable};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -112,6 +113,21 @@ const SHARED: [&str; 13] = [
     "/usr/sbin",
     "/var/tmp",
 ];
+
+impl fmt::Display for Rotation {
+    /// How often, how long both are good, and by whom, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.every {
+            Some(every) => write!(f, "every {}", humantime::format_duration(every))?,
+            None => f.write_str("when asked")?,
+        }
+        write!(f, ", the old one good for {} yet, by ", humantime::format_duration(self.overlap))?;
+        match &self.by {
+            Rotator::Command { argv, .. } => f.write_str(&argv.join(" ")),
+            Rotator::Hook { url, .. } => f.write_str(url),
+        }
+    }
+}
 
 impl Rotation {
     /// Directories that no agent needs: that of the secret, of the program, and of scripts among its arguments.

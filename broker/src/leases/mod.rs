@@ -62,6 +62,9 @@ pub enum LeaseError {
     /// The credential has no such destination.
     #[error("is not bound to this destination")]
     NotBound,
+    /// Its bundle has no such public field.
+    #[error("its bundle has no such public field")]
+    NoField,
     /// Nobody has asked for it.
     #[error("it has not been asked for")]
     NotAsked,
@@ -90,7 +93,8 @@ impl LeaseError {
     pub fn fix(&self) -> &str {
         match self {
             LeaseError::Absent(_) => {
-                "put the secret into one of these places; a file is 0600, and a variable takes a restart of the broker"
+                "see whether the path or name is right, and put the secret there: a file is 0600, a variable takes a \
+                 restart of the broker, and a volume is filled by its kubelet"
             }
             LeaseError::Source(SourceError::File(_)) => {
                 "make it a regular file of the broker's user, 0600, in a directory of its own, 0700"
@@ -113,6 +117,7 @@ impl LeaseError {
             }
             LeaseError::Bundle(why) => why.fix(),
             LeaseError::Narrowed => "add the host to the list in the document that `bundle.destinations` names",
+            LeaseError::NoField => "name the field in the credential's `bundle.fields`",
             LeaseError::NotBound => "bind it to a destination in the config",
             LeaseError::NoRandomness(_) => "see why the system gives no random bytes, and restart the broker",
         }
@@ -307,7 +312,7 @@ impl Leases {
         }
         let slot = self.slots.get(credential)?;
         if self.renew(credential, slot).await {
-            self.feed.publish(Scope::Credential(credential));
+            self.publish(credential, slot);
             tracing::info!(%credential, "the credential has changed");
         }
         Some(self.standing(slot))
@@ -479,7 +484,7 @@ impl Leases {
     /// A public field of a credential's bundle, as its current version has it.
     pub fn public(&self, credential: &Name, field: &str) -> Result<String, Arc<LeaseError>> {
         let slot = self.slots.get(credential).ok_or_else(|| Arc::new(LeaseError::NotBound))?;
-        slot.current()?.public.get(field).cloned().ok_or_else(|| Arc::new(LeaseError::NotBound))
+        slot.current()?.public.get(field).cloned().ok_or_else(|| Arc::new(LeaseError::NoField))
     }
 
     /// Gives back everything that was leased, within `most`: no grant is made any longer.

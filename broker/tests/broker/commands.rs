@@ -210,16 +210,13 @@ fn a_credential_is_tested_at_its_source_and_never_shown() {
     let (code, text) = attache.run(&["credential", "test", "github"]);
     let listed = &attache.json(&["credential", "list"])[0];
     let told = format!(
-        "github is version {} (static), from 1password op://Private/GitHub/token, for ",
+        "github is version {} (static), from 1password op://Private/GitHub/token, known for ",
         text_of(&listed["fingerprint"])
     );
     assert!(code == 0 && text.starts_with(&told), "{text}");
     let (_, table) = attache.run(&["credential", "list"]);
     let columns: Vec<_> = table.lines().next().unwrap_or_default().split_whitespace().collect();
-    assert_eq!(
-        columns,
-        ["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "ROTATES", "WORKERS", "ERROR"]
-    );
+    assert_eq!(columns, ["NAME", "RUNG", "SOURCE", "FINGERPRINT", "AGE", "EXPIRES", "NEXT", "ROTATES", "WORKERS"]);
     assert_eq!(attache.json(&["credential", "test", "github"])["fingerprint"], listed["fingerprint"]);
 
     std::fs::remove_file(world.temp.path().join("vault")).unwrap();

@@ -3,7 +3,7 @@
 use super::{Around, Problems, period};
 use crate::config::SourcesConfig;
 use crate::config::error::Problem;
-use crate::config::infisical::{CLOUD, Infisical, InfisicalAuthSpec, InfisicalSecret};
+use crate::config::infisical::{CLOUD, Infisical, InfisicalAuthSpec, InfisicalSecret, InfisicalSpec};
 use crate::config::reader::join;
 use crate::config::spec::{SourceSpec, Spec};
 use crate::config::values::Word;
@@ -45,8 +45,7 @@ pub(super) fn resolve(
 
 /// Whether the config says anything of it.
 fn is_named(spec: &Spec) -> bool {
-    let written = &spec.sources.infisical;
-    written.address.is_some() || written.project.is_some() || written.environment.is_some() || written.path.is_some()
+    spec.sources.infisical != InfisicalSpec::default()
 }
 
 /// What a credential's `source` names in it.

@@ -142,7 +142,8 @@ pub(super) fn secret(
             });
             let Some(path) = found else {
                 if !around.is_incomplete(AT) {
-                    problems.add(at, Problem::NoTemplate);
+                    let none = spec.sources.openbao.references.is_none() && spec.sources.openbao.address.is_none();
+                    problems.add(at, if none { Problem::NoOpenBao } else { Problem::NoTemplate });
                 }
                 return None;
             };

@@ -1,5 +1,5 @@
 //! What a process that holds secrets does first: no core files, no readable `/proc/PID`, files for
-//! the owner alone.
+//! the owner alone, nothing handed on of what it was started with.
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
@@ -18,8 +18,13 @@ fn open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
+/// The first descriptor that is no standard stream.
+const FIRST: i32 = 3;
+
 /// Applies to the whole process, and to its children unless they undo it.
 pub fn apply() -> Result<(), HygieneError> {
+    // What a shell left open (a pipe, a lock) stays ours, and is no child's: a command that rotates could use it.
+    close_fds::set_fds_cloexec_threadsafe(FIRST, &[]);
     umask(Mode::RWXG | Mode::RWXO);
     open_files();
     let none = Rlimit { current: Some(0), maximum: Some(0) };

@@ -1,6 +1,6 @@
 //! What does not work is told, changes nothing, and is tried again.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use attache_tests::stack::SOON;
 use attache_tests::util;
@@ -101,6 +101,56 @@ async fn a_command_that_others_can_write_is_not_run_and_told_before_it_is_due() 
     let (code, said) = world.rotate(&[]);
     assert!(code == Some(1) && said.contains("can be written by others (mode 0777)"), "{said}");
     assert!(!ran.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_run_where_its_links_lead_and_not_at_all_where_others_could_lead_them() {
+    let service = Service::new();
+    for dir in ["bin", "between", "real"] {
+        std::fs::create_dir(service.path(dir)).unwrap();
+    }
+    let called = service.path("called");
+    let real = service.script("real/rotate", &format!("#!/bin/sh\necho \"$0\" >> {}\nexit 1\n", called.display()));
+    symlink("../real/rotate", service.path("between/now")).unwrap();
+    symlink("../between/now", service.path("bin/rotate")).unwrap();
+    let rotation = format!("command: [{}]", service.path("bin/rotate").display());
+    let world = World::with(service, &rotation, &[]).await;
+    assert_eq!(world.rotate(&[]).0, Some(1));
+    let expected = format!("{}\n", real.canonicalize().unwrap().display());
+    assert_eq!(std::fs::read_to_string(&called).unwrap(), expected);
+    std::fs::set_permissions(world.service.path("between"), PermissionsExt::from_mode(0o777)).unwrap();
+    let (code, said) = world.rotate(&[]);
+    assert!(code == Some(1) && said.contains("between can be written by others (mode 0777)"), "{said}");
+    assert_eq!(std::fs::read_to_string(&called).unwrap(), expected, "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_that_succeeds_has_started_ends_with_it() {
+    let service = Service::new();
+    let pid = service.path("pid");
+    let line = format!("sleep 600 &\necho $! > {}\necho {}", pid.display(), secret(1));
+    let script = service.script("leaves", &format!("#!/bin/sh\n{line}\n"));
+    let world = World::with(service, &format!("command: [{}]", script.display()), &[]).await;
+    let (code, said) = world.rotate(&[]);
+    assert_eq!((code, world.kept()), (Some(0), secret(1)), "{said}");
+    let pid: u32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    util::eventually(SOON, || !runs(pid)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_has_nothing_of_what_the_broker_was_started_with() {
+    // Every process that this one starts from here on has it: the broker, too.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let _handed_on = rustix::io::dup(&file).unwrap();
+    let name = file.path().canonicalize().unwrap();
+    let service = Service::new();
+    let seen = service.path("seen");
+    let line = format!("for one in /proc/$$/fd/*; do readlink \"$one\"; done > {}\nexit 1", seen.display());
+    let script = service.script("looks", &format!("#!/bin/sh\n{line}\n"));
+    let world = World::with(service, &format!("command: [{}]", script.display()), &[]).await;
+    assert_eq!(world.rotate(&[]).0, Some(1));
+    let seen = std::fs::read_to_string(&seen).unwrap();
+    assert!(seen.contains("/dev/null") && !seen.contains(name.to_str().unwrap()), "{name:?} is among {seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //! variables that hold secrets.
 
 use super::handed::SecretAt;
-use super::{Config, Endpoint, Lookup, SealedBy, presets};
+use super::{Config, Endpoint, Lookup, Rotation, SealedBy, presets};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ impl Config {
         directories.extend(self.sources.own_secrets().filter_map(SecretAt::file).map(of));
         directories.extend(self.seal.as_ref().and_then(SealedBy::file).map(of));
         let rotations = || self.credentials.iter().filter_map(|credential| credential.rotation.as_ref());
-        directories.extend(rotations().flat_map(|rotation| rotation.directories().map(Path::to_owned)));
+        directories.extend(rotations().flat_map(Rotation::directories));
         let all = directories.clone();
         directories.retain(|one| !all.iter().any(|other| other != one && one.starts_with(other)));
 
@@ -108,5 +108,33 @@ mod tests {
         assert!(all.variables.contains(&"ADMIN".to_owned()) && !all.variables.contains(&"PATH".to_owned()));
         let all = of("hook: {url: 'https://r.test', token: {env: ROTATOR}}");
         assert!(all.variables.contains(&"ROTATOR".to_owned()));
+        // Files that anybody makes do not take everybody's directory away: they are not run.
+        let all = of("command: [/opt/attache/rotate, /tmp/of-anybody]");
+        assert_eq!(all.directories, ["/opt/attache", "/var/lib/x"].map(Path::new));
+    }
+
+    #[test]
+    fn where_links_to_what_rotates_lead_is_and_so_is_where_they_lie() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().canonicalize().unwrap();
+        for dir in ["bin", "between", "real", "scripts"] {
+            std::fs::create_dir(root.join(dir)).unwrap();
+        }
+        std::fs::write(root.join("real/rotate"), "").unwrap();
+        std::fs::write(root.join("scripts/a.sh"), "").unwrap();
+        std::os::unix::fs::symlink("../real/rotate", root.join("between/now")).unwrap();
+        std::os::unix::fs::symlink("../between/now", root.join("bin/rotate")).unwrap();
+        let at = |name: &str| root.join(name).display().to_string();
+        // One that is relative is found in `/`, where commands run.
+        let script = at("scripts/a.sh").trim_start_matches('/').to_owned();
+        let rotation = format!("command: [{}, {script}, no/such]", at("bin/rotate"));
+        let all = format!(
+            "state_dir: /var/lib/x\ncredentials: {{a: {{source: {{file: a}}, inject: bearer, destinations: [{{host: \
+             a.test}}], rotation: {{{rotation}}}}}}}\n"
+        );
+        let expected = ["between", "bin", "real", "scripts"].map(|dir| root.join(dir));
+        let mut found = config(&all).out_of_reach().directories;
+        found.retain(|dir| dir.starts_with(&root));
+        assert_eq!(found, expected);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::handed::{Handed, SecretAt};
 use super::values::{Period, ServerUrl, Variable};
+use crate::rotation::vet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::ffi::OsString;
@@ -97,8 +98,9 @@ pub fn beside(file: &Path, side: &str) -> PathBuf {
 /// Variables without which few programs work.
 const NEEDED: [&str; 2] = ["PATH", "HOME"];
 
-/// Directories that everybody needs, and into which root alone writes: nobody can be kept from them.
-const SHARED: [&str; 13] = [
+/// Directories that everybody needs: nobody can be kept from them. What lies there is run only where root alone
+/// writes it; in `/tmp` that is nothing.
+pub const SHARED: [&str; 13] = [
     "/",
     "/bin",
     "/dev",
@@ -130,13 +132,13 @@ impl fmt::Display for Rotation {
 }
 
 impl Rotation {
-    /// Directories that no agent needs: that of the secret, of the program, and of scripts among its arguments.
-    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+    /// Directories that no agent needs: that of the secret, of the program, and of scripts among its arguments, by
+    /// the names in the config and by where links lead; and those of the links.
+    pub fn directories(&self) -> Vec<PathBuf> {
         let argv: &[String] = if let Rotator::Command { argv, .. } = &self.by { argv } else { &[] };
-        let programs = argv.iter().filter(|word| word.starts_with('/')).filter_map(|word| Path::new(word).parent());
-        let programs = programs.filter(|dir| !SHARED.iter().any(|shared| *dir == Path::new(shared)));
         let token = self.own_secret().and_then(SecretAt::file);
-        programs.chain(self.file.parent()).chain(token.and_then(Path::parent))
+        let secrets = self.file.parent().into_iter().chain(token.and_then(Path::parent)).map(Path::to_owned);
+        argv.iter().flat_map(|word| vet::directories(word)).chain(secrets).collect()
     }
 
     /// Variables of the broker's environment that no agent needs.

@@ -9,18 +9,21 @@ use super::{Action, RotationError, vet};
 use crate::sources::MOST;
 use attache_core::Secret;
 use attache_core::names::Name;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 use std::fs::File;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, Command as Process};
+use tokio::process::{ChildStdin, Command as Process};
 use zeroize::Zeroizing;
 
 /// The version of the contract.
 const VERSION: &str = "1";
 
-/// How often it is looked how much a command has printed.
+/// How often it is looked whether a command has ended, and how much it has printed.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The most that a command may print, in bytes: a secret and its line break.
@@ -44,12 +47,12 @@ impl Command {
         secret: &Secret,
         files: &Files,
     ) -> Result<Option<Secret>, RotationError> {
-        vet::vet(&self.argv)?;
+        let words = vet::vet(&self.argv)?;
         let line = line(secret)?;
         // What is left of one that failed is worth nothing.
         files.forget_answer()?;
         let out = files.begin_answer()?;
-        let done = self.run_into(&out, (action, id, credential), &line).await;
+        let done = self.run_into(&out, &words, (action, id, credential), &line).await;
         drop(out);
         let answer = match done {
             Ok(()) if action == Action::Rotate => files.answer(PRINTED).map_err(Into::into).and_then(parse),
@@ -65,13 +68,17 @@ impl Command {
     async fn run_into(
         &self,
         out: &File,
+        words: &[PathBuf],
         (action, id, credential): (Action, &str, &Name),
         line: &[u8],
     ) -> Result<(), RotationError> {
-        let Some((program, arguments)) = self.argv.split_first() else { return Err(RotationError::Empty) };
+        let (Some((program, arguments)), Some(written)) = (words.split_first(), self.argv.first()) else {
+            return Err(RotationError::Empty);
+        };
         let printed = out.try_clone().map_err(|error| RotationError::NotStarted(error.kind()))?;
         let mut process = Process::new(program);
-        process.args(arguments).arg(action.as_str()).current_dir("/").env_clear();
+        // Programs go by the name that they are called by: BusyBox, a Python in an environment of its own.
+        process.arg0(written).args(arguments).arg(action.as_str()).current_dir(vet::RUNS_IN).env_clear();
         // Exposed to whom the config gives it.
         process.envs(self.env.iter().map(|(name, value)| (name, value.expose())));
         process.env("ATTACHE_CREDENTIAL", credential.as_str()).env("ATTACHE_ROTATION_ID", id);
@@ -79,15 +86,18 @@ impl Command {
         // Nobody reads what it complains of, which could hold anything.
         process.stdin(Stdio::piped()).stdout(printed).stderr(Stdio::null()).process_group(0);
         let mut child = process.spawn().map_err(|error| RotationError::NotStarted(error.kind()))?;
-        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let ended = tokio::time::timeout(self.timeout, ended(&mut child, line, out)).await;
+        let stdin = child.stdin.take();
+        let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let leader = leader.ok_or(RotationError::NotStarted(ErrorKind::NotFound))?;
+        let ended = tokio::time::timeout(self.timeout, ended(leader, stdin, line, out)).await;
         let ended = ended.unwrap_or(Err(RotationError::TimedOut(self.timeout)));
-        if !matches!(ended, Ok(_) | Err(RotationError::Failed(_))) {
-            // With whatever it has started.
-            group.map(|group| kill_process_group(group, Signal::KILL));
-            let _ = child.wait().await;
+        // With whatever it has started, and however it went. Its number is its own until it is waited for.
+        let _ = kill_process_group(leader, Signal::KILL);
+        let _ = child.wait().await;
+        match ended {
+            Ok(()) if is_long(out) => Err(RotationError::TooLong),
+            ended => ended,
         }
-        ended
     }
 }
 
@@ -101,29 +111,40 @@ pub fn left_behind(files: &Files) -> Result<Option<Secret>, RotationError> {
     }
 }
 
-/// Tells it the secret, and waits for its end.
-async fn ended(child: &mut Child, line: &[u8], out: &File) -> Result<(), RotationError> {
-    let stdin = child.stdin.take();
+/// Tells it the secret, and looks until it has ended. It is not waited for: nobody else gets its number yet.
+async fn ended(leader: Pid, stdin: Option<ChildStdin>, line: &[u8], out: &File) -> Result<(), RotationError> {
     let told = async {
         if let Some(mut stdin) = stdin {
             // One that does not read it has its reasons.
             let _ = stdin.write_all(line).await;
         }
+        // Its input is closed: what it does now it says by its end.
+        std::future::pending().await
     };
-    let is_long = || out.metadata().map_or(u64::MAX, |found| found.len()) > PRINTED as u64;
-    let bounded = async {
-        while !is_long() {
-            tokio::time::sleep(LOOK).await;
+    let looked = async {
+        while !is_long(out) {
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            match waitid(WaitId::Pid(leader), look) {
+                Ok(Some(status)) => return by_status(&status),
+                Ok(None) | Err(Errno::INTR) => tokio::time::sleep(LOOK).await,
+                Err(error) => return Err(RotationError::NotStarted(error.kind())),
+            }
         }
-        RotationError::TooLong
+        Err(RotationError::TooLong)
     };
-    let waited = async { tokio::join!(told, child.wait()).1 };
-    let status = tokio::select! {
-        status = waited => status.map_err(|error| RotationError::NotStarted(error.kind()))?,
-        error = bounded => return Err(error),
-    };
-    match status.code() {
-        Some(0) if is_long() => Err(RotationError::TooLong),
+    tokio::select! {
+        ended = looked => ended,
+        never = told => never,
+    }
+}
+
+/// Whether it has printed more than a secret.
+fn is_long(out: &File) -> bool {
+    out.metadata().map_or(u64::MAX, |found| found.len()) > PRINTED as u64
+}
+
+fn by_status(status: &WaitIdStatus) -> Result<(), RotationError> {
+    match status.exit_status() {
         Some(0) => Ok(()),
         Some(code) => Err(RotationError::Failed(format!("exit code {code}"))),
         None => Err(RotationError::Failed("ended by a signal".to_owned())),

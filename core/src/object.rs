@@ -2,7 +2,8 @@
 //! a second way to write the same thing, which no description of the wire names.
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -30,6 +31,41 @@ pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Resul
 /// As [`object`].
 pub fn object_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Option<T>, D::Error> {
     Ok(Option::<Object<T>>::deserialize(input)?.map(|object| object.0))
+}
+
+/// Reads a map from an object in which no member stands twice: a derived reader takes the last of them, and another the
+/// first. For `deserialize_with`.
+///
+/// # Errors
+/// Anything but an object, a member that is there already, and what `K` and `V` themselves refuse.
+pub fn members_once<'de, K, V, D>(input: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    K: Deserialize<'de> + Ord,
+    V: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    input.deserialize_map(Once(PhantomData))
+}
+
+struct Once<K, V>(PhantomData<(K, V)>);
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Once<K, V> {
+    type Value = BTreeMap<K, V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut map = BTreeMap::new();
+        while let Some(name) = members.next_key()? {
+            if map.contains_key(&name) {
+                return Err(A::Error::custom("a member stands here twice"));
+            }
+            map.insert(name, members.next_value()?);
+        }
+        Ok(map)
+    }
 }
 
 struct Members<T>(PhantomData<T>);
@@ -78,6 +114,15 @@ mod tests {
         assert!(serde_json::from_str::<Inner>("[1]").is_ok(), "else this file can go");
         for bad in [r#"[{"a":1}]"#, r#"{"one":[1]}"#, r#"{"one":{"a":1},"other":[1]}"#, "null", "1", r#""x""#] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_map_has_no_member_twice() {
+        let map = |text: &str| members_once::<String, u8, _>(&mut serde_json::Deserializer::from_str(text));
+        assert_eq!(map(r#"{"a":1,"b":1}"#).unwrap().len(), 2);
+        for bad in [r#"{"a":1,"a":2}"#, r#"{"a":1,"b":1,"a":1}"#, r#"{"a":1,"\u0061":1}"#, "[]", "null"] {
+            assert!(map(bad).is_err(), "{bad}");
         }
     }
 

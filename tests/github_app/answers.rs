@@ -137,7 +137,8 @@ async fn who_does_not_answer_as_github_does_is_told_in_words_of_ours() {
     let json = "{\"message\":\"s3cret-words rate limit exceeded\"}";
     for (status, body, words) in [
         (200, "<html>a-page-with-s3cret-words</html>".to_owned(), "does not answer as GitHub's API does"),
-        (404, "<html>s3cret-words</html>".to_owned(), "no such installation"),
+        (404, "<html>s3cret-words</html>".to_owned(), "does not answer as GitHub's API does"),
+        (404, "{\"message\":\"Not Found s3cret-words\"}".to_owned(), "no such installation"),
         (302, "s3cret-words".to_owned(), "sends on to another address"),
         (403, json.to_owned(), "too many requests"),
         (429, json.to_owned(), "too many requests"),

@@ -9,7 +9,7 @@ use crate::rotation::Rotated;
 use crate::sessions::{ELEVATION, Session};
 use crate::store::ChangeRow;
 use attache_core::names::Name;
-use attache_core::object::object;
+use attache_core::object::{members_once, object};
 use attache_core::policy::AccessMode;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub struct SessionView {
     #[serde(default)]
     pub bind: Bind,
     /// By credential: what its token may reach, where that is less than the credential's may.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "members_once")]
     pub scopes: BTreeMap<Name, TokenScope>,
     /// Whether the config declares it.
     pub declared: bool,
@@ -102,7 +102,7 @@ pub struct CreateSession {
     #[serde(default, deserialize_with = "object")]
     pub bind: Bind,
     /// By credential: what its token may reach; what is not named has all that the credential's may.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "members_once")]
     pub scopes: BTreeMap<Name, TokenScope>,
 }
 
@@ -329,4 +329,24 @@ pub struct Login {
     pub username: String,
     /// The variable that holds what stands for the password.
     pub variable: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_scope_stands_twice() {
+        let wish = |scopes: &str| {
+            serde_json::from_str::<CreateSession>(&format!(r#"{{"name":"s","credentials":["g"],"scopes":{scopes}}}"#))
+        };
+        assert!(wish(r#"{"g":{"repositories":["a"]}}"#).is_ok() && wish("{}").is_ok());
+        for twice in [
+            r#"{"g":{"repositories":["a"]},"g":{}}"#,
+            r#"{"g":{"permissions":{"contents":"write","contents":"read"}}}"#,
+            r#"{"g":{"permissions":{"contents":"read"},"permissions":{"contents":"write"}}}"#,
+        ] {
+            assert!(wish(twice).is_err(), "{twice}");
+        }
+    }
 }

@@ -19,6 +19,7 @@ impl Config {
             .chain(self.missing())
             .chain(self.unread())
             .chain(self.rotators())
+            .chain(self.organisations())
             .collect()
     }
 
@@ -80,6 +81,26 @@ impl Config {
             let Rotator::Command { argv, .. } = &rotation.by else { return None };
             let why = vet(argv).err()?;
             Some(format!("credentials.{}.rotation.command is not run: {why}", credential.name))
+        })
+    }
+
+    /// Sessions that are narrowed to repositories, where permissions reach beyond those.
+    fn organisations(&self) -> impl Iterator<Item = String> {
+        let narrowed = self.sessions.iter().flat_map(|session| session.scopes.iter().map(move |one| (session, one)));
+        narrowed.filter_map(|(session, (name, scope))| {
+            let by_repository = scope.repositories.is_some() || scope.repository_ids.is_some();
+            let most = self.credentials.iter().find(|credential| credential.name == *name)?.scope()?;
+            let beyond = most.permissions.iter().flatten().map(|(permission, _)| permission.as_str());
+            let beyond: Vec<_> =
+                beyond.filter(|name| *name == "members" || name.starts_with("organization_")).collect();
+            (by_repository && scope.permissions.is_none() && !beyond.is_empty()).then(|| {
+                format!(
+                    "sessions.{}: its scope of {name} names repositories alone, and {} of the credential are the \
+                     organisation's: they stay as they are; name its permissions, too",
+                    session.name,
+                    beyond.join(", ")
+                )
+            })
         })
     }
 

@@ -36,6 +36,11 @@ impl Config {
         directories.extend(lookups().filter_map(Lookup::file).map(of));
         directories.extend(lookups().filter_map(Lookup::volume).map(Path::to_owned));
         directories.extend(self.sources.own_secrets().filter_map(SecretAt::file).map(of));
+        let cluster = self.sources.kubernetes.iter().filter_map(|cluster| cluster.kubeconfig.as_ref());
+        // What it names lies below its own directory, wherever a link has led to that.
+        directories.extend(cluster.filter_map(|(file, _)| Some(of(&file.canonicalize().ok()?))));
+        let identity = self.sources.openbao.iter().filter_map(|openbao| openbao.identity.as_ref());
+        directories.extend(identity.map(|(_, key)| of(key)));
         directories.extend(self.seal.as_ref().and_then(SealedBy::file).map(of));
         let rotations = || self.credentials.iter().filter_map(|credential| credential.rotation.as_ref());
         directories.extend(rotations().flat_map(Rotation::directories));
@@ -81,6 +86,26 @@ mod tests {
         let all = config(&format!("{apart}{CREDENTIALS}")).out_of_reach();
         let expected = ["/etc/attache/secrets", "/run/a2", "/run/attache", "/var/lib/x", "/var/log/attache"];
         assert_eq!(all.directories, expected.map(Path::new));
+    }
+
+    #[test]
+    fn a_clients_key_is_and_where_a_kubeconfig_really_lies() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("real")).unwrap();
+        std::fs::create_dir(root.join("links")).unwrap();
+        std::fs::write(root.join("real/config"), "").unwrap();
+        std::os::unix::fs::symlink(root.join("real/config"), root.join("links/config")).unwrap();
+        let of = format!(
+            "state_dir: /var/lib/x\nsources:\n  kubernetes: {{kubeconfig: '{}/links/config'}}\n  openbao: {{address: \
+             'https://b.test', auth: {{token: {{file: t}}}}, client_certificate_file: /etc/public/c.pem, client_key_file: \
+             /etc/attache/keys/k.pem}}\n",
+            root.display()
+        );
+        let all = config(&of).out_of_reach().directories;
+        for expected in [root.join("real"), root.join("links"), "/etc/attache/keys".into()] {
+            assert!(all.contains(&expected), "{}: {all:?}", expected.display());
+        }
     }
 
     #[test]

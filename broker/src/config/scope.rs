@@ -1,7 +1,7 @@
 //! What a token may reach at most: which repositories, with which permissions. One form for configs, commands, API and
 //! store: a scope that cannot be read in full is refused everywhere, never taken for less than it says.
 
-use attache_core::object::object;
+use attache_core::object::{members_once, object};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
@@ -184,13 +184,18 @@ struct Written {
     repositories: Option<Vec<String>>,
     #[serde(deserialize_with = "there")]
     repository_ids: Option<Vec<u64>>,
-    #[serde(deserialize_with = "there")]
+    #[serde(deserialize_with = "there_once")]
     permissions: Option<BTreeMap<String, Level>>,
 }
 
 /// What is written has to say something: nothing, too, would mean everything.
 fn there<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Option<T>, D::Error> {
     T::deserialize(input).map(Some)
+}
+
+/// The same of a map, in which nothing stands twice.
+fn there_once<'de, D: Deserializer<'de>>(input: D) -> Result<Option<BTreeMap<String, Level>>, D::Error> {
+    members_once(input).map(Some)
 }
 
 impl<'de> Deserialize<'de> for TokenScope {
@@ -402,6 +407,8 @@ mod tests {
             r#"{"permissions":{"contents":"all"}}"#,
             r#"{"permissions":{"Contents":"read"}}"#,
             r#"{"permissions":["contents"]}"#,
+            r#"{"permissions":{"contents":"write","contents":"read"}}"#,
+            r#"{"permissions":{"contents":"read"},"permissions":{"contents":"read"}}"#,
             r#"[["a"]]"#,
             &many,
         ] {

@@ -20,6 +20,7 @@ use super::values::{
 use super::{AuditMode, Bind, SourceKind, TokenScope};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
+use attache_core::object::members_once;
 use attache_core::placeholder::Shape;
 use attache_core::policy::{AccessMode, CompanionSpec, MissingPlaceholder, StripSpec, Unmatched};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -388,7 +389,7 @@ pub struct SessionSpec {
     #[serde(default)]
     pub bind: Bind,
     /// By credential: what this session's own token may reach (default: all that the credential's may).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "members_once")]
     pub scopes: BTreeMap<Name, TokenScope>,
 }
 

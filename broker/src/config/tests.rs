@@ -104,6 +104,26 @@ fn a_proxy_that_other_machines_reach_is_warned_of_unless_every_session_is_bound(
 }
 
 #[test]
+fn a_session_that_keeps_permissions_of_the_organisation_is_warned_of() {
+    let cautions = |permissions: &str, scope: &str| {
+        let text = format!(
+            "sources: {{github_app: {{app_id: 1, installation_id: 2, private_key: {{file: k.pem}}}}}}\ncredentials: {{g: \
+             {{preset: github, source: {{github_app: {{permissions: {{{permissions}}}}}}}}}}}\nsessions: [{{name: s, \
+             credentials: [g], scopes: {{g: {{{scope}}}}}}}]\n"
+        );
+        load(&text).unwrap().cautions().join("\n")
+    };
+    let wide = "contents: read, members: read, organization_hooks: write";
+    for scope in ["repositories: [a]", "repository_ids: [1]"] {
+        let told = cautions(wide, scope);
+        assert!(told.contains("sessions.s") && told.contains("members, organization_hooks of"), "{told}");
+        assert_eq!(cautions("contents: read", scope), "");
+    }
+    assert_eq!(cautions(wide, "repositories: [a], permissions: {contents: read}"), "");
+    assert_eq!(cautions(wide, ""), "", "it says nothing of repositories");
+}
+
+#[test]
 fn a_socket_whose_path_is_too_long_is_an_error() {
     // Two bytes too long for `data-plane.sock`, short enough for `control.sock`.
     let dir = format!("/{}", "s".repeat(109 - "//default/data-plane.sock".len()));

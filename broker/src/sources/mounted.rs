@@ -2,27 +2,35 @@
 //!
 //! `token` is a link to `..data/token`, and `..data` one to a directory that is named after the time; a change makes
 //! another directory, and swaps the one link. So links are followed here, but none that leads out of the volume. Group
-//! and others may read, as a kubelet lets them; what others may write is refused.
+//! and others may read, as a kubelet lets them. Where the mount is not read-only, all of it is root's or our own, and
+//! nobody else may write it.
 
 use super::file::text;
 use super::{MOST, Mark, Reading, Source, SourceError};
 use crate::config::Mounted;
 use crate::private_file::Stamp;
 use attache_core::Secret;
-use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat, openat2, readlinkat};
 use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::Read as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// What a kubelet swaps.
 const DATA: &str = "..data";
 /// Somebody moves things about while we look: then once more, but not forever.
 const ATTEMPTS: usize = 8;
-/// Who may write, of a file's mode.
-const OTHERS_WRITE: u32 = 0o002;
+/// As many links as Linux follows.
+const LINKS: usize = 40;
+/// Anybody may write, of a file's mode.
+const ANYBODY_WRITES: u32 = 0o002;
+/// And its group.
+const OTHERS_WRITE: u32 = 0o022;
 /// In such a directory nobody moves what is another's.
 const STICKY: u32 = 0o1000;
 
@@ -38,9 +46,12 @@ pub enum MountedError {
     /// A FIFO, a device, a socket or a directory.
     #[error("{0} is not a regular file")]
     NotAFile(PathBuf),
-    /// Anybody could put another secret there.
-    #[error("{0} may be written by anybody (mode {1:04o})")]
+    /// Others could put another secret there.
+    #[error("{0} may be written by others than its owner (mode {1:04o})")]
     Writable(PathBuf, u32),
+    /// Its owner could.
+    #[error("{0} belongs to user {1}, who is neither root nor the broker's user")]
+    Foreign(PathBuf, u32),
     /// Longer than a secret may be.
     #[error("{0} is longer than 64 KiB")]
     TooLong(PathBuf),
@@ -69,6 +80,7 @@ impl MountedError {
             MountedError::Writable(..) => {
                 "mount it read-only, with a defaultMode such as 0440 in which others may not write"
             }
+            MountedError::Foreign(..) => "mount it read-only, or have root or the broker's user own it",
             MountedError::Closed(_) => {
                 "set securityContext.fsGroup of the pod, or a defaultMode by which the broker's user may read it"
             }
@@ -105,6 +117,7 @@ impl VolumeFile {
         {
             check_dir(&data, &self.volume.join(DATA))?;
         }
+        self.check_way(&root)?;
         // Looked at before it is opened: a device may do something when it is.
         if self.open(&root, OFlags::PATH)?.is_none() {
             return Ok(None);
@@ -135,7 +148,40 @@ impl VolumeFile {
         }
     }
 
-    /// The file, if it is one that only its owner and its group may write.
+    /// Judges each directory that leads to the file, by the links that are there.
+    fn check_way(&self, root: &File) -> Result<(), MountedError> {
+        let leads_out = || MountedError::LeadsOut(self.path());
+        let mut left: VecDeque<OsString> = words(&self.file).ok_or_else(leads_out)?;
+        let mut way: Vec<File> = Vec::new();
+        let mut links = 0;
+        while let Some(word) = left.pop_front() {
+            if word == ".." {
+                way.pop().ok_or_else(leads_out)?;
+                continue;
+            }
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let found: File = match openat(way.last().unwrap_or(root), &word, flags, Mode::empty()) {
+                Ok(found) => found.into(),
+                // Opening it says so.
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+                Err(why) => return Err(wrong(&self.path(), why)),
+            };
+            let kind = metadata(&found, &self.path())?.file_type();
+            if kind.is_symlink() {
+                links += 1;
+                let target = readlinkat(&found, "", Vec::new()).map_err(|why| wrong(&self.path(), why))?;
+                let target = OsString::from_vec(target.into_bytes());
+                let target = words(Path::new(&target)).filter(|_| links <= LINKS).ok_or_else(leads_out)?;
+                target.into_iter().rev().for_each(|word| left.push_front(word));
+            } else if kind.is_dir() {
+                check_dir(&found, &self.path().with_file_name(&word))?;
+                way.push(found);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file, if it is one that nobody else may write.
     fn open(&self, root: &File, flags: OFlags) -> Result<Option<File>, MountedError> {
         let Some(file) = beneath(root, &self.file, flags).map_err(|why| wrong(&self.path(), why))? else {
             return Ok(None);
@@ -144,8 +190,14 @@ impl VolumeFile {
         if !found.is_file() {
             return Err(MountedError::NotAFile(self.path()));
         }
-        if found.mode() & OTHERS_WRITE != 0 {
+        if found.mode() & ANYBODY_WRITES != 0 {
             return Err(MountedError::Writable(self.path(), found.mode() & 0o7777));
+        }
+        if !is_read_only(&file) {
+            is_ours(&found, &self.path())?;
+            if found.mode() & OTHERS_WRITE != 0 {
+                return Err(MountedError::Writable(self.path(), found.mode() & 0o7777));
+            }
         }
         Ok(Some(file))
     }
@@ -190,15 +242,39 @@ fn beneath(root: &File, path: &Path, flags: OFlags) -> Result<Option<File>, Errn
     }
 }
 
-/// A directory in which anybody may put another file in this one's place is none of a kubelet's.
+/// A directory in which somebody else may put another file in this one's place is none of a kubelet's. A sticky one may
+/// be: there nobody moves what is root's or ours.
 fn check_dir(dir: &File, path: &Path) -> Result<(), MountedError> {
-    let mode = metadata(dir, path)?.mode();
-    let is_open = mode & OTHERS_WRITE != 0 && mode & STICKY == 0;
-    let read_only = || fstatvfs(dir).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
-    if is_open && !read_only() {
+    if is_read_only(dir) {
+        return Ok(());
+    }
+    let found = metadata(dir, path)?;
+    is_ours(&found, path)?;
+    let mode = found.mode();
+    if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
         return Err(MountedError::Writable(path.to_owned(), mode & 0o7777));
     }
     Ok(())
+}
+
+fn is_read_only(file: &File) -> bool {
+    fstatvfs(file).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn is_ours(found: &Metadata, path: &Path) -> Result<(), MountedError> {
+    let owner = found.uid();
+    let is_ours = owner == 0 || owner == rustix::process::geteuid().as_raw();
+    if is_ours { Ok(()) } else { Err(MountedError::Foreign(path.to_owned(), owner)) }
+}
+
+/// The words of a relative path.
+fn words(path: &Path) -> Option<VecDeque<OsString>> {
+    let word = |component| match component {
+        Component::Normal(word) => Some(word.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().filter(|one| *one != Component::CurDir).map(word).collect()
 }
 
 fn metadata(file: &File, path: &Path) -> Result<Metadata, MountedError> {

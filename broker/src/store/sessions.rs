@@ -3,6 +3,7 @@
 use super::{Store, StoreError, from_column, to_column};
 use crate::config::{Bind, TokenScope};
 use attache_core::names::Name;
+use attache_core::object::members_once;
 use attache_core::policy::AccessMode;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteExecutor, SqliteRow};
@@ -117,6 +118,12 @@ async fn write(to: impl SqliteExecutor<'_>, session: &SessionRow) -> Result<(), 
     }
 }
 
+fn scopes_of(text: &str) -> Result<BTreeMap<Name, TokenScope>, serde_json::Error> {
+    let mut input = serde_json::Deserializer::from_str(text);
+    let scopes = members_once(&mut input)?;
+    input.end().map(|()| scopes)
+}
+
 fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
     let name: String = row.try_get("name")?;
     let credentials: String = row.try_get("credentials")?;
@@ -135,7 +142,7 @@ fn parse(row: &SqliteRow) -> Result<SessionRow, StoreError> {
             None => Bind::default(),
         },
         scopes: match scopes {
-            Some(scopes) => serde_json::from_str(&scopes).map_err(|_| StoreError::Damaged)?,
+            Some(scopes) => scopes_of(&scopes).map_err(|_| StoreError::Damaged)?,
             None => BTreeMap::new(),
         },
         created_ms: millis("created_ms")?.unwrap_or_default(),

@@ -250,7 +250,14 @@ async fn a_scope_is_stored_and_one_that_cannot_be_read_in_full_is_damage() {
     let row = SessionRow { scopes: serde_json::from_str(scope).unwrap(), ..session("s-1", "narrow") };
     store.save(&row).await.unwrap();
     assert_eq!(store.sessions().await.unwrap(), [row]);
-    for less in [r#"{"github":{"repositories":[]}}"#, r#"{"github":{"repository":["one"]}}"#, "{", "[]"] {
+    for less in [
+        r#"{"github":{"repositories":[]}}"#,
+        r#"{"github":{"repository":["one"]}}"#,
+        r#"{"github":{"repositories":["one"]},"github":{}}"#,
+        "{",
+        "{} {}",
+        "[]",
+    ] {
         sqlx::query("UPDATE sessions SET scopes = ?").bind(less).execute(&store.pool).await.unwrap();
         assert!(matches!(store.sessions().await, Err(StoreError::Damaged)), "{less}");
     }

@@ -21,16 +21,35 @@ pub struct DirectoryError {
     cause: std::io::Error,
 }
 
-/// One line for a shell. Values are ours, and quoted all the same.
+/// An env file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvFileError {
+    /// A value that is more than a word to somebody who reads it.
+    #[error(
+        "the value of {0} cannot stand in an env file: shells would read it as more than a word, and not everybody takes \
+         quotes off; use --dir, --format or --kubernetes-secret"
+    )]
+    NotAWord(String),
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] PrivateError),
+}
+
+/// One line for a shell. Values may be a document's, and are quoted.
 pub fn export(variable: &Variable) -> String {
     format!("export {}='{}'", variable.name, variable.value.replace('\'', r"'\''"))
 }
 
 /// `NAME=VALUE` lines, as `docker run --env-file`, systemd's `EnvironmentFile=` and shells read them
-/// alike: without quotes, which not all of them take off.
-pub fn env_file(path: &Path, variables: &[Variable]) -> Result<(), PrivateError> {
+/// alike: without quotes, which not all of them take off. So there are only values that need none.
+pub fn env_file(path: &Path, variables: &[Variable]) -> Result<(), EnvFileError> {
+    // Brackets are those of IPv6 addresses: no shell looks for files in an assignment.
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._~:/@%+=,-[]".contains(&b);
+    if let Some(bad) = variables.iter().find(|variable| !variable.value.bytes().all(is_plain)) {
+        return Err(EnvFileError::NotAWord(bad.name.clone()));
+    }
     let lines: String = variables.iter().map(|v| format!("{}={}\n", v.name, v.value)).collect();
-    replace_private(path, lines.as_bytes())
+    Ok(replace_private(path, lines.as_bytes())?)
 }
 
 /// `env.sh`, for a shell to read, and the authorities to trust, where there are some: whole or not at all, each,
@@ -96,6 +115,25 @@ mod tests {
         let script = format!("{}\nprintf %s \"$X\"", export(&variable("X", value)));
         let shown = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8(shown.stdout).unwrap(), value);
+    }
+
+    #[test]
+    fn an_env_file_holds_nothing_that_a_shell_would_read_as_more_than_a_word() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("agent.env");
+        let plain = "http://s:t0k-en_@127.0.0.1:3030/a.b~c%5F";
+        let fine = [variable("A", plain), variable("B", "http://[::1]:3030"), variable("C", "ghp.x+y=,")];
+        env_file(&file, &fine).unwrap();
+        let before = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(before, format!("A={plain}\nB=http://[::1]:3030\nC=ghp.x+y=,\n"));
+        for value in [
+            "$(id)", "`id`", "a;id", "a b", "a&id", "a|id", "a'", "a\"", "a\\", "#a", "<a", "a*", "{a,b}", "é",
+            "a\nB=c",
+        ] {
+            let error = env_file(&file, &[variable("OK", "a"), variable("PUBLIC", value)]).unwrap_err().to_string();
+            assert!(error.contains("the value of PUBLIC ") && !error.contains("id"), "{value}: {error}");
+        }
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), before, "and what was there stays");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Issued {
     pub token: Secret,
     /// How long it lives, from the question on.
     pub valid: Duration,
-    permissions: BTreeMap<String, String>,
+    permissions: Option<BTreeMap<String, String>>,
     repositories: Option<Vec<Repository>>,
     selection: Option<String>,
 }
@@ -35,8 +35,7 @@ struct Repository {
 struct Token {
     token: Secret,
     expires_at: String,
-    #[serde(default)]
-    permissions: BTreeMap<String, String>,
+    permissions: Option<BTreeMap<String, String>>,
     repositories: Option<Vec<Repository>>,
     repository_selection: Option<String>,
 }
@@ -48,8 +47,7 @@ struct Installation {
     suspended_at: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Deserialize)]
 struct Failure {
     message: String,
 }
@@ -74,14 +72,14 @@ pub fn issued(reply: &Reply, asked_ms: u64) -> Result<Issued, GitHubError> {
 }
 
 impl Issued {
-    /// Whether it reaches no more than was asked for.
+    /// Whether it reaches no more than was asked for, and says so.
     pub fn within(&self, scope: &TokenScope) -> Result<(), GitHubError> {
         let asked = |name: &str, level: &str| {
             let most = scope.permissions.as_ref().map(|all| all.get(name).copied());
             most.is_none_or(|most| most.is_some_and(|most| level_of(level).is_some_and(|has| has <= most)))
         };
         let is_given = |(name, level): (&String, &String)| (name == ALWAYS && level == "read") || asked(name, level);
-        if !self.permissions.iter().all(is_given) {
+        if !self.permissions.iter().flatten().all(is_given) {
             return Err(GitHubError::Wider("permissions"));
         }
         let names = |all: &Repository| {
@@ -92,6 +90,12 @@ impl Issued {
         let all = named && self.selection.as_deref() == Some("all");
         if all || !self.repositories.iter().flatten().all(names) {
             return Err(GitHubError::Wider("repositories"));
+        }
+        if scope.permissions.is_some() && self.permissions.is_none() {
+            return Err(GitHubError::Unsaid("permissions"));
+        }
+        if named && (self.selection.as_deref() != Some("selected") || self.repositories.is_none()) {
+            return Err(GitHubError::Unsaid("repositories"));
         }
         Ok(())
     }
@@ -120,8 +124,9 @@ fn level_of(word: &str) -> Option<Level> {
 
 /// What an answer says that is none.
 pub fn failure(reply: &Reply) -> GitHubError {
-    let said: Failure = serde_json::from_slice(&reply.body).unwrap_or_default();
-    let message = said.message.to_ascii_lowercase();
+    let said = serde_json::from_slice(&reply.body).ok().map(|said: Failure| said.message.to_ascii_lowercase());
+    let is_githubs = said.is_some();
+    let message = said.unwrap_or_default();
     let says = |word: &str| message.contains(word);
     match reply.status {
         // `'Issued at' claim ('iat') must be …`, `'Expiration time' claim ('exp') is too far in the future`.
@@ -132,7 +137,8 @@ pub fn failure(reply: &Reply) -> GitHubError {
         403 => GitHubError::Denied,
         // `Integration not found`: of the App, not of its installation.
         404 if says("integration") => GitHubError::Refused(None),
-        404 => GitHubError::NoInstallation,
+        // Any server has pages that are not there.
+        404 if is_githubs => GitHubError::NoInstallation,
         422 if says("repositor") => GitHubError::NoRepository,
         422 => GitHubError::NotGranted(None),
         429 => GitHubError::Busy(reply.retry_after.unwrap_or(WINDOW)),

@@ -58,6 +58,9 @@ pub enum GitHubError {
     /// It gives more than was asked for.
     #[error("it gave a token with more {0} than were asked for, which was given back")]
     Wider(&'static str),
+    /// It does not say what it gives.
+    #[error("it gave a token and does not say which {0} that has, so it was given back")]
+    Unsaid(&'static str),
     /// Not what GitHub says.
     #[error("what answers there does not answer as GitHub's API does")]
     Malformed,
@@ -118,7 +121,7 @@ impl GitHubError {
                 "see whether sources.github_app.api is the API: https://api.github.com, or https://HOST/api/v3 of a \
                  GitHub Enterprise Server"
             }
-            E::Wider(_) => "see whether sources.github_app.api is GitHub's own, and not something before it",
+            E::Wider(_) | E::Unsaid(_) => "see whether sources.github_app.api is GitHub's own, and not something before it",
         }
         .to_owned()
     }

@@ -50,7 +50,8 @@ fn a_token_that_reaches_more_than_was_asked_for_is_refused() {
     let asked = r#"{"repositories":["one","Two"],"permissions":{"contents":"read","issues":"write"}}"#;
     let repository = |id: u64, name: &str| format!(r#"{{"id":{id},"name":"{name}","private":true}}"#);
     let within = |asked: &str, more: &str| issued(&token("t", more), NOW_MS).ok().unwrap().within(&scope(asked));
-    let two = format!(r#","repositories":[{},{}]"#, repository(1, "one"), repository(2, "two"));
+    let chosen = r#","repository_selection":"selected""#;
+    let two = format!(r#"{chosen},"repositories":[{},{}]"#, repository(1, "one"), repository(2, "two"));
     let permissions = r#","permissions":{"contents":"read","issues":"read","metadata":"read"}"#;
     assert!(within(asked, &format!("{two}{permissions}")).is_ok(), "less than was asked for is no more");
     assert!(within("{}", r#","repository_selection":"all","permissions":{"administration":"admin"}"#).is_ok());
@@ -64,7 +65,19 @@ fn a_token_that_reaches_more_than_was_asked_for_is_refused() {
     ] {
         assert!(matches!(within(asked, &more), Err(GitHubError::Wider(_))), "{more}");
     }
-    let third = format!(r#","repositories":[{}]"#, repository(3, "one"));
+    for unsaid in [
+        two.clone(),
+        permissions.to_owned(),
+        format!("{chosen}{permissions}"),
+        format!(r#"{chosen}{permissions},"repositories":null"#),
+        format!(r#","repositories":[{}]{permissions}"#, repository(1, "one")),
+        format!(r#","repository_selection":"some","repositories":[{}]{permissions}"#, repository(1, "one")),
+        String::new(),
+    ] {
+        assert!(matches!(within(asked, &unsaid), Err(GitHubError::Unsaid(_))), "{unsaid}");
+    }
+    assert!(within("{}", "").is_ok(), "who asked for all has what there is");
+    let third = format!(r#"{chosen},"repositories":[{}]"#, repository(3, "one"));
     assert!(within(r#"{"repository_ids":[3]}"#, &third).is_ok());
     assert!(within(r#"{"repository_ids":[1]}"#, &third).is_err());
 }
@@ -100,7 +113,8 @@ fn each_failure_is_told_in_words_of_ours_with_what_mends_it() {
         (401, says("Bad credentials"), false, "it knows no App by this name and key", "client_id"),
         (404, says("Integration not found"), false, "it knows no App by this name and key", "client_id"),
         (404, says("Not Found"), false, "no such installation", "installation_id"),
-        (404, format!("<html>{SECRET}"), false, "no such installation", "installation_id"),
+        (404, format!("<html>{SECRET}"), false, "does not answer as GitHub's API does", "github_app.api"),
+        (404, format!(r#"{{"error":"{SECRET}"}}"#), false, "does not answer as GitHub's API does", "github_app.api"),
         (403, says("This installation has been suspended"), false, "is suspended", "unsuspend"),
         (403, says("API rate limit exceeded for installation"), true, "too many requests", "refresh"),
         (403, says("You have exceeded a secondary rate limit"), true, "too many requests", "refresh"),

@@ -5,15 +5,15 @@
 
 use super::answer::Reply;
 use super::error::KubernetesError;
+use super::kubeconfig;
 use crate::config::Cluster;
 use crate::sources::http::{HttpError, tls_within};
 use attache_core::matching::host::Host;
 use http::Request;
 use http_body_util::BodyExt as _;
 use kube_client::client::Body;
-use kube_client::config::{InClusterError, KubeConfigOptions, Kubeconfig};
+use kube_client::config::{InClusterError, KubeConfigOptions};
 use kube_client::{Config, Error};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,24 +101,18 @@ impl Client {
 /// What a kubeconfig says. Programs that it names are not run, and nobody is spoken to in the clear.
 async fn of_file(file: &Path, context: Option<&String>) -> Result<Config, KubernetesError> {
     let wrong = |why| KubernetesError::Kubeconfig(file.to_owned(), why);
-    let found = std::fs::metadata(file).map_err(|_| wrong("there is none, or the broker's user may not read it"))?;
-    if !found.is_file() {
-        return Err(wrong("it is no regular file"));
-    }
-    if found.mode() & 0o002 != 0 {
-        return Err(wrong("anybody may write it: chmod o-w it"));
-    }
-    // Its own error may quote it.
-    let written = Kubeconfig::read_from(file).map_err(|_| wrong("it is no kubeconfig, or may not be read"))?;
+    let mut written = kubeconfig::read(file)?;
     let chosen = context.or(written.current_context.as_ref());
     let chosen = written.contexts.iter().find(|one| Some(&one.name) == chosen).and_then(|one| one.context.as_ref());
-    let cluster = chosen.map(|context| context.cluster.clone()).ok_or_else(|| wrong("it has no such context"))?;
+    let chosen = chosen.cloned().ok_or_else(|| wrong("it has no such context"))?;
+    let cluster = chosen.cluster;
     let is_proxied = |one: &kube_client::config::NamedCluster| {
         one.name == cluster && one.cluster.as_ref().is_some_and(|cluster| cluster.proxy_url.is_some())
     };
     if written.clusters.iter().any(is_proxied) {
         return Err(wrong("its cluster has a proxy-url, and the broker asks by no proxy"));
     }
+    kubeconfig::settle(file, &mut written, &cluster, chosen.user.as_deref())?;
     let options = KubeConfigOptions { context: context.cloned(), ..KubeConfigOptions::default() };
     let config = Config::from_custom_kubeconfig(written, &options).await;
     let config = config.map_err(|_| wrong("its context names a cluster, or a file, that is not there"))?;

@@ -19,6 +19,9 @@ pub enum KubernetesError {
     /// No kubeconfig, or none that can be read.
     #[error("{0} cannot be used: {1}")]
     Kubeconfig(PathBuf, &'static str),
+    /// A kubeconfig that names a file which cannot be used; by which of its members.
+    #[error("{0} cannot be used: its {1} {2}")]
+    Named(PathBuf, &'static str, &'static str),
     /// Nobody, or nobody any longer.
     #[error("it does not accept our token or certificate: it may have expired, or its account be deleted (HTTP 401)")]
     Unauthorized,
@@ -77,9 +80,10 @@ impl KubernetesError {
                 "give the pod a service account, without automountServiceAccountToken: false; or name a kubeconfig in \
                  sources.kubernetes.kubeconfig"
             }
-            E::Kubeconfig(..) => {
-                "write a kubeconfig of a service account with its own token, tokenFile or client certificate, and \
-                 name its context in sources.kubernetes.context"
+            E::Kubeconfig(..) | E::Named(..) => {
+                "write a kubeconfig of a service account with its own token, tokenFile or client certificate into a \
+                 directory that only root and the broker's user may write, and name its context in \
+                 sources.kubernetes.context"
             }
             E::Unauthorized => {
                 "see whether the service account exists, and issue a new token; one that a kubelet projects is renewed \

@@ -7,6 +7,7 @@
 mod answer;
 mod client;
 mod error;
+mod kubeconfig;
 #[cfg(test)]
 mod tests;
 

@@ -126,8 +126,6 @@ async fn a_kubeconfig_that_would_run_something_or_verify_nothing_is_refused() {
     }
     assert!(ask("{", None).await.contains("it is no kubeconfig"));
     std::fs::write(&file, &plain).unwrap();
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o606)).unwrap();
-    assert!(ask(&plain, None).await.contains("chmod o-w"));
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     let cluster = Cluster {
@@ -137,6 +135,111 @@ async fn a_kubeconfig_that_would_run_something_or_verify_nothing_is_refused() {
     };
     let error = Client::new(Arc::new(cluster)).get(None, "github").await.err().unwrap();
     assert!(error.to_string().contains("no regular file"));
+}
+
+/// What is said of a kubeconfig at this place.
+async fn said_of(file: &std::path::Path) -> String {
+    let cluster = Cluster {
+        kubeconfig: Some((file.to_owned(), None)),
+        own: SecretAt::Shared(file.to_owned()),
+        refresh: Duration::from_secs(60),
+    };
+    let error = Client::new(Arc::new(cluster)).get(None, "github").await.err().unwrap();
+    assert!(!format!("{error} {error:?}").contains(SECRET));
+    error.to_string()
+}
+
+fn chmod(path: &std::path::Path, mode: u32) {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// A directory that is ours alone, and a kubeconfig in it whose user is this, of a cluster with this.
+fn kubeconfig(user: &str, cluster: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: 'https://127.0.0.1:1'{cluster}}}\n\
+         users:\n- name: u\n  user: {{{user}}}\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    chmod(&file, 0o644);
+    (temp, file)
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_somebody_else_could_have_written_is_not_followed() {
+    let (temp, file) = kubeconfig(&format!("token: {SECRET}"), "");
+    assert_eq!(said_of(&file).await, "it cannot be reached", "others may read it");
+    for mode in [0o620, 0o602, 0o664, 0o666] {
+        chmod(&file, mode);
+        assert!(said_of(&file).await.contains("others may write it: chmod go-w"), "{mode:o}");
+    }
+    chmod(&file, 0o600);
+    for mode in [0o770, 0o707, 0o777, 0o1777] {
+        chmod(temp.path(), mode);
+        assert!(said_of(&file).await.contains("others may write its directory"), "{mode:o}");
+    }
+    chmod(temp.path(), 0o755);
+    assert_eq!(said_of(&file).await, "it cannot be reached");
+    let link = temp.path().join("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    assert!(said_of(&link).await.contains("it is a symbolic link"));
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        temp.path().join("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    assert!(said_of(&temp.path().join("fifo")).await.contains("no regular file"));
+    // To give something away takes root.
+    if rustix::process::geteuid().is_root() {
+        for path in [&*file, temp.path()] {
+            std::os::unix::fs::chown(path, Some(12_345), None).unwrap();
+            assert!(said_of(&file).await.contains("belongs neither to root nor"), "{}", path.display());
+            std::os::unix::fs::chown(path, Some(0), None).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_kubeconfig_names_lies_beside_it_and_nobody_else_may_write_it() {
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("stolen"), SECRET).unwrap();
+    let stolen = outside.path().join("stolen").display().to_string();
+    for member in ["tokenFile", "client-key", "client-certificate"] {
+        for to in [stolen.clone(), "link".to_owned()] {
+            let (temp, file) = kubeconfig(&format!("{member}: '{to}'"), "");
+            std::os::unix::fs::symlink(&stolen, temp.path().join("link")).unwrap();
+            let said = said_of(&file).await;
+            assert!(said.contains(&format!("its {member} lies outside of its directory")), "{to}: {said}");
+        }
+    }
+    let (temp, file) = kubeconfig("tokenFile: below/token", "");
+    let below = temp.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(below.join("token"), SECRET).unwrap();
+    for path in [&below, &below.join("token")] {
+        chmod(&below, 0o755);
+        chmod(&below.join("token"), 0o640);
+        assert_eq!(said_of(&file).await, "it cannot be reached");
+        for mode in [0o770, 0o707, 0o1777] {
+            chmod(path, mode);
+            let said = said_of(&file).await;
+            assert!(said.contains("its tokenFile is a file, or in a directory, that others may write"), "{said}");
+        }
+    }
+    // An authority is no secret: it may lie elsewhere, and be nobody else's either.
+    let ca = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap().cert.pem();
+    std::fs::write(outside.path().join("ca"), ca).unwrap();
+    let (_temp, file) = kubeconfig("token: x", &format!(", certificate-authority: '{}/ca'", outside.path().display()));
+    assert_eq!(said_of(&file).await, "it cannot be reached");
+    chmod(&outside.path().join("ca"), 0o664);
+    assert!(said_of(&file).await.contains("its certificate-authority is a file, or in a directory, that others may"));
+    chmod(&outside.path().join("ca"), 0o644);
+    chmod(outside.path(), 0o777);
+    assert!(said_of(&file).await.contains("its certificate-authority is a file, or in a directory, that others may"));
 }
 
 #[tokio::test]

@@ -131,21 +131,64 @@ fn only_a_regular_file_is_opened() {
 fn others_may_read_and_not_write() {
     let volume = Volume::new(&[("token", "s3cret")]);
     let file = volume.path("..data/token");
-    for mode in [0o400, 0o440, 0o444, 0o644, 0o660] {
+    for mode in [0o400, 0o440, 0o444, 0o644] {
         set_permissions(&file, Permissions::from_mode(mode)).unwrap();
         assert!(volume.read("token").is_ok(), "{mode:o}");
     }
-    for mode in [0o646, 0o666, 0o777] {
+    for mode in [0o646, 0o660, 0o666, 0o777] {
         set_permissions(&file, Permissions::from_mode(mode)).unwrap();
-        assert!(volume.error("token").contains("may be written by anybody"), "{mode:o}");
+        assert!(volume.error("token").contains("may be written by others"), "{mode:o}");
     }
     set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     for dir in [volume.0.path().to_owned(), volume.path("..data")] {
-        set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
-        assert!(volume.error("token").contains("may be written by anybody (mode 0777)"));
+        for mode in [0o777, 0o775] {
+            set_permissions(&dir, Permissions::from_mode(mode)).unwrap();
+            let error = volume.error("token");
+            assert!(error.contains(&format!("may be written by others than its owner (mode 0{mode:o})")), "{error}");
+        }
         set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
     }
     assert!(volume.read("token").is_ok());
+}
+
+#[test]
+fn every_directory_on_the_way_is_judged_by_where_links_lead() {
+    let volume = Volume::new(&[("token", "x")]);
+    for dir in ["a", "a/b"] {
+        create_dir(volume.path(dir)).unwrap();
+        set_permissions(volume.path(dir), Permissions::from_mode(0o755)).unwrap();
+    }
+    write(volume.path("a/b/deep"), "deep").unwrap();
+    set_permissions(volume.path("a/b/deep"), Permissions::from_mode(0o640)).unwrap();
+    symlink("./a/../a/b/deep", volume.path("short")).unwrap();
+    symlink("a/b", volume.path("dir")).unwrap();
+    let names = ["a/b/deep", "short", "dir/deep"];
+    for name in names {
+        assert_eq!(volume.read(name).unwrap().as_deref(), Some("deep"), "{name}");
+    }
+    for dir in ["a", "a/b"] {
+        set_permissions(volume.path(dir), Permissions::from_mode(0o775)).unwrap();
+        for name in names {
+            assert!(volume.error(name).contains("may be written by others"), "{dir} {name}");
+        }
+        set_permissions(volume.path(dir), Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn what_belongs_to_somebody_else_is_refused() {
+    // To give something away takes root.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let volume = Volume::new(&[("token", "s3cret")]);
+    for path in [volume.0.path().to_owned(), volume.path("..data/"), volume.path("..data/token")] {
+        std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+        let error = volume.error("token");
+        assert!(error.contains("belongs to user 12345"), "{}: {error}", path.display());
+        std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+        assert!(volume.read("token").is_ok());
+    }
 }
 
 #[test]

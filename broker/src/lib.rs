@@ -194,8 +194,9 @@ async fn start_in(
     let out_of_reach = config.out_of_reach();
 
     let state_dir = Arc::new(state_dir);
-    let store = Arc::new(Store::open(state_dir.dir()).await?);
+    // Before the database: one without the key has lost it.
     let key = AuditKey::open_or_create(state_dir.safe())?;
+    let store = Arc::new(Store::open(state_dir.dir()).await?);
     let audit = Arc::new(AuditLog::open(&config.audit, &config.instance, key)?);
     let (path, instance) = (config.audit.path.clone(), &config.instance);
     let exports = Exports::new(&config.audit.export, path, instance, &audit, &state_dir);

@@ -178,6 +178,10 @@ impl PrivateDir {
     pub fn replace(&self, name: &str, content: &[u8]) -> Result<(), PrivateError> {
         let fresh = format!(".{name}.new");
         let at = |cause: Errno| io(&self.path.join(&fresh), cause);
+        // What a kill has left there may be a secret. One that is not ours alone only makes way.
+        if let Ok(Some(left)) = self.open_file(&fresh, OFlags::WRONLY) {
+            wipe(left).map_err(|cause| io(&self.path.join(&fresh), cause))?;
+        }
         match unlinkat(&self.file, &fresh, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(cause) => return Err(at(cause)),

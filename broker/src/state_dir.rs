@@ -27,6 +27,9 @@ const TOKEN_SDS: &str = "data-plane-token.sds.json";
 const LOCK: &str = "lock";
 const RUNTIME: &str = "runtime.json";
 const CACHE: &str = "cache";
+/// What a broker makes after its key: where one of these is, the key has been, too. Not `seal.json`, which `attache
+/// credential set` makes before a first start.
+const LATER: [&str; 6] = ["attache.db", TOKEN, "audit.key", "audit.pub", "ca.key", "ca.pem"];
 /// The name under which Envoy asks for the token.
 pub const TOKEN_SECRET_NAME: &str = "attache_data_plane";
 
@@ -54,9 +57,20 @@ pub enum StateDirError {
     },
     /// A key or token that is not what we wrote.
     #[error(
-        "{0} is damaged: restore it, or remove it for a new one (a new instance.key ends all placeholders, a new token needs a restart of Envoy)"
+        "{0} is damaged: restore it from a backup (a token may be removed for a new one, and then Envoy has to start anew)"
     )]
     Damaged(PathBuf),
+    /// A key that was there, and is not.
+    #[error(
+        "{path} is not there, and {beside} is: restore it from a backup of the same instance; to begin anew, with other \
+         placeholders, move the whole directory aside"
+    )]
+    Missing {
+        /// The key.
+        path: PathBuf,
+        /// What shows that it was there.
+        beside: &'static str,
+    },
     /// A file is sealed, and is not opened.
     #[error(transparent)]
     Seal(SealError),
@@ -285,6 +299,10 @@ fn instance_key(safe: &Safe) -> Result<Zeroizing<[u8; 32]>, StateDirError> {
         let key = <[u8; 32]>::try_from(bytes.as_slice());
         return key.map(Zeroizing::new).map_err(|_| StateDirError::Damaged(safe.dir().path().join(KEY)));
     }
+    let is_there = |name: &&str| safe.dir().path().join(name).symlink_metadata().is_ok();
+    if let Some(beside) = LATER.into_iter().find(|name| is_there(name)) {
+        return Err(StateDirError::Missing { path: safe.dir().path().join(KEY), beside });
+    }
     let key = Zeroizing::new(random::bytes::<32>()?);
     safe.replace(KEY, key.as_slice())?;
     Ok(key)
@@ -412,6 +430,25 @@ mod tests {
         std::fs::rename(path.join(KEY), &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, path.join(KEY)).unwrap();
         assert!(matches!(StateDir::open(&path), Err(StateDirError::Private(PrivateError::Symlink(_)))));
+    }
+
+    #[test]
+    fn a_key_that_is_gone_from_a_directory_that_has_lived_is_never_made_anew() {
+        for beside in LATER {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join("i");
+            PrivateDir::open_or_create(&path).unwrap().replace(beside, b"it has lived").unwrap();
+            let error = StateDir::open(&path).err().unwrap().to_string();
+            for words in ["instance.key is not there", beside, "restore it from a backup", "move the whole directory"] {
+                assert!(error.contains(words), "{words}: {error}");
+            }
+            assert!(!path.join(KEY).exists());
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("i");
+        drop(StateDir::open(&path).unwrap());
+        std::fs::remove_file(path.join(TOKEN)).unwrap();
+        assert!(StateDir::open(&path).is_ok(), "a token is made anew");
     }
 
     #[test]

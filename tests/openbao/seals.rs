@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use attache_tests::{Attache, util};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::server::{Bao, Setup};
@@ -13,7 +15,7 @@ const FILE: &str = "{file: it}";
 const TOKEN: &str = "{token: {env: BAO_TOKEN}}";
 const SEAL: &str = "state: {seal: {transit: {key: attache}}}\n";
 const SEALER: &str = "path \"transit/encrypt/attache\" { capabilities = [\"update\"] }\npath \"transit/decrypt/attache\" { \
-                      capabilities = [\"update\"] }\npath \"transit/rewrap/attache\" { capabilities = [\"update\"] }";
+                      capabilities = [\"update\"] }";
 
 /// One with the engine, a key, and a token that may use it and nothing else.
 async fn transit(setup: Setup) -> Option<(Bao, String)> {
@@ -94,8 +96,64 @@ async fn the_state_directory_opens_by_transit_again_and_again_and_a_newer_versio
     bao.done("POST", "transit/keys/attache/config", json!({"min_decryption_version": 2})).await;
     let broker = world.serve(&[("BAO_TOKEN", &token)]).await;
     assert_eq!(fingerprint(&until_well(&broker).await), first, "the instance key is what it was");
+    ended(&broker).await;
+    old_and_foreign_wraps(&bao, &world, &token).await;
+    let broker = world.serve(&[("BAO_TOKEN", &token)]).await;
+    assert_eq!(fingerprint(&until_well(&broker).await), first);
     let everything = world.everything(&broker);
     assert!(!everything.contains(&token) && !everything.contains(SECRET));
+}
+
+/// What a former version has wrapped, bound to nothing, opens, and is bound by the next `rekey`; what was bound to another
+/// instance does not open here.
+async fn old_and_foreign_wraps(bao: &Bao, world: &World, token: &str) {
+    let path = world.path("state/default/seal.json");
+    let text = std::fs::read_to_string(&path).expect("the data keys");
+    let ring: Value = serde_json::from_str(&text).expect("JSON");
+    let wrap = &ring["keys"][0]["wraps"][0];
+    assert_eq!((&ring["format"], &wrap["version"]), (&json!("attache-seal:v2"), &json!(2)));
+    let id = ring["keys"][0]["id"].as_str().expect("an id");
+    let bound = |instance: &str| STANDARD.encode(format!("attache-seal\0{instance}\0data-key/{id}"));
+    let body = json!({"ciphertext": wrap["ciphertext"], "associated_data": bound("default")});
+    let plain = bao.done("POST", "transit/decrypt/attache", body).await["data"]["plaintext"].clone();
+    let unbound = json!({"ciphertext": wrap["ciphertext"]});
+    assert_eq!(bao.call("POST", "transit/decrypt/attache", token, Some(unbound)).await.status, 400);
+
+    let wrapped = async |body: Value, version: Option<u8>| {
+        let answer = bao.done("POST", "transit/encrypt/attache", body).await;
+        let mut ring = ring.clone();
+        ring["keys"][0]["wraps"][0]["ciphertext"] = answer["data"]["ciphertext"].clone();
+        if version.is_none() {
+            ring["format"] = json!("attache-seal:v1");
+            ring["keys"][0]["wraps"][0].as_object_mut().expect("a wrap").remove("version");
+        }
+        std::fs::write(&path, ring.to_string()).expect("the data keys");
+    };
+    wrapped(json!({"plaintext": plain, "associated_data": bound("another")}), Some(2)).await;
+    let (good, said) = attache(world, token, &["audit", "head"], "");
+    assert!(!good && said.contains("whether seal.json is this instance's own"), "{said}");
+    wrapped(json!({"plaintext": plain}), None).await;
+    let (good, said) = attache(world, token, &["audit", "head"], "");
+    assert!(good, "{said}");
+    let (good, said) = attache(world, token, &["state", "rekey"], "");
+    assert!(good, "{said}");
+    let text = std::fs::read_to_string(&path).expect("the data keys");
+    assert!(text.contains("attache-seal:v2") && text.contains("\"version\": 2"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_takes_no_associated_data_seals_all_the_same() {
+    let Some((bao, _)) = transit(Setup::default()).await else { return };
+    bao.done("POST", "transit/keys/rsa", json!({"type": "rsa-2048"})).await;
+    bao.policy("rsa", &SEALER.replace("/attache", "/rsa")).await;
+    let token = bao.token(json!({"policies": ["rsa"], "ttl": "1h"})).await;
+    let world = world(&bao, TOKEN, "state: {seal: {transit: {key: rsa}}}\n");
+    let (good, said) = attache(&world, &token, &["credential", "set", "it"], SECRET);
+    assert!(good && said.contains("sealed"), "{said}");
+    let text = std::fs::read_to_string(world.path("state/default/seal.json")).expect("the data keys");
+    assert!(text.contains("attache-seal:v1") && !text.contains("version"), "{text}");
+    let (good, said) = attache(&world, &token, &["state", "rekey", "--data-key"], "");
+    assert!(good, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

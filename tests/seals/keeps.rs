@@ -51,7 +51,7 @@ async fn a_key_in_a_variable_seals_from_the_first_start_and_is_looked_for_at_eac
     let refused = scene.attache(&["serve"], &[], "");
     assert!(!refused.good && refused.text.contains("env SEAL_KEY"), "{}", refused.text);
     let plain = scene.attache(&["state", "rekey", "--plain"], &env, "");
-    assert!(plain.good, "{}", plain.text);
+    assert!(plain.good && plain.text.contains("the config still names a seal: remove state.seal"), "{}", plain.text);
     scene.seal("");
     assert_eq!(scene.life(&[]).await, kept, "and the way back");
     assert!(scene.exposes(&scene.plain_secrets()).len() >= 4);
@@ -74,5 +74,8 @@ async fn a_secret_is_set_while_the_broker_runs_and_is_found_by_it() {
         assert!(!set.good && set.text.contains(words) && !set.text.contains("xxx"), "{}", set.text);
     }
     let moved = scene.attache(&["state", "rekey", "--data-key"], &[], "");
-    assert!(!moved.good && moved.text.contains("is in use by process"), "{}", moved.text);
+    assert!(!moved.good && moved.text.contains("runs: stop it, and run this again"), "{}", moved.text);
+    assert!(moved.text.contains("the broker (process ") && !moved.text.contains("--instance-id"), "{}", moved.text);
+    let other = scene.attache(&["state", "rekey", "--instance-id", "another"], &[], "");
+    assert!(!other.good && other.text.contains("instance another has no state yet"), "{}", other.text);
 }

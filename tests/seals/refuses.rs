@@ -31,6 +31,17 @@ async fn no_broker_starts_without_the_key_and_each_error_says_what_to_do() {
         let verified = scene.attache(&["audit", "verify"], &[], "");
         assert!(verified.good, "what is public is read without: {}", verified.text);
     }
+    let (ring, away) = (scene.state("seal.json"), scene.path("away"));
+    fs::rename(&ring, &away).expect("a move");
+    for seal in ["", "{file: seal.key}"] {
+        scene.seal(seal);
+        for args in [&["state", "show"][..], &["state", "rekey", "--plain"]] {
+            let said = scene.attache(args, &[], "");
+            assert!(said.text.contains("is sealed under data key"), "{args:?}: {}", said.text);
+            assert!(said.text.contains("restore it from a") && !said.text.contains("not sealed"), "{}", said.text);
+        }
+    }
+    fs::rename(&away, &ring).expect("a move");
     assert_eq!(before, keys.map(|name| fs::read(scene.state(name)).expect("a file")), "nothing was made anew");
     scene.seal("{file: seal.key}");
     scene.life(&[]).await;
@@ -56,6 +67,12 @@ async fn doctor_and_show_say_how_it_stands() {
     assert_eq!(shown["sealed_by"][0], format!("key {id}"));
     let said = scene.attache(&["state", "show"], &[], "");
     assert!(said.good && said.text.contains(&id) && !said.text.contains(SECRET), "{}", said.text);
+
+    let left = scene.state("secrets/.gone.new");
+    fs::copy(scene.state("secrets/it"), &left).expect("a copy");
+    let said = scene.attache(&["state", "show"], &[], "");
+    assert!(said.good && said.text.contains(".gone.new") && said.text.contains("left over"), "{}", said.text);
+    fs::remove_file(left).expect("it is gone");
 
     fs::rename(scene.path("seal.key"), scene.state("seal.key")).expect("a move");
     scene.seal("{file: state/default/seal.key}");

@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 const PRIVATE: &str = "audit.key";
 /// The public key's file, in the state directory.
 pub const PUBLIC: &str = "audit.pub";
+/// What is made after the key: where one of these is, the key has been, too.
+const LATER: [&str; 2] = [PUBLIC, "attache.db"];
 /// Longest key file, in bytes; ours have about 200.
 const LONGEST: usize = 4096;
 
@@ -31,9 +33,21 @@ pub enum KeyError {
     Seal(SealError),
     /// Not the key that we wrote.
     #[error(
-        "{0} is damaged: restore it, or remove it for a new one (keep audit.pub: it checks what was signed before)"
+        "{0} is damaged: restore it from a backup; to begin anew, move the whole directory aside (and keep its audit.pub: \
+         it checks what was signed before)"
     )]
     Damaged(PathBuf),
+    /// It was there, and is not.
+    #[error(
+        "{path} is not there, and {beside} is: restore it from a backup of the same instance; to begin anew, move the \
+         whole directory aside (and keep its audit.pub: it checks what was signed before)"
+    )]
+    Missing {
+        /// The key.
+        path: PathBuf,
+        /// What shows that it was there.
+        beside: &'static str,
+    },
     /// No new key.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -62,18 +76,25 @@ pub struct BadSignature;
 pub struct AuditKey(SigningKey);
 
 impl AuditKey {
-    /// The key of a state directory; a new one, if there is none.
+    /// The key of a state directory; a new one, if there has never been one.
     pub fn open_or_create(safe: &Safe) -> Result<Self, KeyError> {
+        let dir = safe.dir();
+        let is_there = |name: &str| dir.path().join(name).symlink_metadata().is_ok();
         if let Some(key) = Self::open(safe)? {
+            // Killed before the public half was written. There is never a signature that nothing can check.
+            if !is_there(PUBLIC) {
+                dir.replace(PUBLIC, key.public().pem().as_bytes())?;
+            }
             return Ok(key);
         }
+        if let Some(beside) = LATER.into_iter().find(|name| is_there(name)) {
+            return Err(KeyError::Missing { path: dir.path().join(PRIVATE), beside });
+        }
         let key = Self::from_seed(random::bytes()?);
-        let dir = safe.dir();
         let damaged = || KeyError::Damaged(dir.path().join(PRIVATE));
         let private = key.0.to_pkcs8_pem(LineEnding::LF).map_err(|_| damaged())?;
-        // The public half first: there is never a signature that nothing can check.
-        dir.replace(PUBLIC, key.public().pem().as_bytes())?;
         safe.replace(PRIVATE, private.as_bytes())?;
+        dir.replace(PUBLIC, key.public().pem().as_bytes())?;
         Ok(key)
     }
 
@@ -157,6 +178,28 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         assert_eq!(PublicKey::parse("no key"), Err(NotAKey));
+    }
+
+    #[test]
+    fn a_key_that_is_gone_is_never_made_anew_and_one_without_its_public_half_is_one_whose_making_was_cut_short() {
+        let (_temp, dir) = dir();
+        let public = AuditKey::open_or_create(&dir).unwrap().public();
+        let path = |name: &str| dir.dir().path().join(name);
+        std::fs::remove_file(path(PUBLIC)).unwrap();
+        assert_eq!(AuditKey::open_or_create(&dir).unwrap().public(), public);
+        assert_eq!(std::fs::read_to_string(path(PUBLIC)).unwrap(), public.pem());
+        std::fs::remove_file(path(PRIVATE)).unwrap();
+        for beside in LATER {
+            let error = AuditKey::open_or_create(&dir).err().unwrap().to_string();
+            for words in ["audit.key is not there", beside, "restore it from a backup", "move the whole directory"] {
+                assert!(error.contains(words), "{words}: {error}");
+            }
+            assert!(!path(PRIVATE).exists());
+            std::fs::write(path("attache.db"), "").unwrap();
+            std::fs::remove_file(path(PUBLIC)).ok();
+        }
+        std::fs::remove_file(path("attache.db")).unwrap();
+        assert_ne!(AuditKey::open_or_create(&dir).unwrap().public(), public, "one that never lived begins");
     }
 
     #[test]

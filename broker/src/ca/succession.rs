@@ -28,8 +28,16 @@ pub enum KeptError {
     #[error(transparent)]
     Seal(SealError),
     /// Not what we wrote.
-    #[error("{0} is damaged: restore it, or remove it for a new authority, which every client then has to trust")]
+    #[error(
+        "{0} is damaged: restore it, or remove it and ca.pem for a new authority, which every client then has to trust"
+    )]
     Damaged(PathBuf),
+    /// They were there, and are not.
+    #[error(
+        "{0} is not there, and {CERTIFICATES} is: restore it from a backup of the same instance; or, for a new authority, \
+         which every client then has to trust, move {CERTIFICATES} aside"
+    )]
+    Missing(PathBuf),
 }
 
 impl From<SealError> for KeptError {
@@ -90,7 +98,11 @@ impl Succession {
 
     /// What a state directory holds, if it does.
     pub fn open(safe: &Safe) -> Result<Option<Self>, KeptError> {
-        let Some(text) = safe.read(KEYS, LONGEST)? else { return Ok(None) };
+        let Some(text) = safe.read(KEYS, LONGEST)? else {
+            // The certificates come after the keys.
+            let has_been = safe.dir().path().join(CERTIFICATES).symlink_metadata().is_ok();
+            return if has_been { Err(KeptError::Missing(safe.dir().path().join(KEYS))) } else { Ok(None) };
+        };
         let damaged = || KeptError::Damaged(safe.dir().path().join(KEYS));
         // The error's own text might quote a key.
         let kept: Kept = serde_json::from_slice(&text).map_err(|_| damaged())?;
@@ -311,6 +323,11 @@ mod tests {
             std::fs::write(&path, bad).unwrap();
             assert!(matches!(Succession::open(&dir), Err(KeptError::Damaged(_))), "{bad}");
         }
+        std::fs::remove_file(&path).unwrap();
+        let error = Succession::open(&dir).err().unwrap().to_string();
+        assert!(error.contains("ca.key is not there, and ca.pem is: restore it"), "{error}");
+        std::fs::remove_file(dir.dir().path().join(CERTIFICATES)).unwrap();
+        assert!(Succession::open(&dir).unwrap().is_none(), "who took both away wants a new one");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::seal::envelope::Form;
 use crate::seal::files::{self, Kind};
 use crate::seal::keyring::Wrap;
 use crate::seal::rekey::{Change, Done, Step, by_keys, rekey};
-use crate::seal::unlock::Lock;
+use crate::seal::unlock::{Lock, lost};
 use crate::seal::{FILE, Key, Keyring, Means, UnlockError};
 use crate::sources::{Environment, Transit};
 use crate::state_dir::{Locked, StateDirError};
@@ -67,6 +67,11 @@ enum RekeyError {
     StateDir(#[from] StateDirError),
     #[error(transparent)]
     Unlock(#[from] UnlockError),
+    #[error("the broker (process {0}) runs: stop it, and run this again")]
+    Runs(String),
+    #[error("{} is not there: instance {instance} has no state yet, and nothing to seal; is it the right one \
+             (--instance-id, --config)?", path.display())]
+    NoState { path: PathBuf, instance: String },
     #[error("by what? Write `state: {{seal: …}}` in the config, or take the seal off: --plain")]
     NoSeal,
 }
@@ -92,7 +97,13 @@ pub async fn run(args: StateArgs, common: &Common) -> ExitCode {
             Err(error) => complain(FAILED, error),
         },
         StateCommand::Rekey(args) => match change(&config, &args).await {
-            Ok(done) => tell(&done, common.json),
+            Ok(done) => {
+                let code = tell(&done, common.json);
+                if done.by.is_none() && config.seal.is_some() {
+                    note("the config still names a seal: remove state.seal, or the next start seals again");
+                }
+                code
+            }
             Err(error) => complain(FAILED, error),
         },
         StateCommand::NewKey { .. } => ExitCode::SUCCESS,
@@ -122,7 +133,13 @@ fn new_key(file: Option<&Path>, json: bool) -> ExitCode {
 }
 
 async fn change(config: &Config, args: &RekeyArgs) -> Result<Done, RekeyError> {
-    let locked = Locked::take(&config.state_dir)?;
+    if PrivateDir::open(&config.state_dir).map_err(StateDirError::from)?.is_none() {
+        return Err(RekeyError::NoState { path: config.state_dir.clone(), instance: config.instance.to_string() });
+    }
+    let locked = match Locked::take(&config.state_dir) {
+        Err(StateDirError::InUse { pid, .. }) => return Err(RekeyError::Runs(pid)),
+        locked => locked?,
+    };
     let dir = locked.dir();
     let _sealing = Lock::take(dir).await?;
     let environment = Environment::read(config, &|name| std::env::var_os(name));
@@ -231,6 +248,8 @@ struct Shown {
     since: Option<String>,
     /// Whether a change of keys has to be ended.
     unfinished: bool,
+    /// Why what is sealed does not open: its data keys are not there.
+    trouble: Option<String>,
     files: Vec<ShownFile>,
 }
 
@@ -265,6 +284,13 @@ fn shown(config: &Config) -> Result<Shown, UnlockError> {
         };
         Ok(ShownFile { path: file.path, is, data_key, remark })
     });
+    let mut files = files.collect::<Result<Vec<_>, PrivateError>>()?;
+    files.extend(files::leftovers(config)?.into_iter().map(|path| {
+        let remark = "a kill has left it: erased by `attache state rekey`";
+        ShownFile { path, is: "left over", data_key: None, remark }
+    }));
+    // As `serve` would say it.
+    let trouble = if keyring.is_none() { lost(config).err().map(|error| error.to_string()) } else { None };
     let current = keyring.as_ref().and_then(|keyring| keyring.kept(&keyring.current));
     Ok(Shown {
         instance: config.instance.to_string(),
@@ -275,7 +301,8 @@ fn shown(config: &Config) -> Result<Shown, UnlockError> {
         data_key: keyring.as_ref().map(|keyring| keyring.current.clone()),
         since: keyring.as_ref().map(|keyring| rfc3339(keyring.since_ms)),
         unfinished: keyring.as_ref().is_some_and(Keyring::is_moving),
-        files: files.collect::<Result<_, PrivateError>>()?,
+        trouble,
+        files,
     })
 }
 
@@ -307,7 +334,7 @@ fn show(shown: &Shown, json: bool) -> ExitCode {
             let by = shown.sealed_by.join(" and ");
             say(format_args!("sealed by {by}, data key {key}, since {since} ({FILE})"));
         }
-        _ => say("not sealed"),
+        _ => say(shown.trouble.as_deref().unwrap_or("not sealed")),
     }
     if shown.unfinished {
         say("a change of keys has begun and not ended: run `attache state rekey` again");

@@ -155,3 +155,17 @@ fn a_private_file_in_an_open_directory_is_made_once_and_read_if_it_is_ours_alone
     set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(read_private(&path, 64), Err(PrivateError::Exposed { .. })));
 }
+
+#[test]
+fn what_a_kill_has_left_is_overwritten_before_it_makes_way() {
+    let (temp, dir) = private_dir();
+    let left = std::fs::File::open(file(&temp, ".key.new")).unwrap();
+    dir.replace("key", b"whole").unwrap();
+    assert_eq!(dir.read("key", 10).unwrap().unwrap().as_slice(), b"whole");
+    assert_eq!(std::io::read_to_string(left).unwrap(), "\0".repeat("content".len()));
+    // One that is not ours alone is not written to.
+    let other = file(&temp, "other");
+    hard_link(&other, temp.path().join(".key.new")).unwrap();
+    dir.replace("key", b"again").unwrap();
+    assert_eq!(std::fs::read_to_string(other).unwrap(), "content");
+}

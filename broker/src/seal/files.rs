@@ -72,8 +72,8 @@ impl SecretFile {
     /// Whether it opens, if it is sealed.
     pub fn check(&self, opens: &Sealer) -> Result<(), SealError> {
         let Some((dir, name)) = self.split()? else { return Ok(()) };
-        let sealed = matches!(self.form()?, Some(Form::Sealed(_)));
-        if sealed && self.kind != Kind::Plain { opens.check(&dir, &name, &self.place) } else { Ok(()) }
+        let is_plain = matches!(self.form()?, Some(Form::Plain) | None);
+        if is_plain { Ok(()) } else { opens.check(&dir, &name, &self.place) }
     }
 
     fn split(&self) -> Result<Option<(PrivateDir, String)>, PrivateError> {
@@ -100,19 +100,23 @@ pub fn of_broker(config: &Config) -> Vec<SecretFile> {
 pub fn all(config: &Config) -> Result<Vec<SecretFile>, PrivateError> {
     let mut found: Vec<_> = of_broker(config).into_iter().filter(|file| file.path.symlink_metadata().is_ok()).collect();
     // `sources.file.dir` may be the state directory itself.
-    let taken: BTreeSet<_> = found.iter().filter_map(|file| file.path.canonicalize().ok()).collect();
+    let mut taken: BTreeSet<_> = found.iter().filter_map(|file| file.path.canonicalize().ok()).collect();
     let mut below = Vec::new();
     list(&config.sources.file_dir, DEEPEST, &mut below)?;
+    below.retain(|path| !is_leftover(path));
     let plain = plain(config);
     let named: BTreeSet<_> = named(config).collect();
-    for path in below.into_iter().filter(|path| path.canonicalize().is_ok_and(|path| !taken.contains(&path))) {
+    // By path as well: what is sealed and read there is to be found there, however it lies.
+    below.extend(named.iter().filter(|path| path.symlink_metadata().is_ok_and(|found| found.is_file())).cloned());
+    for path in below.into_iter().filter(|path| path.canonicalize().is_ok_and(|path| taken.insert(path))) {
         let kind = match &plain {
             Some(plain) if *plain == path => Kind::Plain,
             _ if named.contains(&path) => Kind::Named,
             _ => Kind::Other,
         };
-        let name = path.strip_prefix(&config.sources.file_dir).unwrap_or(&path);
-        let Some(name) = name.to_str() else { continue };
+        // As `Sealer` has it.
+        let below = path.strip_prefix(&config.sources.file_dir).ok().and_then(Path::to_str);
+        let Some(name) = below.or_else(|| path.file_name()?.to_str()) else { continue };
         found.push(SecretFile { place: format!("secrets/{name}"), path, kind });
     }
     Ok(found)
@@ -137,7 +141,30 @@ fn plain(config: &Config) -> Option<PathBuf> {
     config.seal.as_ref().and_then(SealedBy::own_secret).and_then(private).map(Path::to_owned)
 }
 
-/// Regular files, in order.
+/// What kills have left of files that were being written: whole secrets, perhaps, of files that are no more.
+pub fn leftovers(config: &Config) -> Result<Vec<PathBuf>, PrivateError> {
+    let mut found = Vec::new();
+    list(&config.sources.file_dir, DEEPEST, &mut found)?;
+    let io = |cause| PrivateError::Io { path: config.state_dir.clone(), cause };
+    if let Some(dir) = PrivateDir::open(&config.state_dir)? {
+        for entry in std::fs::read_dir(dir.path()).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_type().map_err(io)?.is_file() {
+                found.push(entry.path());
+            }
+        }
+    }
+    let named: BTreeSet<_> = named(config).collect();
+    let found: BTreeSet<_> = found.into_iter().filter(|path| is_leftover(path) && !named.contains(path)).collect();
+    Ok(found.into_iter().collect())
+}
+
+fn is_leftover(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.len() > ".new".len() + 1 && name.starts_with('.') && name.ends_with(".new"))
+}
+
+/// Regular files, in order. What is not looked through is an error: a key might be given up that a file there needs.
 fn list(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), PrivateError> {
     let io = |cause| PrivateError::Io { path: path.to_owned(), cause };
     let Some(dir) = PrivateDir::open(path)? else { return Ok(()) };
@@ -145,12 +172,20 @@ fn list(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Priva
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let kind = entry.file_type().map_err(io)?;
-        let is_leftover = |name: &str| name.starts_with('.') && name.ends_with(".new");
-        if kind.is_file() && !entry.file_name().to_str().is_some_and(is_leftover) {
-            found.push(entry.path());
-        } else if kind.is_dir() && depth > 0 {
-            list(&entry.path(), depth - 1, found)?;
+        let path = entry.path();
+        if kind.is_file() {
+            found.push(path);
+        } else if kind.is_symlink() && path.is_dir() {
+            return Err(PrivateError::Symlink(path));
+        } else if kind.is_dir() {
+            let deeper = depth.checked_sub(1).ok_or_else(|| too_deep(path.clone()))?;
+            list(&path, deeper, found)?;
         }
     }
     Ok(())
+}
+
+fn too_deep(path: PathBuf) -> PrivateError {
+    let words = format!("directories of secrets are {DEEPEST} deep at most: move this one further up, or away");
+    PrivateError::Io { path, cause: std::io::Error::other(words) }
 }

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 pub const FILE: &str = "seal.json";
 /// What it says of itself.
 const FORMAT: &str = "attache-seal:v1";
+/// The same, where a wrap is bound to its instance: former versions do not open that.
+const BOUND: &str = "attache-seal:v2";
 /// Longest file, in bytes: a key has about 300.
 const LONGEST: usize = 64 * 1024;
 
@@ -59,6 +61,20 @@ pub struct Kept {
     pub wraps: Vec<Wrap>,
 }
 
+/// A ciphertext of transit's that says nothing of its instance: of former versions, or of a key that takes no
+/// associated data (RSA).
+pub const UNBOUND: u8 = 1;
+/// One with which transit authenticates the instance and the data key's id.
+pub const BOUND_WRAP: u8 = 2;
+
+fn unbound() -> u8 {
+    UNBOUND
+}
+
+fn is_unbound(version: &u8) -> bool {
+    *version == UNBOUND
+}
+
 /// A data key, sealed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "lowercase", deny_unknown_fields)]
@@ -78,6 +94,9 @@ pub enum Wrap {
         key: String,
         /// What it answered.
         ciphertext: String,
+        /// [`UNBOUND`] or [`BOUND_WRAP`].
+        #[serde(default = "unbound", skip_serializing_if = "is_unbound")]
+        version: u8,
     },
 }
 
@@ -120,11 +139,14 @@ impl Keyring {
         let path = || dir.path().join(FILE);
         let Some(text) = dir.read(FILE, LONGEST)? else { return Ok(None) };
         let Format { format } = serde_json::from_slice(&text).map_err(|_| KeyringError::Damaged(path()))?;
-        if format != FORMAT {
+        if format != FORMAT && format != BOUND {
             let is_newer = format.starts_with("attache-seal:v");
             return Err(if is_newer { KeyringError::Newer(path()) } else { KeyringError::Damaged(path()) });
         }
         let found: Self = serde_json::from_slice(&text).map_err(|_| KeyringError::Damaged(path()))?;
+        if found.versions().any(|version| version > BOUND_WRAP) {
+            return Err(KeyringError::Newer(path()));
+        }
         if found.kept(&found.current).is_none_or(|kept| kept.wraps.is_empty()) {
             return Err(KeyringError::Damaged(path()));
         }
@@ -137,9 +159,18 @@ impl Keyring {
     /// Keeps it, whole or not at all, and durably.
     pub fn store(&self, dir: &PrivateDir) -> Result<(), PrivateError> {
         // Texts and numbers cannot fail to serialise.
-        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let is_bound = self.versions().any(|version| version == BOUND_WRAP);
+        let format = if is_bound { BOUND } else { FORMAT }.to_owned();
+        let mut text = serde_json::to_vec_pretty(&Self { format, ..self.clone() }).unwrap_or_default();
         text.push(b'\n');
         dir.replace(FILE, &text)
+    }
+
+    fn versions(&self) -> impl Iterator<Item = u8> {
+        self.keys.iter().flat_map(|kept| &kept.wraps).map(|wrap| match wrap {
+            Wrap::Key { .. } => UNBOUND,
+            Wrap::Transit { version, .. } => *version,
+        })
     }
 
     /// A data key by its id.
@@ -169,7 +200,8 @@ mod tests {
         let instance = Name::parse("i").unwrap();
         assert!(Keyring::load(&dir, &instance).unwrap().is_none());
         let key = Key::of_slice(&[1; 32]).unwrap();
-        let wrap = Wrap::Transit { mount: "m".into(), key: "k".into(), ciphertext: "vault:v1:x".into() };
+        let wrap =
+            Wrap::Transit { mount: "m".into(), key: "k".into(), ciphertext: "vault:v1:x".into(), version: UNBOUND };
         let good = Keyring::begin(&instance, &key, wrap, 1);
         good.store(&dir).unwrap();
         assert_eq!(Keyring::load(&dir, &instance).unwrap().as_ref(), Some(&good));
@@ -184,12 +216,27 @@ mod tests {
             (&text[..text.len() / 2], "is damaged"),
             (&text.replace(key.id(), "0123456789abcdef").replacen("0123456789abcdef", key.id(), 1), "is damaged"),
             (&text.replace("\"since_ms\"", "\"since\""), "is damaged"),
-            (&text.replace("attache-seal:v1", "attache-seal:v2"), "newer attache"),
+            (&text.replace("attache-seal:v1", "attache-seal:v3"), "newer attache"),
+            (&text.replace("\"vault:v1:x\"", "\"vault:v1:x\", \"version\": 3"), "newer attache"),
         ];
         for (bad, words) in cases {
             dir.replace(FILE, bad.as_bytes()).unwrap();
             let error = Keyring::load(&dir, &instance).unwrap_err().to_string();
             assert!(error.contains(words) && error.contains(FILE), "{bad}: {error}");
+        }
+    }
+    #[test]
+    fn a_wrap_that_is_bound_is_not_for_a_former_version_and_one_that_is_not_reads_as_ever() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PrivateDir::open_or_create(&temp.path().join("i")).unwrap();
+        let (instance, key) = (Name::parse("i").unwrap(), Key::of_slice(&[1; 32]).unwrap());
+        for (version, format, says) in [(UNBOUND, FORMAT, false), (BOUND_WRAP, BOUND, true)] {
+            let wrap = Wrap::Transit { mount: "m".into(), key: "k".into(), ciphertext: "vault:v1:x".into(), version };
+            Keyring::begin(&instance, &key, wrap.clone(), 1).store(&dir).unwrap();
+            let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+            assert!(text.contains(format) && text.contains("\"version\"") == says, "{text}");
+            let found = Keyring::load(&dir, &instance).unwrap().unwrap();
+            assert_eq!(found.kept(key.id()).unwrap().wraps, [wrap]);
         }
     }
 }

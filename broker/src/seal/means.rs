@@ -2,7 +2,7 @@
 
 use super::envelope;
 use super::key::{self, Key, NotAKey};
-use super::keyring::{Kept, Wrap};
+use super::keyring::{BOUND_WRAP, Kept, UNBOUND, Wrap};
 use crate::config::SealedBy;
 use crate::private_file::{PrivateError, read_private};
 use crate::random::NoRandomness;
@@ -109,8 +109,8 @@ impl Means {
         }
     }
 
-    /// Seals a data key, and sees that it opens again. What it made of that before is renewed rather than made.
-    pub async fn wrap(&self, instance: &Name, data: &Key, before: Option<&Kept>) -> Result<Wrap, MeansError> {
+    /// Seals a data key, and sees that it opens again.
+    pub async fn wrap(&self, instance: &Name, data: &Key) -> Result<Wrap, MeansError> {
         let wrap = match self {
             Means::Key(key, _) => {
                 let sealed = envelope::seal(key, instance.as_str(), &place(data.id()), data.bytes())?;
@@ -118,12 +118,12 @@ impl Means {
                 Wrap::Key { id: key.id().to_owned(), sealed }
             }
             Means::Transit(transit) => {
-                let made = before.and_then(|kept| kept.wraps.iter().find(|wrap| wrap.by() == self.name()));
-                let ciphertext = match made {
-                    Some(Wrap::Transit { ciphertext, .. }) => self.patiently(|| transit.rewrap(ciphertext)).await?,
-                    _ => self.patiently(|| transit.encrypt(data.bytes())).await?,
-                };
-                Wrap::Transit { mount: transit.mount.clone(), key: transit.key.clone(), ciphertext }
+                // Encrypted anew, not rewrapped: `rewrap` takes no associated data.
+                let bound = bound(instance, data.id());
+                let encrypted = self.patiently(|| transit.encrypt(data.bytes(), &bound)).await?;
+                let version = if encrypted.bound { BOUND_WRAP } else { UNBOUND };
+                let (mount, key) = (transit.mount.clone(), transit.key.clone());
+                Wrap::Transit { mount, key, ciphertext: encrypted.ciphertext, version }
             }
         };
         match self.open(instance, data.id(), &wrap).await? {
@@ -147,8 +147,9 @@ impl Means {
                 let opened = envelope::open(key, instance.as_str(), &place(id), format!("{sealed}\n").as_bytes());
                 opened.map_err(|_| damaged())?
             }
-            (Means::Transit(transit), Wrap::Transit { ciphertext, .. }) => {
-                self.patiently(|| transit.decrypt(ciphertext)).await?
+            (Means::Transit(transit), Wrap::Transit { ciphertext, version, .. }) => {
+                let bound = (*version == BOUND_WRAP).then(|| bound(instance, id));
+                self.patiently(|| transit.decrypt(ciphertext, bound.as_deref())).await?
             }
             _ => return Ok(None),
         };
@@ -194,4 +195,9 @@ impl Means {
 /// What a sealed data key is bound to.
 fn place(id: &str) -> String {
     format!("data-key/{id}")
+}
+
+/// The same, as transit authenticates it. No name has a NUL in it.
+fn bound(instance: &Name, id: &str) -> Vec<u8> {
+    ["attache-seal\0", instance.as_str(), "\0", &place(id)].concat().into_bytes()
 }

@@ -60,16 +60,20 @@ pub async fn rekey(change: &Change<'_>, step: &mut (dyn FnMut(Step) + Send)) -> 
             let keys = open(change, &keyring).await?;
             Some((keyring, keys))
         }
-        (None, None) => None,
+        (None, None) => {
+            lost(config)?;
+            None
+        }
         (None, Some(to)) => {
             lost(config)?;
             let data = Key::make()?;
-            let wrap = to.wrap(&config.instance, &data, None).await?;
+            let wrap = to.wrap(&config.instance, &data).await?;
             Some((Keyring::begin(&config.instance, &data, wrap, Now::read().wall_ms), vec![data]))
         }
     }) else {
         return Ok(Done::default());
     };
+    check_all(config, &sealer(config, &keyring.current, &keys)?)?;
     let before = keyring.clone();
     let keys = match to {
         Some(to) => {
@@ -82,9 +86,7 @@ pub async fn rekey(change: &Change<'_>, step: &mut (dyn FnMut(Step) + Send)) -> 
         }
         None => keys,
     };
-    let (current, others) = keys.into_iter().partition::<Vec<_>, _>(|key| key.id() == keyring.current);
-    let current = current.into_iter().next().ok_or_else(|| MeansError::Damaged(keyring.current.clone()))?;
-    let opens = Sealer::new(bound(config), current, others);
+    let opens = sealer(config, &keyring.current, &keys)?;
     let seals = if to.is_some() { opens.clone() } else { Sealer::plain() };
     let (moved, left) = move_files(config, &seals, &opens, step)?;
     let done = Done { moved, left, ..Done::default() };
@@ -157,7 +159,7 @@ async fn wrapped(
         // It opens by the old key, too, until all is over: whoever goes back to that has every file.
         let old = |means: &&Means| matches!(means, Means::Key(..)) && was.contains(&means.name());
         for means in change.from.iter().filter(old).filter(|means| means.name() != to.name()) {
-            kept.wraps.push(means.wrap(instance, &data, None).await?);
+            kept.wraps.push(means.wrap(instance, &data).await?);
         }
         keyring.current = kept.id.clone();
         keyring.keys.push(kept);
@@ -168,11 +170,35 @@ async fn wrapped(
         if has && matches!(to, Means::Key(..)) {
             continue;
         }
-        let wrap = to.wrap(instance, key, Some(kept)).await?;
+        let wrap = to.wrap(instance, key).await?;
         kept.wraps.retain(|old| !old.is_by_same(&wrap));
         kept.wraps.push(wrap);
     }
     Ok(keys)
+}
+
+/// Seals under one of these keys, and opens by each.
+fn sealer(config: &Config, current: &str, keys: &[Key]) -> Result<Sealer, MeansError> {
+    let damaged = || MeansError::Damaged(current.to_owned());
+    let copy = |key: &Key| Key::of_slice(key.bytes()).map_err(|_| damaged());
+    let (first, others): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.id() == current);
+    let first = copy(first.first().ok_or_else(damaged)?)?;
+    let others = others.into_iter().map(copy).collect::<Result<_, _>>()?;
+    Ok(Sealer::new(bound(config), first, others))
+}
+
+/// Whether every file can be moved: found out before anything is changed.
+fn check_all(config: &Config, opens: &Sealer) -> Result<(), UnlockError> {
+    let mut strays = Vec::new();
+    for file in files::all(config)? {
+        match file.check(opens) {
+            Ok(()) => {}
+            Err(SealError::UnknownKey { .. }) if file.kind == Kind::Other => {}
+            Err(SealError::Damaged { .. } | SealError::Newer(_)) if file.kind == Kind::Other => strays.push(file.path),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if strays.is_empty() { Ok(()) } else { Err(UnlockError::Strays(strays)) }
 }
 
 fn move_files(
@@ -182,8 +208,8 @@ fn move_files(
     step: &mut (dyn FnMut(Step) + Send),
 ) -> Result<(usize, Vec<PathBuf>), UnlockError> {
     let (mut moved, mut left) = (0, Vec::new());
+    files::leftovers(config)?.iter().try_for_each(|path| erase(path))?;
     for file in files::all(config)? {
-        remove_leftover(&file.path)?;
         match file.settle(seals, opens) {
             Ok(true) => {
                 moved += 1;
@@ -203,12 +229,12 @@ fn move_files(
 }
 
 /// What a kill has left of a file that was being written.
-fn remove_leftover(path: &Path) -> Result<(), UnlockError> {
+fn erase(path: &Path) -> Result<(), UnlockError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(());
     };
     if let Some(dir) = PrivateDir::open(parent)? {
-        dir.erase(&files::leftover(name))?;
+        dir.erase(name)?;
     }
     Ok(())
 }

@@ -336,7 +336,99 @@ async fn a_change_that_cannot_open_what_is_there_changes_nothing() {
     let config = world.by("one");
     let error = world.try_rekey(&config, Some("one"), &[], true, &mut |_| {}).await.unwrap_err();
     words(&error, &["secrets/a", "does not open"]);
+    let keys = Keyring::load(&PrivateDir::open(&world.state("")).unwrap().unwrap(), &config.instance).unwrap().unwrap();
+    assert!(!keys.is_moving(), "nothing has begun");
     assert!(world.open(&config).await.is_ok(), "what opened before opens");
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_looked_through_stops_a_change_before_it_begins() {
+    let world = World::new();
+    world.begin(&world.by("one")).await;
+    world.rekey(Some("one"), &[], false, &mut |_| {}).await;
+    let before = fs::read(world.state("seal.json")).unwrap();
+    let deep = world.copy();
+    deep.write("state/i/secrets/1/2/3/4/5/6/7/8/9/it", SECRET);
+    let mut path = deep.state("secrets");
+    for name in 1..=9 {
+        path = path.join(name.to_string());
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    let linked = world.copy();
+    std::os::unix::fs::symlink(linked.state("secrets/team"), linked.state("secrets/link")).unwrap();
+    for (world, wanted) in
+        [(deep, ["secrets/1/2/3/4/5/6/7/8/9", "8 deep"]), (linked, ["secrets/link", "symbolic link"])]
+    {
+        for (to, from, data_key) in [(Some("one"), &[][..], true), (None, &["one"][..], false)] {
+            let config = world.by(to.unwrap_or_default());
+            words(&world.try_rekey(&config, to, from, data_key, &mut |_| {}).await.unwrap_err(), &wanted);
+            assert_eq!(fs::read(world.state("seal.json")).unwrap(), before, "nothing has begun");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_the_config_names_is_found_by_its_path_wherever_it_lies() {
+    let world = World::new();
+    let mut config = world.config("");
+    world.write("state/i/secrets/a", SECRET);
+    world.write("state/i/elsewhere/b", SECRET);
+    fs::set_permissions(world.state("secrets"), PermissionsExt::from_mode(0o700)).unwrap();
+    config.credentials[1].lookup = vec![crate::config::Lookup::File(world.state("elsewhere/b"))];
+    let found = files::all(&config).unwrap();
+    let named: Vec<_> = found.iter().filter(|file| file.kind == files::Kind::Named).map(|file| &file.path).collect();
+    assert_eq!(named, [&world.state("secrets/a"), &world.state("elsewhere/b")]);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_sealed_file_stops_a_change_before_it_begins_and_is_named() {
+    let world = World::new();
+    world.begin(&world.by("one")).await;
+    world.rekey(Some("one"), &[], false, &mut |_| {}).await;
+    let before = fs::read(world.state("seal.json")).unwrap();
+    for copy in ["secrets/a.bak", "secrets/team/b.old"] {
+        fs::copy(world.state("secrets/a"), world.state(copy)).unwrap();
+    }
+    for (to, from, data_key) in CHANGES {
+        let config = world.by(to.unwrap_or_default());
+        let error = world.try_rekey(&config, to, from, data_key, &mut |_| {}).await.unwrap_err();
+        words(
+            &error,
+            &["secrets/a.bak", "secrets/team/b.old", "Remove them, or move them", "nothing has been changed"],
+        );
+        assert_eq!(fs::read(world.state("seal.json")).unwrap(), before, "{to:?} {data_key}");
+    }
+    for copy in ["secrets/a.bak", "secrets/team/b.old"] {
+        fs::remove_file(world.state(copy)).unwrap();
+    }
+    world.rekey(Some("one"), &[], true, &mut |_| {}).await;
+}
+
+#[tokio::test]
+async fn what_kills_have_left_is_erased_though_nothing_stands_where_it_was_to_be() {
+    let world = World::new();
+    world.begin(&world.by("one")).await;
+    let left = [".gone.new", "secrets/.it.new", "secrets/team/.b.new"];
+    left.iter().for_each(|name| world.write(&format!("state/i/{name}"), SECRET));
+    let mut found: Vec<_> = left.iter().map(|name| world.state(name)).collect();
+    found.sort();
+    assert_eq!(files::leftovers(&world.by("one")).unwrap(), found);
+    // Who has it open sees what has become of it.
+    let open = fs::File::open(world.state(left[1])).unwrap();
+    world.rekey(Some("one"), &[], false, &mut |_| {}).await;
+    assert!(found.iter().all(|path| !path.exists()));
+    let text = std::io::read_to_string(open).unwrap();
+    assert!(text.len() == SECRET.len() && text.bytes().all(|byte| byte == 0), "overwritten");
+}
+
+#[tokio::test]
+async fn an_own_key_that_is_gone_from_beside_a_keyring_is_not_made_anew() {
+    let world = World::new();
+    let config = world.by("one");
+    world.begin(&config).await;
+    fs::remove_file(world.state("instance.key")).unwrap();
+    words(&world.open(&config).await.err().unwrap(), &["instance.key is not there", "restore it from a backup"]);
+    assert!(!world.state("instance.key").exists());
 }
 
 /// What is done, and from which key to which.

@@ -72,9 +72,24 @@ pub enum UnlockError {
         /// The key.
         key: String,
     },
+    /// Sealed files that nothing opens.
+    #[error(
+        "{}: sealed, and open{} nowhere: a sealed file is bound to its name, and a copy under another name is worth \
+         nothing. Remove {}, or move {} out of the directory of secrets; nothing has been changed",
+        listed(.0), if .0.len() == 1 { "s" } else { "" }, them(.0), them(.0)
+    )]
+    Strays(Vec<PathBuf>),
     /// Somebody else has it.
     #[error("another attache command is sealing files here ({0}): wait until it has ended")]
     InUse(PathBuf),
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn them(paths: &[PathBuf]) -> &'static str {
+    if paths.len() == 1 { "it" } else { "them" }
 }
 
 /// Opened.
@@ -176,7 +191,7 @@ async fn begin(means: &Means, dir: &PrivateDir, config: &Config) -> Result<(Seal
     }
     lost(config)?;
     let data = Key::make()?;
-    let wrap = means.wrap(&config.instance, &data, None).await?;
+    let wrap = means.wrap(&config.instance, &data).await?;
     let keyring = Keyring::begin(&config.instance, &data, wrap, Now::read().wall_ms);
     keyring.store(dir)?;
     drop(lock);

@@ -25,11 +25,23 @@ pub struct Transit {
 #[derive(Serialize)]
 struct Plaintext<'a> {
     plaintext: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    associated_data: Option<&'a str>,
 }
 
 #[derive(Serialize)]
 struct Ciphertext<'a> {
     ciphertext: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    associated_data: Option<&'a str>,
+}
+
+/// What an encryption came to.
+pub struct Encrypted {
+    /// What opens by the same key.
+    pub ciphertext: String,
+    /// Whether what was to be authenticated with it is.
+    pub bound: bool,
 }
 
 impl Transit {
@@ -39,24 +51,28 @@ impl Transit {
         Self { client, mount: mount.to_owned(), key: key.to_owned() }
     }
 
-    /// Encrypts under the key's newest version.
-    pub async fn encrypt(&self, plain: &[u8]) -> Result<String, Trouble> {
+    /// Encrypts under the key's newest version, and binds it to this: as associated data, where the key's type (AES-GCM,
+    /// ChaCha20-Poly1305) takes some.
+    pub async fn encrypt(&self, plain: &[u8], bound: &[u8]) -> Result<Encrypted, Trouble> {
         let text = Zeroizing::new(STANDARD.encode(plain));
-        let answer = self.asked("encrypt", &Plaintext { plaintext: &text }, "ciphertext").await?;
-        ciphertext(answer)
+        let associated = STANDARD.encode(bound);
+        let body = |associated_data| Plaintext { plaintext: &text, associated_data };
+        let reply = self.reply("encrypt", &body(Some(&associated))).await?;
+        // So RSA keys answer it; if anything else is wrong, it is without, too.
+        let bound = reply.status != 400;
+        let reply = if bound { reply } else { self.reply("encrypt", &body(None)).await? };
+        let ciphertext = ciphertext(self.answer("encrypt", &reply, "ciphertext")?)?;
+        Ok(Encrypted { ciphertext, bound })
     }
 
-    /// Decrypts.
-    pub async fn decrypt(&self, ciphertext: &str) -> Result<Zeroizing<Vec<u8>>, Trouble> {
-        let answer = self.asked("decrypt", &Ciphertext { ciphertext }, "plaintext").await?;
+    /// Decrypts what was bound to this, or to nothing.
+    pub async fn decrypt(&self, ciphertext: &str, bound: Option<&[u8]>) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+        let associated = bound.map(|bound| STANDARD.encode(bound));
+        let body = Ciphertext { ciphertext, associated_data: associated.as_deref() };
+        let answer = self.answer("decrypt", &self.reply("decrypt", &body).await?, "plaintext")?;
         // Exposed to be decoded: what comes of it is the data key.
         let bytes = STANDARD.decode(answer.expose()).map_err(|_| Trouble::from(OpenBaoError::Malformed))?;
         Ok(Zeroizing::new(bytes))
-    }
-
-    /// Encrypts anew, under the key's newest version, what an older one has encrypted.
-    pub async fn rewrap(&self, text: &str) -> Result<String, Trouble> {
-        ciphertext(self.asked("rewrap", &Ciphertext { ciphertext: text }, "ciphertext").await?)
     }
 
     /// It is asked no more. Where nobody else asks, the broker's token is given back.
@@ -64,7 +80,7 @@ impl Transit {
         self.client.leave().await;
     }
 
-    async fn asked(&self, what: &str, body: &impl Serialize, field: &str) -> Result<attache_core::Secret, Trouble> {
+    async fn reply(&self, what: &str, body: &impl Serialize) -> Result<Reply, Trouble> {
         let path = format!("{}/{what}/{}", self.mount, self.key);
         let (token, fresh) = self.client.token().await?;
         let mut by = token;
@@ -77,11 +93,16 @@ impl Transit {
             reply = self.client.ask(Question::post(&path, body).by(&by.secret)).await?;
         }
         match reply.status {
-            200 => {}
-            403 => return Err(self.denied(what, self.client.why_denied(&by).await)),
-            _ => return Err(self.refused(what, &reply)),
+            403 => Err(self.denied(what, self.client.why_denied(&by).await)),
+            _ => Ok(reply),
         }
-        match data(&reply)?.remove(field) {
+    }
+
+    fn answer(&self, what: &str, reply: &Reply, field: &str) -> Result<attache_core::Secret, Trouble> {
+        if reply.status != 200 {
+            return Err(self.refused(what, reply));
+        }
+        match data(reply)?.remove(field) {
             Some(Json::Text(text)) => Ok(text),
             _ => Err(OpenBaoError::Malformed.into()),
         }
@@ -90,9 +111,7 @@ impl Transit {
     fn denied(&self, what: &str, why: OpenBaoError) -> Trouble {
         let OpenBaoError::Denied = why else { return why.into() };
         let Self { mount, key, .. } = self;
-        let fix = format!(
-            "give one of its policies `update` on {mount}/encrypt/{key}, {mount}/decrypt/{key} and {mount}/rewrap/{key}"
-        );
+        let fix = format!("give one of its policies `update` on {mount}/encrypt/{key} and {mount}/decrypt/{key}");
         Trouble::lasting(format!("our token's policies do not allow {mount}/{what}/{key}"), fix)
     }
 
@@ -103,7 +122,7 @@ impl Transit {
                 format!("it does not take {mount}/{what}/{key} (HTTP {status})"),
                 format!(
                     "see whether the key exists (bao read {mount}/keys/{key}), whether it is the one that has encrypted \
-                     before, and whether its min_decryption_version is past that"
+                     before, whether its min_decryption_version is past that, and whether seal.json is this instance's own"
                 ),
             ),
             OpenBaoError::NoEngine => Trouble::lasting(

@@ -2,12 +2,10 @@
 
 use attache_core::Secret;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, Serializer};
 use serde::{Deserialize, Deserializer};
 use serde_json::Number;
 use std::collections::BTreeMap;
 use std::fmt;
-use zeroize::Zeroizing;
 
 /// Objects and lists lie no deeper in one another.
 pub const DEEPEST: usize = 32;
@@ -42,47 +40,6 @@ impl Json {
     /// A number that counts something.
     pub fn as_u64(&self) -> Option<u64> {
         if let Json::Number(number) = self { number.as_u64() } else { None }
-    }
-
-    /// The same value, written anew: members in order, no white space. Equal values are written alike.
-    pub fn write(&self) -> Secret {
-        // All its room at once: a buffer that grows leaves copies behind.
-        let mut out = Zeroizing::new(Vec::with_capacity(self.room()));
-        // Writing to a buffer does not fail, and names are texts.
-        let _ = serde_json::to_writer(&mut *out, &Written(self));
-        Secret::new(String::from_utf8_lossy(&out))
-    }
-
-    /// More bytes than it can take.
-    fn room(&self) -> usize {
-        // Six bytes are the longest escape of one.
-        let text = |length: usize| 6 * length + 4;
-        match self {
-            Json::Null | Json::Bool(_) => 6,
-            Json::Number(_) => 32,
-            Json::Text(secret) => text(secret.expose().len()),
-            Json::List(items) => 2 + items.iter().map(|item| item.room() + 1).sum::<usize>(),
-            Json::Map(members) => {
-                2 + members.iter().map(|(name, value)| text(name.len()) + value.room() + 2).sum::<usize>()
-            }
-        }
-    }
-}
-
-/// A value about to be written where a secret is kept.
-struct Written<'a>(&'a Json);
-
-impl Serialize for Written<'_> {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Json::Null => out.serialize_unit(),
-            Json::Bool(value) => out.serialize_bool(*value),
-            Json::Number(number) => number.serialize(out),
-            // Exposed to be part of another secret.
-            Json::Text(secret) => out.serialize_str(secret.expose()),
-            Json::List(items) => out.collect_seq(items.iter().map(Written)),
-            Json::Map(members) => out.collect_map(members.iter().map(|(name, value)| (name, Written(value)))),
-        }
     }
 }
 
@@ -163,15 +120,6 @@ impl<'de> Visitor<'de> for Within {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_written_anew_says_the_same_in_one_form() {
-        let text = r#" {"b": [1, -2, 1.5, true, null, {"z":{}}], "a": "q\"\n\u00e9 " } "#;
-        let written = Json::parse(text.as_bytes()).ok().unwrap().write();
-        assert_eq!(written.expose(), "{\"a\":\"q\\\"\\n\u{e9} \",\"b\":[1,-2,1.5,true,null,{\"z\":{}}]}");
-        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(value(written.expose()), value(text));
-    }
 
     #[test]
     fn what_is_ambiguous_or_deep_or_followed_by_more_is_refused() {

@@ -18,3 +18,21 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
 pub fn id() -> Result<String, NoRandomness> {
     Ok(hex(&bytes::<8>()?))
 }
+
+/// From 0 to less than 1, by chance.
+pub fn share() -> f64 {
+    // To spread what would come at once: without randomness all come at the same time, which is no reason not to come.
+    bytes::<1>().map_or(0.0, |[byte]| f64::from(byte) / 256.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_from_0_to_less_than_1_and_differ() {
+        let shares: Vec<_> = (0..256).map(|_| share()).collect();
+        assert!(shares.iter().all(|share| (0.0..1.0).contains(share)));
+        assert!(shares.iter().any(|share| *share < 0.5) && shares.iter().any(|share| *share >= 0.5));
+    }
+}

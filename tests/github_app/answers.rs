@@ -134,14 +134,11 @@ async fn who_does_not_answer_as_github_does_is_told_in_words_of_ours() {
     let world = World::new(&github.source(FILE, ""), SOURCE);
     world.deliver("github_app.pem", &key.pem);
     let broker = world.serve(&[]).await;
-    let json = "{\"message\":\"s3cret-words rate limit exceeded\"}";
     for (status, body, words) in [
         (200, "<html>a-page-with-s3cret-words</html>".to_owned(), "does not answer as GitHub's API does"),
         (404, "<html>s3cret-words</html>".to_owned(), "does not answer as GitHub's API does"),
         (404, "{\"message\":\"Not Found s3cret-words\"}".to_owned(), "no such installation"),
         (302, "s3cret-words".to_owned(), "sends on to another address"),
-        (403, json.to_owned(), "too many requests"),
-        (429, json.to_owned(), "too many requests"),
         (403, "{\"message\":\"s3cret-words\"}".to_owned(), "denies the question"),
         (500, "s3cret-words".to_owned(), "it fails (HTTP 500)"),
         (200, format!("\"{}\"", "s3cret-words".repeat(1 << 20)), "longer than one can be"),
@@ -160,6 +157,31 @@ async fn who_does_not_answer_as_github_does_is_told_in_words_of_ours() {
     drop(github);
     let now = test(&broker);
     assert!(says(&now).contains("it cannot be reached") && says(&now).contains("sources.github_app.api"), "{now:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_too_many_requests_is_left_alone_whoever_wants_to_know() {
+    let Some(key) = Key::new() else { return };
+    let github = GitHub::start(&key).await;
+    for status in [403, 429] {
+        let world = World::new(&github.source(FILE, ""), SOURCE);
+        world.deliver("github_app.pem", &key.pem);
+        let broker = world.serve(&[]).await;
+        until_well(&broker).await;
+        github.state.get().instead = Some((status, "{\"message\":\"s3cret-words rate limit exceeded\"}".to_owned()));
+        let asked = || {
+            let state = github.state.get();
+            (state.off, state.looked)
+        };
+        let before = asked();
+        let now = test(&broker);
+        assert!(says(&now).contains("too many requests; wait; a longer sources.github_app.refresh"), "{now:#}");
+        assert_eq!(asked(), (before.0 + 1, before.1));
+        github.state.get().instead = None;
+        assert!(says(&test(&broker)).contains("too many requests"));
+        assert_eq!(asked(), (before.0 + 1, before.1), "nobody asks");
+        assert!(!world.everything(&broker).contains("s3cret"), "an answer shows");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

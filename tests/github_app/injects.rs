@@ -190,6 +190,48 @@ async fn what_github_refuses_one_session_is_told_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_is_used_up_puts_every_session_off_and_what_is_given_back_goes_through() {
+    let Some(key) = Key::new() else { return };
+    let github = GitHub::start(&key).await;
+    let stack = start(&github, &key).await;
+    for session in ["first", "second"] {
+        assert!(stack.broker.cli(&["session", "create", session, "--credential", "app"]).status.success());
+    }
+    arrives(&stack, "whole").await;
+    let limited = r#"{"message":"API rate limit exceeded for installation ID 815."}"#;
+    github.state.get().instead = Some((403, limited.to_owned()));
+    for session in ["narrow", "first", "second"] {
+        let refused = stack.get(HOST, "/", &stack.broker.exported(session, "APP")).await;
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert!(refused.text().contains("source_unavailable"), "{}", refused.text());
+    }
+    assert_eq!(github.state.get().off, 1, "who comes after the first asks nothing");
+    github.state.get().instead = None;
+    assert!(stack.broker.cli(&["session", "revoke", "whole"]).status.success());
+    util::eventually(SOON, || github.state.tokens()[0].revoked == 1).await;
+    assert_eq!(github.state.tokens().len(), 1);
+    stack.reconcile().await;
+    github.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_over_when_it_comes_is_given_back() {
+    let Some(key) = Key::new() else { return };
+    let github = GitHub::start(&key).await;
+    github.state.get().life = -60;
+    let stack = start(&github, &key).await;
+    let refused = stack.get(HOST, "/", &stack.broker.exported("whole", "APP")).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let now = credential(&stack);
+    let trouble = now["trouble"].as_str().unwrap_or_default();
+    assert!(trouble.contains("are apart") && trouble.contains("the token that came was given back"), "{now:#}");
+    let tokens = github.state.tokens();
+    assert!(!tokens.is_empty() && tokens.iter().all(|token| token.revoked == 1), "{tokens:?}");
+    stack.reconcile().await;
+    github.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reload_replaces_every_sessions_token() {
     let Some(key) = Key::new() else { return };
     let github = GitHub::start(&key).await;

@@ -51,18 +51,28 @@ pub struct Kind {
     pub shared: &'static str,
     /// Where one secret is, an example in YAML: what stands at `credentials.NAME.source.WORD`.
     pub secret: &'static str,
+    /// Whether somebody has to be asked: over a network, or as a program.
+    pub is_asked: bool,
     /// The page of the documents that describes it.
     pub page: &'static str,
 }
 
 /// All of them, in the order in which they are asked where the config says nothing.
 pub const KINDS: [Kind; 8] = [
-    Kind { kind: SourceKind::Env, word: "env", shared: "", secret: "GITHUB_TOKEN", page: "credentials.md" },
+    Kind {
+        kind: SourceKind::Env,
+        word: "env",
+        shared: "",
+        secret: "GITHUB_TOKEN",
+        is_asked: false,
+        page: "credentials.md",
+    },
     Kind {
         kind: SourceKind::OnePassword,
         word: "onepassword",
         shared: "{enabled: true}",
         secret: "op://Private/GitHub/token",
+        is_asked: true,
         page: "onepassword.md",
     },
     Kind {
@@ -70,6 +80,7 @@ pub const KINDS: [Kind; 8] = [
         word: "openbao",
         shared: "{address: https://bao.example.com:8200, auth: {token: {env: BAO_TOKEN}}}",
         secret: "{path: secret/data/github, field: token}",
+        is_asked: true,
         page: "openbao.md",
     },
     Kind {
@@ -78,6 +89,7 @@ pub const KINDS: [Kind; 8] = [
         shared: "{project: 5f0c1c1e-0000-0000-0000-000000000000, environment: prod, auth: {universal: {client_id: \
                  7f3c1c1e-0000-0000-0000-000000000000, client_secret: {env: INFISICAL_CLIENT_SECRET}}}}",
         secret: "{name: GITHUB_TOKEN}",
+        is_asked: true,
         page: "infisical.md",
     },
     Kind {
@@ -85,6 +97,7 @@ pub const KINDS: [Kind; 8] = [
         word: "github_app",
         shared: "{client_id: Iv23liAbCdEfGhIjKlMn, installation_id: 12345678, private_key: {file: github_app.pem}}",
         secret: "{repositories: [my-repo], permissions: {contents: write}}",
+        is_asked: true,
         page: "github-app.md",
     },
     Kind {
@@ -92,6 +105,7 @@ pub const KINDS: [Kind; 8] = [
         word: "mounted",
         shared: "",
         secret: "{volume: /var/run/secrets/attache/github, file: token}",
+        is_asked: false,
         page: "kubernetes-secrets.md",
     },
     Kind {
@@ -99,9 +113,17 @@ pub const KINDS: [Kind; 8] = [
         word: "kubernetes",
         shared: "",
         secret: "{secret: github, key: token}",
+        is_asked: true,
         page: "kubernetes-secrets.md",
     },
-    Kind { kind: SourceKind::File, word: "file", shared: "", secret: "github_token", page: "credentials.md" },
+    Kind {
+        kind: SourceKind::File,
+        word: "file",
+        shared: "",
+        secret: "github_token",
+        is_asked: false,
+        page: "credentials.md",
+    },
 ];
 
 /// One place where a secret may be found.

@@ -203,7 +203,8 @@ fn secret(document: &Json, field: &FieldPath) -> Result<Secret, BundleError> {
 
 fn text_or_number(document: &Json, field: &FieldPath) -> Result<Secret, BundleError> {
     match find(document, field)? {
-        Json::Number(number) => Ok(Secret::new(number.to_string())),
+        // Any other may have been read as another number than is written there.
+        Json::Number(number) if number.is_u64() || number.is_i64() => Ok(Secret::new(number.to_string())),
         _ => secret(document, field),
     }
 }

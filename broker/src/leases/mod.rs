@@ -227,8 +227,8 @@ impl Leases {
         let (mut slots, mut apart) = (JoinSet::new(), JoinSet::new());
         for credential in &config.credentials {
             let issuer = credential.lookup.iter().find_map(|lookup| sources::issuer(lookup, environment));
-            if let (Some(scope), Some(issuer)) = (credential.scope(), issuer) {
-                let one = Apart::new(credential, scope.clone(), issuer, key.clone());
+            if let Some((scope, issuer)) = issuer {
+                let one = Apart::new(credential, scope, issuer, key.clone());
                 apart.spawn(async move {
                     let usable = one.probe().await;
                     (one, usable)

@@ -2,7 +2,7 @@
 //! more than one. How long something waits is counted on the other clock.
 
 use crate::clock::{Now, millis};
-use crate::random;
+use crate::random::share;
 use crate::store::{RotationRow, Step};
 use std::time::{Duration, Instant};
 
@@ -95,12 +95,6 @@ impl Life {
 /// When the next one is due, in Unix milliseconds.
 pub fn due(since_ms: u64, every: Duration) -> u64 {
     since_ms.saturating_add(millis(every))
-}
-
-/// Between 0 and 1, by chance.
-fn share() -> f64 {
-    // Without randomness all come at the same time, which is no reason not to come.
-    random::bytes::<1>().map_or(0.0, |[byte]| f64::from(byte) / 256.0)
 }
 
 #[cfg(test)]

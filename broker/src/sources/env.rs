@@ -24,12 +24,7 @@ pub struct Environment {
     variables: HashMap<String, Value>,
     /// What `op` is given, where the config has use for it.
     op: Vec<(&'static str, Secret)>,
-    /// By what OpenBao is asked, where the config has use for it: one for all secrets.
-    openbao: OnceLock<Arc<Client>>,
-    /// By what GitHub is asked, likewise.
-    github: OnceLock<Arc<github_app::Client>>,
-    /// By what Kubernetes is asked, likewise.
-    kubernetes: OnceLock<Arc<kubernetes::Client>>,
+    clients: Clients,
     /// What makes us somebody at the sources that are used, by where it is: a variable, or standard input.
     handed: HashMap<SecretAt, Secret>,
     /// The key of the seal, where the config names a variable for it.
@@ -42,12 +37,18 @@ pub struct Environment {
     others: Others,
 }
 
-/// What all secrets of the other kinds share.
-struct Others {
-    /// By what Infisical is asked, where the config has use for it.
+/// By what each is asked where the config has use for it: one for all secrets.
+#[derive(Default)]
+struct Clients {
+    openbao: OnceLock<Arc<Client>>,
+    github: OnceLock<Arc<github_app::Client>>,
     infisical: OnceLock<Arc<infisical::Client>>,
-    /// By what a Connect server is asked, likewise.
     connect: OnceLock<Arc<connect::Client>>,
+    kubernetes: OnceLock<Arc<kubernetes::Client>>,
+}
+
+/// What sources share beside that.
+struct Others {
     /// Until when nobody asks `op`.
     quiet_op: Arc<Quiet>,
     questions: Questions,
@@ -55,8 +56,7 @@ struct Others {
 
 impl Default for Others {
     fn default() -> Self {
-        let (infisical, connect, quiet_op) = Default::default();
-        Self { infisical, connect, quiet_op, questions: meter::none_yet() }
+        Self { quiet_op: Arc::default(), questions: meter::none_yet() }
     }
 }
 
@@ -117,25 +117,25 @@ impl Environment {
     /// By what OpenBao is asked.
     pub(crate) fn of_openbao(&self, server: &Arc<OpenBao>) -> Arc<Client> {
         let client = || Client::new(server.clone(), self.handed(server.auth.secret()), self.alarms.clone());
-        self.openbao.get_or_init(|| Arc::new(client())).clone()
+        self.clients.openbao.get_or_init(|| Arc::new(client())).clone()
     }
 
     /// By what GitHub is asked.
     pub(super) fn of_github(&self, app: &Arc<GitHubApp>) -> Arc<github_app::Client> {
         let client = || github_app::Client::new(app.clone(), self.handed(&app.key));
-        self.github.get_or_init(|| Arc::new(client())).clone()
+        self.clients.github.get_or_init(|| Arc::new(client())).clone()
     }
 
     /// By what Infisical is asked.
     pub(super) fn of_infisical(&self, server: &Arc<Infisical>) -> Arc<infisical::Client> {
         let client = || infisical::Client::new(server.clone(), self.handed(&server.client_secret));
-        self.others.infisical.get_or_init(|| Arc::new(client())).clone()
+        self.clients.infisical.get_or_init(|| Arc::new(client())).clone()
     }
 
     /// By what a Connect server is asked; what it says is to be no older than `refresh`.
     pub(super) fn of_connect(&self, server: &Arc<Connect>, refresh: Duration) -> Arc<connect::Client> {
         let client = || connect::Client::new(server.clone(), self.handed(&server.token), connect::age(refresh));
-        self.others.connect.get_or_init(|| Arc::new(client())).clone()
+        self.clients.connect.get_or_init(|| Arc::new(client())).clone()
     }
 
     /// Until when nobody asks `op`.
@@ -150,7 +150,7 @@ impl Environment {
 
     /// By what Kubernetes is asked.
     pub(super) fn of_kubernetes(&self, cluster: &Arc<Cluster>) -> Arc<kubernetes::Client> {
-        self.kubernetes.get_or_init(|| Arc::new(kubernetes::Client::new(cluster.clone()))).clone()
+        self.clients.kubernetes.get_or_init(|| Arc::new(kubernetes::Client::new(cluster.clone()))).clone()
     }
 
     /// What makes us somebody at a source.

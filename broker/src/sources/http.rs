@@ -1,9 +1,10 @@
 //! Questions over HTTP to a server that the config names: bounded in time and length, to nobody else, by no proxy.
 
+use super::quiet::Quiet;
 use super::trouble::Trouble;
 use attache_core::Secret;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client, Identity, Method, Url};
 use rustls::CertificateError;
@@ -21,8 +22,8 @@ pub const LONGEST: Duration = Duration::from_secs(5);
 const MOST: usize = 1 << 20;
 /// Who sends on and on leads nowhere.
 const MOST_REDIRECTS: usize = 2;
-/// What a question may hold, in bytes: a secret, and every byte of it escaped.
-const BODY: usize = 2 * super::MOST;
+/// What a question may hold, in bytes: a secret, every byte of it escaped by six (`\u0000`), and what is around it.
+const BODY: usize = 6 * super::MOST + 4096;
 
 /// Whom the config names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,12 +36,18 @@ pub struct Server {
     pub ca_file: Option<PathBuf>,
     /// Certificate and key to show, absolute.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// For how long he is left alone who says "too many requests" and not for how long; `None`: that is an answer like
+    /// any other.
+    pub window: Option<Duration>,
 }
 
 /// A way to ask it.
 pub struct Http {
     server: Server,
     made: Mutex<Option<(Stamps, Client)>>,
+    quiet: Quiet,
+    /// What "too many requests" looks like.
+    is_busy: fn(&Reply) -> bool,
 }
 
 /// Of the files that a client is made of: another certificate makes another client.
@@ -66,6 +73,7 @@ pub struct Question {
     body: Option<Zeroizing<Vec<u8>>>,
     longest: Duration,
     most: usize,
+    gives_back: bool,
 }
 
 impl Question {
@@ -79,6 +87,7 @@ impl Question {
             body: None,
             longest: LONGEST,
             most: MOST,
+            gives_back: false,
         }
     }
 
@@ -98,6 +107,12 @@ impl Question {
     /// One that ends something.
     pub fn delete(path: impl Into<String>) -> Self {
         Self { method: Method::DELETE, ..Self::get(path) }
+    }
+
+    /// One that gives something back: asked of who wants to be left alone, too, for it leaves less to steal; and what
+    /// he says to it puts nobody else off.
+    pub fn giving_back(self) -> Self {
+        Self { gives_back: true, ..self }
     }
 
     /// One whose answer may be this long, in bytes, instead of 1 MiB.
@@ -160,12 +175,20 @@ pub enum HttpError {
     /// No header can hold what proves who we are.
     #[error("what proves who we are holds bytes that no header can")]
     NoHeader,
+    /// Too many questions; for how long he is asked none.
+    #[error("it answers no more for now: too many requests")]
+    Busy(Duration),
 }
 
 impl HttpError {
     /// Whether it may go by itself, and says nothing about the secret.
     pub fn passes(&self) -> bool {
-        matches!(self, HttpError::Unreachable | HttpError::TimedOut)
+        matches!(self, HttpError::Unreachable | HttpError::TimedOut | HttpError::Busy(_))
+    }
+
+    /// For how long nobody is asked again, at least.
+    pub fn wait(&self) -> Duration {
+        if let HttpError::Busy(wait) = self { *wait } else { Duration::ZERO }
     }
 
     /// What an operator does about it; `at` is where the config names the server: `sources.openbao`.
@@ -185,24 +208,42 @@ impl HttpError {
             HttpError::File(..) => "put a PEM file there, readable for the broker's user".to_owned(),
             HttpError::TooLong => format!("see whether {at}.address is the server that is meant"),
             HttpError::NoHeader => "write it anew, as one line of text".to_owned(),
+            HttpError::Busy(_) => format!("wait; a longer {at}.refresh asks less often"),
         }
     }
 
     /// The same, for whoever lists it.
     pub fn trouble(&self, at: &str) -> Trouble {
         let (what, fix) = (self.to_string(), self.fix(at));
-        if self.passes() { Trouble::passing(what, fix) } else { Trouble::lasting(what, fix) }
+        let trouble = if self.passes() { Trouble::passing(what, fix) } else { Trouble::lasting(what, fix) };
+        trouble.not_before(self.wait())
     }
 }
 
 impl Http {
     /// Nobody is asked yet.
     pub fn new(server: Server) -> Self {
-        Self { server, made: Mutex::default() }
+        Self { server, made: Mutex::default(), quiet: Quiet::default(), is_busy: |reply| reply.status == 429 }
     }
 
-    /// Asks.
+    /// Of one who says "too many requests" in another way than by 429, too.
+    pub fn busy_if(self, is_busy: fn(&Reply) -> bool) -> Self {
+        Self { is_busy, ..self }
+    }
+
+    /// Asks, unless he wants to be left alone.
     pub async fn ask(&self, question: Question) -> Result<Reply, HttpError> {
+        let gives_back = question.gives_back;
+        if let Some(left) = self.quiet.left().filter(|_| !gives_back) {
+            return Err(HttpError::Busy(left));
+        }
+        let reply = self.answer(question).await?;
+        let Some(window) = self.server.window.filter(|_| (self.is_busy)(&reply)) else { return Ok(reply) };
+        let wait = reply.retry_after.unwrap_or(window);
+        Err(HttpError::Busy(if gives_back { wait } else { self.quiet.keep(wait) }))
+    }
+
+    async fn answer(&self, question: Question) -> Result<Reply, HttpError> {
         let url = format!("{}{}", self.server.address, question.path);
         let mut url = Url::parse(&url).map_err(|_| HttpError::Unreachable)?;
         if !question.query.is_empty() {
@@ -217,19 +258,12 @@ impl Http {
         }
         let mut answer = asked.send().await.map_err(|error| classed(&error))?;
         let status = answer.status().as_u16();
-        let retry_after =
-            answer.headers().get(http::header::RETRY_AFTER).and_then(|value| seconds(value.to_str().ok()?));
-        // All its room at once: a buffer that grows leaves copies behind.
-        let most = question.most;
-        let room = answer.content_length().map_or(most / 64, |length| usize::try_from(length).unwrap_or(most));
-        let mut body = Zeroizing::new(Vec::with_capacity(room.min(most)));
+        let retry_after = retry_after(answer.headers());
+        let mut body = Body::new(answer.content_length(), question.most);
         while let Some(chunk) = answer.chunk().await.map_err(|error| classed(&error))? {
-            if body.len() + chunk.len() > most {
-                return Err(HttpError::TooLong);
-            }
-            body.extend_from_slice(&chunk);
+            body.take(&chunk).ok_or(HttpError::TooLong)?;
         }
-        Ok(Reply { status, body, retry_after })
+        Ok(Reply { status, body: body.bytes, retry_after })
     }
 
     fn client(&self) -> Result<Client, HttpError> {
@@ -285,6 +319,35 @@ impl Http {
         }
         builder.build().map_err(|_| HttpError::Tls)
     }
+}
+
+/// An answer's body as it comes, in all the room that it can take: a buffer that grows leaves copies behind.
+pub struct Body {
+    /// What has come.
+    pub bytes: Zeroizing<Vec<u8>>,
+    room: usize,
+}
+
+impl Body {
+    /// One of this length, where that was said, and of `most` bytes at most.
+    pub fn new(length: Option<u64>, most: usize) -> Self {
+        let room = length.and_then(|length| usize::try_from(length).ok()).map_or(most, |length| length.min(most));
+        Self { bytes: Zeroizing::new(Vec::with_capacity(room)), room }
+    }
+
+    /// Takes what comes next; `None`: it is longer than it can be.
+    pub fn take(&mut self, chunk: &[u8]) -> Option<()> {
+        if self.room - self.bytes.len() < chunk.len() {
+            return None;
+        }
+        self.bytes.extend_from_slice(chunk);
+        Some(())
+    }
+}
+
+/// How long to wait before the next question, where it is said.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(http::header::RETRY_AFTER).and_then(|value| seconds(value.to_str().ok()?))
 }
 
 /// `Retry-After` (RFC 9110, 10.2.3): a number of seconds, or a date.
@@ -362,6 +425,63 @@ fn of_tls(error: &rustls::Error) -> HttpError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::stand_in::{StandIn, in_chunks, says};
+
+    fn to(stand_in: &StandIn, window: Option<Duration>) -> Http {
+        Http::new(Server { address: format!("http://{}", stand_in.addr), window, ..Server::default() })
+    }
+
+    #[tokio::test]
+    async fn who_says_too_many_requests_is_asked_nothing_by_anybody_until_then() {
+        let busy = |head: &str| says("429 Too Many Requests", head, "");
+        let there = StandIn::start(vec![busy("retry-after: 40\r\n"), says("200 OK", "", "{}")]).await;
+        let http = to(&there, Some(Duration::from_secs(5)));
+        for _ in 0..3 {
+            let error = http.ask(Question::get("/a")).await.err().unwrap();
+            let HttpError::Busy(wait) = error else { panic!("{error:?}") };
+            assert!((30..=40).contains(&wait.as_secs()), "{wait:?}");
+            let trouble = error.trouble("sources.it");
+            assert!(trouble.passes() && trouble.wait() == wait && trouble.fix().contains("sources.it.refresh"));
+        }
+        assert_eq!(there.asked(), ["GET /a"]);
+        assert!(http.ask(Question::delete("/a").giving_back()).await.is_ok(), "what is given back goes through");
+        // Where it is not said for how long.
+        let there = StandIn::start(vec![busy("")]).await;
+        let http = to(&there, Some(Duration::from_secs(5)));
+        assert_eq!(http.ask(Question::get("/a")).await.err(), Some(HttpError::Busy(Duration::from_secs(5))));
+        // To whom nobody is put off, it is an answer.
+        let http = to(&there, None);
+        for _ in 0..2 {
+            assert_eq!(http.ask(Question::get("/a")).await.unwrap_or_default().status, 429);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_said_to_something_given_back_puts_nobody_off() {
+        let busy = says("429 Too Many Requests", "retry-after: 40\r\n", "");
+        let there = StandIn::start(vec![busy, says("200 OK", "", "{}")]).await;
+        let http = to(&there, Some(Duration::from_secs(5)));
+        let error = http.ask(Question::delete("/a").giving_back()).await.err();
+        assert_eq!(error, Some(HttpError::Busy(Duration::from_secs(40))));
+        assert!(http.ask(Question::get("/b")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn neither_an_answer_nor_a_question_is_ever_in_a_buffer_that_grows() {
+        let chunk = "s".repeat(60_000);
+        let there = StandIn::start(vec![in_chunks("200 OK", &[&chunk, &chunk])]).await;
+        let reply = to(&there, None).ask(Question::get("/")).await.unwrap_or_default();
+        assert_eq!((reply.body.len(), reply.body.capacity()), (120_000, MOST));
+        let mut body = Body::new(None, 10);
+        let place = body.bytes.as_ptr();
+        assert_eq!((body.take(b"12345"), body.take(b"67890")), (Some(()), Some(())));
+        assert_eq!((body.take(b"1"), body.bytes.as_ptr()), (None, place));
+        assert_eq!(Body::new(Some(3), 10).take(b"1234"), None, "no longer than was said");
+        assert_eq!(Body::new(Some(u64::MAX), 10).bytes.capacity(), 10);
+        // Each byte escaped by six.
+        let longest = Question::post("/", &[("secret", "\0".repeat(super::super::MOST))]);
+        assert_eq!(longest.body.unwrap().capacity(), BODY);
+    }
 
     #[test]
     fn how_long_to_wait_is_a_number_or_a_date() {

@@ -20,7 +20,7 @@ pub type Questions = Family<Question, Counter>;
 /// From zero for each kind that has to be asked, so that the first is seen to be one more.
 pub fn none_yet() -> Questions {
     let questions = Questions::default();
-    for kind in KINDS.iter().filter(|kind| !matches!(kind.kind, SourceKind::Env | SourceKind::File)) {
+    for kind in KINDS.iter().filter(|kind| kind.is_asked) {
         drop(questions.get_or_create(&Question { kind: kind.word, result: "secret" }));
     }
     questions

@@ -17,6 +17,8 @@ mod onepassword;
 mod openbao;
 mod quiet;
 mod remembered;
+#[cfg(test)]
+mod stand_in;
 mod trouble;
 
 pub use alarms::{Alarm, Alarms};
@@ -166,18 +168,41 @@ pub fn open(lookup: &Lookup, environment: &Environment) -> Box<dyn Source> {
         Lookup::Infisical(secret) => Box::new(infisical::open(secret, environment.of_infisical(&secret.server))),
         Lookup::Mounted(file) => Box::new(mounted::VolumeFile::new(file)),
         Lookup::Kubernetes(secret) => Box::new(kubernetes::open(secret, environment.of_kubernetes(&secret.cluster))),
-        // All that its tokens may reach; sessions are given theirs by an [`issuer`].
-        Lookup::GitHubApp(token) => github_app::App::new(token, environment.of_github(&token.app)).open(&token.scope),
+        // Sessions are given theirs by an [`issuer`].
+        Lookup::GitHubApp(token) => Box::new(NothingForAll(token.place())),
         Lookup::File(path) => Box::new(file::SecretFile::new(path, environment.sealer())),
     };
     source.count(Meter::new(lookup.kind(), environment.questions().clone()));
     source
 }
 
-/// Who gives each session something of its own, if this is such a place.
-pub fn issuer(lookup: &Lookup, environment: &Environment) -> Option<Box<dyn Issuer>> {
-    let issuer: Box<dyn Issuer> = match lookup {
-        Lookup::GitHubApp(token) => Box::new(github_app::App::new(token, environment.of_github(&token.app))),
+/// A place that has something for each session, and nothing that all of them may share.
+struct NothingForAll(String);
+
+impl Source for NothingForAll {
+    fn read(&self) -> Reading<'_> {
+        Box::pin(async {
+            let why = Trouble::lasting("it has nothing that all sessions could share", "ask for it in a session");
+            Err(SourceError::Remote { place: self.place(), why })
+        })
+    }
+
+    fn mark(&self) -> Mark {
+        Mark::Fixed
+    }
+
+    fn place(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// Who gives each session something of its own, and what that reaches at most, if this is such a place.
+pub fn issuer(lookup: &Lookup, environment: &Environment) -> Option<(TokenScope, Box<dyn Issuer>)> {
+    let (scope, issuer): (_, Box<dyn Issuer>) = match lookup {
+        Lookup::GitHubApp(token) => {
+            let app = github_app::App::new(token, environment.of_github(&token.app));
+            (token.scope.clone(), Box::new(app))
+        }
         Lookup::Env(_)
         | Lookup::OnePassword(_)
         | Lookup::OpenBao(_)
@@ -189,5 +214,8 @@ pub fn issuer(lookup: &Lookup, environment: &Environment) -> Option<Box<dyn Issu
         }
     };
     issuer.count(Meter::new(lookup.kind(), environment.questions().clone()));
-    Some(issuer)
+    Some((scope, issuer))
 }
+
+#[cfg(test)]
+mod tests;

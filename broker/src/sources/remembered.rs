@@ -6,7 +6,7 @@ use super::meter::Meter;
 use super::trouble::Trouble;
 use super::{Found, Later, Mark, Reading, Source, SourceError};
 use crate::clock::Now;
-use crate::random;
+use crate::random::share;
 use attache_core::Secret;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -308,12 +308,6 @@ impl Pace {
         let wait = self.retry.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(self.retry_most);
         wait.mul_f64(1.0 - share() / 5.0)
     }
-}
-
-/// Between 0 and 1, by chance.
-fn share() -> f64 {
-    // Without randomness all come at the same time, which is no reason not to come.
-    random::bytes::<1>().map_or(0.0, |[byte]| f64::from(byte) / 256.0)
 }
 
 impl<R: Remote> Source for Remembered<R> {

@@ -130,3 +130,16 @@ fn a_header_holds_one_line_and_is_masked_unless_it_is_public() {
     assert!(matches!(masked(&hidden), Err(BundleError::NotMaskable(field)) if field.to_string() == "a"));
     assert_eq!(masked(&public).ok(), Some(0));
 }
+
+#[test]
+fn a_number_is_injected_as_it_is_written_or_not_at_all() {
+    let credential = credential("{secret: t, headers: {x-account: a}, fields: {account: a}}");
+    let with = |number: &str| unpacked(&credential, &format!(r#"{{"t":"{TOKEN}","a":{number}}}"#));
+    for number in ["0", "7", "-7", "9007199254740993", "18446744073709551615", "-9223372036854775808"] {
+        let one = with(number).ok().unwrap();
+        assert_eq!((one.headers().ok().unwrap()[0].value.expose(), one.public["account"].as_str()), (number, number));
+    }
+    for number in ["18446744073709551616", "12345678901234567890123", "-9223372036854775809", "1.10", "1.0", "1e3"] {
+        assert!(matches!(with(number), Err(BundleError::NotText(_))), "{number}");
+    }
+}

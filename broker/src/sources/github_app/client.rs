@@ -1,6 +1,6 @@
 //! One GitHub App, as all tokens of a broker share it.
 
-use super::answer::{self, Issued};
+use super::answer;
 use super::error::GitHubError;
 use super::jwt;
 use crate::clock::Now;
@@ -17,6 +17,10 @@ const VERSION: HeaderValue = HeaderValue::from_static("2022-11-28");
 const JSON: HeaderValue = HeaderValue::from_static("application/vnd.github+json");
 /// No answer is longer, in bytes: one that names 500 repositories describes each.
 const MOST: usize = 8 << 20;
+/// A quota is over in so long, where GitHub does not say: <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>
+const WINDOW: Duration = Duration::from_secs(60);
+/// What could not be given back is tried again after these, and then left to its end: a broker that ends waits for it.
+const GIVEN_BACK: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// One App.
 pub struct Client {
@@ -28,8 +32,9 @@ pub struct Client {
 impl Client {
     /// Nobody is asked yet.
     pub fn new(app: Arc<GitHubApp>, handed: Handed) -> Self {
-        let server = Server { address: app.api.clone(), ca_file: app.ca_file.clone(), ..Server::default() };
-        Self { app, handed, http: Http::new(server) }
+        let (address, ca_file) = (app.api.clone(), app.ca_file.clone());
+        let server = Server { address, ca_file, window: Some(WINDOW), ..Server::default() };
+        Self { app, handed, http: Http::new(server).busy_if(answer::is_busy) }
     }
 
     /// The place, for people.
@@ -49,25 +54,51 @@ impl Client {
         answer::installation(&reply, scope).map_err(|error| error.at(&self.app))
     }
 
-    /// Has a token made.
-    pub async fn issue(&self, scope: &TokenScope) -> Result<Issued, GitHubError> {
+    /// Has a token made. Answers with how long it lives, from the question on.
+    pub async fn issue(&self, scope: &TokenScope) -> Result<(Secret, Duration), GitHubError> {
         let path = format!("/app/installations/{}/access_tokens", self.app.installation);
         let jwt = self.jwt()?;
         let asked = Now::read();
         let reply = self.ask(Question::post(path, scope).secret("authorization", "Bearer ", &jwt)?).await?;
-        let issued = answer::issued(&reply, asked.wall_ms).map_err(|error| error.at(&self.app))?;
-        if let Err(wider) = issued.within(scope) {
-            // What nobody asked for nobody may have.
-            let _ = self.give_back(&issued.token).await;
-            return Err(wider);
-        }
-        Ok(issued)
+        self.taken(&reply, scope, asked.wall_ms).await
     }
 
-    /// Ends a token.
+    /// The token of an answer, if it can be used; `asked_ms` is when it was asked for, in Unix milliseconds.
+    pub async fn taken(
+        &self,
+        reply: &Reply,
+        scope: &TokenScope,
+        asked_ms: u64,
+    ) -> Result<(Secret, Duration), GitHubError> {
+        let issued = answer::issued(reply).map_err(|error| error.at(&self.app))?;
+        match issued.usable(scope, asked_ms) {
+            Ok(valid) => Ok((issued.token, valid)),
+            Err(why) => {
+                // It works, and what nobody can use nobody may have.
+                let given_back = self.give_back(&issued.token).await.is_ok();
+                Err(GitHubError::Unused { why: Box::new(why), given_back })
+            }
+        }
+    }
+
+    /// Ends a token, and tries again where that may help.
     pub async fn give_back(&self, token: &Secret) -> Result<(), GitHubError> {
-        let reply =
-            self.ask(Question::delete("/installation/token").secret("authorization", "Bearer ", token)?).await?;
+        let mut waits = GIVEN_BACK.into_iter();
+        loop {
+            let failed = match self.revoke(token).await {
+                Ok(()) => return Ok(()),
+                Err(failed) => failed,
+            };
+            match waits.next().filter(|wait| failed.passes() && failed.wait() <= *wait) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(failed),
+            }
+        }
+    }
+
+    async fn revoke(&self, token: &Secret) -> Result<(), GitHubError> {
+        let question = Question::delete("/installation/token").giving_back();
+        let reply = self.ask(question.secret("authorization", "Bearer ", token)?).await?;
         match reply.status {
             // One that is not known is over.
             204 | 401 => Ok(()),

@@ -46,9 +46,6 @@ pub enum GitHubError {
     /// It will not.
     #[error("it denies the question (HTTP 403)")]
     Denied,
-    /// A quota, for so long.
-    #[error("it answers no more for now: too many requests")]
-    Busy(Duration),
     /// It says that it cannot.
     #[error("it fails (HTTP {0})")]
     Failing(u16),
@@ -56,11 +53,19 @@ pub enum GitHubError {
     #[error("it sends on to another address than the config names")]
     Moved,
     /// It gives more than was asked for.
-    #[error("it gave a token with more {0} than were asked for, which was given back")]
+    #[error("it gave a token with more {0} than were asked for")]
     Wider(&'static str),
     /// It does not say what it gives.
-    #[error("it gave a token and does not say which {0} that has, so it was given back")]
+    #[error("it gave a token and does not say which {0} that has")]
     Unsaid(&'static str),
+    /// It gave a token that cannot be used.
+    #[error("{why}; the token that came {}", outcome(*.given_back))]
+    Unused {
+        /// Why not.
+        why: Box<GitHubError>,
+        /// Whether it is over by now.
+        given_back: bool,
+    },
     /// Not what GitHub says.
     #[error("what answers there does not answer as GitHub's API does")]
     Malformed,
@@ -79,15 +84,24 @@ impl GitHubError {
     pub fn passes(&self) -> bool {
         match self {
             GitHubError::Http(error) => error.passes(),
-            GitHubError::Clock | GitHubError::Busy(_) | GitHubError::Failing(_) | GitHubError::NoRandomness => true,
+            GitHubError::Unused { why, .. } => why.passes(),
+            GitHubError::Clock | GitHubError::Failing(_) | GitHubError::NoRandomness => true,
             _ => false,
         }
+    }
+
+    /// For how long nobody is asked again, at least.
+    pub fn wait(&self) -> Duration {
+        if let GitHubError::Http(error) = self { error.wait() } else { Duration::ZERO }
     }
 
     /// What an operator does about it.
     pub fn fix(&self) -> String {
         use GitHubError as E;
         match self {
+            E::Http(HttpError::Busy(_)) => {
+                "wait; a longer sources.github_app.refresh, and fewer sessions, ask less often"
+            }
             // The config calls its address `api`.
             E::Http(error) => return error.fix(AT).replace("sources.github_app.address", "sources.github_app.api"),
             E::Handed(error) => error.fix(),
@@ -115,14 +129,18 @@ impl GitHubError {
                  of the session's scope: names without their owner"
             }
             E::Denied => "see in GitHub whether an IP allow list, or a policy of the organisation, keeps the broker out",
-            E::Busy(_) => "wait; a longer sources.github_app.refresh, and fewer sessions, ask less often",
             E::Failing(_) => "see GitHub's status; the broker tries again by itself",
             E::Moved | E::Malformed => {
                 "see whether sources.github_app.api is the API: https://api.github.com, or https://HOST/api/v3 of a \
                  GitHub Enterprise Server"
             }
+            E::Unused { why, .. } => return why.fix(),
             E::Wider(_) | E::Unsaid(_) => "see whether sources.github_app.api is GitHub's own, and not something before it",
         }
         .to_owned()
     }
+}
+
+fn outcome(given_back: bool) -> &'static str {
+    if given_back { "was given back" } else { "could not be given back, and lives on, for an hour at most" }
 }

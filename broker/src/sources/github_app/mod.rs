@@ -15,7 +15,6 @@ pub use client::Client;
 use super::remembered::{Answer, Pace, Remembered, Remote};
 use super::{Issuer, Later, Meter, Source, Trouble};
 use crate::config::{GitHubAppToken, TokenScope};
-use answer::Issued;
 use attache_core::Secret;
 use error::GitHubError;
 use std::collections::BTreeMap;
@@ -24,8 +23,6 @@ use std::time::Duration;
 
 /// How often it is looked whether the App is still installed, and may what it is to give.
 const PROBED: Duration = Duration::from_secs(600);
-/// What could not be given back is tried again after these, and then left to its end: a broker that ends waits for it.
-const GIVEN_BACK: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// Gives sessions tokens of one App.
 pub struct App {
@@ -124,20 +121,6 @@ impl Tokens {
     fn new(client: Arc<Client>, scope: TokenScope) -> Self {
         Self { client, scope, held: Arc::default() }
     }
-
-    async fn revoke(&self, token: &Secret) -> Result<(), GitHubError> {
-        let mut waits = GIVEN_BACK.into_iter();
-        loop {
-            let failed = match self.client.give_back(token).await {
-                Ok(()) => return Ok(()),
-                Err(failed) => failed,
-            };
-            match waits.next().filter(|_| failed.passes()) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(failed),
-            }
-        }
-    }
 }
 
 impl Remote for Tokens {
@@ -147,7 +130,7 @@ impl Remote for Tokens {
         Box::pin(async {
             // Detached: who waits may go away, and what was issued meanwhile would be nobody's to give back.
             let asking = tokio::spawn(async move {
-                let Issued { token, valid, .. } = client.issue(&scope).await?;
+                let (token, valid) = client.issue(&scope).await?;
                 if let Some(number) = held.keep(&token) {
                     return Ok(Answer::Secret { secret: token, valid: Some(valid), lease: Some(number) });
                 }
@@ -162,7 +145,7 @@ impl Remote for Tokens {
         Box::pin(async move {
             let token = self.held.state().tokens.remove(&lease);
             match token {
-                Some(token) => Ok(self.revoke(&token).await?),
+                Some(token) => Ok(self.client.give_back(&token).await?),
                 None => Ok(()),
             }
         })
@@ -177,7 +160,7 @@ impl Remote for Tokens {
                 std::mem::take(&mut state.tokens)
             };
             for token in left.into_values() {
-                if let Err(error) = self.revoke(&token).await {
+                if let Err(error) = self.client.give_back(&token).await {
                     tracing::warn!(place = %self.place(), %error, "a token was not given back; it ends by itself");
                 }
             }
@@ -193,6 +176,6 @@ impl From<GitHubError> for Trouble {
     fn from(error: GitHubError) -> Self {
         let (what, fix) = (error.to_string(), error.fix());
         let trouble = if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) };
-        if let GitHubError::Busy(wait) = error { trouble.not_before(wait) } else { trouble }
+        trouble.not_before(error.wait())
     }
 }

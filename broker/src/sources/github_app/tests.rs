@@ -1,11 +1,18 @@
 //! What an answer means, and that nothing of it shows. Against a stand-in that keeps GitHub's contract:
 //! tests/github_app.rs.
 
-use super::answer::{failure, installation, issued};
+use super::answer::{Issued, failure, installation, is_busy, issued};
+use super::client::Client;
 use super::error::GitHubError;
-use crate::config::TokenScope;
+use crate::config::handed::SecretAt;
+use crate::config::{GitHubApp, TokenScope};
+use crate::seal::Sealer;
 use crate::sources::Trouble;
+use crate::sources::handed::Handed;
 use crate::sources::http::Reply;
+use crate::sources::stand_in::{StandIn, says};
+use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const SECRET: &str = "s3cret-in-an-answer";
@@ -20,6 +27,10 @@ fn scope(json: &str) -> TokenScope {
     serde_json::from_str(json).unwrap()
 }
 
+fn given(reply: &Reply) -> Issued {
+    issued(reply).ok().unwrap()
+}
+
 fn token(token: &str, more: &str) -> Reply {
     reply(201, &format!(r#"{{"token":"{token}","expires_at":"2026-01-31T13:00:00Z"{more}}}"#))
 }
@@ -27,20 +38,22 @@ fn token(token: &str, more: &str) -> Reply {
 #[test]
 fn a_token_of_any_length_is_taken_whole_and_lives_as_long_as_it_says() {
     for length in [1, 40, 300, 1_000, 64 * 1024] {
-        let given = issued(&token(&"t".repeat(length), ""), NOW_MS).ok().unwrap();
-        assert_eq!((given.token.expose().len(), given.valid.as_secs()), (length, 3600));
+        let given = given(&token(&"t".repeat(length), ""));
+        let valid = given.usable(&scope("{}"), NOW_MS).ok().unwrap();
+        assert_eq!((given.token.expose().len(), valid.as_secs()), (length, 3600));
     }
     for (body, passes, words) in [
         (token(&"t".repeat(64 * 1024 + 1), ""), false, "does not answer as GitHub's API does"),
         (token("", ""), false, "does not answer as GitHub's API does"),
         (reply(201, "<html>"), false, "does not answer as GitHub's API does"),
         (reply(201, r#"{"token":"t"}"#), false, "does not answer as GitHub's API does"),
+        (reply(201, r#"{"expires_at":"2026-01-31T13:00:00Z"}"#), false, "does not answer as GitHub's API does"),
         (reply(201, r#"{"token":"t","token":"u","expires_at":"2026-01-31T13:00:00Z"}"#), false, "does not answer"),
         (reply(201, r#"{"token":"t","expires_at":"soon"}"#), false, "does not answer as GitHub's API does"),
         (reply(201, r#"{"token":"t","expires_at":"2026-01-31T12:00:00Z"}"#), true, "its clock and this machine's"),
         (reply(200, r#"{"token":"t","expires_at":"2026-01-31T13:00:00Z"}"#), false, "does not answer"),
     ] {
-        let error = issued(&body, NOW_MS).err().expect(words);
+        let error = issued(&body).and_then(|issued| issued.usable(&scope("{}"), NOW_MS)).err().expect(words);
         assert!(error.to_string().contains(words) && error.passes() == passes, "{words}: {error}");
     }
 }
@@ -49,7 +62,7 @@ fn a_token_of_any_length_is_taken_whole_and_lives_as_long_as_it_says() {
 fn a_token_that_reaches_more_than_was_asked_for_is_refused() {
     let asked = r#"{"repositories":["one","Two"],"permissions":{"contents":"read","issues":"write"}}"#;
     let repository = |id: u64, name: &str| format!(r#"{{"id":{id},"name":"{name}","private":true}}"#);
-    let within = |asked: &str, more: &str| issued(&token("t", more), NOW_MS).ok().unwrap().within(&scope(asked));
+    let within = |asked: &str, more: &str| given(&token("t", more)).usable(&scope(asked), NOW_MS);
     let chosen = r#","repository_selection":"selected""#;
     let two = format!(r#"{chosen},"repositories":[{},{}]"#, repository(1, "one"), repository(2, "two"));
     let permissions = r#","permissions":{"contents":"read","issues":"read","metadata":"read"}"#;
@@ -116,9 +129,6 @@ fn each_failure_is_told_in_words_of_ours_with_what_mends_it() {
         (404, format!("<html>{SECRET}"), false, "does not answer as GitHub's API does", "github_app.api"),
         (404, format!(r#"{{"error":"{SECRET}"}}"#), false, "does not answer as GitHub's API does", "github_app.api"),
         (403, says("This installation has been suspended"), false, "is suspended", "unsuspend"),
-        (403, says("API rate limit exceeded for installation"), true, "too many requests", "refresh"),
-        (403, says("You have exceeded a secondary rate limit"), true, "too many requests", "refresh"),
-        (429, says("slow down"), true, "too many requests", "refresh"),
         (403, says("Resource not accessible"), false, "denies the question", "IP allow list"),
         (422, says("The permissions requested are not granted"), false, "not all the permissions", "accept them"),
         (
@@ -139,5 +149,51 @@ fn each_failure_is_told_in_words_of_ours_with_what_mends_it() {
         let trouble = Trouble::from(error);
         assert!(shown.contains(words) && !shown.contains(SECRET), "{status} {words}: {shown}");
         assert!(trouble.passes() == passes && trouble.fix().contains(fix), "{status} {words}: {}", trouble.fix());
+    }
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_told_by_its_status_or_its_words() {
+    let busy = |status, message: &str| is_busy(&reply(status, &format!(r#"{{"message":"{message}"}}"#)));
+    assert!(busy(403, "API rate limit exceeded for installation ID 815."));
+    assert!(busy(403, "You have exceeded a secondary rate limit. Please wait a few minutes"));
+    assert!(busy(429, "slow down") && is_busy(&reply(429, "<html>")));
+    assert!(!busy(403, "Resource not accessible by integration") && !busy(500, "rate limit"));
+}
+
+#[tokio::test]
+async fn a_token_that_works_and_cannot_be_used_is_given_back_and_the_error_says_what_came_of_it() {
+    let late = reply(201, r#"{"token":"t","expires_at":"2026-01-31T11:00:00Z"}"#);
+    let wide = token("t", r#","permissions":{"contents":"admin"}"#);
+    let endless = reply(201, r#"{"token":"t"}"#);
+    let long = token(&"t".repeat(64 * 1024 + 1), "");
+    let (over, fails, denied) = (says("204 No Content", "", ""), says("502 x", "", ""), says("403 x", "", "{}"));
+    let back = "the token that came was given back";
+    let lives = "the token that came could not be given back";
+    for (reply, answers, asked, words, outcome, passes) in [
+        (&late, vec![&over], 1, "clock and this machine's are apart", back, true),
+        (&late, vec![&fails, &fails, &over], 3, "clock and this machine's are apart", back, true),
+        (&late, vec![&fails], 4, "clock and this machine's are apart", lives, true),
+        (&wide, vec![&fails, &over], 2, "more permissions than were asked for", back, false),
+        (&wide, vec![&denied], 1, "more permissions than were asked for", lives, false),
+        (&endless, vec![&over], 1, "does not answer as GitHub's API does", back, false),
+        (&long, vec![&over], 1, "does not answer as GitHub's API does", back, false),
+    ] {
+        let there = StandIn::start(answers.into_iter().cloned().collect()).await;
+        let app = GitHubApp {
+            issuer: "1".into(),
+            installation: 2,
+            key: SecretAt::Env("K".into()),
+            api: format!("http://{}", there.addr),
+            ca_file: None,
+            refresh: Duration::from_secs(600),
+        };
+        let client = Client::new(Arc::new(app), Handed::new(None, Sealer::plain()));
+        let asked_for = scope(r#"{"permissions":{"contents":"read"}}"#);
+        let error = client.taken(reply, &asked_for, NOW_MS).await.err().unwrap();
+        let said = error.to_string();
+        assert!(said.contains(words) && said.contains(outcome) && error.passes() == passes, "{said}");
+        assert!(error.fix().len() > 10);
+        assert_eq!(there.asked(), vec!["DELETE /installation/token"; asked], "{said}");
     }
 }

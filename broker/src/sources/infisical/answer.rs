@@ -7,12 +7,9 @@ use crate::sources::MOST;
 use crate::sources::http::Reply;
 use attache_core::Secret;
 use serde::Deserialize;
-use std::time::Duration;
 
 /// What stands in place of a value that we may not see.
 const HIDDEN: &str = "<hidden-by-infisical>";
-/// Its limits are by the minute (<https://infisical.com/docs/api-reference/overview/rate-limits>).
-const WINDOW: Duration = Duration::from_secs(60);
 
 /// What a login or a renewal gives.
 #[derive(Deserialize)]
@@ -158,7 +155,6 @@ pub fn login(reply: &Reply) -> Result<Login, InfisicalError> {
 /// What an answer says that is none, whatever was asked.
 pub fn failure(reply: &Reply) -> InfisicalError {
     match reply.status {
-        429 => InfisicalError::Busy(reply.retry_after.unwrap_or(WINDOW)),
         400 | 405 | 409 | 422 => InfisicalError::Refused(reply.status),
         500..=599 => InfisicalError::Failing(reply.status),
         _ => InfisicalError::Malformed,

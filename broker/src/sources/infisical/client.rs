@@ -7,7 +7,6 @@ use super::error::InfisicalError;
 use crate::config::{Infisical, InfisicalSecret};
 use crate::sources::handed::Handed;
 use crate::sources::http::{Http, HttpError, LONGEST, Question, Reply, Server};
-use crate::sources::quiet::Quiet;
 use attache_core::Secret;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -22,6 +21,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What was refused is tried again no sooner: a client secret, for three refusals within half a minute lock the
 /// identity unless it is told otherwise; a token that was made just now, for each takes a use of the client secret.
 const REFUSED: Duration = Duration::from_secs(60);
+/// Its limits are by the minute (<https://infisical.com/docs/api-reference/overview/rate-limits>).
+const WINDOW: Duration = Duration::from_secs(60);
 /// A server that has no `/api/v4/secrets` is asked for it again no sooner.
 const OLD: Duration = Duration::from_secs(3600);
 
@@ -30,7 +31,6 @@ pub struct Client {
     config: Arc<Infisical>,
     handed: Handed,
     http: Http,
-    quiet: Quiet,
     state: Mutex<State>,
     /// Until when it is taken for one that has version 3 of its API alone.
     old_until: Short<Option<Instant>>,
@@ -93,9 +93,10 @@ impl Token {
 impl Client {
     /// Nobody is asked yet.
     pub fn new(config: Arc<Infisical>, handed: Handed) -> Self {
-        let server = Server { address: config.address.clone(), ca_file: config.ca_file.clone(), ..Server::default() };
-        let (quiet, state, old_until, spurned, users) = Default::default();
-        Self { config, handed, http: Http::new(server), quiet, state, old_until, spurned, users }
+        let (address, ca_file) = (config.address.clone(), config.ca_file.clone());
+        let server = Server { address, ca_file, window: Some(WINDOW), ..Server::default() };
+        let (state, old_until, spurned, users) = Default::default();
+        Self { config, handed, http: Http::new(server), state, old_until, spurned, users }
     }
 
     /// One more secret is asked for, until [`Self::leave`].
@@ -104,14 +105,7 @@ impl Client {
     }
 
     async fn ask(&self, question: Question) -> Result<Reply, InfisicalError> {
-        if let Some(left) = self.quiet.left() {
-            return Err(InfisicalError::Busy(left));
-        }
-        let reply = self.http.ask(question).await?;
-        if let (429, InfisicalError::Busy(wait)) = (reply.status, failure(&reply)) {
-            return Err(InfisicalError::Busy(self.quiet.keep(wait)));
-        }
-        Ok(reply)
+        Ok(self.http.ask(question).await?)
     }
 
     /// Reads a secret, with another token if this one is over.

@@ -4,7 +4,6 @@ use crate::sources::Trouble;
 use crate::sources::handed::HandedError;
 use crate::sources::http::HttpError;
 use std::borrow::Cow;
-use std::time::Duration;
 
 /// Where the config names it.
 const AT: &str = "sources.infisical";
@@ -15,9 +14,6 @@ pub enum InfisicalError {
     /// It does not answer.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// A rate limit; for how long.
-    #[error("it answers no more for now: too many requests")]
-    Busy(Duration),
     /// It says that it cannot.
     #[error("it fails (HTTP {0})")]
     Failing(u16),
@@ -85,8 +81,8 @@ pub enum InfisicalError {
 impl InfisicalError {
     /// Whether it may go by itself, and says nothing about the secret.
     pub fn passes(&self) -> bool {
-        use InfisicalError::{Busy, Failing, Http, LockedOut, TokenUsedUp};
-        matches!(self, Busy(_) | Failing(_) | LockedOut | TokenUsedUp) || matches!(self, Http(error) if error.passes())
+        use InfisicalError::{Failing, Http, LockedOut, TokenUsedUp};
+        matches!(self, Failing(_) | LockedOut | TokenUsedUp) || matches!(self, Http(error) if error.passes())
     }
 
     /// Whether a client secret that was refused like this is never good again.
@@ -105,7 +101,6 @@ impl InfisicalError {
         use InfisicalError as E;
         Cow::Borrowed(match self {
             E::Http(error) => return error.fix(AT).into(),
-            E::Busy(_) => "wait; a longer sources.infisical.refresh asks less often",
             E::Failing(_) => "read its log, or its status page; the broker tries again by itself",
             E::Handed(error) => error.fix(),
             E::NothingToLogInWith(_) => {
@@ -156,6 +151,6 @@ impl From<InfisicalError> for Trouble {
     fn from(error: InfisicalError) -> Self {
         let (what, fix) = (error.to_string(), error.fix());
         let trouble = if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) };
-        if let InfisicalError::Busy(wait) = error { trouble.not_before(wait) } else { trouble }
+        if let InfisicalError::Http(error) = error { trouble.not_before(error.wait()) } else { trouble }
     }
 }

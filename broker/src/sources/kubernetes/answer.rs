@@ -31,7 +31,6 @@ pub fn reading(reply: &Reply, key: &str) -> Result<Option<Secret>, KubernetesErr
             return Err(KubernetesError::Forbidden { namespace, name });
         }
         404 if is_status(reply, "NotFound") => return Ok(None),
-        429 => return Err(KubernetesError::Busy),
         500..=599 => return Err(KubernetesError::Failing(reply.status)),
         _ => return Err(KubernetesError::Malformed),
     }

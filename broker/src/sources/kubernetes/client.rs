@@ -7,7 +7,8 @@ use super::answer::Reply;
 use super::error::KubernetesError;
 use super::kubeconfig;
 use crate::config::Cluster;
-use crate::sources::http::{HttpError, tls_within};
+use crate::sources::http::{Body as Answered, HttpError, retry_after, tls_within};
+use crate::sources::quiet::Quiet;
 use attache_core::matching::host::Host;
 use http::Request;
 use http_body_util::BodyExt as _;
@@ -18,17 +19,20 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
-use zeroize::Zeroizing;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
 /// No answer is longer, in bytes: a Secret of 1 MiB in base64, and its metadata, which may repeat it.
 const MOST: usize = 4 << 20;
+/// Where it does not say how long to wait: API Priority and Fairness says a second
+/// (<https://kubernetes.io/docs/concepts/cluster-administration/flow-control/>).
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// A way to ask.
 pub struct Client {
     cluster: Arc<Cluster>,
     made: Mutex<Option<Made>>,
+    quiet: Quiet,
 }
 
 #[derive(Clone)]
@@ -42,13 +46,13 @@ struct Made {
 impl Client {
     /// Nobody is asked yet.
     pub fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, made: Mutex::default() }
+        Self { cluster, made: Mutex::default(), quiet: Quiet::default() }
     }
 
     /// Asks for one Secret.
     pub async fn get(&self, namespace: Option<&str>, name: &str) -> Result<Reply, KubernetesError> {
         let (made, is_new) = self.made().await?;
-        let reply = ask(&made, namespace, name).await?;
+        let reply = self.ask(&made, namespace, name).await?;
         if reply.status != 401 {
             return Ok(reply);
         }
@@ -58,7 +62,19 @@ impl Client {
             return Ok(reply);
         }
         let (made, _) = self.made().await?;
-        ask(&made, namespace, name).await
+        self.ask(&made, namespace, name).await
+    }
+
+    /// Asks, unless it wants to be left alone.
+    async fn ask(&self, made: &Made, namespace: Option<&str>, name: &str) -> Result<Reply, KubernetesError> {
+        if let Some(left) = self.quiet.left() {
+            return Err(HttpError::Busy(left).into());
+        }
+        ask(made, namespace, name).await.inspect_err(|error| {
+            if let KubernetesError::Http(HttpError::Busy(wait)) = error {
+                self.quiet.keep(*wait);
+            }
+        })
     }
 
     /// The client, and whether nobody has asked by it.
@@ -143,18 +159,17 @@ async fn ask(made: &Made, namespace: Option<&str>, name: &str) -> Result<Reply, 
     let answer = made.client.send(request.map_err(|_| KubernetesError::Malformed)?).await;
     let answer = answer.map_err(|error| classed(&error))?;
     let status = answer.status().as_u16();
+    if status == 429 {
+        return Err(HttpError::Busy(retry_after(answer.headers()).unwrap_or(WINDOW)).into());
+    }
     let length = answer.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
-    // All its room at once: a buffer that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(length.unwrap_or(64 * 1024).min(MOST)));
+    let mut whole = Answered::new(length, MOST);
     let mut body = pin!(answer.into_body());
     while let Some(frame) = body.frame().await {
         let Ok(chunk) = frame.map_err(|error| classed(&error))?.into_data() else { continue };
-        if bytes.len() + chunk.len() > MOST {
-            return Err(KubernetesError::TooLong);
-        }
-        bytes.extend_from_slice(&chunk);
+        whole.take(&chunk).ok_or(KubernetesError::TooLong)?;
     }
-    Ok(Reply { status, body: bytes, namespace, name: name.to_owned() })
+    Ok(Reply { status, body: whole.bytes, namespace, name: name.to_owned() })
 }
 
 /// What a failure means. Its words may hold anything, and are never repeated.

@@ -33,9 +33,6 @@ pub enum KubernetesError {
         /// Which.
         name: String,
     },
-    /// Too many questions.
-    #[error("it answers no more for now: too many requests")]
-    Busy,
     /// It says that it cannot.
     #[error("it fails (HTTP {0})")]
     Failing(u16),
@@ -59,8 +56,8 @@ pub enum KubernetesError {
 impl KubernetesError {
     /// Whether it may go by itself, and says nothing about the secret.
     pub fn passes(&self) -> bool {
-        use KubernetesError::{Busy, Failing, Http};
-        matches!(self, Busy | Failing(_)) || matches!(self, Http(error) if error.passes())
+        use KubernetesError::{Failing, Http};
+        matches!(self, Failing(_)) || matches!(self, Http(error) if error.passes())
     }
 
     /// What an operator does about it.
@@ -71,6 +68,7 @@ impl KubernetesError {
                 "see whether the API server runs, and whether a NetworkPolicy keeps the broker from it; the broker tries \
                  again by itself"
             }
+            E::Http(HttpError::Busy(_)) => "wait; a longer sources.kubernetes.refresh asks less often",
             E::Http(_) => {
                 "see whether certificate-authority and server of the kubeconfig's cluster, or the pod's ca.crt, are \
                  those of this API server"
@@ -97,7 +95,6 @@ impl KubernetesError {
                      [{name}], verbs: [get]}}]}}"
                 );
             }
-            E::Busy => "wait; a longer sources.kubernetes.refresh asks less often",
             E::Failing(_) => "see the API server's log; the broker tries again by itself",
             E::NoKey | E::NotText | E::Empty | E::TooLong => {
                 "name a key of the Secret's data that holds the secret itself, as text"
@@ -111,6 +108,7 @@ impl KubernetesError {
 impl From<KubernetesError> for Trouble {
     fn from(error: KubernetesError) -> Self {
         let (what, fix) = (error.to_string(), error.fix());
-        if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) }
+        let trouble = if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) };
+        if let KubernetesError::Http(error) = error { trouble.not_before(error.wait()) } else { trouble }
     }
 }

@@ -6,6 +6,7 @@ use super::error::KubernetesError;
 use crate::config::Cluster;
 use crate::config::handed::SecretAt;
 use crate::sources::Trouble;
+use crate::sources::stand_in::{StandIn, in_chunks, says};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::sync::Arc;
@@ -60,7 +61,6 @@ fn absent_and_each_error_are_told_apart_and_no_error_holds_a_byte_of_the_answer(
         (403, format!("<html>{SECRET}</html>"), false, "does not answer as Kubernetes"),
         (404, format!("<html>{SECRET}</html>"), false, "does not answer as Kubernetes"),
         (404, status(404, "NotFound", "namespaces"), false, "does not answer as Kubernetes"),
-        (429, status(429, "TooManyRequests", ""), true, "too many requests"),
         (500, status(500, "InternalError", ""), true, "HTTP 500"),
         (503, SECRET.to_owned(), true, "HTTP 503"),
     ] {
@@ -248,4 +248,45 @@ async fn outside_of_a_cluster_it_says_so() {
     let cluster = Cluster { kubeconfig: None, own, refresh: Duration::from_secs(60) };
     let error = Client::new(Arc::new(cluster)).get(None, "github").await.err().unwrap();
     assert!(error.to_string().contains("runs in no cluster"), "{error}");
+}
+
+/// Where a stand-in is, without TLS, and the kubeconfig that says so.
+fn cluster(there: &StandIn) -> (tempfile::TempDir, Client) {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: 'http://{}'}}\n\
+         users:\n- name: u\n  user: {{token: t}}\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n",
+        there.addr
+    );
+    std::fs::write(&file, text).unwrap();
+    let own = SecretAt::Shared(file.clone());
+    let cluster = Cluster { kubeconfig: Some((file, None)), own, refresh: Duration::from_secs(60) };
+    (temp, Client::new(Arc::new(cluster)))
+}
+
+#[tokio::test]
+async fn who_says_too_many_requests_is_left_alone_by_all_secrets() {
+    for (head, longest) in [("retry-after: 40\r\n", 40), ("", 1)] {
+        let busy = says("429 Too Many Requests", head, &status(429, "TooManyRequests", ""));
+        let there = StandIn::start(vec![busy, says("200 OK", "", &object("{}"))]).await;
+        let (_temp, client) = cluster(&there);
+        for name in ["github", "other"] {
+            let error = client.get(Some("agents"), name).await.err().unwrap();
+            let trouble = Trouble::from(error.clone());
+            assert!(error.to_string().contains("too many requests") && trouble.passes(), "{error}");
+            assert!(trouble.fix() == "wait; a longer sources.kubernetes.refresh asks less often", "{}", trouble.fix());
+            assert!(trouble.wait() > Duration::from_secs(longest) / 2 && trouble.wait().as_secs() <= longest);
+        }
+        assert_eq!(there.asked(), ["GET /api/v1/namespaces/agents/secrets/github"]);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_never_in_a_buffer_that_grows() {
+    let chunk = " ".repeat(60_000);
+    let there = StandIn::start(vec![in_chunks("200 OK", &[&chunk, &chunk])]).await;
+    let (_temp, client) = cluster(&there);
+    let reply = client.get(None, "github").await.ok().unwrap();
+    assert_eq!((reply.body.len(), reply.body.capacity()), (120_000, 4 << 20));
 }

@@ -6,6 +6,7 @@ pub use crate::json::Json;
 use crate::sources::MOST;
 use attache_core::Secret;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub struct Found {
 }
 
 /// What an answer to a reading says. `Ok(None)`: there is nothing. `document`: whether a field that is an object is
-/// one, written as JSON.
+/// one, as it stands there.
 pub fn reading(
     reply: &Reply,
     field: &str,
@@ -53,7 +54,8 @@ pub fn reading(
         _ => return Err(failure(reply)),
     };
     let Envelope { data: Some(Json::Map(mut data)), .. } = answer else { return Err(OpenBaoError::Malformed) };
-    if let Some(found) = versioned(&data) {
+    let version_found = versioned(&data);
+    if let Some(found) = version_found {
         if version.is_some_and(|wanted| u64::from(wanted) != found) {
             return Err(OpenBaoError::NoVersion);
         }
@@ -66,7 +68,7 @@ pub fn reading(
     }
     let secret = match data.remove(field) {
         Some(Json::Text(text)) => text,
-        Some(object @ Json::Map(_)) if document => object.write(),
+        Some(Json::Map(_)) if document => as_it_stands(&reply.body, version_found.is_some(), field)?,
         Some(Json::Null) | None => return Err(OpenBaoError::NoField),
         Some(_) => return Err(OpenBaoError::NotText),
     };
@@ -79,6 +81,18 @@ pub fn reading(
     let lease = (!answer.lease_id.is_empty())
         .then(|| (answer.lease_id, Duration::from_secs(answer.lease_duration), answer.renewable));
     Ok(Some(Found { secret, lease }))
+}
+
+/// A field that is an object, to the byte: written anew, a number of it could be another.
+fn as_it_stands(body: &[u8], is_versioned: bool, field: &str) -> Result<Secret, OpenBaoError> {
+    type Members<'a> = BTreeMap<String, &'a RawValue>;
+    fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+        let members: Members<'a> = serde_json::from_str(text).ok()?;
+        members.get(name).map(|value| value.get())
+    }
+    let data = std::str::from_utf8(body).ok().and_then(|text| member(text, "data"));
+    let data = data.and_then(|data| if is_versioned { member(data, "data") } else { Some(data) });
+    data.and_then(|data| member(data, field)).map(Secret::new).ok_or(OpenBaoError::Malformed)
 }
 
 /// The version of a secret in KV version 2, which has its metadata beside it.
@@ -121,7 +135,6 @@ fn nowhere(answer: &Envelope) -> Option<OpenBaoError> {
 /// What an answer says that is none, whatever was asked.
 pub fn failure(reply: &Reply) -> OpenBaoError {
     match reply.status {
-        429 => OpenBaoError::Busy,
         301 | 302 | 303 | 307 | 308 => OpenBaoError::Standby,
         400 | 405 => OpenBaoError::Refused(reply.status),
         403 => OpenBaoError::Denied,

@@ -367,7 +367,8 @@ impl Client {
         };
         if let Some(token) = token.filter(|token| token.ours && token.is_good()) {
             let empty = std::collections::BTreeMap::<&str, &str>::new();
-            let reply = self.ask(Question::post("auth/token/revoke-self", &empty).by(&token.secret)).await;
+            let question = Question::post("auth/token/revoke-self", &empty).by(&token.secret).giving_back();
+            let reply = self.ask(question).await;
             if !reply.is_ok_and(|reply| reply.status < 300) {
                 tracing::warn!(place = %self.place(), "the broker's token was not given back; it ends by itself");
             }

@@ -17,9 +17,6 @@ pub enum OpenBaoError {
     /// Sealed.
     #[error("it is sealed")]
     Sealed,
-    /// A quota.
-    #[error("it answers no more for now: too many requests")]
-    Busy,
     /// It says that it cannot.
     #[error("it fails (HTTP {0})")]
     Failing(u16),
@@ -105,8 +102,8 @@ pub enum OpenBaoError {
 impl OpenBaoError {
     /// Whether it may go by itself, and says nothing about the secret.
     pub fn passes(&self) -> bool {
-        use OpenBaoError::{Busy, Failing, Http, Sealed, Standby};
-        matches!(self, Sealed | Busy | Failing(_) | Standby) || matches!(self, Http(error) if error.passes())
+        use OpenBaoError::{Failing, Http, Sealed, Standby};
+        matches!(self, Sealed | Failing(_) | Standby) || matches!(self, Http(error) if error.passes())
     }
 
     /// Whether an operator has to look into it.
@@ -118,9 +115,9 @@ impl OpenBaoError {
     fn fix(&self) -> Cow<'static, str> {
         use OpenBaoError as E;
         Cow::Borrowed(match self {
+            E::Http(HttpError::Busy(_)) => "wait, or raise its quota; a longer sources.openbao.refresh asks less often",
             E::Http(error) => return error.fix(AT).into(),
             E::Sealed => "unseal it; the broker tries again by itself",
-            E::Busy => "wait, or raise its quota; a longer sources.openbao.refresh asks less often",
             E::Failing(_) => "read its log; the broker tries again by itself",
             E::Standby => "name the active node in sources.openbao.address, or each node in sources.openbao.nodes",
             E::Handed(error) => error.fix(),
@@ -166,6 +163,7 @@ impl OpenBaoError {
 impl From<OpenBaoError> for Trouble {
     fn from(error: OpenBaoError) -> Self {
         let (what, fix) = (error.to_string(), error.fix());
-        if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) }
+        let trouble = if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) };
+        if let OpenBaoError::Http(error) = error { trouble.not_before(error.wait()) } else { trouble }
     }
 }

@@ -7,6 +7,11 @@ pub use crate::sources::http::{LONGEST, Reply};
 use ::http::HeaderValue;
 use attache_core::Secret;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Where it does not say how long to wait: its quotas are by the second
+/// (<https://openbao.org/api-docs/system/rate-limit-quotas/>).
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// A way to ask.
 pub struct Http {
@@ -33,6 +38,10 @@ impl<'a> Question<'a> {
         Self { token: Some(token), ..self }
     }
 
+    pub fn giving_back(self) -> Self {
+        Self { question: self.question.giving_back(), ..self }
+    }
+
     pub fn version(self, version: Option<u32>) -> Self {
         match version {
             Some(version) => Self { question: self.question.with("version", version.to_string()), ..self },
@@ -49,6 +58,7 @@ impl Http {
             others: config.nodes.clone(),
             ca_file: config.ca_file.clone(),
             identity: config.identity.clone(),
+            window: Some(WINDOW),
         };
         // The config lets nothing through that no header can hold.
         let namespace = config.namespace.as_deref().and_then(|namespace| HeaderValue::from_str(namespace).ok());

@@ -78,7 +78,8 @@ impl Remote for Item {
             // Without a token, the one that it was leased under is over, and the lease with it.
             let Some(token) = self.client.at_hand().await else { return Ok(()) };
             let body = Lease { lease_id: &lease, increment: None };
-            let reply = self.client.ask(Question::post("sys/leases/revoke", &body).by(&token.secret)).await?;
+            let question = Question::post("sys/leases/revoke", &body).by(&token.secret).giving_back();
+            let reply = self.client.ask(question).await?;
             if reply.status < 300 || error_says(&reply, "lease not found") {
                 Ok(())
             } else {

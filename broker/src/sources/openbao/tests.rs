@@ -3,7 +3,17 @@
 use super::answer::{Found, failure, reading};
 use super::error::OpenBaoError;
 use super::http::Reply;
-use crate::sources::Trouble;
+use super::{Client, open};
+use crate::config::handed::SecretAt;
+use crate::config::openbao::Auth;
+use crate::config::{OpenBao, OpenBaoSecret};
+use crate::seal::Sealer;
+use crate::sources::handed::Handed;
+use crate::sources::stand_in::{StandIn, says};
+use crate::sources::{Source as _, SourceError, Trouble};
+use attache_core::Secret;
+use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const SECRET: &str = "s3cret-in-an-answer";
@@ -42,9 +52,13 @@ fn a_field_of_either_version_of_kv_and_of_what_is_leased_is_found() {
 
 #[test]
 fn a_field_that_is_an_object_is_a_document_for_a_bundle_alone() {
-    let body = format!(r#"{{"data":{{"token":{{"b":["{SECRET}",-1.5],"a":{{}}}}}}}}"#);
-    let found = reading(&reply(200, &body), "token", None, true).ok().flatten().unwrap();
-    assert_eq!(found.secret.expose(), format!(r#"{{"a":{{}},"b":["{SECRET}",-1.5]}}"#));
+    let document = format!(r#"{{"b":["{SECRET}",-1.50,12345678901234567890123],"a":{{"\u00e9":"q\"\n"}}}}"#);
+    let body = format!(r#"{{"data":{{"token":{document}}}}}"#);
+    let versioned = format!(r#"{{"data":{{"data":{{"token":{document}}},"metadata":{{"version":3}}}}}}"#);
+    for body in [&body, &versioned] {
+        let found = reading(&reply(200, body), "token", None, true).ok().flatten().unwrap();
+        assert_eq!(found.secret.expose(), document, "no number of it is another");
+    }
     assert!(matches!(read(200, &body, None), Err(OpenBaoError::NotText)));
     let list = format!(r#"{{"data":{{"token":["{SECRET}"]}}}}"#);
     assert!(matches!(reading(&reply(200, &list), "token", None, true), Err(OpenBaoError::NotText)));
@@ -94,7 +108,6 @@ fn absent_and_each_error_are_told_apart_and_no_error_holds_a_byte_of_the_answer(
         (405, errors("unsupported operation"), None, false, "HTTP 405"),
         (307, String::new(), None, true, "is a standby"),
         (412, errors("required index state not present"), None, true, "HTTP 412"),
-        (429, errors("rate limit quota exceeded"), None, true, "too many requests"),
         (500, errors("internal error"), None, true, "HTTP 500"),
         (502, SECRET.to_owned(), None, true, "HTTP 502"),
         (503, errors("Vault is sealed"), None, true, "it is sealed"),
@@ -109,4 +122,32 @@ fn absent_and_each_error_are_told_apart_and_no_error_holds_a_byte_of_the_answer(
         assert!(trouble.fix().len() > 10, "{words}");
     }
     assert!(matches!(failure(&reply(404, &errors("namespace not found"))), OpenBaoError::NoNamespace));
+}
+
+#[tokio::test]
+async fn who_says_too_many_requests_is_left_alone_by_all_secrets() {
+    let busy = says("429 Too Many Requests", "retry-after: 40\r\n", r#"{"errors":["rate limit quota exceeded"]}"#);
+    let there = StandIn::start(vec![busy, says("200 OK", "", "{}")]).await;
+    let server = Arc::new(OpenBao {
+        address: format!("http://{}", there.addr),
+        nodes: Vec::new(),
+        namespace: None,
+        ca_file: None,
+        identity: None,
+        auth: Auth::Token(SecretAt::Env("T".into())),
+        refresh: Duration::from_secs(60),
+    });
+    let handed = Handed::new(Some(Secret::new("t")), Sealer::plain());
+    let client = Arc::new(Client::new(server.clone(), handed, Arc::default()));
+    for path in ["a/one", "a/other"] {
+        let (path, field) = (path.to_owned(), "token".to_owned());
+        let secret = OpenBaoSecret { server: server.clone(), path, field, version: None, document: false };
+        let source = open(&secret, client.clone());
+        let Err(SourceError::Remote { why, .. }) = source.read().await else { panic!("it has answered") };
+        assert!(why.to_string().contains("too many requests") && why.passes(), "{why}");
+        assert_eq!(why.fix(), "wait, or raise its quota; a longer sources.openbao.refresh asks less often");
+        assert!((30..=40).contains(&why.wait().as_secs()), "{why:?}");
+        assert!(source.next().unwrap() > Duration::from_secs(20), "{:?}", source.next());
+    }
+    assert_eq!(there.asked(), ["GET /v1/auth/token/lookup-self"]);
 }

@@ -8,10 +8,6 @@ use attache_core::Secret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
-use std::time::Duration;
-
-/// Where it does not say how long to wait.
-const WINDOW: Duration = Duration::from_secs(60);
 
 /// `op://VAULT/ITEM/[SECTION/]FIELD`.
 #[derive(Clone, Debug)]
@@ -164,7 +160,6 @@ pub fn read<T: DeserializeOwned>(reply: &Reply, missing: ConnectError) -> Result
         403 => ConnectError::Denied,
         // Somebody's page of what he has not is not Connect's word.
         404 if serde_json::from_slice(&reply.body).is_ok_and(|words: Words| words.status == 404) => missing,
-        429 => ConnectError::Busy(reply.retry_after.unwrap_or(WINDOW)),
         400 | 405 | 413 => ConnectError::Refused(reply.status),
         500..=599 => ConnectError::Failing(reply.status),
         _ => ConnectError::Malformed,

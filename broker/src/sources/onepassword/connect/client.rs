@@ -5,7 +5,6 @@ use super::error::ConnectError;
 use crate::config::Connect;
 use crate::sources::handed::Handed;
 use crate::sources::http::{Http, Question, Reply, Server};
-use crate::sources::quiet::Quiet;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,12 +14,14 @@ use tokio::time::Instant;
 /// So long a name is taken for what it was: vaults are seldom renamed. What is gone is noticed at once.
 const NAMES: Duration = Duration::from_secs(86_400);
 
+/// Where it does not say how long to wait.
+const WINDOW: Duration = Duration::from_secs(60);
+
 /// One Connect server, as all lookups of a broker share it.
 pub struct Client {
     config: Arc<Connect>,
     handed: Handed,
     http: Http,
-    quiet: Quiet,
     /// An item is good for all references to it for so long.
     age: Duration,
     vaults: Known<String, String>,
@@ -85,9 +86,10 @@ impl Lately {
 impl Client {
     /// Nobody is asked yet.
     pub fn new(config: Arc<Connect>, handed: Handed, age: Duration) -> Self {
-        let server = Server { address: config.address.clone(), ca_file: config.ca_file.clone(), ..Server::default() };
-        let (quiet, vaults, titles, items, fields) = Default::default();
-        Self { config, handed, http: Http::new(server), quiet, age, vaults, titles, items, fields }
+        let (address, ca_file) = (config.address.clone(), config.ca_file.clone());
+        let server = Server { address, ca_file, window: Some(WINDOW), ..Server::default() };
+        let (vaults, titles, items, fields) = Default::default();
+        Self { config, handed, http: Http::new(server), age, vaults, titles, items, fields }
     }
 
     /// What this reference names will be asked for.
@@ -103,16 +105,9 @@ impl Client {
     }
 
     async fn ask(&self, question: Question) -> Result<Reply, ConnectError> {
-        if let Some(left) = self.quiet.left() {
-            return Err(ConnectError::Busy(left));
-        }
         let at = &self.config.token;
         let token = self.handed.read(at)?.ok_or_else(|| ConnectError::NoToken(at.place()))?;
-        let reply = self.http.ask(question.secret("authorization", "Bearer ", &token)?).await?;
-        if let Err(ConnectError::Busy(wait)) = read::<serde::de::IgnoredAny>(&reply, ConnectError::NoVault) {
-            return Err(ConnectError::Busy(self.quiet.keep(wait)));
-        }
-        Ok(reply)
+        Ok(self.http.ask(question.secret("authorization", "Bearer ", &token)?).await?)
     }
 
     /// The item that a reference names, asked for no earlier than `since`.

@@ -4,7 +4,6 @@ use crate::sources::Trouble;
 use crate::sources::handed::HandedError;
 use crate::sources::http::HttpError;
 use std::borrow::Cow;
-use std::time::Duration;
 
 /// Where the config names it.
 const AT: &str = "sources.onepassword.connect";
@@ -15,9 +14,6 @@ pub enum ConnectError {
     /// It does not answer.
     #[error(transparent)]
     Http(#[from] HttpError),
-    /// Too many questions; for how long.
-    #[error("it answers no more for now: too many requests")]
-    Busy(Duration),
     /// It says that it cannot.
     #[error("it fails (HTTP {0})")]
     Failing(u16),
@@ -62,8 +58,7 @@ pub enum ConnectError {
 impl ConnectError {
     /// Whether it may go by itself, and says nothing about the secret.
     fn passes(&self) -> bool {
-        matches!(self, ConnectError::Busy(_) | ConnectError::Failing(_))
-            || matches!(self, ConnectError::Http(error) if error.passes())
+        matches!(self, ConnectError::Failing(_)) || matches!(self, ConnectError::Http(error) if error.passes())
     }
 
     /// Whether what is remembered of names may be why.
@@ -75,8 +70,8 @@ impl ConnectError {
     fn fix(&self) -> Cow<'static, str> {
         use ConnectError as E;
         Cow::Borrowed(match self {
+            E::Http(HttpError::Busy(_)) => "wait; a longer sources.onepassword.refresh asks less often",
             E::Http(error) => return error.fix(AT).into(),
-            E::Busy(_) => "wait; a longer sources.onepassword.refresh asks less often",
             E::Failing(_) => {
                 "read the logs of connect-api and connect-sync, and ask GET /health; the broker tries again by itself"
             }
@@ -108,6 +103,6 @@ impl From<ConnectError> for Trouble {
     fn from(error: ConnectError) -> Self {
         let (what, fix) = (error.to_string(), error.fix());
         let trouble = if error.passes() { Self::passing(what, fix) } else { Self::lasting(what, fix) };
-        if let ConnectError::Busy(wait) = error { trouble.not_before(wait) } else { trouble }
+        if let ConnectError::Http(error) = error { trouble.not_before(error.wait()) } else { trouble }
     }
 }

@@ -19,6 +19,7 @@ pub mod oidc;
 pub mod onepassword;
 pub mod openbao;
 mod out_of_reach;
+mod own_secrets;
 mod policy;
 pub mod presets;
 mod reader;
@@ -48,7 +49,6 @@ pub use scope::{Level, NotWithin, TokenScope};
 pub use seal::SealedBy;
 pub use tree::Place;
 
-use self::handed::SecretAt;
 use crate::envoy::Shape as Proxy;
 use attache_core::injection::Injection;
 use attache_core::matching::host::Host;
@@ -221,17 +221,6 @@ pub struct SourcesConfig {
     pub github_app: Option<Arc<GitHubApp>>,
     /// How Kubernetes is asked, where the config has use for it.
     pub kubernetes: Option<Arc<Cluster>>,
-}
-
-impl SourcesConfig {
-    /// What makes the broker somebody at the sources that the config names.
-    pub fn own_secrets(&self) -> impl Iterator<Item = &SecretAt> {
-        let openbao = self.openbao.iter().map(|openbao| openbao.auth.secret());
-        let infisical = self.infisical.iter().map(|infisical| &infisical.client_secret);
-        let connect = self.onepassword.iter().filter_map(|one| Some(&one.connect.as_ref()?.token));
-        let app = self.github_app.iter().map(|app| &app.key);
-        openbao.chain(infisical).chain(app).chain(connect).chain(self.kubernetes.iter().map(|cluster| &cluster.own))
-    }
 }
 
 /// How 1Password is asked.

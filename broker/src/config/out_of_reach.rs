@@ -35,7 +35,7 @@ impl Config {
         let lookups = || self.credentials.iter().flat_map(|credential| &credential.lookup);
         directories.extend(lookups().filter_map(Lookup::file).map(of));
         directories.extend(lookups().filter_map(Lookup::volume).map(Path::to_owned));
-        directories.extend(self.sources.own_secrets().filter_map(SecretAt::file).map(of));
+        directories.extend(self.own_secrets().filter_map(SecretAt::file).map(of));
         let cluster = self.sources.kubernetes.iter().filter_map(|cluster| cluster.kubeconfig.as_ref());
         // What it names lies below its own directory, wherever a link has led to that.
         directories.extend(cluster.filter_map(|(file, _)| Some(of(&file.canonicalize().ok()?))));
@@ -48,7 +48,7 @@ impl Config {
         directories.retain(|one| !all.iter().any(|other| other != one && one.starts_with(other)));
 
         let mut variables: BTreeSet<String> = lookups().filter_map(Lookup::variable).map(str::to_owned).collect();
-        variables.extend(self.sources.own_secrets().filter_map(SecretAt::variable).map(str::to_owned));
+        variables.extend(self.own_secrets().filter_map(SecretAt::variable).map(str::to_owned));
         variables.extend(self.seal.as_ref().and_then(SealedBy::variable).map(str::to_owned));
         variables.extend(rotations().flat_map(|rotation| rotation.variables()).map(str::to_owned));
         variables.extend(self.credentials.iter().flat_map(|one| &one.agent_env).map(|variable| variable.name.clone()));

@@ -136,15 +136,13 @@ impl Rotation {
     /// the names in the config and by where links lead; and those of the links.
     pub fn directories(&self) -> Vec<PathBuf> {
         let argv: &[String] = if let Rotator::Command { argv, .. } = &self.by { argv } else { &[] };
-        let token = self.own_secret().and_then(SecretAt::file);
-        let secrets = self.file.parent().into_iter().chain(token.and_then(Path::parent)).map(Path::to_owned);
+        let secrets = self.file.parent().into_iter().map(Path::to_owned);
         argv.iter().flat_map(|word| vet::directories(word)).chain(secrets).collect()
     }
 
     /// Variables of the broker's environment that no agent needs.
-    pub fn variables(&self) -> Vec<&str> {
-        let needed = self.environment().filter(|name| !NEEDED.contains(name));
-        needed.chain(self.own_secret().and_then(SecretAt::variable)).collect()
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.environment().filter(|name| !NEEDED.contains(name))
     }
 
     /// Variables of the broker's environment that the command gets.

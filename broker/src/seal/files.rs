@@ -125,7 +125,7 @@ pub fn all(config: &Config) -> Result<Vec<SecretFile>, PrivateError> {
 /// The secret files that the config names, and what a rotation keeps beside them.
 fn named(config: &Config) -> impl Iterator<Item = PathBuf> {
     let lookups = config.credentials.iter().flat_map(|credential| &credential.lookup).filter_map(Lookup::file);
-    let own = config.sources.own_secrets().filter_map(private);
+    let own = config.own_secrets().filter_map(private);
     let files = lookups.chain(own).map(Path::to_owned);
     // What a command prints there it writes itself.
     let kept = SIDES.into_iter().filter(|side| *side != ANSWER);

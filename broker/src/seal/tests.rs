@@ -516,3 +516,30 @@ fn a_key_beside_what_it_seals_is_a_caution() {
         assert_eq!(cautions.contains("state.seal.file"), is_one, "{at}: {cautions}");
     }
 }
+
+#[tokio::test]
+async fn whatever_makes_the_broker_somebody_is_sealed_where_it_is_a_file() {
+    let world = World::new();
+    let config = world.by("one");
+    world.begin(&config).await;
+    let text = fs::read_to_string(world.path("attache.yaml")).unwrap();
+    let rotated = "{source: {file: a}, rotation: {hook: {url: 'https://r.test', token: {file: rotator}}}, ";
+    let sources = "sources: {infisical: {project: p, environment: e, auth: {universal: {client_id: c, client_secret: \
+                   {file: infisical}}}}}\n";
+    world.write("attache.yaml", &format!("{sources}{}", text.replace("{source: {file: a}, ", rotated)));
+    let config = Config::load(Some(&world.path("attache.yaml")), &Overrides::default(), &|_| None).unwrap();
+    for name in ["rotator", "infisical"] {
+        world.write(&format!("state/i/secrets/{name}"), SECRET);
+    }
+    let done = world.try_rekey(&config, Some("one"), &[], false, &mut |_| {}).await.unwrap();
+    for name in ["rotator", "infisical"] {
+        assert!(matches!(world.form(&format!("secrets/{name}")), Form::Sealed(_)), "{name}");
+    }
+    assert_eq!(done.left, [world.state("secrets/other")], "the config names all but this one");
+    // It is shown to the hook as it was written.
+    let environment = Environment::read(&config, &|_| None);
+    StateDir::unlock(&config, &environment).await.unwrap();
+    let at = config.own_secrets().find(|at| at.file().is_some_and(|file| file.ends_with("rotator"))).unwrap();
+    // Exposed to the comparison.
+    assert_eq!(environment.handed(at).read(at).unwrap().unwrap().expose(), SECRET);
+}

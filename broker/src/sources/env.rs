@@ -8,7 +8,7 @@ use super::{
     Alarms, Mark, Questions, Reading, Source, SourceError, github_app, infisical, kubernetes, meter, onepassword,
 };
 use crate::config::handed::SecretAt;
-use crate::config::{Cluster, Config, Connect, GitHubApp, Infisical, Lookup, OpenBao, Rotation, SealedBy};
+use crate::config::{Cluster, Config, Connect, GitHubApp, Infisical, Lookup, OpenBao};
 use crate::seal::Sealer;
 use attache_core::Secret;
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ pub struct Environment {
     /// What `op` is given, where the config has use for it.
     op: Vec<(&'static str, Secret)>,
     clients: Clients,
-    /// What makes us somebody at the sources that are used, by where it is: a variable, or standard input.
+    /// What makes us somebody where we ask, by where it is: a variable, or standard input.
     handed: HashMap<SecretAt, Secret>,
     /// The key of the seal, where the config names a variable for it.
     seal: Option<Secret>,
@@ -80,7 +80,7 @@ impl Environment {
         let asks_op = lookups.any(|lookup| matches!(lookup, Lookup::OnePassword(item) if item.connect.is_none()));
         let given = onepassword::ENVIRONMENT.into_iter().filter(|_| asks_op);
         let given = given.filter_map(|name| Some((name, Secret::new(environment(name)?.into_string().ok()?))));
-        let handed = own_secrets(config).filter_map(|at| {
+        let handed = config.own_secrets_in_use().filter_map(|at| {
             let text = environment(at.variable()?).filter(|value| !value.is_empty())?.into_string().ok()?;
             Some((at.clone(), Secret::new(text)))
         });
@@ -101,7 +101,7 @@ impl Environment {
 
     /// Reads the first line of what is delivered there, if the config has use for it. Waits for it.
     pub fn take_delivery(&mut self, config: &Config, from: impl Read) {
-        if !own_secrets(config).any(|at| *at == SecretAt::Stdin) {
+        if !config.own_secrets_in_use().any(|at| *at == SecretAt::Stdin) {
             return;
         }
         tracing::info!("waiting for a wrapping token on standard input");
@@ -187,14 +187,6 @@ impl Environment {
     pub(super) fn of_op(&self) -> &[(&'static str, Secret)] {
         &self.op
     }
-}
-
-/// What makes us somebody at the sources that some credential is looked for in, and at what opens the state directory.
-fn own_secrets(config: &Config) -> impl Iterator<Item = &SecretAt> {
-    let lookups = config.credentials.iter().flat_map(|credential| &credential.lookup);
-    let opens = config.seal.as_ref().and_then(SealedBy::own_secret);
-    let rotations = config.credentials.iter().filter_map(|credential| credential.rotation.as_ref());
-    lookups.filter_map(Lookup::own_secret).chain(opens).chain(rotations.filter_map(Rotation::own_secret))
 }
 
 /// One variable.

@@ -1,6 +1,7 @@
 //! How secrets are replaced.
 
 use super::*;
+use crate::config::handed::SecretAt;
 
 #[test]
 fn what_is_rotated_is_kept_in_one_file_by_one_rotator_and_written_over_by_nobody() {
@@ -52,4 +53,22 @@ fn what_is_rotated_is_kept_in_one_file_by_one_rotator_and_written_over_by_nobody
             .unwrap_err()
             .contains("a.rotation: credential `b` reads a file that this rotation writes")
     );
+}
+
+#[test]
+fn what_a_hook_knows_the_broker_by_is_among_what_makes_it_somebody_once_and_so_is_what_opens_the_seal() {
+    let text = "state: {seal: {transit: {key: k}}}\nsources:\n  openbao: {address: 'https://b', auth: {token: {env: \
+                BAO}}}\n  infisical: {project: p, environment: e, auth: {universal: {client_id: c, client_secret: {env: \
+                INFISICAL}}}}\ncredentials:\n  it: {source: {file: it}, inject: bearer, destinations: [{host: a.test}], \
+                rotation: {hook: {url: 'https://r.test', token: {file: deep/rotator}}}}\n";
+    let config = load(text).unwrap();
+    let places = |all: Vec<&SecretAt>| all.into_iter().map(SecretAt::place).collect::<std::collections::BTreeSet<_>>();
+    let rotator = "file /home/op/.attache/default/secrets/deep/rotator";
+    let expected = ["env BAO", "env INFISICAL", rotator].map(str::to_owned);
+    assert_eq!(places(config.own_secrets().collect()), expected.into());
+    // No credential is looked for in Infisical.
+    assert_eq!(places(config.own_secrets_in_use().collect()), ["env BAO", rotator].map(str::to_owned).into());
+    let kept = config.out_of_reach();
+    assert!(["BAO", "INFISICAL"].iter().all(|name| kept.variables.contains(&(*name).to_owned())), "{kept:?}");
+    assert!(kept.directories.iter().any(|dir| Path::new("/home/op/.attache/default/secrets/deep").starts_with(dir)));
 }

@@ -37,7 +37,7 @@ fn a_secret_of_infisical_is_where_it_says_itself_or_where_all_are() {
     assert_eq!((found.server.client_id.as_str(), found.server.refresh), ("c", Duration::from_secs(5)));
     let file = SecretAt::Private("/home/op/.attache/default/secrets/infisical".into());
     assert_eq!(config.credentials[0].lookup[0].own_secret(), Some(&file));
-    assert_eq!(config.sources.own_secrets().collect::<Vec<_>>(), [&file]);
+    assert_eq!(config.own_secrets().collect::<Vec<_>>(), [&file]);
     let own = "infisical: {name: TOKEN, project: q, environment: dev, path: /, version: 3}";
     let found = of(&load(&text(&shared, own)).unwrap());
     assert_eq!((found.place().as_str(), found.project.as_str()), ("infisical dev:/TOKEN (version 3)", "q"));

@@ -1,5 +1,6 @@
 //! Transit opens the state directory: its key never leaves OpenBao, and without OpenBao nothing starts.
 
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use attache_tests::{Attache, util};
@@ -34,7 +35,6 @@ fn world(bao: &Bao, auth: &str, seal: &str) -> World {
 /// Runs a command with this token; what it said, and whether it was content.
 fn attache(world: &World, token: &str, args: &[&str], input: &str) -> (bool, String) {
     use std::io::Write as _;
-    use std::process::{Command, Stdio};
     let mut command = Command::new(util::broker_bin());
     command.args(args).arg("--config").arg(world.config()).env("BAO_TOKEN", token);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -55,15 +55,21 @@ fn fingerprint(now: &Value) -> String {
     now["fingerprint"].as_str().expect("it is found").to_owned()
 }
 
-/// A broker that waits for OpenBao does not wait for it where somebody ends it.
-async fn told_to_end_it_ends(world: &World, token: &str) {
+/// A broker that waits for OpenBao, as it says.
+async fn waiting(world: &World, token: &str) -> Child {
     let log = world.path("waits.log");
     let stderr = std::fs::File::create(&log).expect("a log");
-    let mut command = std::process::Command::new(util::broker_bin());
+    let mut command = Command::new(util::broker_bin());
     command.args(["serve", "--config"]).arg(world.config()).env("BAO_TOKEN", token);
-    let mut child = command.stdin(std::process::Stdio::null()).stderr(stderr).spawn().expect("it starts");
+    let mut child = command.stdin(Stdio::null()).stderr(stderr).spawn().expect("it starts");
     util::eventually(SOON, || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("waiting for OpenBao"))).await;
-    let sent = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(child.try_wait().expect("a child").is_none(), "it waits");
+    assert!(!world.path("state/default/runtime.json").exists(), "and serves nobody");
+    child
+}
+
+async fn told_to_end_it_ends(mut child: Child) {
+    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()));
     let status = util::eventually_some(Duration::from_secs(5), || child.try_wait().ok().flatten()).await;
     assert!(status.success(), "{status}");
@@ -210,20 +216,13 @@ async fn an_openbao_that_is_away_is_waited_for_and_one_that_refuses_ends_the_sta
         assert!(!good && said.contains(words) && said.contains("transit transit/attache"), "{said}");
     }
     bao.seal().await;
-    let began = Instant::now();
-    let (waits, text) = (world.config(), token.clone());
-    let waiting = tokio::task::spawn_blocking(move || {
-        let mut command = std::process::Command::new(util::broker_bin());
-        command.args(["audit", "head", "--config"]).arg(waits).env("BAO_TOKEN", text).output().expect("it ends")
-    });
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let broker = waiting(&world, &token).await;
     bao.unseal().await;
-    let output = waiting.await.expect("it ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(began.elapsed() >= Duration::from_secs(2) && began.elapsed() < SOON);
+    util::eventually(SOON, || world.path("state/default/runtime.json").exists()).await;
+    told_to_end_it_ends(broker).await;
 
     bao.kill();
-    told_to_end_it_ends(&world, &token).await;
+    told_to_end_it_ends(waiting(&world, &token).await).await;
     let began = Instant::now();
     let (good, said) = attache(&world, &token, &["serve"], "");
     assert!(!good && said.contains("waiting for OpenBao") && said.contains("it cannot be reached"), "{said}");

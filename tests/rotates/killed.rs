@@ -1,7 +1,7 @@
 //! Killed (-9) at any moment of a rotation, the broker loses no secret, and goes on where it was.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use attache_tests::stack::SOON;
 use attache_tests::util;
@@ -150,7 +150,7 @@ async fn killed_at_any(place: &str, calls: &str, at_least: usize) {
 }
 
 fn strace(world: &World, (place, calls): (&str, &str), n: usize) -> std::process::Child {
-    let place = world.dir.path().join("state/default").join(place);
+    let (place, said) = (world.dir.path().join("state/default").join(place), world.dir.path().join("strace.err"));
     let mut command = Command::new("strace");
     command.args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
     command.arg("-e").arg(format!("inject={calls}:signal=KILL:when={n}"));
@@ -159,14 +159,19 @@ fn strace(world: &World, (place, calls): (&str, &str), n: usize) -> std::process
         .args(["-p", &world.broker.pid().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let child = command.spawn().expect("strace");
+        .stderr(std::fs::File::create(&said).expect("a file"));
+    let mut child = command.spawn().expect("strace");
     let status = format!("/proc/{}/status", world.broker.pid());
     let traced = || {
         let status = std::fs::read_to_string(&status).unwrap_or_default();
         status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
     };
+    let end = Instant::now() + SOON;
     while !traced() {
+        if Instant::now() > end {
+            let _ = child.kill();
+            panic!("strace does not trace the broker: {}", std::fs::read_to_string(&said).unwrap_or_default());
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
     child

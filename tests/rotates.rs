@@ -1,5 +1,7 @@
 //! A secret is replaced while it is in use: nothing fails, nothing is lost, and what does not work is told.
 
+#[path = "rotates/aside.rs"]
+mod aside;
 #[path = "rotates/fails.rs"]
 mod fails;
 #[path = "rotates/hooks.rs"]

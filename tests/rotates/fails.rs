@@ -169,7 +169,8 @@ async fn a_failure_is_told_everywhere_and_what_works_again_ends_it() {
     assert_eq!(ids.len(), 1, "one rotation, one id: {ids:?}");
     let listed = String::from_utf8(world.broker.cli(&["credential", "list"]).stdout).unwrap();
     assert!(
-        listed.contains("ROTATES") && listed.contains("fails, again in 6m") || listed.contains("fails, again in 7m")
+        listed.contains("ROTATES") && (listed.contains("fails, again in 6m") || listed.contains("fails, again in 7m")),
+        "{listed}"
     );
     assert!(listed.contains("the command failed: exit code 1"), "{listed}");
     let ready: Value = serde_json::from_slice(&world.broker.cli(&["ready", "--json"]).stdout).unwrap_or_default();
@@ -203,7 +204,7 @@ async fn a_new_secret_that_cannot_be_used_is_kept_aside_and_the_old_one_stays() 
     assert_eq!(world.records("alarm").len(), 1);
     // No other is made until somebody has looked: it would be lost among others.
     let (code, said) = world.rotate(&[]);
-    assert!(code == Some(1) && said.contains("holds a new secret that could not be used"), "{said}");
+    assert!(code == Some(1) && said.contains("holds a new secret that was not put in place"), "{said}");
     assert_eq!(std::fs::read_to_string(world.beside(".rejected")).unwrap(), "abc");
 }
 

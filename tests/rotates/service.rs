@@ -196,6 +196,22 @@ impl World {
         (done.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
+    /// Runs `attache` with this on standard input: whether it was content, and what it said.
+    pub fn attache(&self, args: &[&str], input: &str) -> (bool, String) {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let mut command = Command::new(util::broker_bin());
+        command.args(args).arg("--config").arg(self.dir.path().join("attache.yaml"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        // One that is refused may end before it reads.
+        let _ = child.stdin.take().expect("a pipe").write_all(input.as_bytes());
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!said.contains("rot-secret"), "{said}");
+        (output.status.success(), said)
+    }
+
     /// The records of this kind.
     pub fn records(&self, kind: &str) -> Vec<Value> {
         let (audit, broken) = Audit::read(Some(&self.dir.path().join("state/default/audit.jsonl")));

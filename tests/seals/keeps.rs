@@ -1,6 +1,8 @@
 //! What is sealed stays what it was, and is nowhere to be read.
 
-use crate::scene::{SECRET, Scene};
+use std::fs;
+
+use crate::scene::{SECRET, Scene, kept};
 use attache_tests::Attache;
 use attache_tests::oracle::Audit;
 
@@ -78,4 +80,32 @@ async fn a_secret_is_set_while_the_broker_runs_and_is_found_by_it() {
     assert!(moved.text.contains("the broker (process ") && !moved.text.contains("--instance-id"), "{}", moved.text);
     let other = scene.attache(&["state", "rekey", "--instance-id", "another"], &[], "");
     assert!(!other.good && other.text.contains("instance another has no state yet"), "{}", other.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_broker_that_has_begun_without_the_seal_nothing_is_sealed_until_it_is_restarted() {
+    let scene = Scene::new("");
+    scene.write_plain();
+    let broker = Attache::serve(&scene.config(), &[]).await;
+    let fingerprint = kept(&broker).fingerprint;
+    scene.key("seal.key");
+    scene.seal("{file: seal.key}");
+    let set = scene.attache(&["credential", "set", "it"], &[], "another-secret-of-the-operator-4711");
+    assert!(!set.good && set.text.contains("restart the broker first"), "{}", set.text);
+    assert!(!scene.state("seal.json").exists(), "the broker would not open what is sealed");
+    assert_eq!(kept(&broker).fingerprint, fingerprint, "what is in use stays in use");
+    broker.restart().await;
+    let set = scene.attache(&["credential", "set", "it"], &[], "another-secret-of-the-operator-4711");
+    assert!(set.good && set.text.contains("sealed"), "{}", set.text);
+    broker.json(&["credential", "reload", "it"]);
+    assert_ne!(kept(&broker).fingerprint, fingerprint);
+    // What a broker has said that was killed is no broker.
+    broker.kill();
+    fs::remove_file(scene.state("seal.json")).expect("a file");
+    for name in ["instance.key", "audit.key", "ca.key", "secrets/it"] {
+        let _ = fs::remove_file(scene.state(name));
+    }
+    assert!(scene.state("runtime.json").exists());
+    let set = scene.attache(&["credential", "set", "it"], &[], SECRET);
+    assert!(set.good && set.text.contains("sealed"), "{}", set.text);
 }

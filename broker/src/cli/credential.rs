@@ -35,6 +35,10 @@ enum CredentialCommand {
         /// Its name
         #[arg(value_parser = Name::parse)]
         name: Name,
+        /// Take the secret that a rotation has put aside instead: the new one that it could not put in place (which is
+        /// then erased), or the old one that waits to be retired
+        #[arg(long, value_name = "SIDE")]
+        from: Option<set::Side>,
     },
     /// Look at a credential's source now, and return when no worker uses an older version
     Reload {
@@ -55,8 +59,8 @@ enum CredentialCommand {
 
 /// Does what the arguments say.
 pub async fn run(args: CredentialArgs, common: &Common) -> ExitCode {
-    if let CredentialCommand::Set { name } = &args.command {
-        return set::run(name, common).await;
+    if let CredentialCommand::Set { name, from } = &args.command {
+        return set::run(name, *from, common).await;
     }
     let client = match Client::of(common) {
         Ok(client) => client,

@@ -8,6 +8,8 @@ mod apart;
 mod bundle;
 mod slot;
 
+pub use slot::could_be;
+
 use crate::changes::{Feed, Scope, Spread};
 use crate::clock::{Now, millis};
 use crate::config::{Config, NotWithin, TokenScope};

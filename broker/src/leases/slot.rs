@@ -279,6 +279,13 @@ async fn first(sources: &[Box<dyn Source>]) -> Result<(String, Sourced), LeaseEr
     Err(LeaseError::Absent(places.join(", ")))
 }
 
+/// Whether a secret could be a version of a credential, where no broker runs.
+pub fn could_be(credential: &Credential, secret: &Secret) -> Result<(), LeaseError> {
+    // Nobody sees its fingerprint.
+    let key = InstanceKey::new([0; 32]);
+    version(credential, String::new(), &secret.clone().into(), &key, Now::read()).map(drop)
+}
+
 fn version(
     credential: &Credential,
     place: String,

@@ -5,7 +5,7 @@ use crate::clock::rfc3339;
 use crate::leases::LeaseError;
 use crate::private_file::PrivateError;
 use crate::random::NoRandomness;
-use crate::seal::SealError;
+use crate::seal::{SealError, UnlockError};
 use crate::sources::handed::HandedError;
 use crate::sources::http::HttpError;
 use crate::sources::{MOST, SourceError};
@@ -79,8 +79,11 @@ pub enum RotationError {
         /// Why.
         why: LeaseError,
     },
-    /// One of before that could not be used is there yet.
-    #[error("{0} holds a new secret that could not be used")]
+    /// It would have taken the place of another than the one that it is to replace.
+    #[error("somebody has changed the secret meanwhile: that stays, and the new one lies in {0}")]
+    Replaced(PathBuf),
+    /// One of before that was put aside is there yet.
+    #[error("{0} holds a new secret that was not put in place")]
     RejectedWaits(PathBuf),
     /// The old one is the one in use.
     #[error("the secret that is to be retired is in use again")]
@@ -94,6 +97,9 @@ pub enum RotationError {
     /// A file that holds no secret.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Whoever writes secrets, too, does not end.
+    #[error(transparent)]
+    Busy(#[from] UnlockError),
     /// How far it has got cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,11 +132,11 @@ impl RotationError {
             Self::Same => "let it make a new one: the old one is retired afterwards",
             Self::OldLines => "rotate by a hook, or keep a secret of one line",
             Self::NoSecret(_) => "write the first secret into its file (0600)",
-            Self::Rejected { .. } | Self::RejectedWaits(_) => {
-                "see whether the service takes the secret in that file or the old one: move the right one to the \
-                 secret's own place, remove the other, and look at what makes them; until that file is gone nothing is \
-                 rotated"
+            Self::Rejected { .. } | Self::Replaced(_) | Self::RejectedWaits(_) => {
+                "see which secret the service takes: `attache credential set NAME --from rejected` puts the one in that \
+                 file in place; where the one in use is right, remove that file; until it is gone nothing is rotated"
             }
+            Self::Busy(_) => "see what holds that file: it is tried again by itself",
             Self::InUseAgain => "if that is meant, remove the file .retiring beside the secret",
             Self::File(_) | Self::Sealed(_) | Self::Source(_) => "mend the file: it is tried again by itself",
             Self::Store(_) | Self::Audit(_) => "mend the disk: it is tried again by itself",

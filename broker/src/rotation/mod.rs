@@ -122,7 +122,9 @@ impl Rotations {
     pub async fn resume(config: &Config, environment: &Environment, with: With) -> Result<Self, RotationError> {
         let With { leases, feed, audit, store, key } = with;
         let (meters, stale_after) = (RotationMeters::default(), config.limits.stale_after);
-        let parts = Arc::new(Parts { leases, feed, audit, store, key, stale_after, meters: meters.clone() });
+        let state_dir = config.state_dir.clone();
+        let parts = Parts { leases, feed, audit, store, key, state_dir, stale_after, meters: meters.clone() };
+        let parts = Arc::new(parts);
         let mut rows: BTreeMap<_, _> =
             parts.store.rotations().await?.into_iter().map(|row| (row.credential.clone(), row)).collect();
         let (mut all, now) = (BTreeMap::new(), Now::read());

@@ -1,26 +1,29 @@
 //! The rotation of one credential, step by step. Each step is kept on disk before the next one begins, and does no
 //! harm when it is done once more: whatever ends the broker, the next one goes on where this one was.
 
-use super::command::{self, Command};
-use super::files::{Files, same};
+mod report;
+mod steps;
+
+use super::command::Command;
+use super::files::Files;
 use super::hook::Hook;
-use super::schedule::{Life, due};
-use super::{Action, RotateError, RotationError, RotationMeters, RotationStanding};
-use crate::audit::{AuditLog, Decision, Kind, Record, Unavailable};
+use super::schedule::Life;
+use super::{RotateError, RotationError, RotationMeters};
+use crate::audit::AuditLog;
 use crate::changes::{Applied, Feed};
 use crate::clock::Now;
-use crate::leases::{LeaseError, Leases};
+use crate::leases::Leases;
+use crate::private_file::PrivateDir;
 use crate::random;
+use crate::seal::UnlockError;
+use crate::seal::unlock::Lock;
 use crate::state_dir::InstanceKey;
 use crate::store::{RotationRow, Step, Store};
-use attache_core::Secret;
 use attache_core::names::Name;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
-
-/// How long writing down a change is waited for.
-const BRIEF: Duration = Duration::from_secs(1);
 
 /// Who makes new secrets.
 pub enum Maker {
@@ -42,10 +45,19 @@ pub struct Parts {
     pub store: Arc<Store>,
     /// Names versions.
     pub key: Arc<InstanceKey>,
+    /// The instance's directory.
+    pub state_dir: PathBuf,
     /// After this long a worker that does not answer injects nothing.
     pub stale_after: Duration,
     /// What is counted.
     pub meters: RotationMeters,
+}
+
+impl Parts {
+    /// While this is held, no command writes an operator's secret.
+    async fn alone(&self) -> Result<Lock, UnlockError> {
+        Lock::take(&PrivateDir::open_or_create(&self.state_dir)?).await
+    }
 }
 
 /// One credential whose secret is replaced.
@@ -208,223 +220,6 @@ impl Rotating {
         }
         done.retire_ms = state.row.retire_ms;
         Ok(done)
-    }
-
-    /// From here on a command or a hook may have made a secret.
-    async fn begin(&self, state: &mut State, operator: bool) -> Result<(), RotationError> {
-        if self.files.has_rejected() {
-            return Err(RotationError::RejectedWaits(self.files.rejected_path()));
-        }
-        // No record, no rotation.
-        if self.parts.audit.fault().is_some() {
-            return Err(Unavailable.into());
-        }
-        // What one of before has printed is not this one's.
-        command::left_behind(&self.files)?;
-        self.files.forget_answer()?;
-        state.row.attempt = Some(new_id()?);
-        state.row.operator = operator;
-        state.row.step = Step::Asking;
-        self.keep(state).await
-    }
-
-    /// A new secret, durable before anything else happens to it, and in place if it can be used.
-    async fn make(&self, state: &mut State) -> Result<(), RotationError> {
-        let old = self.files.current().await?;
-        let old = old.ok_or_else(|| RotationError::NoSecret(self.files.path().to_owned()))?;
-        let new = match self.files.next().await? {
-            Some(new) => new,
-            None => self.ask_for_new(state, &old).await?,
-        };
-        for name in &self.sharing {
-            if let Err(why) = self.parts.leases.check(name, &new) {
-                return self.reject(state, &new, why).await;
-            }
-        }
-        // Before anybody can be granted the new one.
-        if !same(&old, &new) {
-            self.mask(Some(&old));
-        }
-        self.files.install(&old, &new)?;
-        let now = Now::read();
-        state.row.step = Step::Telling;
-        state.row.rotated_ms = Some(now.wall_ms);
-        state.row.since_ms = now.wall_ms;
-        state.life.rotated(now);
-        state.told = false;
-        self.keep(state).await?;
-        Ok(self.files.forget_next()?)
-    }
-
-    async fn ask_for_new(&self, state: &State, old: &Secret) -> Result<Secret, RotationError> {
-        let left = command::left_behind(&self.files)?;
-        let new = match left.filter(|left| !same(left, old)) {
-            Some(left) => left,
-            None => self.ask(Action::Rotate, state, old).await?.ok_or(RotationError::Empty)?,
-        };
-        if same(&new, old) {
-            self.files.forget_answer()?;
-            return Err(RotationError::Same);
-        }
-        self.files.keep_next(&new)?;
-        self.files.forget_answer()?;
-        Ok(new)
-    }
-
-    /// The service may take the new one alone already: it is kept for whoever looks into it.
-    async fn reject<T>(&self, state: &mut State, new: &Secret, why: LeaseError) -> Result<T, RotationError> {
-        self.files.reject(new)?;
-        state.row.step = Step::Idle;
-        state.row.attempt = None;
-        self.keep(state).await?;
-        Err(RotationError::Rejected { path: self.files.rejected_path(), why })
-    }
-
-    /// Has every worker forget grants of before, then begins the overlap.
-    async fn tell(&self, state: &mut State) -> Result<(Option<Applied>, Option<String>), RotationError> {
-        self.files.forget_next()?;
-        let (old, new) = (self.files.retiring().await?, self.files.current().await?);
-        let applied = self.everywhere(state).await;
-        let fingerprint = |secret: &Option<Secret>| secret.as_ref().map(|secret| self.parts.key.fingerprint(secret));
-        let replaced = fingerprint(&old);
-        let record = Record { replaced: replaced.clone(), ..self.record(state, Decision::Rotate, fingerprint(&new)) };
-        self.parts.audit.append(record).await?;
-        let now = Now::read();
-        if old.is_some() {
-            state.row.step = Step::Overlap;
-            state.row.retire_ms = Some(state.life.overlaps(now, self.overlap));
-        } else {
-            state.row.step = Step::Idle;
-            state.row.attempt = None;
-        }
-        self.went_well(state, "rotated").await?;
-        tracing::info!(credential = %self.name, "there is a new secret");
-        Ok((Some(applied), replaced))
-    }
-
-    /// Nobody uses the old one: ends it at the service.
-    async fn retire(&self, state: &mut State) -> Result<Option<String>, RotationError> {
-        if !state.told {
-            self.everywhere(state).await;
-        }
-        let mut retired = None;
-        if let Some(old) = self.files.retiring().await? {
-            if self.files.current().await?.is_some_and(|current| same(&current, &old)) {
-                return Err(RotationError::InUseAgain);
-            }
-            // Whatever a life before has begun is over first.
-            command::left_behind(&self.files)?;
-            self.ask(Action::Retire, state, &old).await?;
-            retired = Some(self.parts.key.fingerprint(&old));
-            self.parts.audit.append(self.record(state, Decision::Retire, retired.clone())).await?;
-        }
-        // One that a life before was erasing, too.
-        self.files.forget_retiring()?;
-        self.mask(None);
-        state.row.step = Step::Idle;
-        state.row.attempt = None;
-        state.row.retire_ms = None;
-        self.went_well(state, "retired").await?;
-        tracing::info!(credential = %self.name, "the old secret is retired");
-        Ok(retired)
-    }
-
-    async fn ask(&self, action: Action, state: &State, secret: &Secret) -> Result<Option<Secret>, RotationError> {
-        let id = state.row.attempt.as_deref().unwrap_or_default();
-        let what = (action, id, &self.name);
-        match &self.maker {
-            Maker::Command(command) => command.run(what, secret, &self.files).await,
-            Maker::Hook(hook) => hook.ask(what, secret).await,
-        }
-    }
-
-    /// Returns when no worker uses another secret than the one in its file.
-    async fn everywhere(&self, state: &mut State) -> Applied {
-        let mut cursor = 0;
-        for name in &self.sharing {
-            if let Some((_, published)) = self.parts.leases.reload(name).await {
-                cursor = cursor.max(published);
-            }
-        }
-        let feed = &self.parts.feed;
-        let (applied, ()) = tokio::join!(feed.applied(cursor, self.parts.stale_after), feed.written(cursor, BRIEF));
-        state.told = true;
-        applied
-    }
-
-    fn mask(&self, old: Option<&Secret>) {
-        for name in &self.sharing {
-            self.parts.leases.mask_also(name, old.cloned());
-        }
-    }
-
-    fn record(&self, state: &State, decision: Decision, fingerprint: Option<String>) -> Record {
-        let by = if state.row.operator { "by an operator" } else { "by schedule" };
-        Record {
-            service: Some(self.service.clone()),
-            credential: Some(self.name.clone()),
-            decision: Some(decision.as_str().into()),
-            reason: Some(by.to_owned()),
-            fingerprint,
-            ..Record::new(Kind::Renew, Now::read().wall_ms)
-        }
-    }
-
-    async fn went_well(&self, state: &mut State, result: &'static str) -> Result<(), RotationError> {
-        state.life.went_well();
-        state.row.failures = 0;
-        (state.row.retry_ms, state.row.error, state.row.fix) = (None, None, None);
-        self.parts.meters.count(&self.name, result);
-        self.keep(state).await
-    }
-
-    /// Told once, and again whenever there were twice as many.
-    async fn failed(&self, state: &mut State, error: &RotationError) {
-        let now = Now::read();
-        let failures = state.row.failures.saturating_add(1);
-        state.row.failures = failures;
-        state.row.retry_ms = Some(state.life.failed(failures, now));
-        (state.row.error, state.row.fix) = (Some(error.to_string()), Some(error.fix().to_owned()));
-        let result = if matches!(error, RotationError::Rejected { .. }) { "rejected" } else { "failed" };
-        self.parts.meters.count(&self.name, result);
-        tracing::error!(credential = %self.name, %error, failures, "the rotation fails");
-        if let Err(error) = self.keep(state).await {
-            tracing::error!(credential = %self.name, %error, "how far the rotation has got is not stored");
-        }
-        if failures.is_power_of_two() {
-            let what =
-                if state.row.step == Step::Overlap { "the old secret is not retired" } else { "it is not rotated" };
-            let times = if failures == 1 { String::new() } else { format!(" ({failures} times)") };
-            let alarm = Record {
-                service: Some(self.service.clone()),
-                credential: Some(self.name.clone()),
-                reason: Some(format!("{what}{times}: {error}")),
-                ..Record::new(Kind::Alarm, now.wall_ms)
-            };
-            if self.parts.audit.append(alarm).await.is_err() {
-                tracing::error!(credential = %self.name, "nor is that on record");
-            }
-        }
-    }
-
-    async fn keep(&self, state: &State) -> Result<(), RotationError> {
-        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = state.row.clone();
-        Ok(self.parts.store.keep_rotation(&state.row).await?)
-    }
-
-    /// How it stands.
-    pub fn standing(&self) -> RotationStanding {
-        let row = self.shown.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let waits = row.step == Step::Overlap;
-        RotationStanding {
-            rotated_ms: row.rotated_ms,
-            next_ms: self.every.map(|every| due(row.since_ms, every)),
-            retire_ms: row.retire_ms.filter(|_| waits),
-            failures: row.failures,
-            retry_ms: row.retry_ms,
-            error: row.error,
-            fix: row.fix,
-        }
     }
 }
 

@@ -163,10 +163,10 @@ fn a_quota_that_is_used_up_is_told_by_its_status_or_its_words() {
 
 #[tokio::test]
 async fn a_token_that_works_and_cannot_be_used_is_given_back_and_the_error_says_what_came_of_it() {
-    let late = reply(201, r#"{"token":"t","expires_at":"2026-01-31T11:00:00Z"}"#);
+    let late = reply(201, r#"{"token":"t","expires_at":"2026-01-31T11:00:00Z","permissions":{"contents":"read"}}"#);
     let wide = token("t", r#","permissions":{"contents":"admin"}"#);
-    let endless = reply(201, r#"{"token":"t"}"#);
-    let long = token(&"t".repeat(64 * 1024 + 1), "");
+    let endless = reply(201, r#"{"token":"t","permissions":{"contents":"read"}}"#);
+    let long = token(&"t".repeat(64 * 1024 + 1), r#","permissions":{"contents":"read"}"#);
     let (over, fails, denied) = (says("204 No Content", "", ""), says("502 x", "", ""), says("403 x", "", "{}"));
     let back = "the token that came was given back";
     let lives = "the token that came could not be given back";

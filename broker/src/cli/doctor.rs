@@ -153,7 +153,11 @@ fn seal(config: &Config, report: &mut Report) {
         Some(error) => report.warn(&config.state_dir, &error.to_string()),
         None => {}
     }
-    for file in files::all(config).unwrap_or_default() {
+    let all = files::all(config);
+    if let Err(error) = &all {
+        report.warn(&config.state_dir, &error.to_string());
+    }
+    for file in all.unwrap_or_default() {
         if file.kind == files::Kind::Named && matches!(file.form(), Ok(Some(Form::Plain))) {
             report.notes.push(format!("{} is plain: `attache state rekey` seals it", file.path.display()));
         }

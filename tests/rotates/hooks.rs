@@ -9,9 +9,12 @@ use crate::service::{FIRST, Service, World, secret};
 
 const TOKEN: &str = "the-token-of-the-rotator";
 
+/// What it was asked, each with whom it took us for.
+type Asked = Arc<Mutex<Vec<(Value, Option<String>)>>>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_makes_the_new_secret_and_retires_the_old_one_and_one_rotation_has_one_id() {
-    let asked: Arc<Mutex<Vec<(Value, Option<String>)>>> = Arc::default();
+    let asked: Asked = Arc::default();
     let seen = asked.clone();
     // The first answer is lost: the id says that it is the same rotation.
     let handler = move |question: &attache_tests::upstream::Asked| {

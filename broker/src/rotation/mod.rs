@@ -213,7 +213,7 @@ fn written(credential: &Credential, rotation: &Rotation, config: &Config, enviro
         }
         Rotator::Hook { url, token, ca_file } => {
             let token = token.as_ref().map(|at| (at.clone(), environment.handed(at)));
-            Maker::Hook(Hook::new(url, ca_file.clone(), token, rotation.timeout))
+            Maker::Hook(Box::new(Hook::new(url, ca_file.clone(), token, rotation.timeout)))
         }
     };
     Written {

@@ -30,7 +30,7 @@ pub enum Maker {
     /// A command.
     Command(Command),
     /// A server.
-    Hook(Hook),
+    Hook(Box<Hook>),
 }
 
 /// What all rotations work with.

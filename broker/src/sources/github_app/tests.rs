@@ -53,7 +53,10 @@ fn a_token_of_any_length_is_taken_whole_and_lives_as_long_as_it_says() {
         (reply(201, r#"{"token":"t","expires_at":"2026-01-31T12:00:00Z"}"#), true, "its clock and this machine's"),
         (reply(200, r#"{"token":"t","expires_at":"2026-01-31T13:00:00Z"}"#), false, "does not answer"),
     ] {
-        let error = issued(&body).and_then(|issued| issued.usable(&scope("{}"), NOW_MS)).err().expect(words);
+        let error = issued(&body)
+            .and_then(|issued| issued.usable(&scope("{}"), NOW_MS))
+            .err()
+            .unwrap_or_else(|| panic!("{words}"));
         assert!(error.to_string().contains(words) && error.passes() == passes, "{words}: {error}");
     }
 }

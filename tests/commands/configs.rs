@@ -44,7 +44,7 @@ fn all_errors_at_once_each_with_its_line_and_what_to_do() {
     let file = path.display();
     assert_eq!(said.code, 64);
     for (place, what) in [
-        ("3:3: credentials.b: ", "Add `source: {env: VARIABLE}` or `source: {file: NAME}`"),
+        ("3:3: credentials.b: ", "Add `source: {env: VARIABLE}`, `source: {file: NAME}`"),
         ("4:40: credentials.c.destinations[0]: ", "Add `inject: bearer`"),
         ("5:3: credentials.d: ", "Add `destinations: [{host: HOST}]`"),
         ("6:15: credentials.e.preset: ", "no such preset; there are anthropic, anthropic-oauth, codex, "),

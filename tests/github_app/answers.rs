@@ -197,10 +197,10 @@ async fn check_and_doctor_ask_nobody_and_say_what_is_missing() {
     assert!(checked.contains(&format!("from    github_app installation {INSTALLATION}")), "{checked}");
     assert!(checked.contains("a token of its own: one, two (contents: write), at most"), "{checked}");
     let examined = run(&world.config(), &["doctor"]);
-    assert!(examined.contains("found nowhere (github_app installation"), "there is no key: {examined}");
+    assert!(examined.contains("nothing to log in with for github_app installation"), "{examined}");
     world.deliver("github_app.pem", &key.pem);
     let examined = run(&world.config(), &["doctor"]);
-    assert!(!examined.contains("found nowhere"), "{examined}");
+    assert!(!examined.contains("nothing to log in with"), "{examined}");
     assert_eq!(github.state.get().looked, 0);
     let broker = world.serve(&[]).await;
     until_well(&broker).await;

@@ -166,12 +166,12 @@ fn doctor_says_where_there_is_nothing_to_log_in_with_and_asks_nobody() {
     );
     let examined = run(&["doctor"]);
     for place in ["infisical e:/T", "1password op://v/i/f"] {
-        assert!(examined.contains(&format!("found nowhere ({place}, ")), "{examined}");
+        assert!(examined.contains(&format!("nothing to log in with for {place}: file ")), "{examined}");
     }
     for file in ["infisical", "connect"] {
         std::fs::write(secrets.join(file), "something\n").expect("a secret");
         std::fs::set_permissions(secrets.join(file), PermissionsExt::from_mode(0o600)).expect("private");
     }
     let examined = run(&["doctor"]);
-    assert!(!examined.contains("found nowhere"), "{examined}");
+    assert!(!examined.contains("nothing to log in with"), "{examined}");
 }

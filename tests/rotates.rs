@@ -10,6 +10,8 @@ mod hooks;
 mod killed;
 #[path = "rotates/loaded.rs"]
 mod loaded;
+#[path = "rotates/masks.rs"]
+mod masks;
 #[path = "rotates/schedule.rs"]
 mod schedule;
 #[path = "rotates/service.rs"]

@@ -20,8 +20,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a grant is begun anew because its session has changed meanwhile, or had nothing of its own yet. Each attempt is one
-/// write to disk; changes are an operator's, and rare.
+/// How often a grant is begun anew because its session has changed meanwhile, or had nothing of its own yet. An attempt
+/// is one write to disk at most; changes are an operator's, and rare.
 const MOST_ATTEMPTS: usize = 4;
 
 /// Everything a grant is made from.

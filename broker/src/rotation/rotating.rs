@@ -88,6 +88,8 @@ struct State {
     life: Life,
     /// Whether every worker of this life has heard of the secret in use.
     told: bool,
+    /// Whether the old secret, where there is one, is masked: one that could not be read at the start is not yet.
+    masked: bool,
 }
 
 /// What an operator has had done.
@@ -124,7 +126,9 @@ impl Rotating {
         let mut row = row.unwrap_or_else(|| RotationRow::new(name.clone(), now.wall_ms));
         let before = row.clone();
         // What it cannot read is told when it is to be used.
-        let retiring = files.retiring().await.ok().flatten();
+        let retiring = files.retiring().await;
+        let masked = retiring.is_ok();
+        let retiring = retiring.ok().flatten();
         let has_next = matches!(files.next().await, Ok(Some(_)));
         row.step = match row.step {
             Step::Idle if has_next => Step::Asking,
@@ -147,13 +151,19 @@ impl Rotating {
         }
         let life = Life::new(&row, every, overlap, now);
         let shown = RwLock::new(row.clone());
-        let state = Mutex::new(State { row, life, told: false });
+        let state = Mutex::new(State { row, life, told: false, masked });
         Ok(Self { name, service, sharing, every, overlap, maker, files, state, shown, parts })
     }
 
     /// Does what is due, if anything is.
     pub async fn look(&self, now: Now) {
         let Ok(mut state) = self.state.try_lock() else { return };
+        if !state.masked
+            && let Ok(old) = self.files.retiring().await
+        {
+            self.mask(old.as_ref());
+            state.masked = true;
+        }
         if state.row.since_ms > now.wall_ms {
             state.row.since_ms = now.wall_ms;
             if let Err(error) = self.keep(&state).await {

@@ -186,7 +186,7 @@ impl Rotating {
         applied
     }
 
-    fn mask(&self, old: Option<&Secret>) {
+    pub(super) fn mask(&self, old: Option<&Secret>) {
         for name in &self.sharing {
             self.parts.leases.mask_also(name, old.cloned());
         }

@@ -122,7 +122,7 @@ impl Grants {
     ) -> Result<Grant, Reason> {
         let spec = self.destinations.get(destination).ok_or(Reason::HostNotAllowed)?;
         for binding in &spec.bindings {
-            self.leases.refresh(&binding.credential).await;
+            self.leases.refresh_if_due(&binding.credential).await;
         }
         // From here to the lease there is no await: what changes meanwhile has a later cursor.
         let as_of = self.feed.cursor();

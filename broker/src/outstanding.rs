@@ -53,9 +53,14 @@ struct Open {
     ended: Ended,
 }
 
+/// A worker's id, 8 hex digits; `None`: something else, which is no worker that lives.
+type WorkerId = Option<[u8; 8]>;
+
 /// A lease; or an intent, which is the issue of one use.
 struct Issue {
     facts: Arc<Facts>,
+    /// To whom, beside the rest of what is known of it: it is looked for at every tick.
+    worker: WorkerId,
     /// When it was issued; for one of a life before, when this one began.
     since: Instant,
     /// Until when a use of it may be without a record.
@@ -66,6 +71,11 @@ struct Issue {
 }
 
 impl Issue {
+    fn new(facts: Facts, (since, until): (Instant, Instant), ours: bool) -> Self {
+        let worker = facts.issued_to.as_ref().and_then(|worker| worker.as_bytes().try_into().ok());
+        Self { facts: Arc::new(facts), worker, since, until, ours, told: Arc::default() }
+    }
+
     fn untold(&self) -> Untold {
         (self.facts.clone(), self.told.clone())
     }
@@ -123,8 +133,8 @@ impl Outstanding {
         }
         let since = Instant::now();
         let until = since + ttl + LONGEST_USE;
-        let facts = Arc::new(Facts::of(issue));
-        self.open().issues.push_back(Issue { facts, since, until, ours: true, told: Arc::default() });
+        let issue = Issue::new(Facts::of(issue), (since, until), true);
+        self.open().issues.push_back(issue);
     }
 
     /// A lease did not leave the broker after all.
@@ -155,11 +165,11 @@ impl Outstanding {
             // Few workers, and many leases.
             let mut alive = HashMap::new();
             let mut gone = Vec::new();
-            for (index, issue) in issues.iter().enumerate().filter(|(_, issue)| !issue.is_told()) {
+            let mut is_gone = |worker| !*alive.entry(worker).or_insert_with(|| self.is_alive(worker));
+            // Of most, nothing is looked at but what stands in the queue itself.
+            for (index, issue) in issues.iter().enumerate() {
                 let silent = issue.since + self.stale_after <= now;
-                let worker = issue.facts.issued_to.as_deref().unwrap_or_default();
-                let mut is_gone = || !*alive.entry(worker).or_insert_with_key(|worker| self.feed.is_alive(worker));
-                if index < excess || silent && is_gone() {
+                if (index < excess || silent && is_gone(issue.worker)) && !issue.is_told() {
                     gone.push(issue.untold());
                 }
             }
@@ -196,6 +206,11 @@ impl Outstanding {
         }
     }
 
+    fn is_alive(&self, worker: WorkerId) -> bool {
+        let id = worker.as_ref().and_then(|worker| std::str::from_utf8(worker).ok());
+        id.is_some_and(|worker| self.feed.is_alive(worker))
+    }
+
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,23 +218,22 @@ impl Outstanding {
 
 impl Facts {
     fn of(issue: &Record) -> Self {
-        let issue = issue.clone();
         Self {
-            session_id: issue.session_id,
-            service: issue.service,
-            session: issue.session,
-            destination: issue.destination,
+            session_id: issue.session_id.clone(),
+            service: issue.service.clone(),
+            session: issue.session.clone(),
+            destination: issue.destination.clone(),
             access_mode: issue.access_mode,
-            credential: issue.credential,
-            lease_id: issue.lease_id,
-            fingerprint: issue.fingerprint,
-            issued_to: issue.issued_to,
+            credential: issue.credential.clone(),
+            lease_id: issue.lease_id.clone(),
+            fingerprint: issue.fingerprint.clone(),
+            issued_to: issue.issued_to.clone(),
             count: issue.count,
             intent: issue.intent,
-            request_id: issue.request_id,
-            method: issue.method,
-            authority: issue.authority,
-            path: issue.path,
+            request_id: issue.request_id.clone(),
+            method: issue.method.clone(),
+            authority: issue.authority.clone(),
+            path: issue.path.clone(),
             ..Self::default()
         }
     }
@@ -307,13 +321,7 @@ fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
             let age = Duration::from_millis(now.wall_ms.saturating_sub(u64::try_from(at).unwrap_or(0)));
             if let Some(rest) = most.checked_sub(age).filter(|rest| !rest.is_zero()) {
                 let until = now.mono + rest;
-                issues.push_back(Issue {
-                    facts: Arc::new(facts),
-                    since: now.mono,
-                    until,
-                    ours: false,
-                    told: Arc::default(),
-                });
+                issues.push_back(Issue::new(facts, (now.mono, until), false));
             }
         }
         _ => {}

@@ -13,7 +13,7 @@ use crate::tunnels::Tunnels;
 use crate::witness::{self, Witness};
 use attache_core::Secret;
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, Intent, IntentAnswer};
-use attache_core::wire::{MOST_AUDIT_BYTES, TunnelAnswer, TunnelRequest, UseRecord};
+use attache_core::wire::{MOST_AUDIT_BYTES, TunnelAnswer, TunnelRequest, UseRecord, WireInjection};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -30,8 +30,10 @@ use tower_http::timeout::TimeoutLayer;
 
 /// Longest request for a grant or a way, in bytes.
 const GRANT_BODY: usize = 64 * 1024;
-/// What an answer to it takes without its secrets, in bytes: names and numbers.
-const GRANT_ANSWER: usize = 4 * 1024;
+/// What an answer to it takes without its injections, in bytes: members, numbers, and names of 63 bytes at most.
+const GRANT_ANSWER: usize = 1024;
+/// What an injection takes besides its name and its secret, in bytes, and more than what stands around one to mask.
+const AROUND_SECRET: usize = 32;
 /// Longest intent, in bytes: texts of 4 kB, each of their bytes escaped.
 const INTENT_BODY: usize = 128 * 1024;
 /// How long a body may take to arrive and be answered.
@@ -161,12 +163,20 @@ pub(super) async fn grants(
     Ok(secret_json(&answer, room_of(&answer)))
 }
 
-/// How many bytes of JSON it is at most: a character of a secret takes six where it is escaped.
+/// How many bytes of JSON it is at most: a character takes six where it is escaped.
 fn room_of(answer: &GrantAnswer) -> usize {
-    // Exposed to be measured.
+    let text = |length: usize| AROUND_SECRET + 6 * length;
+    let injection = |one: &WireInjection| {
+        let names = one.header.iter().chain(&one.query).map(String::len);
+        // Exposed to be measured.
+        text(names.sum::<usize>() + one.value.expose().len())
+    };
     let granted = answer.granted.iter();
-    let secrets = granted.flat_map(|granted| granted.injections.iter().map(|one| &one.value).chain(&granted.mask));
-    GRANT_ANSWER + secrets.map(|secret| 6 * secret.expose().len()).sum::<usize>()
+    let secrets = granted.map(|granted| {
+        let masked = granted.mask.iter().map(|secret| text(secret.expose().len()));
+        granted.injections.iter().map(injection).chain(masked).sum::<usize>()
+    });
+    GRANT_ANSWER + secrets.sum::<usize>()
 }
 
 /// A way through the door of a forward proxy, or why there is none.

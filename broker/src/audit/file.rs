@@ -58,6 +58,9 @@ pub struct LogFile {
     rotate_bytes: u64,
 }
 
+/// Room for a line, in bytes: most take less.
+const LINE: usize = 1024;
+
 /// How far the log is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
@@ -89,17 +92,16 @@ impl LogFile {
     pub fn append(&mut self, records: &[Record], key: &AuditKey) -> Result<(), FileError> {
         self.check_undisturbed()?;
         let (mut head, mut count) = (self.head.clone(), self.count);
-        let mut batch = String::new();
+        let mut batch = String::with_capacity(records.len() * LINE);
+        let mut line = Vec::with_capacity(LINE);
         for record in records {
             let text = match record.kind {
-                Kind::Checkpoint => super::ascii::to_line(&signed(record, count, &head, key)),
-                _ => super::ascii::to_line(record),
+                Kind::Checkpoint => super::ascii::to_line(&mut line, &signed(record, count, &head, key)),
+                _ => super::ascii::to_line(&mut line, record),
             };
             let text = text.map_err(|_| FileError::NotALine)?;
-            let (line, hash) = chain::seal(&text, &head).map_err(|_| FileError::NotALine)?;
-            batch.push_str(&line);
+            head = chain::seal_onto(&mut batch, text, &head).map_err(|_| FileError::NotALine)?;
             batch.push('\n');
-            head = hash;
             count += 1;
         }
         let written = self.file.write_all(batch.as_bytes()).and_then(|()| self.file.sync_data());

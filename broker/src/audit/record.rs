@@ -274,7 +274,7 @@ mod tests {
         record.lease_id = Some("l-1".into());
         record.ttl_ms = Some(5);
         assert_eq!(
-            super::super::ascii::to_line(&record).unwrap(),
+            super::super::ascii::to_line(&mut Vec::new(), &record).unwrap(),
             concat!(
                 r#"{"timestamp":"1970-01-01T00:00:00.000Z","instance":null,"session_id":null,"service":null,"#,
                 r#""method":null,"path":null,"auth_injected":false,"response_code":null,"duration_ms":null,"#,

@@ -1,8 +1,9 @@
 //! Leases: the current version of each credential, and the bounded right to use it.
 //!
 //! A version is read, checked against every place it may have to stand in, and rendered for each
-//! destination when it is loaded: a grant then touches memory only. A file that changes is noticed
-//! on the next grant or the next tick, whichever is first, and voids the grants of its credential.
+//! destination when it is loaded: a grant then touches memory only. A file that changes is noticed by the next grant
+//! that comes 10 ms after the last look, or on the next tick, whichever is first, and voids the grants of its
+//! credential.
 
 mod apart;
 mod bundle;
@@ -258,13 +259,27 @@ impl Leases {
         Self { slots, apart, grant_ttl: config.limits.grant_ttl, feed, meters, retiring, closing }
     }
 
-    /// Looks whether a credential's source has changed, and makes the change known if so.
+    /// Looks whether a credential's source has changed, unless somebody has looked just now, and makes the change known
+    /// if so.
+    pub async fn refresh_if_due(&self, credential: &Name) {
+        let Some(slot) = self.slots.get(credential) else { return };
+        let changed = slot.refresh_if_due().await;
+        if self.count(credential, slot, changed) {
+            self.make_known(credential, slot);
+        }
+    }
+
+    /// The same at once.
     pub async fn refresh(&self, credential: &Name) {
         let Some(slot) = self.slots.get(credential) else { return };
         if self.look(credential, slot).await {
-            let cursor = self.publish(credential, slot);
-            self.feed.follow(cursor, format!("credential {credential} has changed, on every worker"));
+            self.make_known(credential, slot);
         }
+    }
+
+    fn make_known(&self, credential: &Name, slot: &Slot) {
+        let cursor = self.publish(credential, slot);
+        self.feed.follow(cursor, format!("credential {credential} has changed, on every worker"));
     }
 
     /// The same of what each session has of a credential: a change voids the grants of that session alone.

@@ -2,7 +2,7 @@
 
 use super::{LeaseError, Rung, Standing, bundle};
 use crate::changes::Spread;
-use crate::clock::Now;
+use crate::clock::{Now, millis};
 use crate::config::{Credential, destination_id};
 use crate::sources::{self, Environment, Found as Sourced, Mark, Source, Trouble};
 use crate::state_dir::InstanceKey;
@@ -15,13 +15,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, OnceCell};
 use zeroize::Zeroizing;
 
 /// A file that changed less than this before it was read may change again without a new time
 /// stamp (the kernel's clock for files ticks every few milliseconds): it is read once more.
 const RACY_MS: u64 = 50;
+
+/// How long grants go by what a look has found: with many of them, looking is most of what a grant would cost.
+const FRESH: Duration = Duration::from_millis(10);
 
 /// A credential and where it comes from.
 pub struct Slot {
@@ -32,6 +35,9 @@ pub struct Slot {
     /// Whether it has been looked for.
     loaded: OnceCell<()>,
     refreshing: Mutex<()>,
+    born: Instant,
+    /// When its sources were last looked at, in milliseconds from then.
+    looked: AtomicU64,
     /// The last change that was told of it.
     told: AtomicU64,
 }
@@ -84,6 +90,8 @@ impl Slot {
             found: RwLock::new(Found { marks: Vec::new(), settled: false, version }),
             loaded: OnceCell::new(),
             refreshing: Mutex::default(),
+            born: Instant::now(),
+            looked: AtomicU64::default(),
             told: AtomicU64::default(),
         }
     }
@@ -127,6 +135,14 @@ impl Slot {
     /// The current version, or why there is none.
     pub fn current(&self) -> Result<Arc<Version>, Arc<LeaseError>> {
         self.found().version
+    }
+
+    /// [`Self::refresh`], unless somebody has looked just now.
+    pub async fn refresh_if_due(&self) -> bool {
+        let now = millis(self.born.elapsed());
+        let due = |looked: u64| (looked.saturating_add(millis(FRESH)) <= now).then_some(now);
+        let is_due = self.looked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok();
+        is_due && self.refresh().await
     }
 
     /// Looks again if anything has moved. Answers whether grants made before are void.

@@ -4,7 +4,6 @@ use super::{Facts, Issue, LONGEST_TTL, LONGEST_USE, Outstanding};
 use crate::audit::Record;
 use attache_core::wire::UseRecord;
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Requests that ended before their intents came, of which is remembered that they did. Calls overtake
@@ -45,7 +44,7 @@ impl Outstanding {
         let mut open = self.open();
         if !open.ended.take(&facts) {
             let until = since + LONGEST_TTL + LONGEST_USE;
-            open.issues.push_back(Issue { facts: Arc::new(facts), since, until, ours: true, told: Arc::default() });
+            open.issues.push_back(Issue::new(facts, (since, until), true));
         }
     }
 

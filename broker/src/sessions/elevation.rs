@@ -50,8 +50,7 @@ impl Sessions {
     /// The sessions that stand under their name and are marked as elevated, in time or not.
     fn marked(&self) -> Vec<Arc<Session>> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all = index.all();
-        all.retain(|session| session.elevated_until.is_some());
+        let mut all = index.which(|session| session.elevated_until.is_some());
         all.retain(|session| index.named(&session.name).is_some_and(|now| now.id == session.id));
         all
     }

@@ -258,22 +258,19 @@ impl Sessions {
     /// The sessions whose time came between these two moments, stored as over already or not; nobody
     /// has ended them.
     pub fn expired_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
-        let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
-        all.retain(|session| !session.is_revoked() && !session.is_due(before) && session.is_due(now));
-        all
+        self.which(|session| !session.is_revoked() && !session.is_due(before) && session.is_due(now))
     }
 
     /// Stores the end of every session whose time is over: no clock brings it back. An elevation of it
     /// ends first, on record.
     pub async fn end_expired(&self, now: Now) -> Result<(), StoreError> {
-        let is_over = |session: &Arc<Session>| {
-            session.ended_ms.is_none() && session.elevated_until.is_none() && !session.is_live(now)
-        };
-        if !self.all().iter().any(is_over) {
+        let is_over =
+            |session: &Session| session.ended_ms.is_none() && session.elevated_until.is_none() && !session.is_live(now);
+        if self.which(is_over).is_empty() {
             return Ok(());
         }
         let _one_at_a_time = self.change().await;
-        let over = self.all().into_iter().filter(is_over).map(|session| (session.expired(now), session));
+        let over = self.which(is_over).into_iter().map(|session| (session.expired(now), session));
         let over: Vec<_> = over.collect();
         let rows: Vec<_> = over.iter().map(|(over, _)| over.row()).collect();
         self.store.save_all(&rows).await?;
@@ -285,9 +282,11 @@ impl Sessions {
 
     /// The live sessions whose elevation ended between these two moments.
     pub fn reverted_between(&self, before: Now, now: Now) -> Vec<Arc<Session>> {
-        let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();
-        all.retain(|session| session.is_live(now) && session.mode(before) != session.mode(now));
-        all
+        self.which(|session| session.is_live(now) && session.mode(before) != session.mode(now))
+    }
+
+    fn which(&self, holds: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).which(holds)
     }
 
     /// The placeholder of a session for one of its credentials.

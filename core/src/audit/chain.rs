@@ -24,16 +24,22 @@ pub struct NotARecord;
 
 /// Seals one record: returns the line (without its line break) and its hash.
 pub fn seal(record: &str, prev: &str) -> Result<(String, String), NotARecord> {
+    let mut line = String::with_capacity(record.len() + PREV.len() + prev.len() + TAIL_LEN);
+    let hash = seal_onto(&mut line, record, prev)?;
+    Ok((line, hash))
+}
+
+/// The same, with the line put at the end of `lines`. Of what is not sealed nothing is put there.
+pub fn seal_onto(lines: &mut String, record: &str, prev: &str) -> Result<String, NotARecord> {
     let open = record.strip_suffix('}').filter(|r| r.len() > 1 && r.starts_with('{')).ok_or(NotARecord)?;
-    if record.bytes().any(|b| b == b'\n') {
+    if memchr::memchr(b'\n', record.as_bytes()).is_some() {
         return Err(NotARecord);
     }
-    let mut line = format!("{open}{PREV}{prev}\"");
-    let hash = Digest::of(line.as_bytes()).to_hex();
-    line.push_str(HASH);
-    line.push_str(&hash);
-    line.push_str("\"}");
-    Ok((line, hash))
+    let start = lines.len();
+    lines.extend([open, PREV, prev, "\""]);
+    let hash = Digest::of(lines.as_bytes().get(start..).unwrap_or_default()).to_hex();
+    lines.extend([HASH, hash.as_str(), "\"}"]);
+    Ok(hash)
 }
 
 /// What is wrong with a line.

@@ -32,8 +32,8 @@ const SESSIONS: usize = 10_000;
 const FEW: usize = 10;
 /// What each of them may use.
 pub const CREDENTIALS: usize = 20;
-/// Calls at once: as many as Envoy's workers of a large host have under way.
-const CONNECTIONS: u32 = 64;
+/// Calls at once: as many as one worker has in the air (`attache_core::worker`).
+const CONNECTIONS: u32 = 192;
 /// Pairs of a session and a credential that a cold slice has for itself.
 const OF_ONE_SLICE: usize = 20_000;
 /// Fewer clean slices than this, and a figure is marked as rough.

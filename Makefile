@@ -15,7 +15,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up images test test-compose clients check bench bench-intercept bench-broker bench-changes bench-scale fmt clean
+.PHONY: help setup build filter demo up images test test-compose fuzz clients check bench bench-intercept bench-broker bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -123,6 +123,10 @@ bench-scale: filter ## Measure with up to 10,000 destinations and sessions; writ
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	$(TARGET)/release/bench scale
+
+fuzz: ## Look for what breaks each fuzz target, for TIME seconds (default 60) each; NAME=… for one of them
+	@scripts/cargo-tool cargo-fuzz 0.13.2
+	@scripts/fuzz $(or $(TIME),60) $(NAME)
 
 fmt: ## Format everything
 	cargo fmt --all

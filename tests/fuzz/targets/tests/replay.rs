@@ -1,0 +1,41 @@
+//! Everything that was kept of fuzzing still holds, and every target has something kept.
+
+use attache_fuzz_targets::{TARGETS, run};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus")
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn each_target_has_a_corpus_and_a_program_of_its_own() {
+    let known: BTreeSet<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(names(&corpus()), known);
+    let programs = names(&corpus().join("../fuzz_targets"));
+    assert_eq!(programs, known.iter().map(|name| format!("{name}.rs")).collect());
+    let manifest = fs::read_to_string(corpus().join("../Cargo.toml")).unwrap();
+    for name in known {
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in tests/fuzz/Cargo.toml");
+    }
+}
+
+#[test]
+fn what_was_kept_still_holds() {
+    for (name, _) in TARGETS {
+        let dir = corpus().join(name);
+        let kept = names(&dir);
+        assert!(kept.len() >= 5, "{name}: only {} inputs are kept", kept.len());
+        for input in kept {
+            let data = fs::read(dir.join(&input)).unwrap();
+            let held = std::panic::catch_unwind(|| run(name, &data));
+            assert!(held.is_ok(), "{name} does not hold of tests/fuzz/corpus/{name}/{input}");
+        }
+    }
+}

@@ -75,7 +75,7 @@ fn values_that_cannot_hold_are_refused_with_what_to_write_instead() {
 #[test]
 fn the_notes_say_what_is_missing() {
     let Some(helm) = Helm::here() else { return };
-    let notes = |values: &str| helm.render(values).expect("it renders").notes;
+    let notes = |values: &str| helm.render(values).expect("it renders").notes.clone();
     let default = notes(values::DEFAULT);
     for told in ["attache ready", "dataPlane.peers is empty", "waits for the Secret attache-broker-tls"] {
         assert!(default.contains(told), "{told}: {default}");

@@ -1,8 +1,10 @@
 //! What renders and validates, as `scripts/charts` has put it into `.tools`.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use attache_tests::util;
 use serde_json::{Value, json};
@@ -68,7 +70,19 @@ impl Helm {
     }
 
     /// Renders and lints with values, written as in a file for `helm --values`; or what Helm has against them.
-    pub fn render(&self, values: &str) -> Result<Rendered, String> {
+    pub fn render(&self, values: &str) -> Result<Arc<Rendered>, String> {
+        static KNOWN: Mutex<BTreeMap<String, Result<Arc<Rendered>, String>>> = Mutex::new(BTreeMap::new());
+        // Held meanwhile: the same values are rendered once, whoever asks.
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rendered) = known.get(values) {
+            return rendered.clone();
+        }
+        let rendered = self.render_anew(values).map(Arc::new);
+        known.insert(values.to_owned(), rendered.clone());
+        rendered
+    }
+
+    fn render_anew(&self, values: &str) -> Result<Rendered, String> {
         let chart = at("envoy/helm");
         let question =
             json!({"do": "render", "chart": chart, "values": values, "release": "attache", "namespace": "attache"});
@@ -166,11 +180,4 @@ pub fn known(config: &str) -> String {
         config["listen"].as_object_mut().expect("listen").remove("data_plane");
     }
     serde_saphyr::to_string(&config).expect("a config")
-}
-
-/// A directory's files, sorted.
-pub fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut all: Vec<_> = std::fs::read_dir(dir).expect("a directory").flatten().map(|entry| entry.path()).collect();
-    all.sort();
-    all
 }

@@ -225,7 +225,7 @@ class Pod:
         return ended
 
     def exec(self, name, argv):
-        root = f"/proc/{self.running[name]['process'].pid}/root"
+        root = self.running[name]["root"]
         done = subprocess.run(argv, env=self.environment(self.container(name)), stdin=subprocess.DEVNULL, capture_output=True,
                               preexec_fn=lambda: self.become(root), cwd="/", timeout=60, check=False)
         return {"code": done.returncode, "out": done.stdout.decode(), "err": done.stderr.decode()}
@@ -275,10 +275,9 @@ def enter(root):
     try:
         must(LIBC.unshare(parts if root else parts | NEW_USER), "unshare")
         if not root:
-            write("/proc/self/setgroups", "deny")
-            for name, own in (("uid", user), ("gid", group)):
-                with open(f"/proc/self/{name}_map", "w", encoding="ascii") as file:
-                    file.write(f"0 {own} 1")
+            for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+                with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                    file.write(text)
         child = os.fork()
         if child:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -99,5 +99,6 @@ pub fn all() -> Vec<(&'static str, String)> {
         ("mesh", own("mesh")),
         ("gateway", own("gateway")),
         ("forward-proxy", own("forward-proxy")),
+        ("the example", crate::tools::read("envoy/helm/examples/gateway.values.yaml")),
     ]
 }

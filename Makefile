@@ -71,6 +71,7 @@ test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/peers
 	@scripts/openbao
 	@scripts/github-openapi
+	@scripts/charts
 	@scripts/compose
 	@rm -f $(TARGET)/skipped
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."

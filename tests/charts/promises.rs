@@ -10,7 +10,8 @@ use crate::values;
 /// All that the chart makes, by the name of the values.
 fn rendered() -> Option<Vec<(&'static str, Arc<Rendered>)>> {
     let helm = Helm::here()?;
-    let render = |(name, values): (_, String)| (name, helm.render(&values).unwrap_or_else(|why| panic!("{name}: {why}")));
+    let render =
+        |(name, values): (_, String)| (name, helm.render(&values).unwrap_or_else(|why| panic!("{name}: {why}")));
     Some(values::all().into_iter().map(render).collect())
 }
 
@@ -38,7 +39,9 @@ fn nothing_runs_as_root_or_writes_to_its_image_or_has_a_capability() {
             assert_eq!(container["securityContext"], expected, "{name}: {}", container["name"]);
         }
         let text = rendered.pod().to_string();
-        for never in ["hostPath", "hostNetwork", "hostPID", "hostIPC", "privileged\"", "shareProcessNamespace", "hostPort"] {
+        for never in
+            ["hostPath", "hostNetwork", "hostPID", "hostIPC", "privileged\"", "shareProcessNamespace", "hostPort"]
+        {
             assert!(!text.contains(never), "{name}: {never}");
         }
     }
@@ -50,7 +53,8 @@ fn no_token_of_the_service_account_is_mounted_but_for_a_source_that_needs_it() {
     for (name, rendered) in rendered().into_iter().flatten() {
         assert_eq!(rendered.pod()["spec"]["automountServiceAccountToken"], false, "{name}");
         assert_eq!(rendered.the("ServiceAccount")["automountServiceAccountToken"], false, "{name}");
-        let has_it = |container: &&Value| container["volumeMounts"].to_string().contains("kubernetes.io/serviceaccount");
+        let has_it =
+            |container: &&Value| container["volumeMounts"].to_string().contains("kubernetes.io/serviceaccount");
         let who: Vec<_> = containers(&rendered).into_iter().filter(has_it).map(|one| one["name"].clone()).collect();
         let expected = if name.starts_with("full") { vec![json!("broker")] } else { Vec::new() };
         assert_eq!(who, expected, "{name}");
@@ -65,7 +69,8 @@ fn the_broker_may_get_the_named_secrets_and_nothing_else() {
             assert!(roles.is_empty() && bindings.is_empty(), "{name}");
             continue;
         }
-        let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["openai"], "verbs": ["get"]}]);
+        let rules =
+            json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["openai"], "verbs": ["get"]}]);
         assert_eq!(rendered.the("Role")["rules"], rules, "{name}");
         assert_eq!(rendered.the("Role")["metadata"]["namespace"], "agents", "{name}");
         let subjects = json!([{"kind": "ServiceAccount", "name": "attache-broker", "namespace": "attache"}]);
@@ -90,7 +95,8 @@ fn no_secret_stands_in_what_is_rendered() {
         }
     }
     // There is no value that would take one: a secret has to be named.
-    for written in ["sources: {mounted: [{name: a, secretName: a, data: x}]}", "sources: {env: [{name: A, value: x}]}"] {
+    for written in ["sources: {mounted: [{name: a, secretName: a, data: x}]}", "sources: {env: [{name: A, value: x}]}"]
+    {
         assert!(helm.render(written).is_err(), "{written}");
     }
 }
@@ -214,7 +220,11 @@ fn the_data_plane_has_a_port_only_where_envoys_elsewhere_ask() {
 fn there_is_one_broker_at_a_time_and_its_state_outlives_it() {
     for (name, rendered) in rendered().into_iter().flatten() {
         let deployment = &rendered.the("Deployment")["spec"];
-        assert_eq!((&deployment["strategy"], &deployment["replicas"]), (&json!({"type": "Recreate"}), &json!(1)), "{name}");
+        assert_eq!(
+            (&deployment["strategy"], &deployment["replicas"]),
+            (&json!({"type": "Recreate"}), &json!(1)),
+            "{name}"
+        );
         // `Always` opens files of 0600 to a group, which the broker refuses.
         assert_eq!(rendered.pod()["spec"]["securityContext"]["fsGroupChangePolicy"], "OnRootMismatch", "{name}");
         for claim in rendered.all("PersistentVolumeClaim") {

@@ -24,11 +24,13 @@ const UPSTREAM: &str = "
 /// Values of the shape, with a credential whose upstream is here.
 fn values(shape: &str) -> String {
     let preset = "github: {preset: github, source: {mounted: {volume: /var/run/secrets/attache/github, file: token}}}";
-    let here = "github:\n    preset: github\n    source: {mounted: {volume: /var/run/secrets/attache/github, file: token}}";
+    let here =
+        "github:\n    preset: github\n    source: {mounted: {volume: /var/run/secrets/attache/github, file: token}}";
     let here = format!("{here}{UPSTREAM}").replace("\n    ", "\n      ");
     let config = values::CONFIG.replace(preset, &here);
     assert!(config.contains("upstream.pem") || config.contains("ca.pem"), "the credential is another one");
-    let config = config.replace("sources: {mounted", "sources: {files: [{name: upstream, configMapName: upstream}], mounted");
+    let config =
+        config.replace("sources: {mounted", "sources: {files: [{name: upstream, configMapName: upstream}], mounted");
     format!("shape: {shape}\n{config}")
 }
 
@@ -191,10 +193,13 @@ fn the_broker_writes_to_its_volumes_and_to_nothing_else() {
     for allowed in ["/var/lib/attache", "/tmp"] {
         assert!(write(&mut pod, allowed).is_ok(), "{allowed}");
     }
-    for refused in ["", "/etc", "/usr/local/bin", "/etc/attache/config", "/etc/attache/tls", "/var/run/secrets/attache/github"] {
+    for refused in
+        ["", "/etc", "/usr/local/bin", "/etc/attache/config", "/etc/attache/tls", "/var/run/secrets/attache/github"]
+    {
         assert!(write(&mut pod, refused).is_err(), "{refused}");
     }
-    let caps = pod.exec("broker", &["sh", "-c", "grep -E 'Cap(Prm|Eff|Bnd)|NoNewPrivs' /proc/1/status /proc/self/status"]);
+    let caps =
+        pod.exec("broker", &["sh", "-c", "grep -E 'Cap(Prm|Eff|Bnd)|NoNewPrivs' /proc/1/status /proc/self/status"]);
     let caps = caps.expect("what it may");
     let own: Vec<_> = caps.lines().filter(|line| line.contains("self")).collect();
     assert!(own.iter().any(|line| line.ends_with("NoNewPrivs:\t1")), "{caps}");
@@ -218,7 +223,10 @@ fn an_agent_that_calls_the_gateway_is_served_with_the_real_credential() {
     assert!(!answer.to_string().contains(SECRET), "the agent has the real one");
     let arrived = pod.arrived();
     assert_eq!(arrived.len(), 1, "{arrived:?}");
-    assert_eq!((&arrived[0]["path"], &arrived[0]["authorization"]), (&json!("/user"), &json!(format!("Bearer {SECRET}"))));
+    assert_eq!(
+        (&arrived[0]["path"], &arrived[0]["authorization"]),
+        (&json!("/user"), &json!(format!("Bearer {SECRET}")))
+    );
     // Without it, nothing leaves.
     let refused = pod.get("/api.github.com/user", "ghp_none");
     assert_eq!(refused["status"], 401, "{refused}");
@@ -242,7 +250,17 @@ fn an_agent_has_the_forward_proxys_door_where_the_chart_says() {
     }
     let shown = pod.exec(
         "broker",
-        &["attache", "session", "env", "agent", "--json", "--shape", "forward-proxy", "--proxy", "attache-gateway.attache:3030"],
+        &[
+            "attache",
+            "session",
+            "env",
+            "agent",
+            "--json",
+            "--shape",
+            "forward-proxy",
+            "--proxy",
+            "attache-gateway.attache:3030",
+        ],
     );
     let shown: Value = serde_json::from_str(&shown.expect("what an agent needs")).expect("JSON");
     let proxy = shown["HTTPS_PROXY"].as_str().expect("a proxy");

@@ -81,7 +81,12 @@ fn the_overlay_builds_is_valid_and_its_config_is_good() {
     let the = |kind: &str| built.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"));
     let config = the("ConfigMap")["data"]["attache.yaml"].as_str().expect("a config");
     assert!(check(&known(config)).is_ok(), "{config}");
-    assert!(built.iter().filter(|object| object["kind"] != "Namespace").all(|one| one["metadata"]["namespace"] == "attache"));
+    assert!(
+        built
+            .iter()
+            .filter(|object| object["kind"] != "Namespace")
+            .all(|one| one["metadata"]["namespace"] == "attache")
+    );
     let broker = &the("Deployment")["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(broker["image"], "images.example.com/attache-broker:0.1.0");
     let mounts = broker["volumeMounts"].as_array().expect("mounts");

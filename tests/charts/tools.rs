@@ -134,7 +134,9 @@ impl Helm {
 fn wrong_by_their_own(objects: &[Value]) -> Vec<String> {
     let kinds = at(".tools/charts-kinds");
     if !kinds.join("node_modules/@kubernetes-models").is_dir() {
-        util::skipped("no schemas of others' kinds here, so these are not validated: `scripts/charts` says what is missing");
+        util::skipped(
+            "no schemas of others' kinds here, so these are not validated: `scripts/charts` says what is missing",
+        );
         return Vec::new();
     }
     let mut command = Command::new("node");
@@ -161,7 +163,8 @@ pub fn check(config: &str) -> Result<String, String> {
     let file = dir.path().join("attache.yaml");
     std::fs::write(&file, config).expect("a config");
     let mut command = Command::new(util::broker_bin());
-    let output = command.args(["check", "--config"]).arg(&file).arg("--state-dir").arg(dir.path().join("state")).output();
+    let output =
+        command.args(["check", "--config"]).arg(&file).arg("--state-dir").arg(dir.path().join("state")).output();
     let output = output.expect("attache runs");
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     if output.status.success() { Ok(said) } else { Err(said) }

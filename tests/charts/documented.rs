@@ -1,1 +1,119 @@
+//! What the pages say of the chart is so.
 
+use attache_tests::util;
+use serde_json::Value;
+
+use crate::tools::{Helm, at, check, known, read};
+
+const PAGE: &str = "docs/kubernetes.md";
+const BEGIN: &str = "<!-- values: written by ATTACHE_CHARTS=write cargo test -p attache-tests --test charts -->\n";
+const END: &str = "<!-- values: end -->";
+
+/// The table of values: each with what it is unless it is said, and what its schema says of it.
+#[test]
+fn the_table_of_values_is_the_schemas() {
+    let page = read(PAGE);
+    let (before, rest) = page.split_once(BEGIN).expect("a table");
+    let (_, after) = rest.split_once(END).expect("its end");
+    let values: Value = serde_saphyr::from_str(&read("envoy/helm/values.yaml")).expect("YAML");
+    let schema: Value = serde_json::from_str(&read("envoy/helm/values.schema.json")).expect("JSON");
+    let mut rows = vec!["| value | unless it is said | |".to_owned(), "|---|---|---|".to_owned()];
+    tell("", &values, &schema, &mut rows);
+    let written = format!("{before}{BEGIN}{}\n{END}{after}", rows.join("\n"));
+    if std::env::var_os("ATTACHE_CHARTS").is_some_and(|what| what == "write") {
+        std::fs::write(at(PAGE), &written).expect("a page");
+    }
+    assert_eq!(read(PAGE), written, "the table has drifted: ATTACHE_CHARTS=write writes it anew");
+}
+
+fn tell(path: &str, value: &Value, schema: &Value, rows: &mut Vec<String>) {
+    let is_said = schema["description"].as_str();
+    if let (None, Some(members)) = (is_said, schema["properties"].as_object()) {
+        for (name, below) in value.as_object().expect("values") {
+            let below_path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            tell(&below_path, below, members.get(name).unwrap_or_else(|| panic!("{below_path}: no schema")), rows);
+        }
+        return;
+    }
+    let said = is_said.unwrap_or_else(|| panic!("{path}: the schema says nothing of it"));
+    let default = match value {
+        Value::String(text) if text.is_empty() => String::new(),
+        Value::String(text) => format!("`{text}`"),
+        Value::Array(items) if items.is_empty() => String::new(),
+        Value::Object(members) if members.is_empty() => String::new(),
+        Value::Array(_) | Value::Object(_) if value.to_string().len() > 120 => "see `values.yaml`".to_owned(),
+        other => format!("`{}`", other.to_string().replace('"', "").replace(':', ": ").replace(',', ", ")),
+    };
+    rows.push(format!("| `{path}` | {default} | {said} |"));
+}
+
+/// Every value has a default, and every default a schema.
+#[test]
+fn every_value_of_the_schema_has_a_default() {
+    let values: Value = serde_saphyr::from_str(&read("envoy/helm/values.yaml")).expect("YAML");
+    let schema: Value = serde_json::from_str(&read("envoy/helm/values.schema.json")).expect("JSON");
+    fn missing(path: &str, value: &Value, schema: &Value, found: &mut Vec<String>) {
+        if schema["description"].is_string() && !value.is_null() {
+            return;
+        }
+        for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            match value.get(name) {
+                Some(value) => missing(&path, value, below, found),
+                None => found.push(path),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    missing("", &values, &schema, &mut found);
+    assert_eq!(found, [".global"], "Helm's own");
+}
+
+/// Values in the pages (`yml values`) render, and what they come to is good.
+#[test]
+fn the_values_that_are_shown_render() {
+    let Some(helm) = Helm::here() else { return };
+    let mut shown = 0;
+    for page in [PAGE, "docs/operations.md"] {
+        for block in read(page).split("```yml values\n").skip(1) {
+            let values = block.split("```").next().expect("a block");
+            let rendered = helm.render(values).unwrap_or_else(|why| panic!("{page}: {why}\n{values}"));
+            assert_eq!(helm.wrong(&rendered.objects), Vec::<String>::new(), "{page}");
+            if !rendered.all("ConfigMap").is_empty() {
+                assert!(check(&known(rendered.config())).is_ok(), "{page}: {}", rendered.config());
+            }
+            shown += 1;
+        }
+    }
+    assert!(shown > 0, "no values are shown");
+}
+
+/// The chart's alerts ask for metrics that there are, and each stands in the table of what to be woken for.
+#[test]
+fn every_alert_asks_for_a_metric_that_there_is_and_has_its_row() {
+    let rules: Value = serde_saphyr::from_str(&read("envoy/helm/files/alerts.yaml")).expect("YAML");
+    let (metrics, page) = (read("docs/metrics.md"), read("docs/operations.md"));
+    let rules = rules["groups"][0]["rules"].as_array().expect("rules").clone();
+    assert!(rules.len() >= 5);
+    for rule in rules {
+        let asked = rule["expr"].as_str().expect("a query");
+        let named = asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("attache_"));
+        let named: Vec<_> = named.collect();
+        assert!(!named.is_empty(), "{asked}");
+        for metric in named {
+            assert!(metrics.contains(&format!("| `{metric}` |")), "{asked}: no metric {metric}");
+        }
+        let alert = rule["alert"].as_str().expect("a name");
+        assert!(page.contains(&format!("| `{alert}` |")), "docs/operations.md says nothing of {alert}");
+    }
+}
+
+/// The picture is one, and says in words what it shows.
+#[test]
+fn the_picture_has_a_title_and_a_description() {
+    let picture = read("docs/kubernetes.svg");
+    for part in ["role=\"img\"", "<title id=\"title\">", "<desc id=\"desc\">"] {
+        assert!(picture.contains(part), "{part}");
+    }
+    assert!(util::workspace_root().join("docs/kubernetes.svg").is_file() && read(PAGE).contains("(kubernetes.svg)"));
+}

@@ -227,6 +227,12 @@ fn an_agent_that_calls_the_gateway_is_served_with_the_real_credential() {
         (&arrived[0]["path"], &arrived[0]["authorization"]),
         (&json!("/user"), &json!(format!("Bearer {SECRET}")))
     );
+    // For an agent's pod, as a Secret.
+    let handed = ["--kubernetes-secret", "agent", "--namespace", "agents", "--proxy", "attache-gateway.attache:3030"];
+    let handed = [&["attache", "session", "env", "agent"][..], &handed].concat();
+    let secret = pod.exec("broker", &handed).expect("a Secret");
+    assert!(secret.contains("kind: Secret") && secret.contains(&placeholder), "{secret}");
+    assert!(secret.contains("API_URL: \"http://attache-gateway.attache:3030/api.github.com\""), "{secret}");
     // Without it, nothing leaves.
     let refused = pod.get("/api.github.com/user", "ghp_none");
     assert_eq!(refused["status"], 401, "{refused}");

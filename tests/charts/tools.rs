@@ -174,8 +174,8 @@ pub fn check(config: &str) -> Result<String, String> {
 // TODO(merge): `listen.health` and the mapping of `listen.data_plane`: remove with both built.
 pub fn known(config: &str) -> String {
     let mut config: Value = serde_saphyr::from_str(config).expect("a config");
-    let schema: Value = serde_json::from_str(&read("docs/attache.schema.json")).expect("a schema");
-    let listen = schema["properties"]["listen"].to_string() + &schema["$defs"].to_string();
+    let schema = Command::new(util::broker_bin()).arg("schema").output().expect("attache runs");
+    let listen = String::from_utf8_lossy(&schema.stdout).into_owned();
     if !listen.contains("\"health\"") {
         config["listen"].as_object_mut().expect("listen").remove("health");
     }

@@ -97,7 +97,8 @@ fn every_alert_asks_for_a_metric_that_there_is_and_has_its_row() {
     assert!(rules.len() >= 5);
     for rule in rules {
         let asked = rule["expr"].as_str().expect("a query");
-        let named = asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("attache_"));
+        let named =
+            asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("attache_"));
         let named: Vec<_> = named.collect();
         assert!(!named.is_empty(), "{asked}");
         for metric in named {

@@ -64,6 +64,7 @@ fn values_that_cannot_hold_are_refused_with_what_to_write_instead() {
         ("sources: {kubernetes: {secrets: [openai]}}", "networkPolicy.apiServer.cidrs"),
         ("sources: {env: [{name: KEY, value: hunter2}]}", "value"),
         ("dataPlane: {peers: [{id: \"https://example.org\"}]}", "/dataPlane/peers/0/id"),
+        ("dataPlane: {peers: []}", "dataPlane.peers: who may ask?"),
         ("podDisruptionBudget: {maxUnavailable: 2}", "of one broker 1 can be away"),
     ] {
         let refused = helm.render(values).err().unwrap_or_else(|| panic!("{values} is taken"));
@@ -77,7 +78,11 @@ fn the_notes_say_what_is_missing() {
     let Some(helm) = Helm::here() else { return };
     let notes = |values: &str| helm.render(values).expect("it renders").notes.clone();
     let default = notes(values::DEFAULT);
-    for told in ["attache ready", "dataPlane.peers is empty", "waits for the Secret attache-broker-tls"] {
+    for told in [
+        "attache ready",
+        "spiffe://cluster.local/ns/attache-egress/sa/attache-egress",
+        "waits for the Secret attache-broker-tls",
+    ] {
         assert!(default.contains(told), "{told}: {default}");
     }
     let bare = notes(values::BARE);

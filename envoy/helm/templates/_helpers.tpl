@@ -43,6 +43,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and .Values.networkPolicy.enabled .Values.sources.kubernetes.secrets (not .Values.networkPolicy.apiServer.cidrs) -}}
 {{- fail "networkPolicy.apiServer.cidrs: sources.kubernetes asks the API server, and the policy lets nobody reach it. Write its addresses: kubectl get endpoints kubernetes." -}}
 {{- end -}}
+{{- if not (or $own (include "attache.envoy" .) .Values.dataPlane.peers) -}}
+{{- fail "dataPlane.peers: who may ask? Name at least one: {id: \"spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/NAME\"}." -}}
+{{- end -}}
 {{- if and .Values.podDisruptionBudget.enabled (gt (int .Values.podDisruptionBudget.maxUnavailable) 1) -}}
 {{- fail "podDisruptionBudget.maxUnavailable: of one broker 1 can be away, or 0." -}}
 {{- end -}}

@@ -1,6 +1,6 @@
 """Renders and lints the chart with Helm's own library, and validates objects against Kubernetes' schemas, strictly.
 
-A question is JSON on standard input, its answer JSON on standard output; an error of Helm's is an answer.
+A question is a line of JSON on standard input, its answer one on standard output; an error of Helm's is an answer.
 """
 import json
 import sys
@@ -44,5 +44,6 @@ def parse(question):
 
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    json.dump({"render": render, "validate": validate, "parse": parse}[asked["do"]](asked), sys.stdout)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps({"render": render, "validate": validate, "parse": parse}[asked["do"]](asked)), flush=True)

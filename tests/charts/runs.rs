@@ -268,6 +268,9 @@ fn an_agent_that_calls_the_gateway_is_served_with_the_real_credential() {
     let secret = pod.exec("broker", &handed).expect("a Secret");
     assert!(secret.contains("kind: Secret") && secret.contains(&placeholder), "{secret}");
     assert!(secret.contains("API_URL: \"http://attache-gateway.attache:3030/api.github.com\""), "{secret}");
+    // What doctor has to say is no failure.
+    let doctor = ["attache", "doctor", "--envoy-admin", "unix:/run/attache/envoy/own/envoy.sock"];
+    assert!(pod.exec("broker", &doctor).is_ok(), "{:?}", pod.exec("broker", &doctor));
     // Without it, nothing leaves.
     let refused = pod.get("/api.github.com/user", "ghp_none");
     assert_eq!(refused["status"], 401, "{refused}");

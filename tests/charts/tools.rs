@@ -1,9 +1,9 @@
 //! What renders and validates, as `scripts/charts` has put it into `.tools`.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use attache_tests::util;
@@ -124,9 +124,34 @@ impl Helm {
         Some(self.parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
+    /// One process answers all tests: it takes a second to load what it needs.
     fn ask(&self, question: &Value) -> Value {
-        let mut command = Command::new(&self.python);
-        json_of(answer(command.arg(at("tests/charts/helm.py")), question))
+        static ANSWERS: Mutex<Option<Answers>> = Mutex::new(None);
+        let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get_or_insert_with(|| Answers::start(&self.python)).to(question)
+    }
+}
+
+/// A running `helm.py`. It ends with this process, whose end it hears.
+struct Answers {
+    asks: ChildStdin,
+    says: BufReader<ChildStdout>,
+}
+
+impl Answers {
+    fn start(python: &Path) -> Self {
+        let mut command = Command::new(python);
+        let streams = command.arg(at("tests/charts/helm.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = streams.spawn().expect("python runs");
+        let says = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { asks: child.stdin.take().expect("a pipe"), says }
+    }
+
+    fn to(&mut self, question: &Value) -> Value {
+        writeln!(self.asks, "{question}").expect("it reads");
+        let mut line = String::new();
+        self.says.read_line(&mut line).expect("it answers");
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("helm.py ended: {question}"))
     }
 }
 

@@ -189,7 +189,9 @@ class Pod:
             return {"ok": False, "error": str(error)}
 
     def await_start(self, container):
-        probe = container["startupProbe"]
+        probe = container.get("startupProbe")
+        if not probe:
+            return
         deadline = time.monotonic() + probe["periodSeconds"] * probe["failureThreshold"]
         while not self.probe(container, "startupProbe")["ok"]:
             process = self.running[container["name"]]["process"]

@@ -11,7 +11,7 @@ use attache_tests::{Ca, util};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::tools::{Helm, Rendered, at, known};
+use crate::tools::{Helm, Rendered, answer, at, known};
 use crate::values;
 
 /// The real one, of which agents have a placeholder.
@@ -354,4 +354,34 @@ fn with_the_default_of_a_kubelet_the_broker_would_refuse_its_own_files() {
     let log = refused.err().and_then(|why| why.downcast::<String>().ok()).expect("it starts all the same");
     assert!(log.contains("is open to other users"), "{log}");
     assert!(!path.exists());
+}
+
+/// The page's pod for commands that want no broker: of each shape, it is valid, and the state is there.
+#[test]
+fn the_pod_without_a_broker_that_is_shown_has_its_state() {
+    let Some(helm) = Helm::here() else { return };
+    let need = Command::new("bash").arg(at("scripts/need")).arg("jq").output().expect("bash runs");
+    if !need.status.success() {
+        return util::skipped("jq is not here: the pod without a broker is not made");
+    }
+    let page = crate::tools::read("docs/operations.md");
+    let (_, program) = page.split_once("  jq '").expect("a program of jq");
+    let program = program.split('\'').next().expect("its end");
+    for shape in ["mesh", "gateway"] {
+        let rendered = helm.render(&values(shape)).expect("it renders");
+        let mut command = Command::new("jq");
+        let made = answer(command.arg(program), rendered.the("Deployment"));
+        let offline: Value = serde_json::from_slice(&made.stdout).expect("a pod");
+        assert_eq!(helm.wrong(std::slice::from_ref(&offline)), Vec::<String>::new());
+        let Some(pod) = Pod::start(&rendered, util::temp_dir()) else { return };
+        let (_, dir) = pod.end();
+        let mut objects = rendered.objects.clone();
+        let deployment = objects.iter_mut().find(|object| object["kind"] == "Deployment").expect("a Deployment");
+        deployment["spec"]["template"] = offline;
+        let mut pod = Pod::start(&Rendered { objects, notes: String::new() }, dir).expect("it ran before");
+        let shown = pod.exec("broker", &["attache", "state", "show"]).expect("what is in it");
+        assert!(shown.contains("instance.key"), "{shown}");
+        let archive = pod.exec("broker", &["sh", "-c", "tar -C /var/lib/attache/state -czf - default | tar -tzf -"]);
+        assert!(archive.expect("a copy").contains("default/attache.db"));
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use attache_tests::util;
@@ -134,6 +134,7 @@ impl Helm {
 
 /// A running `helm.py`. It ends with this process, whose end it hears.
 struct Answers {
+    _process: Child,
     asks: ChildStdin,
     says: BufReader<ChildStdout>,
 }
@@ -144,7 +145,7 @@ impl Answers {
         let streams = command.arg(at("tests/charts/helm.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = streams.spawn().expect("python runs");
         let says = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self { asks: child.stdin.take().expect("a pipe"), says }
+        Self { asks: child.stdin.take().expect("a pipe"), says, _process: child }
     }
 
     fn to(&mut self, question: &Value) -> Value {
@@ -169,7 +170,8 @@ fn wrong_by_their_own(objects: &[Value]) -> Vec<String> {
     serde_json::from_value(said).expect("texts")
 }
 
-fn answer(command: &mut Command, question: &Value) -> Output {
+/// What a program says to JSON.
+pub fn answer(command: &mut Command, question: &Value) -> Output {
     let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = streams.spawn().expect("a program starts");
     child.stdin.take().expect("a pipe").write_all(question.to_string().as_bytes()).expect("it reads");

@@ -51,6 +51,8 @@ fn values_that_cannot_hold_are_refused_with_what_to_write_instead() {
         ("dataPlane: {tls: {secret: x}}", "secret"),
         ("networkPolicy: {gateways: [{}]}", "gateways"),
         ("networkPolicy: {egress: [{ports: [{port: 443}]}]}", "egress"),
+        ("networkPolicy: {egress: [{to: [], ports: [{port: 443}]}]}", "egress"),
+        ("networkPolicy: {upstreams: [{to: [{ipBlock: {cidr: 192.0.2.0/24}}]}]}", "ports"),
         ("networkPolicy: {agents: [{namespace: agents}]}", "namespace"),
         ("image: {tag: latest}", "/image/tag"),
         ("envoy: {image: {tag: latest}}", "/envoy/image/tag"),

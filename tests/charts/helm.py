@@ -31,11 +31,12 @@ def validate(question):
     for each in question["objects"]:
         name = f"{each['kind']}/{each['metadata'].get('name')}"
         try:
-            kubernetes_validate.validate(each, question["version"], strict=True)
+            for version in question["versions"]:
+                kubernetes_validate.validate(each, version, strict=True)
         except kubernetes_validate.SchemaNotFoundError:
             others.append(each)
         except kubernetes_validate.ValidationError as error:
-            wrong.append(f"{name}: {'.'.join(map(str, error.path))}: {error.message}")
+            wrong.append(f"{name}: {'.'.join(map(str, error.path))}: {error.message} (Kubernetes {error.version})")
     return {"wrong": wrong, "others": others}
 
 

@@ -164,5 +164,6 @@ fn versions_are_those_of_the_workspace() {
     let values: Value = serde_saphyr::from_str(&read("envoy/helm/values.yaml")).expect("YAML");
     let ours = env!("CARGO_PKG_VERSION");
     assert_eq!((chart["version"].as_str(), chart["appVersion"].as_str()), (Some(ours), Some(ours)));
+    assert_eq!(chart["kubeVersion"], ">=1.29.0-0", "the oldest whose schemas are asked");
     assert_eq!(values["envoy"]["image"]["tag"], format!("v{}", read(".envoy-version").trim()));
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use attache_tests::util;
 use serde_json::{Value, json};
 
-/// The Kubernetes whose schemas are asked.
-const KUBERNETES: &str = "1.37";
+/// The Kubernetes whose schemas are asked: the oldest that the chart takes, and the newest.
+const KUBERNETES: [&str; 2] = ["1.29", "1.37"];
 
 /// A file of the repository.
 pub fn at(path: &str) -> PathBuf {
@@ -97,7 +97,7 @@ impl Helm {
 
     /// What is wrong with these objects, by the schemas of Kubernetes and of the others whose kinds they are.
     pub fn wrong(&self, objects: &[Value]) -> Vec<String> {
-        let answer = self.ask(&json!({"do": "validate", "version": KUBERNETES, "objects": objects}));
+        let answer = self.ask(&json!({"do": "validate", "versions": KUBERNETES, "objects": objects}));
         let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).expect("texts") };
         let mut wrong = texts(&answer["wrong"]);
         let others = answer["others"].as_array().expect("objects");

@@ -269,3 +269,17 @@ fn every_volume_that_a_config_names_is_mounted() {
         }
     }
 }
+
+/// The certificate that is asked for is one workload's, the broker's, for no longer than a day.
+#[test]
+fn the_certificate_is_the_brokers_identity_and_short_lived() {
+    let Some(helm) = Helm::here() else { return };
+    let rendered = helm.render(values::FULL).expect("it renders");
+    let spec = &rendered.the("Certificate")["spec"];
+    assert_eq!(spec["uris"], json!(["spiffe://example.org/ns/attache/sa/attache-broker"]));
+    assert_eq!(spec["secretName"], "attache-broker-tls");
+    assert_eq!((&spec["duration"], &spec["privateKey"]["rotationPolicy"]), (&json!("12h"), &json!("Always")));
+    let account = rendered.the("ServiceAccount")["metadata"]["name"].as_str().expect("a name");
+    assert_eq!(rendered.pod()["spec"]["serviceAccountName"], account);
+    assert!(spec["uris"][0].as_str().is_some_and(|uri| uri.ends_with(&format!("/ns/attache/sa/{account}"))));
+}

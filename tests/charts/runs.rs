@@ -3,7 +3,6 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -160,17 +159,10 @@ fn scene(rendered: &Rendered, dir: &TempDir) -> Value {
         "entrypoints": {"broker": ["/usr/local/bin/attache"]},
         "images": {
             "broker": {"attache": util::broker_bin(), "attache_filter.wasm": util::filter_wasm()},
-            "envoy": {"envoy": envoy()},
+            "envoy": {"envoy": attache_tests::envoy::binary()},
         },
         "beside": [[env!("CARGO_BIN_EXE_stand_in"), "upstream", path("chain.pem"), path("key.pem")]],
     })
-}
-
-/// The Envoy that the chart names, from `make setup`.
-fn envoy() -> PathBuf {
-    let found = Command::new(at(".venv/bin/python")).args(["-c", "import envoy; print(envoy.__path__[0])"]).output();
-    let dir = String::from_utf8(found.expect("make setup").stdout).expect("a path");
-    PathBuf::from(dir.trim()).join("_bin/envoy")
 }
 
 /// Waits until it is so.

@@ -42,7 +42,10 @@ fn tell(path: &str, value: &Value, schema: &Value, rows: &mut Vec<String>) {
         Value::Array(items) if items.is_empty() => String::new(),
         Value::Object(members) if members.is_empty() => String::new(),
         Value::Array(_) | Value::Object(_) if value.to_string().len() > 120 => "see `values.yaml`".to_owned(),
-        other => format!("`{}`", other.to_string().replace('"', "").replace(':', ": ").replace(',', ", ")),
+        other => {
+            let spaced = other.to_string().replace("\":", ": ").replace(",\"", ", ").replace(",{", ", {");
+            format!("`{}`", spaced.replace('"', ""))
+        }
     };
     rows.push(format!("| `{path}` | {default} | {said} |"));
 }

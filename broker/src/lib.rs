@@ -43,6 +43,7 @@ pub mod witness;
 
 use api::control::Control;
 use api::data_plane::DataPlane;
+use api::probes::Probes;
 use api::server::{BindError, Socket};
 use api::withheld::Withheld;
 use api::{Health, Metrics};
@@ -74,7 +75,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tunnels::Tunnels;
 use witness::Witness;
@@ -281,9 +282,14 @@ async fn start_in(
         Endpoint::Tcp(address) => Socket::tcp(*address).await?,
         Endpoint::Unix(path) => Socket::unix(path)?,
     };
+    let probes = match config.listen.health {
+        Some(address) => Some(Socket::tcp(address).await?),
+        None => None,
+    };
+    let at = [&Some(&filters), &probes.as_ref()].map(|door| door.and_then(Socket::tcp_address));
     let tunnels = Tunnels {
         policy: Policy::compile(policy.clone())?,
-        egress: Egress::new(&config, OwnListeners::new(&config, filters.tcp_address()))?,
+        egress: Egress::new(&config, OwnListeners::new(&config, at))?,
         sessions: sessions.clone(),
         feed: feed.clone(),
         meters: GrantMeters::default(),
@@ -330,7 +336,7 @@ async fn start_in(
         ca,
         feed: feed.clone(),
         health: health(),
-        metrics,
+        metrics: metrics.clone(),
         credentials: config.credentials,
         proxy: config.listen.proxy,
         shape: config.listen.shape,
@@ -346,6 +352,7 @@ async fn start_in(
             None => filters.address(),
         },
         data_plane: filters.address(),
+        health: probes.as_ref().and_then(Socket::tcp_address),
         control: config.listen.control,
         audit: config.audit.path,
         cache_dir: state_dir.cache_dir(),
@@ -357,7 +364,11 @@ async fn start_in(
     let door = |door| connections.get_or_create(&Door { door }).clone();
     let mut doors = JoinSet::new();
     doors.spawn(filters.serve(data_plane.router(), stopped.clone(), door("data-plane")));
-    doors.spawn(operators.serve(control.router(), stopped, door("control")));
+    doors.spawn(operators.serve(control.router(), stopped.clone(), door("control")));
+    if let Some(socket) = probes {
+        let pages = Probes { health: Mutex::new(health()), metrics };
+        doors.spawn(socket.serve_briefly(pages.router(), stopped, door("health")));
+    }
     let mut chores = JoinSet::new();
     let sourced = leases.clone();
     chores.spawn(async move { sourced.watch().await });

@@ -41,7 +41,7 @@ impl From<&Name> for OfCredential {
 /// A door of the broker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Door {
-    /// `data-plane` or `control`.
+    /// `data-plane`, `control` or `health`.
     pub door: &'static str,
 }
 

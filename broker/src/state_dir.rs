@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -126,6 +127,9 @@ pub struct Runtime {
     pub url: String,
     /// The same, as filters' Envoys dial it: `ADDRESS:PORT`, or `unix:PATH`.
     pub data_plane: String,
+    /// Where probes and Prometheus ask, if they may: `ADDRESS:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<SocketAddr>,
     /// The operator's socket.
     pub control: PathBuf,
     /// The audit log.
@@ -461,6 +465,7 @@ mod tests {
             pid: 1,
             url: "http://127.0.0.1:1".into(),
             data_plane: "127.0.0.1:1".into(),
+            health: None,
             control: "c".into(),
             audit: "a".into(),
             cache_dir: state.cache_dir(),

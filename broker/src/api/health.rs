@@ -100,6 +100,13 @@ impl Dependency {
     }
 }
 
+impl Readiness {
+    /// Told: 503 when no grant can be made.
+    pub fn answer(&self) -> Response {
+        json_with(if self.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, self)
+    }
+}
+
 impl Health {
     /// Whether grants can be made, and what is wrong.
     pub async fn readiness(&self) -> Readiness {
@@ -121,8 +128,7 @@ impl Health {
 
     /// `GET /readyz`: 503 when no grant can be made.
     pub async fn readyz(&self) -> Response {
-        let readiness = self.readiness().await;
-        json_with(if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
+        self.readiness().await.answer()
     }
 
     fn audit(&self) -> Dependency {

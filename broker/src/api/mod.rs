@@ -1,4 +1,5 @@
-//! The broker's two doors: one for filters, one for operators. No door for agents.
+//! The broker's doors: one for filters, one for operators, and one for probes where the config asks for it. No
+//! door for agents.
 //!
 //! Handlers translate; what is decided is decided in the domain modules, which know nothing of HTTP.
 
@@ -10,6 +11,7 @@ mod feed;
 mod health;
 mod metrics;
 pub mod openapi;
+pub mod probes;
 mod rotation;
 mod run;
 pub mod server;

@@ -26,6 +26,8 @@ const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection may be idle after that. Envoy closes its own after an hour: ending one
 /// before Envoy does would fail the call that it just sends on it.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
+/// How long a connection lasts at most, at a door that lets everybody in.
+const BRIEFLY: Duration = Duration::from_secs(10);
 /// How long open requests have when the broker ends.
 const GRACE: Duration = Duration::from_secs(2);
 /// Calls at once on one HTTP/2 connection: Envoy keeps one stream open for certificates.
@@ -104,7 +106,22 @@ impl Socket {
 
     /// Serves until `stop` holds true, then lets open requests end.
     /// `open` counts the connections.
-    pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>, open: Gauge) {
+    pub async fn serve(self, router: Router, stop: watch::Receiver<bool>, open: Gauge) {
+        self.serve_within(None, router, stop, open).await;
+    }
+
+    /// The same, for a door that lets everybody in: no connection lasts longer than a page may take.
+    pub async fn serve_briefly(self, router: Router, stop: watch::Receiver<bool>, open: Gauge) {
+        self.serve_within(Some(BRIEFLY), router, stop, open).await;
+    }
+
+    async fn serve_within(
+        self,
+        longest: Option<Duration>,
+        router: Router,
+        mut stop: watch::Receiver<bool>,
+        open: Gauge,
+    ) {
         let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let (mut connections, mut strangers) = (JoinSet::new(), Strangers::default());
@@ -118,7 +135,10 @@ impl Socket {
                         let (standing, counted) = (Arc::<Standing>::default(), Counted::one(&open));
                         let talk = converse(accepted, standing.clone(), router.clone(), graceful.watcher());
                         let connection = connections.spawn(async move {
-                            talk.await;
+                            match longest {
+                                Some(longest) => drop(tokio::time::timeout(longest, talk).await),
+                                None => talk.await,
+                            }
                             drop(counted);
                         });
                         strangers.admit(standing, connection);
@@ -267,6 +287,23 @@ mod tests {
             assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"));
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_everybody_is_let_in_nobody_holds_a_connection() {
+        let socket = Socket::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = socket.tcp_address().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(socket.serve_briefly(Router::new().fallback(async || "here"), stopped, Gauge::default()));
+        let mut held = TcpStream::connect(address).await.unwrap();
+        held.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let ended = async {
+            let mut everything = Vec::new();
+            held.read_to_end(&mut everything).await.unwrap();
+            everything
+        };
+        let everything = tokio::time::timeout(BRIEFLY * 2, ended).await.expect("ended by the broker");
+        assert!(everything.starts_with(b"HTTP/1.1 200 OK"));
     }
 
     #[tokio::test(start_paused = true)]

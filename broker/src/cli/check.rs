@@ -65,6 +65,7 @@ fn describe(config: &Config) -> Value {
         "proxy": config.listen.proxy,
         "proxy_socket": config.listen.proxy_socket,
         "data_plane": config.listen.data_plane.to_string(),
+        "health": config.listen.health,
         "policy": config.policy().version,
         "sealed_by": config.seal.as_ref().map(crate::config::SealedBy::place),
         "unmatched": config.unmatched,
@@ -93,6 +94,9 @@ fn summary(config: &Config) -> String {
     let mut out = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(out, "The config is good. Instance {}, state in {}", config.instance, config.state_dir.display());
+    if let Some(health) = config.listen.health {
+        let _ = writeln!(out, "probes and Prometheus ask at http://{health}, without a token");
+    }
     if let Some(seal) = &config.seal {
         let _ = writeln!(out, "sealed by {}", seal.place());
     }

@@ -59,6 +59,9 @@ pub enum Problem {
     /// A socket that Envoy would take from the broker.
     #[error("the broker listens there itself; choose another path")]
     SocketTaken,
+    /// A port that another listener of the instance has.
+    #[error("{0} has this port; choose another one")]
+    PortTaken(&'static str),
     /// Outside what makes sense.
     #[error("expected {0}")]
     OutOfBounds(&'static str),

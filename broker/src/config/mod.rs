@@ -110,6 +110,8 @@ pub struct Listen {
     pub data_plane: Endpoint,
     /// The operator's UNIX socket, absolute.
     pub control: PathBuf,
+    /// The broker's listener for probes and Prometheus, if it has one.
+    pub health: Option<SocketAddr>,
     /// Where the admin of a local Envoy listens, if that is a TCP address. No file says so: whoever starts
     /// Envoy does.
     pub admin: Option<SocketAddr>,

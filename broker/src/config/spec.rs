@@ -91,6 +91,9 @@ pub struct ListenSpec {
     pub data_plane: Option<DataPlane>,
     /// The operator's socket (default `unix:control.sock`, in the instance's directory).
     pub control: Option<Socket>,
+    /// Plain HTTP for probes and Prometheus, without a token and without a secret: `/healthz`, `/readyz`, `/metrics`
+    /// and nothing else; `IP:PORT` (default: none).
+    pub health: Option<ListenAddress>,
 }
 
 /// A host that no credential is bound to.

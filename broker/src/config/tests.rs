@@ -74,6 +74,19 @@ fn a_config_has_room_for_ten_thousand_credentials_and_no_more() {
 }
 
 #[test]
+fn the_door_of_probes_has_a_port_of_its_own() {
+    assert_eq!(load("").unwrap().listen.health, None);
+    let open = load("listen: {health: '0.0.0.0:3033'}\n").unwrap();
+    assert_eq!(open.listen.health, Some("0.0.0.0:3033".parse().unwrap()));
+    assert_eq!(places("listen:\n  health: 3033\n"), ["2:11 listen.health"]);
+    for taken in ["proxy: '127.0.0.1:3033'", "data_plane: '127.0.0.1:3033'"] {
+        let problem = load(&format!("listen: {{health: '0.0.0.0:3033', {taken}}}\n")).unwrap_err().to_string();
+        assert!(problem.contains("listen.health") && problem.contains("has this port"), "{problem}");
+    }
+    assert!(load("listen: {health: '127.0.0.1:0', data_plane: '127.0.0.1:0'}\n").is_ok());
+}
+
+#[test]
 fn agents_never_get_a_socket_of_the_brokers() {
     let socket = |path: &str| load(&format!("listen: {{proxy_socket: 'unix:{path}'}}\n"));
     assert_eq!(socket("/run/a.sock").unwrap().listen.proxy_socket.as_deref(), Some(Path::new("/run/a.sock")));

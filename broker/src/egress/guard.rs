@@ -34,13 +34,14 @@ pub enum Refused {
 }
 
 impl OwnListeners {
-    /// The listeners of an instance; `data_plane` is where that is really bound.
-    pub fn new(config: &Config, data_plane: Option<SocketAddr>) -> Self {
+    /// The listeners of an instance; `data_plane` and `health` are where those are really bound.
+    pub fn new(config: &Config, [data_plane, health]: [Option<SocketAddr>; 2]) -> Self {
         let written = match config.listen.data_plane {
             Endpoint::Tcp(address) => Some(address),
             Endpoint::Unix(_) => None,
         };
-        let all = [Some(config.listen.proxy), config.listen.admin, data_plane.or(written)];
+        let health = health.or(config.listen.health);
+        let all = [Some(config.listen.proxy), config.listen.admin, data_plane.or(written), health];
         Self(all.into_iter().flatten().collect())
     }
 

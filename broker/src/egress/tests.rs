@@ -24,7 +24,7 @@ async fn an_address_that_the_config_does_not_write_is_vetted_like_any_other() {
     let config = config(
         "credentials: {a: {source: {env: A}, inject: bearer, destinations: [{host: 10.0.0.1}, {host: '[::1]'}]}}\n",
     );
-    let egress = Egress::new(&config, OwnListeners::new(&config, None)).unwrap();
+    let egress = Egress::new(&config, OwnListeners::new(&config, [None; 2])).unwrap();
     let way = async |host: &str, port| {
         let way = egress.way(&Host::parse(host.as_bytes()).unwrap(), port).await;
         way.map(|way| way.address.to_string())
@@ -85,12 +85,16 @@ fn what_has_a_route_goes_before_what_has_none_and_then_each_has_its_turn() {
 fn a_listener_is_known_by_where_it_is_bound() {
     let mut config = config("listen: {proxy: '0.0.0.0:3030', data_plane: '127.0.0.1:0'}\n");
     config.listen.admin = Some("127.0.0.1:9901".parse().unwrap());
-    let own = OwnListeners::new(&config, Some("127.0.0.1:40000".parse().unwrap()));
+    let own = OwnListeners::new(
+        &config,
+        [Some("127.0.0.1:40000".parse().unwrap()), Some("127.0.0.1:40033".parse().unwrap())],
+    );
     let refuses = |ip: &str, port| matches!(vet(&addresses(&[ip]), port, true, &own), Err(Refused::Own(_)));
     assert!(refuses("127.0.0.1", 40_000) && refuses("127.0.0.1", 9901) && refuses("127.0.0.9", 3030));
+    assert!(refuses("127.0.0.1", 40_033), "the door of probes");
     assert!(!refuses("127.0.0.2", 40_000) && !refuses("127.0.0.1", 40_001) && !refuses("10.9.8.7", 3030));
     config.listen.data_plane = Endpoint::Unix("/s/data.sock".into());
-    let own = OwnListeners::new(&config, None);
+    let own = OwnListeners::new(&config, [None; 2]);
     assert!(vet(&addresses(&["127.0.0.1"]), 40_000, true, &own).is_ok());
 }
 

@@ -16,6 +16,7 @@ mod instances;
 mod killed;
 mod measures;
 mod operates;
+mod probes;
 mod records;
 mod remembers;
 mod revokes;

@@ -143,7 +143,22 @@ fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Liste
         problems.add("listen.proxy_socket", Problem::SocketTaken);
     }
     let proxy = spec.proxy.as_ref().map_or(PROXY, |address| address.0);
-    Listen { proxy, proxy_socket, data_plane, control, admin: None, shape: None }
+    let health = spec.health.as_ref().map(|address| address.0);
+    let taken = health.filter(|health| health.port() != 0).and_then(|health| {
+        let filters = if let Endpoint::Tcp(address) = data_plane { Some(address) } else { None };
+        let listeners = [("listen.proxy", Some(proxy)), ("listen.data_plane", filters)];
+        listeners.into_iter().find(|(_, other)| other.is_some_and(|other| shares_port(other, health)))
+    });
+    if let Some((other, _)) = taken {
+        problems.add("listen.health", Problem::PortTaken(other));
+    }
+    Listen { proxy, proxy_socket, data_plane, control, health, admin: None, shape: None }
+}
+
+/// Whether two listeners cannot be bound at once.
+fn shares_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && (a == b || a.is_unspecified() || b.is_unspecified())
 }
 
 fn socket(path: &Path, state_dir: &Path, at: &str, problems: &mut Problems) -> PathBuf {

@@ -31,6 +31,7 @@ pub mod request;
 pub mod secret;
 pub mod strip;
 mod time;
+pub mod trace;
 pub mod verdict;
 pub mod wire;
 pub mod worker;

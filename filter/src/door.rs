@@ -28,7 +28,9 @@ impl Shared {
         if !door::names_a_session(&evidence) {
             return Err(Reason::IdentityRequired);
         }
-        match worker.find_tunnel(&call, &evidence, now) {
+        let entry = worker.find_tunnel(&call, &evidence, now);
+        self.metrics.borrow_mut().count(if entry.is_some() { Counter::CacheHits } else { Counter::CacheMisses });
+        match entry {
             Some(Entry::Tunnel(tunnel)) => {
                 drop(worker);
                 self.open(flow, &call, tunnel, now)
@@ -80,7 +82,7 @@ impl Shared {
             flow.outcome = Outcome::Undecided;
             return Err(Reason::Internal);
         }
-        self.metrics.borrow_mut().add(Counter::Tunnels, u64::from(is_tunnel));
+        self.metrics.borrow_mut().add(Counter::Tunnelled, u64::from(is_tunnel));
         Ok(Step::Go)
     }
 }

@@ -53,7 +53,7 @@ impl Shared {
 
     /// A request that cannot be acted for when its answer is there goes no further.
     pub fn strand(&self, context: u32, mut flow: Box<Flow>) {
-        self.metrics.borrow_mut().count(Counter::Refused);
+        self.metrics.borrow_mut().refused(Reason::Internal);
         flow.outcome = Outcome::Refused(Reason::Internal, None);
         self.failed(&mut flow);
         self.keep(context, flow);

@@ -88,6 +88,7 @@ unsafe extern "C" {
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
 }
 
 /// All headers of a map, serialised as [`headers::lines`] reads them.
@@ -198,9 +199,24 @@ pub fn set_tick(period: u32) -> Result<()> {
 
 /// Defines a counter.
 pub fn define_counter(name: &str) -> Result<u32> {
+    define_metric(0, name)
+}
+
+/// Defines a histogram.
+pub fn define_histogram(name: &str) -> Result<u32> {
+    define_metric(2, name)
+}
+
+fn define_metric(kind: u32, name: &str) -> Result<u32> {
     let mut id = 0;
-    // SAFETY: the name and the place for the id outlive the call. 0: a counter.
-    check(unsafe { proxy_define_metric(0, name.as_ptr(), name.len(), &mut id) }).map(|()| id)
+    // SAFETY: the name and the place for the id outlive the call.
+    check(unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) }).map(|()| id)
+}
+
+/// Adds a value to a histogram.
+pub fn record(id: u32, value: u64) -> Result<()> {
+    // SAFETY: takes numbers.
+    check(unsafe { proxy_record_metric(id, value) })
 }
 
 /// Adds to a counter.

@@ -7,6 +7,7 @@ use crate::metrics::Counter;
 use crate::shared::{Shared, Step};
 use attache_core::Millis;
 use attache_core::names::Name;
+use attache_core::trace::TRACEPARENT;
 use attache_core::wire::{Plugin, Role};
 use attache_core::worker::{Answer, Call, Dispatch, Settings, Wake, Wakeup, Worker};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -48,7 +49,7 @@ impl Root {
             let mut worker = shared.worker.borrow_mut();
             shared.metrics.borrow_mut().count(Counter::Callouts);
             match sent {
-                Ok(token) => worker.sent(dispatch.call, token),
+                Ok(token) => worker.sent(dispatch.call, token, now),
                 Err(_) => {
                     shared.metrics.borrow_mut().count(Counter::CalloutsFailed);
                     let woken = worker.unsent(dispatch.call, now);
@@ -99,6 +100,9 @@ impl Context for Root {
             shared.metrics.borrow_mut().count(Counter::CalloutsFailed);
         }
         let now = shared.now();
+        if let Some((call, took)) = shared.worker.borrow().under_way(token, now) {
+            shared.metrics.borrow_mut().answered(call, took.0);
+        }
         let woken = shared.worker.borrow_mut().answered(token, &Answer { status, is_json, body: &body }, now);
         // Before the next poll acknowledges it.
         shared.cut(now);
@@ -136,7 +140,7 @@ impl RootContext for Root {
         let overdue = shared.worker.borrow_mut().overdue(now);
         wake(shared, overdue);
         shared.read_wall_clock();
-        shared.metrics.borrow_mut().flush();
+        shared.tell_metrics(now);
         self.pump();
     }
 
@@ -199,6 +203,9 @@ fn send(cluster: &str, instance: &str, dispatch: &Dispatch) -> host::Result<u32>
     if !dispatch.body.is_empty() {
         let kind = if dispatch.call == Call::Audit { "application/x-ndjson" } else { "application/json" };
         lines.push(("content-type", kind));
+    }
+    if let Some(trace) = &dispatch.trace {
+        lines.push((TRACEPARENT, trace.as_str()));
     }
     host::dispatch(cluster, lines, &dispatch.body, Duration::from_millis(dispatch.timeout.0))
 }

@@ -45,6 +45,8 @@ pub struct Shared {
     origin: Instant,
     pub unix_origin: Cell<u64>,
     tick: Cell<u32>,
+    /// When the worker last looked around.
+    looked: Cell<Millis>,
     /// Whether Envoy has failed to do something that is to be tried again.
     pub owing: Cell<bool>,
 }
@@ -82,6 +84,7 @@ impl Shared {
             origin: Instant::now(),
             unix_origin: Cell::new(unix_millis()),
             tick: Cell::new(0),
+            looked: Cell::default(),
             owing: Cell::new(false),
         }
     }
@@ -102,6 +105,17 @@ impl Shared {
     /// Follows the wall clock, which only dates records: one reading a tick rather than one a request.
     pub fn read_wall_clock(&self) {
         self.unix_origin.set(unix_millis().saturating_sub(self.now().0));
+    }
+
+    /// Hands Envoy what was counted.
+    pub fn tell_metrics(&self, now: Millis) {
+        let (worker, mut metrics) = (self.worker.borrow(), self.metrics.borrow_mut());
+        let elapsed = now.since(self.looked.replace(now));
+        if worker.stale_since(now).is_some() {
+            metrics.add(Counter::StaleMilliseconds, elapsed.0);
+        }
+        metrics.records(worker.records());
+        metrics.flush();
     }
 
     /// Has the root called again when the worker wants to look around.
@@ -210,6 +224,7 @@ impl Shared {
         };
         let question = Question { snapshot: &flow.snapshot, destination, evidence: &asked.evidence };
         let entry = worker.find(question, now);
+        self.metrics.borrow_mut().count(if entry.is_some() { Counter::CacheHits } else { Counter::CacheMisses });
         if entry.is_none() && may_wait {
             worker.hold(context, question, flow.started);
         }
@@ -298,7 +313,7 @@ impl Shared {
     /// Answers a request with the reason why it goes no further.
     pub fn refuse(&self, flow: &mut Flow, reason: Reason, grant: Option<Rc<Grant>>) -> Step {
         flow.outcome = Outcome::Refused(reason, grant);
-        self.metrics.borrow_mut().count(Counter::Refused);
+        self.metrics.borrow_mut().refused(reason);
         // If this fails, Envoy's access log says what was decided before; the request goes no further.
         let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
         let challenge = reason == Reason::IdentityRequired && self.wants_challenge(flow);

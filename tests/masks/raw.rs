@@ -112,6 +112,6 @@ async fn an_upgrade_opens_no_tunnel() {
     let asked = stack.agent().get(stack.proxy, HOST, "/", &headers).await;
     assert_eq!(asked.status, 426, "{asked:?}");
     assert_eq!(uses(&stack, 1).await.len(), 1, "the refused one went nowhere");
-    stack.envoy.wait_stat("wasmcustom.attache.forwarded", |forwarded| forwarded == 1, SOON).await;
+    stack.envoy.wait_stat("wasmcustom.outcome=.=forwarded;.;attache.decisions", |forwarded| forwarded == 1, SOON).await;
     stack.reconcile().await;
 }

@@ -17,6 +17,7 @@ mod listener;
 mod log;
 pub mod process;
 mod routes;
+pub mod stats;
 mod version;
 
 pub use version::{TESTED_VERSION, Version, VersionError};
@@ -124,6 +125,7 @@ pub fn bootstrap(shape: Shape, config: &Config, policy: &Spec, machine: &Machine
                 },
             }],
         },
+        "stats_config": stats::config(),
         "static_resources": {
             "listeners": listeners,
             "clusters": clusters,

@@ -37,7 +37,7 @@ const LAST_RECORDS: Duration = Duration::from_secs(2);
 /// Time until the counters of a worker are Envoy's: it hands them on every 50 ms.
 const COUNTED: Duration = Duration::from_millis(150);
 /// The filter's count of requests that it let through with a credential.
-const FORWARDED: &str = "wasmcustom.attache.forwarded";
+const FORWARDED: &str = "wasmcustom.outcome=.=forwarded;.;attache.decisions";
 /// What the statistics of the clusters that lead to destinations begin with.
 const TO_DESTINATIONS: &str = "cluster.attache_dst_";
 const POLL: Duration = Duration::from_millis(50);
@@ -194,7 +194,7 @@ impl Process {
 
     /// What Envoy has counted since it began.
     async fn counts(&self) -> Option<Counts> {
-        let filter = "rq_active|attache.forwarded|upstream_rq_total";
+        let filter = "rq_active|attache.decisions|upstream_rq_total";
         let page = self.admin.get(&format!("/stats?filter={filter}&format=json")).await.ok()?;
         let page: Value = serde_json::from_slice(&page).ok()?;
         let stats = page.get("stats")?.as_array()?;

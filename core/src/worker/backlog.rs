@@ -21,6 +21,17 @@ const MOST_BYTES: usize = 32 << 20;
 /// What marks the record of a use. One that passed is of the same kind, but no grant bounds it.
 const USE: &[u8] = b"\"auth_injected\":true";
 
+/// What has become of a worker's records, since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Records that were made.
+    pub made: u64,
+    /// Records that the broker holds durably.
+    pub acknowledged: u64,
+    /// Refusals of which none was made, as too many waited.
+    pub dropped: u64,
+}
+
 #[derive(Default)]
 pub(super) struct Backlog {
     last_seq: u64,
@@ -30,6 +41,7 @@ pub(super) struct Backlog {
     travelling: Option<Batch>,
     under_way: bool,
     dropped: u64,
+    all_dropped: u64,
     next: Millis,
 }
 
@@ -43,6 +55,11 @@ impl Backlog {
     /// How many records the broker has not acknowledged.
     pub fn unacked(&self) -> u64 {
         self.last_seq - self.acked
+    }
+
+    /// How many records there were, how many of them the broker holds, and how many were dropped instead.
+    pub fn counts(&self) -> Records {
+        Records { made: self.last_seq, acknowledged: self.acked, dropped: self.all_dropped }
     }
 
     /// How many of them are uses: refusals, which anybody can cause, never count against a grant.
@@ -76,6 +93,7 @@ impl Backlog {
     pub fn admits_refusal(&mut self) -> bool {
         let admits = self.unacked() < MOST_REFUSALS && self.waiting() < MOST_REFUSED_BYTES;
         self.dropped += u64::from(!admits);
+        self.all_dropped += u64::from(!admits);
         admits
     }
 

@@ -11,6 +11,7 @@ use crate::door::Passage;
 use crate::policy::{Policy, Spec};
 use crate::refusal::Reason;
 use crate::time::Millis;
+use crate::trace::TraceParent;
 use crate::wire::{AUDIT_PATH, AuditAnswer, Changes, EvidenceDigests, GRANTS_PATH, GrantAnswer, GrantRequest, Granted};
 use crate::wire::{INTENTS_PATH, IntentAnswer, POLICY_PATH, TUNNELS_PATH, TunnelAnswer, TunnelRequest};
 use serde::de::DeserializeOwned;
@@ -50,6 +51,8 @@ pub struct Dispatch {
     pub path: String,
     /// The body; empty for none.
     pub body: Vec<u8>,
+    /// The trace that the question belongs to.
+    pub trace: Option<TraceParent>,
     /// After this the proxy gives up.
     pub timeout: Millis,
 }
@@ -99,6 +102,7 @@ impl Worker {
         while let Some(key) = self.flights.next() {
             let Some(flight) = self.flights.get(&key) else { continue };
             let (nonce, worker, evidence) = (nonce(), self.id.clone(), flight.evidence.clone());
+            let trace = flight.trace;
             // A struct of strings always serialises; were it not so, the empty body is refused.
             let dispatch = match &flight.what {
                 What::Grant(index) => {
@@ -117,7 +121,7 @@ impl Worker {
                 }
             };
             self.flights.send(&key, &nonce, now);
-            due.push(dispatch);
+            due.push(Dispatch { trace, ..dispatch });
         }
         while let Some((context, held)) = self.intents.next() {
             let (nonce, left) = (nonce(), (held.since + timeout).since(now));
@@ -136,8 +140,13 @@ impl Worker {
     }
 
     /// A callout is under way; its answer will carry `token`.
-    pub fn sent(&mut self, call: Call, token: u32) {
-        self.calls.insert(token, call);
+    pub fn sent(&mut self, call: Call, token: u32, now: Millis) {
+        self.calls.insert(token, (call, now));
+    }
+
+    /// What a callout that is under way asks for, and how long ago it was sent.
+    pub fn under_way(&self, token: u32, now: Millis) -> Option<(&Call, Millis)> {
+        self.calls.get(&token).map(|(call, sent)| (call, now.since(*sent)))
     }
 
     /// A callout could not even be sent.
@@ -147,7 +156,7 @@ impl Worker {
 
     /// A callout was answered, somehow.
     pub fn answered(&mut self, token: u32, answer: &Answer<'_>, now: Millis) -> Vec<Wakeup> {
-        let Some(call) = self.calls.remove(&token) else { return Vec::new() };
+        let Some((call, _)) = self.calls.remove(&token) else { return Vec::new() };
         let counts = answer.status == Some(200) && answer.is_json;
         self.settle(call, counts.then_some(answer.body), now)
     }
@@ -343,11 +352,11 @@ impl Worker {
 }
 
 fn get(call: Call, path: String, timeout: Millis) -> Dispatch {
-    Dispatch { call, method: "GET", path, body: Vec::new(), timeout }
+    Dispatch { call, method: "GET", path, body: Vec::new(), trace: None, timeout }
 }
 
 fn post(call: Call, path: String, body: Vec<u8>, timeout: Millis) -> Dispatch {
-    Dispatch { call, method: "POST", path, body, timeout }
+    Dispatch { call, method: "POST", path, body, trace: None, timeout }
 }
 
 pub(super) fn wake(contexts: Vec<u32>, wake: Wake) -> Vec<Wakeup> {

@@ -4,6 +4,7 @@
 
 use crate::door::Call;
 use crate::time::Millis;
+use crate::trace::TraceParent;
 use crate::wire::EvidenceDigests;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -22,6 +23,8 @@ pub(super) struct Flight {
     pub what: What,
     /// Who asks.
     pub evidence: EvidenceDigests,
+    /// The trace of the request that asked first.
+    pub trace: Option<TraceParent>,
     /// Set when it is under way and must be asked again.
     pub void: bool,
     /// The nonce and the send time of the callout that is under way.
@@ -84,9 +87,9 @@ pub(super) enum What {
 }
 
 impl Flight {
-    pub fn new(what: What, evidence: EvidenceDigests) -> Self {
+    pub fn new(what: What, evidence: EvidenceDigests, trace: Option<TraceParent>) -> Self {
         let (sent, waiters) = (None, Vec::new());
-        Self { what, evidence, void: false, sent, waiters, waiting: 0, ahead: false }
+        Self { what, evidence, trace, void: false, sent, waiters, waiting: 0, ahead: false }
     }
 }
 

@@ -16,6 +16,7 @@ mod intents;
 mod records;
 mod tunnels;
 
+pub use backlog::Records;
 pub use cache::Entry;
 pub use callouts::{Answer, Call, Dispatch, Wake, Wakeup};
 pub use cuts::Cut;
@@ -30,6 +31,7 @@ use crate::names::Name;
 use crate::policy::Policy;
 use crate::request::Snapshot;
 use crate::time::Millis;
+use crate::trace::TraceParent;
 use backlog::Backlog;
 use cache::Cache;
 use feed::Feed;
@@ -91,7 +93,8 @@ pub struct Worker {
     feed: Feed,
     backlog: Backlog,
     uses_under_way: u64,
-    calls: HashMap<u32, Call>,
+    /// What each callout that is under way asks for, and when it was sent.
+    calls: HashMap<u32, (Call, Millis)>,
     cuts: Vec<Cut>,
     maskers: Maskers,
     key: Vec<u8>,
@@ -178,6 +181,11 @@ impl Worker {
         self.backlog.has_room()
     }
 
+    /// What has become of the records of requests.
+    pub fn records(&self) -> Records {
+        self.backlog.counts()
+    }
+
     /// A request goes out with a credential; [`Worker::end_use`] ends that.
     pub fn begin_use(&mut self) {
         self.uses_under_way += 1;
@@ -202,7 +210,8 @@ impl Worker {
 
 impl Question<'_> {
     fn begin(self) -> Flight {
-        Flight::new(What::Grant(self.destination), self.evidence.digests(self.snapshot))
+        let digests = self.evidence.digests(self.snapshot);
+        Flight::new(What::Grant(self.destination), digests, TraceParent::of(self.snapshot))
     }
 }
 

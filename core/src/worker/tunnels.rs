@@ -87,7 +87,7 @@ impl Worker {
     /// Holds a request, which is on its way since then, until the answer arrives.
     pub fn hold_for_tunnel(&mut self, context: u32, call: &Call, evidence: &EvidenceDigests, since: Millis) {
         self.write_tunnel_key(call, evidence);
-        let begin = || Flight::new(What::Tunnel(call.clone()), evidence.clone());
+        let begin = || Flight::new(What::Tunnel(call.clone()), evidence.clone(), None);
         self.flights.join(&self.key, Some(Waiter { context, since }), begin);
     }
 

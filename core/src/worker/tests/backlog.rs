@@ -5,7 +5,7 @@ use super::{Desk, api, usual};
 use crate::fixture::{get, request, test};
 use crate::refusal::Reason;
 use crate::wire::{AuditAnswer, Granted, UseKind, UseRecord};
-use crate::worker::{Call, Outcome};
+use crate::worker::{Call, Outcome, Records};
 use std::rc::Rc;
 
 fn parsed(batch: &str) -> Vec<UseRecord> {
@@ -215,6 +215,8 @@ fn refusals_beyond_the_bound_are_counted_and_uses_are_always_kept() {
     let gap = records.last().unwrap();
     assert_eq!(gap.reason.as_deref(), Some("6 refusals not kept"));
     assert!(!gap.auth_injected);
+    let told = Records { made: MOST + 3, acknowledged: MOST + 3, dropped: 6 };
+    assert_eq!(desk.worker.records(), told, "what metrics tell");
     record(&mut desk, &api(), &refused());
     assert_eq!(numbers(&desk.batch().unwrap().1), [MOST + 4], "and refusals are kept again");
 }

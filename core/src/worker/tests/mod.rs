@@ -88,7 +88,7 @@ impl Desk {
         };
         for dispatch in worker.due(Millis(self.now), nonce) {
             self.tokens += 1;
-            self.worker.sent(dispatch.call.clone(), self.tokens);
+            self.worker.sent(dispatch.call.clone(), self.tokens, Millis(self.now));
             self.open.push((self.tokens, dispatch));
         }
     }

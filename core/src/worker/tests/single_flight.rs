@@ -225,3 +225,36 @@ fn who_could_not_be_asked_about_in_time_is_told_to_wait() {
     desk.hold(1_000, &stranger(299));
     assert_eq!(desk.questions().len(), 1, "who comes later is asked about");
 }
+
+#[test]
+fn a_question_belongs_to_the_trace_of_who_asked_first_and_no_other_call_to_any() {
+    const FIRST: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = |trace: &str| api().with("traceparent", trace);
+    let traces = |desk: &mut Desk| {
+        desk.pump();
+        let all = desk.open.iter().map(|(_, dispatch)| (dispatch.path == "/v1/grants", dispatch.trace));
+        all.map(|(is_grant, trace)| (is_grant, trace.map(|trace| trace.as_str().to_owned()))).collect::<Vec<_>>()
+    };
+    let mut desk = Desk::ready();
+    desk.hold(1, &traced(FIRST));
+    desk.hold(2, &traced(&FIRST.replace("0af7", "1bf8")));
+    for (is_grant, trace) in traces(&mut desk) {
+        assert_eq!(trace.as_deref(), is_grant.then_some(FIRST), "the change feed has none");
+    }
+    // What reads as none is none, and no reason to ask otherwise.
+    let mut desk = Desk::ready();
+    desk.hold(1, &traced("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"));
+    assert!(traces(&mut desk).contains(&(true, None)));
+}
+
+#[test]
+fn how_long_a_callout_takes_is_known_until_it_is_answered() {
+    let mut desk = Desk::ready();
+    desk.hold(1, &api());
+    let question = desk.question();
+    desk.wait(7);
+    let under_way = desk.worker.under_way(question.token, desk.now()).map(|(call, took)| (call.clone(), took));
+    assert!(matches!(under_way, Some((Call::Grant(..), Millis(7)))), "{under_way:?}");
+    desk.grant(&question, usual());
+    assert!(desk.worker.under_way(question.token, desk.now()).is_none());
+}

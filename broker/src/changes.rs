@@ -13,6 +13,7 @@ use crate::meters::Seconds;
 use crate::random::{self, NoRandomness};
 use attache_core::names::Name;
 use attache_core::wire::{self, Left};
+use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,7 @@ pub struct Feed {
     /// Up to which change all are written down.
     written: watch::Sender<u64>,
     applied_in: Seconds,
+    lost: Counter,
 }
 
 struct State {
@@ -178,6 +180,7 @@ impl Feed {
             acknowledged: watch::Sender::default(),
             written: watch::Sender::default(),
             applied_in: Seconds::default(),
+            lost: Counter::default(),
         })
     }
 
@@ -317,6 +320,11 @@ impl Feed {
         &self.applied_in
     }
 
+    /// Workers that have not polled for too long: they inject nothing, or are gone.
+    pub fn lost(&self) -> &Counter {
+        &self.lost
+    }
+
     /// How many workers are alive.
     pub fn workers(&self) -> usize {
         let mut state = self.state();
@@ -357,7 +365,9 @@ impl Feed {
     }
 
     fn bury(&self, state: &mut State) {
+        let before = state.workers.len();
         state.workers.retain(|_, worker| worker.last_poll.elapsed() <= self.stale_after);
+        self.lost.inc_by((before - state.workers.len()) as u64);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

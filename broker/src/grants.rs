@@ -12,9 +12,11 @@ use crate::meters::GrantMeters;
 use crate::oidc::{Identities, Named};
 use crate::outstanding::Outstanding;
 use crate::sessions::{Identified, Session, Sessions};
+use crate::traces::{Span, Traces};
 use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
 use attache_core::refusal::Reason;
+use attache_core::trace::TraceParent;
 use attache_core::wire::{Denied, EvidenceDigests, GrantAnswer, GrantRequest, Granted, Intent, IntentAnswer};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,6 +50,17 @@ pub struct Grants {
     pub outstanding: Arc<Outstanding>,
     /// What is counted here.
     pub meters: GrantMeters,
+    /// Where spans begin.
+    pub traces: Traces,
+}
+
+/// What is asked for, and in which trace.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    worker: &'a str,
+    destination: &'a str,
+    evidence: &'a EvidenceDigests,
+    span: &'a Span,
 }
 
 /// What an attempt has come to.
@@ -66,12 +79,16 @@ pub fn by_id(policy: Spec) -> HashMap<String, DestinationSpec> {
 }
 
 impl Grants {
-    /// Answers a request for a grant.
-    pub async fn answer(&self, request: GrantRequest) -> GrantAnswer {
+    /// Answers a request for a grant, which may be part of a trace.
+    pub async fn answer(&self, request: GrantRequest, trace: Option<TraceParent>) -> GrantAnswer {
         let GrantRequest { nonce, worker, destination, evidence } = request;
         let began = Instant::now();
-        let settled = self.settled(&worker, &destination, &evidence).await;
+        let span = self.traces.serve("grant", trace);
+        let asked = Asked { worker: &worker, destination: &destination, evidence: &evidence, span: &span };
+        let settled = self.settled(&asked).await;
         self.meters.answered(settled.as_ref().err().copied(), began.elapsed());
+        span.says("attache.worker", &worker);
+        tell(&span, settled.as_ref());
         match settled {
             Ok(granted) => GrantAnswer { nonce, granted: Some(granted), denied: None },
             Err(reason) => {
@@ -95,17 +112,25 @@ impl Grants {
     }
 
     /// A grant for the session as it is when the answer leaves.
-    async fn settled(&self, worker: &str, destination: &str, evidence: &EvidenceDigests) -> Result<Granted, Reason> {
+    async fn settled(&self, asked: &Asked<'_>) -> Result<Granted, Reason> {
+        let Asked { evidence, span, .. } = asked;
         let named = match &evidence.jwt {
-            Some(jwt) => Some(self.identities.identify(jwt, Now::read()).await?),
+            Some(jwt) => {
+                let _identity = span.child("identity");
+                Some(self.identities.identify(jwt, Now::read()).await?)
+            }
             None => None,
         };
         for _ in 0..MOST_ATTEMPTS {
-            match self.grant(worker, destination, evidence, named.as_ref()).await {
+            match self.grant(asked, named.as_ref()).await {
                 Ok(Grant::Made(granted)) => return Ok(*granted),
                 Ok(Grant::Changed) => {}
                 // Whatever comes of it, the next attempt finds it.
-                Ok(Grant::Missing(session, credential)) => self.leases.prepare(&credential, holder(&session)).await,
+                Ok(Grant::Missing(session, credential)) => {
+                    let source = span.child("source");
+                    source.says("attache.credential", &credential);
+                    self.leases.prepare(&credential, holder(&session)).await;
+                }
                 Err(Reason::PlaceholderUnknown) => return Err(self.sessions.unknown(evidence).await),
                 Err(reason) => return Err(reason),
             }
@@ -113,15 +138,13 @@ impl Grants {
         Err(Reason::BrokerUnavailable)
     }
 
-    async fn grant(
-        &self,
-        worker: &str,
-        destination: &str,
-        evidence: &EvidenceDigests,
-        named: Option<&Named>,
-    ) -> Result<Grant, Reason> {
+    async fn grant(&self, asked: &Asked<'_>, named: Option<&Named>) -> Result<Grant, Reason> {
+        let Asked { worker, destination, evidence, span } = *asked;
         let spec = self.destinations.get(destination).ok_or(Reason::HostNotAllowed)?;
+        span.says("attache.destination", destination);
         for binding in &spec.bindings {
+            let source = span.child("source");
+            source.says("attache.credential", &binding.credential);
             self.leases.refresh_if_due(&binding.credential).await;
         }
         // From here to the lease there is no await: what changes meanwhile has a later cursor.
@@ -129,12 +152,14 @@ impl Grants {
         let now = Now::read();
         let by_jwt = named.map(|named| &named.session);
         let Identified { session, credential } = self.sessions.identify(evidence, by_jwt, now)?;
+        span.says("attache.session", &session.name);
         let credential = match credential {
             Some(shown) => bound(spec, &session, shown)?,
             // Nobody is known by less than what a session demands or a provider signs.
             None if session.bind.is_empty() && named.is_none() => return Err(Reason::IdentityRequired),
             None => injected_unasked(spec, &session)?,
         };
+        span.says("attache.credential", &credential);
         let mode = session.mode(now);
         let access_mode = self.caps.narrow(mode, &credential, destination);
         // No lease outlives what the session may do now, nor the JWT that it was given on.
@@ -143,6 +168,7 @@ impl Grants {
         if steady.is_zero() {
             return Err(Reason::IdentityRequired);
         }
+        let lease = span.child("lease");
         let issued = self.leases.issue(&credential, destination, holder(&session), steady).map_err(|error| {
             tracing::warn!(%credential, session = %session.name, %error, "no lease");
             match *error {
@@ -150,6 +176,7 @@ impl Grants {
                 _ => Reason::SourceUnavailable,
             }
         })?;
+        drop(lease);
         let Some(Issued { lease, injections, mask }) = issued else { return Ok(Grant::Missing(session, credential)) };
 
         let strict = self.strict.contains(&credential);
@@ -171,7 +198,10 @@ impl Grants {
         };
         // Before it can be used: what is outstanding is never fewer leases than there are.
         self.outstanding.issued(&issued, Duration::from_millis(lease.ttl_ms));
-        if self.audit.append(issued).await.is_err() {
+        let audit = span.child("audit");
+        let written = self.audit.append(issued).await;
+        drop(audit);
+        if written.is_err() {
             self.outstanding.withdrawn(&lease.id);
             return Err(Reason::BrokerUnavailable);
         }
@@ -194,6 +224,24 @@ impl Grants {
             injections,
             mask,
         })))
+    }
+}
+
+/// How it was answered.
+fn tell(span: &Span, settled: Result<&Granted, &Reason>) {
+    match settled {
+        Ok(granted) => {
+            span.says("attache.outcome", "granted");
+            span.says("attache.access_mode", granted.access_mode.as_str());
+        }
+        Err(reason) => {
+            span.says("attache.outcome", "denied");
+            span.says("attache.reason", reason.as_str());
+            // Others are the answer that the request should get.
+            if reason.status() >= 500 {
+                span.failed(reason.as_str());
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod ca;
 pub mod changes;
 pub mod cli;
 pub mod clock;
+pub mod collector;
 pub mod config;
 pub mod doctor;
 pub mod egress;
@@ -38,6 +39,7 @@ pub mod sources;
 pub mod state_dir;
 pub mod store;
 pub mod telemetry;
+pub mod traces;
 pub mod tunnels;
 pub mod witness;
 
@@ -46,7 +48,7 @@ use api::data_plane::DataPlane;
 use api::probes::Probes;
 use api::server::{BindError, Socket};
 use api::withheld::Withheld;
-use api::{Health, Metrics};
+use api::{Counted, Health, Metrics, Watched};
 use attache_core::policy::{Policy, PolicyError};
 use audit::export::Exports;
 use audit::key::AuditKey;
@@ -77,6 +79,7 @@ use std::time::Duration;
 use store::Store;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
+use traces::Traces;
 use tunnels::Tunnels;
 use witness::Witness;
 
@@ -265,6 +268,8 @@ async fn start_in(
         state_dir: state_dir.clone(),
         began: now,
     };
+    let (traces, spans) = Traces::new(config.spans.as_deref(), &config.instance);
+    let span_meters = traces.meters().clone();
     let grants = Grants {
         destinations: grants::by_id(policy.clone()),
         caps: config.caps(),
@@ -277,6 +282,7 @@ async fn start_in(
         audit: audit.clone(),
         outstanding: outstanding.clone(),
         meters: GrantMeters::default(),
+        traces,
     };
     let filters = match &config.listen.data_plane {
         Endpoint::Tcp(address) => Socket::tcp(*address).await?,
@@ -295,16 +301,25 @@ async fn start_in(
         meters: GrantMeters::default(),
     };
     let connections = Family::default();
-    let metrics = Metrics::new(
-        [&grants.meters, &tunnels.meters],
-        sessions.clone(),
-        leases.clone(),
-        feed.clone(),
-        audit.clone(),
-        &witness,
-        &connections,
-    );
-    let metrics = Arc::new(metrics.with(rotations.clone()));
+    let watched = Watched {
+        sessions: sessions.clone(),
+        leases: leases.clone(),
+        feed: feed.clone(),
+        audit: audit.clone(),
+        outstanding: outstanding.clone(),
+        ca: ca.clone(),
+        rotations: rotations.clone(),
+        sealed: config.seal.is_some(),
+        began: now,
+    };
+    let counted = Counted {
+        grants: &grants.meters,
+        tunnels: &tunnels.meters,
+        spans: &span_meters,
+        witness: &witness,
+        connections: &connections,
+    };
+    let metrics = Arc::new(Metrics::new(watched, &counted));
     let data_plane = DataPlane {
         token: state_dir.token().clone(),
         policy: publication.clone(),
@@ -387,7 +402,8 @@ async fn start_in(
     chores.spawn(async move { endings::watch(&ending, &told, now).await });
     let ended = sessions.clone();
     chores.spawn(async move { endings::store(&ended).await });
-    let exports = exports.spawn();
+    let mut exports = exports.spawn();
+    spans.map(|spans| exports.spawn(spans));
     chores.spawn(async move { witness.watch().await });
     let watched = outstanding.clone();
     chores.spawn(async move { watched.watch().await });

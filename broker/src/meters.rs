@@ -105,6 +105,27 @@ pub struct WitnessMeters {
     pub lost: Counter,
 }
 
+/// What became of a span.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SpanEnd {
+    /// `exported`, `rejected` or `dropped`.
+    pub result: &'static str,
+}
+
+/// Spans for a collector.
+#[derive(Clone, Debug, Default)]
+pub struct SpanMeters {
+    /// Spans, by what became of them.
+    pub ended: Family<SpanEnd, Counter>,
+}
+
+impl SpanMeters {
+    /// That became of so many.
+    pub fn ended(&self, result: &'static str, many: usize) {
+        self.ended.get_or_create(&SpanEnd { result }).inc_by(many as u64);
+    }
+}
+
 /// The audit log.
 #[derive(Clone, Debug, Default)]
 pub struct AuditMeters {

@@ -145,6 +145,11 @@ impl Outstanding {
         at.map(|at| issues.remove(at));
     }
 
+    /// How many leases have left and may still be in use.
+    pub fn leases(&self) -> usize {
+        self.open().issues.len()
+    }
+
     /// Looks for workers that are gone, over and over.
     pub async fn watch(&self) {
         let mut tick = tokio::time::interval(TICK);

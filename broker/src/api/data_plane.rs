@@ -12,6 +12,7 @@ use crate::sds::Sds;
 use crate::tunnels::Tunnels;
 use crate::witness::{self, Witness};
 use attache_core::Secret;
+use attache_core::trace::{TRACEPARENT, TraceParent};
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, Intent, IntentAnswer};
 use attache_core::wire::{MOST_AUDIT_BYTES, TunnelAnswer, TunnelRequest, UseRecord, WireInjection};
 use axum::Router;
@@ -154,13 +155,23 @@ pub(super) async fn policy(State(door): State<Arc<DataPlane>>, headers: HeaderMa
 ))]
 pub(super) async fn grants(
     State(door): State<Arc<DataPlane>>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let request: GrantRequest = parse(&body?)?;
     check_worker(&request.worker)?;
     check_nonce(&request.nonce)?;
-    let answer = door.grants.answer(request).await;
+    let answer = door.grants.answer(request, trace(&headers)).await;
     Ok(secret_json(&answer, room_of(&answer)))
+}
+
+/// The trace that the request belongs to. A filter has read it; it is read again.
+fn trace(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut told = headers.get_all(TRACEPARENT).iter();
+    match (told.next(), told.next()) {
+        (Some(one), None) => TraceParent::parse(one.as_bytes()),
+        _ => None,
+    }
 }
 
 /// How many bytes of JSON it is at most: a character takes six where it is escaped.

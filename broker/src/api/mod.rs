@@ -12,6 +12,7 @@ mod health;
 mod metrics;
 pub mod openapi;
 pub mod probes;
+mod process;
 mod rotation;
 mod run;
 pub mod server;
@@ -20,4 +21,4 @@ pub mod view;
 pub mod withheld;
 
 pub use health::{Condition, Dependency, Health, Readiness};
-pub use metrics::Metrics;
+pub use metrics::{Counted, Metrics, Watched};

@@ -185,6 +185,16 @@ impl Ca {
         self.changed.subscribe()
     }
 
+    /// When the authority that signs now ends, in Unix milliseconds; `None` while there is none, or while another one is
+    /// being made.
+    pub fn ends_ms(&self) -> Option<u64> {
+        let (kept, now_ms) = (self.succession.try_lock().ok()?, Now::read().wall_ms);
+        let succession = kept.as_ref()?;
+        let signs = |index: &usize| succession.state(*index, now_ms) == AuthorityState::Signs;
+        let current = (0..succession.all().len()).find(signs)?;
+        succession.all().get(current).map(|generation| generation.authority.facts.not_after_ms)
+    }
+
     /// Which authority signs now, as something to compare.
     pub async fn current(&self) -> Option<u64> {
         self.succession.lock().await.as_ref().and_then(|succession| succession.current(Now::read().wall_ms))

@@ -97,6 +97,8 @@ pub struct Config {
     pub oidc: Vec<oidc::Provider>,
     /// Bounds of time and space.
     pub limits: Limits,
+    /// The URL that takes spans, if one does.
+    pub spans: Option<String>,
 }
 
 /// Where the instance listens. A TCP port may be 0: the system chooses.

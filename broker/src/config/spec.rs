@@ -68,6 +68,24 @@ pub struct Spec {
     pub oidc: Vec<ProviderSpec>,
     /// Bounds of time and space.
     pub limits: LimitsSpec,
+    /// What others are told of what the broker does.
+    pub telemetry: TelemetrySpec,
+}
+
+/// What others are told of what the broker does.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetrySpec {
+    /// The OpenTelemetry collector that takes spans (OTLP/HTTP; default: none does).
+    pub otlp: Option<SpansSpec>,
+}
+
+/// An OpenTelemetry collector for spans.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpansSpec {
+    /// The URL that takes traces, as a rule `http://HOST:4318/v1/traces`. It names no user and no password.
+    pub endpoint: Url,
 }
 
 /// The certificate authority of a forward proxy.

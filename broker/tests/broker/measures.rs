@@ -2,6 +2,7 @@
 
 use crate::world::{OTHER_SECRET, SECRET, World, until};
 use attache_broker::config::{Config, DeclaredSession, Rotation, Rotator};
+use base64::Engine as _;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -109,15 +110,22 @@ async fn what_is_broken_is_counted() {
 #[tokio::test]
 async fn the_documents_name_every_metric_and_no_other() {
     let day = std::time::Duration::from_secs(86_400);
-    let rotated = |config: &mut Config| {
+    let everything = |config: &mut Config| {
         let file = config.credentials[0].lookup[0].file().unwrap().to_owned();
         let by = Rotator::Command { argv: vec!["/bin/false".to_owned()], env: Vec::new() };
         let rotation = Rotation { file, every: Some(day), overlap: day / 24, timeout: day / 1440, by };
         config.credentials[0].rotation = Some(rotation);
+        config.spans = Some("http://127.0.0.1:9/v1/traces".into());
     };
-    let world = World::with(rotated).await;
+    let mut world = World::stopped();
+    everything(&mut world.config);
+    // A JWT says itself when it ends.
+    let part = |json: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json);
+    world.write_secret("other", &format!("{}.{}.c2ln", part(r#"{"alg":"ES256"}"#), part(r#"{"exp":4102444800}"#)));
+    world.start().await;
     world.plain_grant().await;
     world.way("nowhere.test", 443, "nobodys").await;
+    assert_eq!(world.operate("GET", "/v1/ca", Value::Null).await.status, 200);
     let text = metrics(&world).await;
     let of = |what: &str| {
         let lines = text.lines().filter_map(move |line| line.strip_prefix("# ")?.strip_prefix(what)?.split_once(' '));
@@ -126,16 +134,49 @@ async fn the_documents_name_every_metric_and_no_other() {
     let (types, helps) = (of("TYPE "), of("HELP "));
     let shown = types.iter().map(|(name, kind)| {
         let (_, help) = helps.iter().find(|(helped, _)| helped == name).unwrap();
-        let total = if kind == "counter" { "_total" } else { "" };
-        format!("| `{name}{total}` | {kind} | {} |", help.trim_end_matches('.'))
+        let ending = match kind.as_str() {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        format!("| `{name}{ending}` | {kind} | {} |", help.trim_end_matches('.'))
     });
     let shown: BTreeSet<_> = shown.collect();
     let page = include_str!("../../../docs/metrics.md");
-    let rows = page.lines().filter(|line| line.starts_with("| `attache_"));
+    let (_, of_broker) = page.split_once("## What the broker tells\n").unwrap();
+    let of_broker = of_broker.split("\n## ").next().unwrap();
+    let rows = of_broker.lines().filter(|line| line.starts_with("| `"));
     // The last column, of labels, is for people.
     let rows: BTreeSet<_> =
         rows.filter_map(|row| Some(format!("{} |", row.trim_end_matches('|').rsplit_once(" | ")?.0))).collect();
     assert_eq!(rows, shown);
+    assert!(text.contains("attache_credential_expires_timestamp_seconds{credential=\"other\"} 4102444800\n"), "{text}");
+    assert!(!text.contains("attache_credential_expires_timestamp_seconds{credential=\"github\"}"), "nobody says when");
+}
+
+#[tokio::test]
+async fn a_worker_that_falls_silent_and_one_that_lags_are_told() {
+    let world = World::with(|config| config.limits.stale_after = std::time::Duration::from_secs(1)).await;
+    world.poll("", 0, 0).await;
+    assert_eq!(sample(&world, "attache_workers_behind").await, 0.0);
+    world.write_secret("github", &SECRET.replace("real", "more"));
+    until("it lags", async || sample(&world, "attache_workers_behind").await == 1.0).await;
+    until("it is lost", async || sample(&world, "attache_workers_lost_total").await == 1.0).await;
+    assert_eq!((sample(&world, "attache_workers").await, sample(&world, "attache_workers_behind").await), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn what_has_left_and_what_the_process_takes_is_told() {
+    let world = World::new().await;
+    assert_eq!(sample(&world, "attache_leases_outstanding").await, 0.0);
+    world.plain_grant().await;
+    assert_eq!(sample(&world, "attache_leases_outstanding").await, 1.0);
+    assert_eq!(sample(&world, "attache_state_sealed").await, 0.0);
+    let began = sample(&world, "process_start_time_seconds").await;
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    assert!((now - 60.0..=now).contains(&began), "{began} and {now}");
+    let version = format!("attache_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(sample(&world, &version).await, 1.0);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod stdout;
 mod syslog;
 
 use super::{AuditLog, Durable};
+use crate::collector::CollectorError;
 use crate::config::{Export, ExportKind};
 use crate::state_dir::StateDir;
 use attache_core::names::Name;
@@ -35,12 +36,9 @@ enum SinkError {
     /// The other side is not there, or the system said no.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The collector could not be asked.
-    #[error("the collector cannot be reached: {0}")]
-    Http(String),
-    /// The collector asks to come again.
-    #[error("the collector answered {0}")]
-    Busy(u16),
+    /// The collector has not taken them.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
 }
 
 /// Where records go.

@@ -2,24 +2,17 @@
 
 use super::SinkError;
 use super::sighted::{Severity, Sighted};
+use crate::collector::{Collector, CollectorError};
 use attache_core::names::Name;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
-use reqwest::StatusCode;
-use std::time::Duration;
-
-/// How long a collector may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Most bytes of an answer that are looked at.
-const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// One collector.
 pub struct Otlp {
-    endpoint: String,
-    client: Option<reqwest::Client>,
+    collector: Collector,
     resource: Resource,
 }
 
@@ -28,53 +21,20 @@ impl Otlp {
     pub fn new(endpoint: String, instance: &Name) -> Self {
         let attributes = vec![text("service.name", "attache"), text("service.instance.id", instance.as_str())];
         let resource = Resource { attributes, ..Resource::default() };
-        Self { endpoint, client: None, resource }
+        Self { collector: Collector::new(endpoint), resource }
     }
 
     /// Sends the lines as one request. What the collector rejects for good is dropped.
     pub async fn send(&mut self, lines: &[String]) -> Result<u64, SinkError> {
-        let client = match &self.client {
-            Some(client) => client,
-            None => self.client.insert(client()?),
-        };
-        let request = request(&self.resource, lines).encode_to_vec();
-        let post = client.post(&self.endpoint).header("content-type", "application/x-protobuf").body(request);
-        // Its errors may name the URL, which holds no secret.
-        let answer = post.send().await.map_err(|error| SinkError::Http(error.to_string()))?;
-        let status = answer.status();
-        match status {
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Err(SinkError::Busy(status.as_u16())),
-            // OTLP: anything else than these and success is not to be tried again.
-            status if !status.is_success() => Ok(lines.len() as u64),
-            _ => Ok(rejected(&beginning(answer).await)),
+        match self.collector.post(request(&self.resource, lines).encode_to_vec()).await {
+            Ok(answer) => Ok(rejected(&answer)),
+            Err(CollectorError::Refused(_)) => Ok(lines.len() as u64),
+            Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The answer, as far as it is read: a collector's takes some bytes.
-async fn beginning(mut answer: reqwest::Response) -> Vec<u8> {
-    let mut read = Vec::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        read.extend_from_slice(&chunk);
-        if read.len() > LONGEST_ANSWER {
-            return Vec::new();
-        }
-    }
-    read
-}
-
-fn client() -> Result<reqwest::Client, SinkError> {
-    // One provider a process: whoever was first, has chosen the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).no_proxy();
-    client.build().map_err(|error| SinkError::Http(error.to_string()))
 }
 
 fn rejected(answer: &[u8]) -> u64 {
-    let answer = answer.get(..LONGEST_ANSWER).unwrap_or(answer);
     let partial = ExportLogsServiceResponse::decode(answer).ok().and_then(|answer| answer.partial_success);
     partial.map_or(0, |partial| u64::try_from(partial.rejected_log_records).unwrap_or(0))
 }

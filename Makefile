@@ -70,6 +70,7 @@ test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/need strace
 	@scripts/peers
 	@scripts/openbao
+	@scripts/prometheus
 	@scripts/github-openapi
 	@scripts/charts
 	@scripts/compose

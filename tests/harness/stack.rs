@@ -59,6 +59,7 @@ pub struct Plan {
     pub concurrency: u32,
     data_plane: Option<SocketAddr>,
     proxy_socket: bool,
+    health: bool,
     shape: Shape,
     envoy: PathBuf,
     /// The filter's module.
@@ -123,6 +124,7 @@ impl Default for Plan {
             concurrency: 1,
             data_plane: None,
             proxy_socket: false,
+            health: false,
             shape: Shape::Gateway,
             envoy: crate::envoy::binary(),
             filter: util::filter_wasm(),
@@ -209,6 +211,12 @@ impl Plan {
         self
     }
 
+    /// A door for probes and Prometheus: the config's `listen.health`.
+    pub fn health(mut self) -> Self {
+        self.health = true;
+        self
+    }
+
     /// Envoy is a forward proxy.
     pub fn forward_proxy(mut self) -> Self {
         self.shape = Shape::ForwardProxy;
@@ -289,6 +297,9 @@ impl Plan {
         if self.proxy_socket {
             let path = site.dir.path().join("proxy.sock");
             more_ways += &format!(", proxy_socket: 'unix:{}'", path.display());
+        }
+        if self.health {
+            more_ways += ", health: '127.0.0.1:0'";
         }
         let limits = if limits.is_empty() { String::new() } else { format!("limits:\n{limits}") };
         let yaml = format!(

@@ -1,0 +1,75 @@
+//! Every query of dashboard and alerts, asked of a real run.
+
+use std::time::{Duration, Instant};
+
+use crate::exposition::Exposition;
+use crate::prometheus::Prometheus;
+use crate::queries::{alerts, all, looked_at, of_dashboard};
+use crate::scene::Scene;
+
+/// How long the scrapes of a few requests may take.
+const SCRAPES: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_and_label_that_is_asked_for_is_told() {
+    let scene = Scene::start().await;
+    scene.live(0).await;
+    scene.counted(3, 6).await;
+    let (filter, broker) = (scene.filter().await, scene.broker().await);
+    let told = Exposition::read(&[&filter, &broker]);
+    let lacking: Vec<_> = all()
+        .iter()
+        .map(|query| (query.place.clone(), told.lacks(&query.expr)))
+        .filter(|(_, lacks)| !lacks.is_empty())
+        .collect();
+    // A rotation that never was has no attempts, and no source has had trouble with anything but 0.
+    assert_eq!(lacking, []);
+    assert!(told.names("attache_").len() > 50, "{:?}", told.names("attache_"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_prometheus_finds_data_for_every_query() {
+    let scene = Scene::start().await;
+    let Some(prometheus) = Prometheus::scraping(scene.health, scene.stack.envoy.admin()).await else { return };
+    let queries: Vec<_> = of_dashboard()
+        .into_iter()
+        .map(|query| (query.place, query.expr))
+        .chain(alerts().into_iter().map(|alert| (format!("alert {}", alert.name), alert.expr)))
+        .collect();
+    let end = Instant::now() + SCRAPES;
+    for turn in 0.. {
+        scene.live(turn).await;
+        let mut without = Vec::new();
+        for (place, expr) in &queries {
+            match prometheus.ask(looked_at(expr)).await {
+                Ok(series) if !series.is_empty() => {}
+                Ok(_) => without.push(place),
+                Err(error) => assert!(Instant::now() < end && error.starts_with("not ready"), "{place}: {error}"),
+            }
+            // With what it compares: Prometheus reads it, whatever it finds.
+            let whole = prometheus.ask(expr).await;
+            assert!(whole.is_ok(), "{place}: {whole:?}");
+        }
+        let slow = prometheus
+            .ask("histogram_quantile(0.99, sum by (le) (rate(attache_callout_milliseconds_bucket[1m])))")
+            .await;
+        let is_number = |value: &serde_json::Value| value["value"][1].as_str().is_some_and(|value| value != "NaN");
+        if without.is_empty() && slow.is_ok_and(|series| series.iter().any(is_number)) {
+            break;
+        }
+        assert!(Instant::now() < end, "no data for {without:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // All is well: of the alerts only that nobody has scraped long enough could fire, and it does not.
+    for alert in alerts() {
+        let firing = prometheus.ask(&alert.expr).await.expect("a query");
+        assert_eq!(firing, [] as [serde_json::Value; 0], "{}", alert.name);
+    }
+    // And one that should, does.
+    scene.stack.broker.kill();
+    let down = &alerts()[0].expr;
+    while prometheus.ask(down).await.is_ok_and(|firing| firing.is_empty()) {
+        assert!(Instant::now() < end + SCRAPES, "{down} sees that the broker is away");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

@@ -32,6 +32,8 @@ async fn a_token_is_taken_in_every_form_that_clients_send() {
         let (_, answer) = connect(&stack, "api.github.com:443", &headers).await;
         assert_eq!(answer.status, 200, "{headers:?}");
     }
+    let tunnelled = "wasmcustom.outcome=.=tunnelled;.;attache.decisions";
+    stack.envoy.wait_stat(tunnelled, |tunnels| tunnels == 3, SOON).await;
     let asked = asked(&stack, Endpoint::Tunnels);
     assert_eq!(asked["evidence"], json!({"session_token": digest(&mine)}));
     assert_eq!((&asked["host"], &asked["port"]), (&json!(HOST), &json!(443)));

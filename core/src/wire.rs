@@ -58,6 +58,19 @@ pub struct Plugin {
     /// How requests reach this entry.
     #[serde(default, skip_serializing_if = "Transport::is_gateway")]
     pub transport: Transport,
+    /// What is not to be had around this entry, because whoever configures this Envoy cannot say it: what takes it
+    /// is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<Lack>,
+}
+
+/// What may be missing around an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lack {
+    /// No judge stands before the gate: nobody reads a body, and whatever seems to say what one holds is not
+    /// believed.
+    Judge,
 }
 
 /// How requests reach an entry, and so what names their destination.

@@ -58,6 +58,8 @@ pub struct Flow {
     /// What came back of the credential.
     pub echoes: Echoes,
     pub started: Millis,
+    /// Whether no judge stands before the gate that could have read the body.
+    pub unjudged: bool,
 }
 
 impl Flow {
@@ -96,25 +98,29 @@ impl Flow {
         let is_read = || {
             let (Some(policy), Some(asked)) = (&self.policy, &self.asked) else { return false };
             let mut body = Vec::new();
-            is_read(policy, &self.snapshot, asked, grant, || body_of(context, &mut body))
+            is_read(policy, &self.snapshot, asked, grant, || self.body_of(context, &mut body))
         };
         let stands = |policy: &Policy| {
             let mut body = Vec::new();
-            stands(policy, &self.snapshot, grant, || body_of(context, &mut body))
+            stands(policy, &self.snapshot, grant, || self.body_of(context, &mut body))
         };
         cuts.iter().find_map(|cut| cut.ends(grant, is_read, stands)).or(stale)
     }
-}
 
-fn body_of(context: u32, bytes: &mut Vec<u8>) -> Body<'_> {
-    match host::act_for(context) {
-        Ok(()) => read_body(bytes),
-        Err(_) => Body::Unread,
+    fn body_of<'b>(&self, context: u32, bytes: &'b mut Vec<u8>) -> Body<'b> {
+        match host::act_for(context) {
+            Ok(()) => read_body(self.unjudged, bytes),
+            Err(_) => Body::Unread,
+        }
     }
 }
 
-/// What the judge said of the body of the request that is acted for.
-pub fn read_body(bytes: &mut Vec<u8>) -> Body<'_> {
+/// What the judge said of the body of the request that is acted for. Without a judge nobody is believed: any other
+/// plugin of this Envoy writes beside it.
+pub fn read_body(unjudged: bool, bytes: &mut Vec<u8>) -> Body<'_> {
+    if unjudged {
+        return Body::Unread;
+    }
     let Ok(Some(said)) = host::property(BODY) else { return Body::Unread };
     *bytes = said;
     match bytes.split_first() {

@@ -7,8 +7,9 @@ use crate::metrics::Counter;
 use crate::shared::{Shared, Step};
 use attache_core::Millis;
 use attache_core::names::Name;
+use attache_core::refusal::Reason;
 use attache_core::trace::TRACEPARENT;
-use attache_core::wire::{Plugin, Role};
+use attache_core::wire::{Lack, Plugin, Role};
 use attache_core::worker::{Answer, Call, Dispatch, Settings, Wake, Wakeup, Worker};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
@@ -68,6 +69,7 @@ impl Root {
         self.entry = Some(match plugin.role {
             Role::Judge => Entry::Judge { limit: plugin.body_limit as usize },
             Role::Gate | Role::Door => {
+                tell_of_lacks(&plugin);
                 let timeout = Millis(plugin.callout_timeout_ms);
                 let settings = Settings {
                     instance: plugin.instance.clone(),
@@ -155,6 +157,21 @@ impl RootContext for Root {
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
+    }
+}
+
+/// Says what this entry does without, once for each worker.
+fn tell_of_lacks(plugin: &Plugin) {
+    if plugin.lacks.contains(&Lack::Judge) {
+        let reason = Reason::BodyUnreadable.as_str();
+        log::warn!("attache: no judge stands before this gate: where a rule needs a body, requests are refused ({reason})");
+    }
+    if !plugin.guarded {
+        let reason = Reason::DestinationMismatch.as_str();
+        log::warn!(
+            "attache: no route here asks for the verdict: one that leads to another cluster is refused before anything \
+             is injected ({reason}), and nothing looks again behind this gate"
+        );
     }
 }
 

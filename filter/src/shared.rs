@@ -12,7 +12,7 @@ use attache_core::names::Name;
 use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Snapshot, Way, authorise, identify};
 use attache_core::verdict::VERDICT_STATE;
-use attache_core::wire::{Plugin, Role, Transport};
+use attache_core::wire::{Lack, Plugin, Role, Transport};
 use attache_core::worker::{Entry, Grant, Intended, Outcome, Question, Worker, verdict};
 use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
@@ -39,6 +39,7 @@ pub struct Shared {
     pub echoing: RefCell<HashSet<Arc<str>>>,
     pub timeout: Millis,
     pub guarded: bool,
+    unjudged: bool,
     is_door: bool,
     transport: Transport,
     listener: Option<Name>,
@@ -78,6 +79,7 @@ impl Shared {
             echoing: RefCell::default(),
             timeout,
             guarded: plugin.guarded,
+            unjudged: plugin.lacks.contains(&Lack::Judge),
             is_door: plugin.role == Role::Door,
             transport: plugin.transport,
             listener: plugin.listener.clone(),
@@ -135,7 +137,7 @@ impl Shared {
     /// Reads a new request and takes it as far as it goes.
     pub fn begin(&self, context: u32, headers: host::Result<Vec<u8>>) -> Step {
         let now = self.now();
-        let mut flow = Box::new(Flow { started: now, ..Flow::default() });
+        let mut flow = Box::new(Flow { started: now, unjudged: self.unjudged, ..Flow::default() });
         let step = match headers {
             Ok(headers) => {
                 flow.snapshot = self.read(headers);
@@ -247,7 +249,7 @@ impl Shared {
             _ if !self.worker.borrow().admits(&grant) => Err(Reason::AuditBacklog),
             Some(asked) => {
                 let mut body = Vec::new();
-                authorise(&policy, &flow.snapshot, asked, &grant, || read_body(&mut body))
+                authorise(&policy, &flow.snapshot, asked, &grant, || read_body(flow.unjudged, &mut body))
             }
             None => Err(Reason::Internal),
         };

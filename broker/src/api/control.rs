@@ -137,7 +137,8 @@ impl Control {
             for variable in credential.agent_env.iter().filter(|variable| wanted(&variable.value)) {
                 let value = match &variable.value {
                     AgentValue::Placeholder => self.sessions.placeholder(session, &credential.name),
-                    AgentValue::GatewayUrl { route_prefix, suffix } => {
+                    AgentValue::GatewayUrl { host: Some(host), suffix, .. } => Some(format!("http://{host}{suffix}")),
+                    AgentValue::GatewayUrl { host: None, route_prefix, suffix } => {
                         Some(format!("http://{proxy}{route_prefix}{suffix}"))
                     }
                     AgentValue::Field(field) => {

@@ -223,8 +223,29 @@ pub enum Problem {
     #[error("`plaintext: true` leaves nothing to verify; remove it, or spki_sha256 and ca_file")]
     PlaintextVerified,
     /// An upstream without effect.
-    #[error("add `address: HOST:PORT` or `ca_file: FILE`")]
+    #[error("add `address: HOST:PORT`, `ca_file: FILE` or `cluster: NAME`")]
     EmptyUpstream,
+    /// A cluster of somebody else's, and what it would be if it were ours.
+    #[error(
+        "a cluster that somebody else defines says by itself who is dialled and who is trusted; remove address, ca_file \
+         and spki_sha256 there, or the cluster"
+    )]
+    ClusterAlone,
+    /// A mesh, and what it says by itself.
+    #[error(
+        "with `mesh: istio` a ServiceEntry says who is dialled, and a DestinationRule who is trusted; remove address, \
+         ca_file and spki_sha256"
+    )]
+    MeshDials,
+    /// A host that a mesh cannot tell apart.
+    #[error("with `mesh: istio` agents call http://HOST, which leads to one port: another port of it is bound already")]
+    MeshPort,
+    /// An address where a mesh needs a name.
+    #[error("expected a name: with `mesh: istio` hosts are found by their names")]
+    MeshAddress,
+    /// Two destinations that one cluster leads to.
+    #[error("leads to another destination as well: a verdict names a cluster, so each destination needs its own")]
+    ClusterTaken,
     /// Two credentials that reach one destination in two ways.
     #[error(
         "credential `{0}` reaches this host and port with other plaintext, private, upstream or spki_sha256; \

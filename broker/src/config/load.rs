@@ -63,7 +63,8 @@ fn from_file(file: &Path, overrides: &Overrides, env: &dyn Fn(&str) -> Option<St
         faults.map(|fault| error(fault.path, fault.place, Problem::Field(fault.message))).collect();
     let mut config = None;
     if let Some(spec) = &reading.value {
-        let around = resolve::Around { dir: &directory_of(file), env, overrides, left_out: &reading.left_out };
+        let left_out = &reading.left_out;
+        let around = resolve::Around { dir: &directory_of(file), env, overrides, mesh: spec.mesh, left_out };
         let (resolved, found) = resolve::resolve(spec, &around);
         errors.extend(found.into_iter().map(|(path, problem)| {
             let place = root.place_of(&path);
@@ -105,7 +106,7 @@ fn directory_of(file: &Path) -> PathBuf {
 
 /// The presets whose secret is at hand, and one session that may use them all.
 fn embedded(overrides: &Overrides, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
-    let around = resolve::Around { dir: Path::new("."), env, overrides, left_out: &BTreeSet::new() };
+    let around = resolve::Around { dir: Path::new("."), env, overrides, mesh: None, left_out: &BTreeSet::new() };
     let resolved = |spec: &Spec| match resolve::resolve(spec, &around) {
         (config, problems) if problems.is_empty() => Ok(config),
         (_, problems) => Err(ConfigErrors(

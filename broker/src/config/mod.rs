@@ -81,6 +81,8 @@ pub struct Config {
     pub sources: SourcesConfig,
     /// All credentials, by name in order.
     pub credentials: Vec<Credential>,
+    /// Whose Envoys run the filter, where that is a mesh.
+    pub mesh: Option<Mesh>,
     /// What happens to hosts that no destination names.
     pub unmatched: Unmatched,
     /// Whether a forward proxy decrypts traffic to them, where they pass.
@@ -99,6 +101,14 @@ pub struct Config {
     pub limits: Limits,
     /// The URL that takes spans, if one does.
     pub spans: Option<String>,
+}
+
+/// A mesh whose Envoys run the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mesh {
+    /// Istio: `outbound|PORT||HOST` leads to a host, and agents call `http://HOST`.
+    Istio,
 }
 
 /// Where the instance listens. A TCP port may be 0: the system chooses.
@@ -341,6 +351,8 @@ pub struct Upstream {
     pub address: Option<String>,
     /// Certificates to trust instead of the system's, absolute.
     pub ca_file: Option<PathBuf>,
+    /// The cluster that leads there in an Envoy of somebody else's; then there is nothing else here.
+    pub cluster: Option<String>,
 }
 
 /// One variable of an agent's environment.
@@ -357,8 +369,10 @@ pub struct AgentEnv {
 pub enum AgentValue {
     /// The placeholder of this session for this credential.
     Placeholder,
-    /// The gateway's URL for a host: `http://<proxy><route prefix><suffix>`.
+    /// The gateway's URL for a host: `http://<proxy><route prefix><suffix>`; in a mesh `http://<host><suffix>`.
     GatewayUrl {
+        /// The host itself, where a mesh leads there.
+        host: Option<String>,
         /// [`attache_core::policy::DestinationSpec::route_prefix`] of one of the credential's destinations.
         route_prefix: String,
         /// What follows it, e.g. `/v1`; may be empty.

@@ -2,7 +2,7 @@
 //!
 //! The Envoy bootstrap is generated from the same policy, so the two cannot differ.
 
-use super::{AuditMode, Config, Credential, Destination, PassThrough};
+use super::{AuditMode, Config, Credential, Destination, Mesh, PassThrough};
 use attache_core::digest::Digest;
 use attache_core::matching::host::Host;
 use attache_core::names::Name;
@@ -21,7 +21,7 @@ impl Config {
 
     /// The policy of this config. Its version is the digest of everything else in it.
     pub fn policy(&self) -> Spec {
-        let routes = Routes::of(&self.credentials);
+        let routes = Routes::of(&self.credentials, self.mesh);
         let mut destinations: BTreeMap<(Host, u16), DestinationSpec> = BTreeMap::new();
         for credential in &self.credentials {
             for destination in &credential.destinations {
@@ -62,11 +62,21 @@ fn unbound(destination: &Destination, routes: &Routes) -> DestinationSpec {
     DestinationSpec {
         id: id(destination),
         authorities: routes.authorities(destination),
-        route_prefix: Some(routes.prefix(destination)),
-        cluster: format!("attache_dst_{}_{}", destination.host, destination.port),
+        route_prefix: routes.mesh.is_none().then(|| routes.prefix(destination)),
+        cluster: cluster(destination, routes.mesh),
         plaintext: destination.plaintext,
         strip: StripSpec::default(),
         bindings: Vec::new(),
+    }
+}
+
+/// The Envoy cluster that leads to a destination, and to nowhere else.
+pub(super) fn cluster(destination: &Destination, mesh: Option<Mesh>) -> String {
+    let Destination { host, port, upstream, .. } = destination;
+    match (upstream.as_ref().and_then(|upstream| upstream.cluster.clone()), mesh) {
+        (Some(named), _) => named,
+        (None, Some(Mesh::Istio)) => format!("outbound|{port}||{host}"),
+        (None, None) => format!("attache_dst_{host}_{port}"),
     }
 }
 
@@ -90,16 +100,19 @@ pub(crate) fn id(destination: &Destination) -> String {
 }
 
 /// Which ports of a host are destinations, and so which of them may go without a port.
-pub(super) struct Routes(BTreeMap<Host, BTreeMap<u16, bool>>);
+pub(super) struct Routes {
+    ports: BTreeMap<Host, BTreeMap<u16, bool>>,
+    mesh: Option<Mesh>,
+}
 
 impl Routes {
     /// The routes that these credentials need.
-    pub fn of(credentials: &[Credential]) -> Self {
+    pub fn of(credentials: &[Credential], mesh: Option<Mesh>) -> Self {
         let mut ports: BTreeMap<Host, BTreeMap<u16, bool>> = BTreeMap::new();
         for destination in credentials.iter().flat_map(|credential| &credential.destinations) {
             ports.entry(destination.host.clone()).or_default().insert(destination.port, destination.plaintext);
         }
-        Self(ports)
+        Self { ports, mesh }
     }
 
     /// The first path segment under which the gateway serves a destination: without the port where
@@ -114,14 +127,16 @@ impl Routes {
 
     /// The authorities that name a destination: without the port also where nothing else is meant.
     fn authorities(&self, destination: &Destination) -> Vec<String> {
-        let alone = self.0.get(&destination.host).is_none_or(|ports| ports.len() == 1);
+        let alone = self.ports.get(&destination.host).is_none_or(|ports| ports.len() == 1);
         let bare = (alone || self.has_own_port(destination)).then(|| destination.host.to_string());
-        [id(destination)].into_iter().chain(bare).collect()
+        // A mesh takes it as plain HTTP, and begins TLS itself: some clients then write the port that they call.
+        let called = self.mesh.filter(|_| alone && destination.port != 80).map(|_| format!("{}:80", destination.host));
+        [id(destination)].into_iter().chain(bare).chain(called).collect()
     }
 
     /// Whether the port is the scheme's own. Where a host is reached both ways, TLS has the name.
     fn has_own_port(&self, destination: &Destination) -> bool {
-        let tls = self.0.get(&destination.host).is_some_and(|ports| ports.get(&443) == Some(&false));
+        let tls = self.ports.get(&destination.host).is_some_and(|ports| ports.get(&443) == Some(&false));
         match (destination.port, destination.plaintext) {
             (443, false) => true,
             (80, true) => !tls,

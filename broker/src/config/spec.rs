@@ -14,10 +14,10 @@ use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
 use super::rotation::RotationSpec;
 use super::seal::StateSpec;
 use super::values::{
-    DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
+    ClusterName, DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
     Size, Socket, SyslogTo, Url, Variable, Word,
 };
-use super::{AuditMode, Bind, SourceKind, TokenScope};
+use super::{AuditMode, Bind, Mesh, SourceKind, TokenScope};
 use attache_core::injection::Injection;
 use attache_core::names::Name;
 use attache_core::object::members_once;
@@ -52,6 +52,9 @@ pub struct Spec {
     pub sources: SourcesSpec,
     /// The credentials, by name.
     pub credentials: BTreeMap<Name, CredentialSpec>,
+    /// Whose Envoys run the filter: their clusters are then named as that mesh names them (default: Envoys whose
+    /// bootstrap `attache envoy-config` prints).
+    pub mesh: Option<Mesh>,
     /// What happens to hosts that no destination names (default `deny`).
     pub unmatched: Unmatched,
     /// Whether a forward proxy decrypts traffic to them, where they pass (default: no, it tunnels).
@@ -360,7 +363,7 @@ pub struct DestinationSpec {
     pub websocket: Option<bool>,
 }
 
-/// Where Envoy dials, and whom it trusts there.
+/// Where Envoy dials, and whom it trusts there; or the cluster in which somebody else has said so.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSpec {
@@ -368,6 +371,9 @@ pub struct UpstreamSpec {
     pub address: Option<DialAddress>,
     /// PEM file of the authorities to trust instead of the system's, read from this file's directory.
     pub ca_file: Option<String>,
+    /// The cluster that leads there in an Envoy that somebody else configures, e.g. `outbound|443||api.github.com`.
+    /// Stands alone.
+    pub cluster: Option<ClusterName>,
 }
 
 /// What a variable of an agent's environment holds.

@@ -27,6 +27,9 @@ pub enum ValueError {
     /// No port where one is needed.
     #[error("expected HOST:PORT, e.g. 127.0.0.1:9443")]
     NoPort,
+    /// Not a cluster's name.
+    #[error("expected the name of a cluster, e.g. outbound|443||api.github.com")]
+    Cluster,
     /// Not a DNS server.
     #[error("expected IP:PORT of a DNS server, e.g. 127.0.0.1:53")]
     DnsServer,
@@ -146,6 +149,8 @@ macro_rules! written_as_text {
 written_as_text! {
     /// A host: a lower-case DNS name, or an address in its canonical form.
     Host(host::Host) = canonical_host;
+    /// The name of a cluster: printable ASCII without spaces, quotes and backslashes.
+    ClusterName(String) = cluster_name;
     /// Where Envoy dials: `HOST:PORT`.
     DialAddress(String) = dial_address;
     /// `IP:PORT` to listen on; port 0 lets the system choose.
@@ -276,6 +281,12 @@ fn canonical_host(text: &str) -> Result<host::Host, ValueError> {
     }
     let host = host::Host::parse(text.as_bytes())?;
     if host.to_string() == text { Ok(host) } else { Err(ValueError::NotCanonical) }
+}
+
+fn cluster_name(text: &str) -> Result<String, ValueError> {
+    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
+    let is_one = (1..=255).contains(&text.len()) && text.bytes().all(plain);
+    if is_one { Ok(text.to_owned()) } else { Err(ValueError::Cluster) }
 }
 
 fn dial_address(text: &str) -> Result<String, ValueError> {
@@ -461,6 +472,8 @@ mod tests {
         refuses::<PathPrefix>(&["a", "/a/../b", "//a", "/a?b", "/a b", "/%2e%2e", "/ü"]);
         accepts::<Variable>(&["GITHUB_TOKEN", "_x"]);
         refuses::<Variable>(&["", "1X", "A-B", "A=B"]);
+        accepts::<ClusterName>(&["outbound|443||api.github.com", "outbound|443|v1|a"]);
+        refuses::<ClusterName>(&["", "a b", "a\"b", "a\\b", "ü"]);
         accepts::<DialAddress>(&["127.0.0.1:9443", "unifi.lan:1", "[::1]:80"]);
         accepts::<FolderPath>(&["/", "/apps", "/apps/reviewer/"]);
         refuses::<FolderPath>(&["", "apps", "/a//b", "/a/../b", "/a b"]);

@@ -125,6 +125,7 @@ fn settings(role: Role, transport: Transport, config: &Config) -> String {
         guarded: true,
         listener: Name::parse(LISTENER).ok().filter(|_| role != Role::Judge),
         transport,
+        lacks: Vec::new(),
     };
     // Texts and numbers; that serializes.
     serde_json::to_string(&plugin).unwrap_or_default()

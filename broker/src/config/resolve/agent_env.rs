@@ -6,13 +6,13 @@ use crate::config::policy::Routes;
 use crate::config::presets;
 use crate::config::reader::join;
 use crate::config::spec::{AgentValueSpec, GatewayUrlSpec, Spec};
-use crate::config::{AgentEnv, AgentValue, Credential, Lookup};
+use crate::config::{AgentEnv, AgentValue, Credential, Lookup, Mesh};
 use attache_core::matching::host::Host;
 
 /// Fills in the environment of every credential; needs all destinations, for those of one host
 /// share its shortest route.
 pub(super) fn resolve_all(spec: &Spec, credentials: &mut [Credential], problems: &mut Problems) {
-    let routes = Routes::of(credentials);
+    let routes = Routes::of(credentials, spec.mesh);
     for credential in credentials {
         let Some(written) = spec.credentials.get(&credential.name) else { continue };
         let preset = written.preset.as_deref().and_then(presets::find);
@@ -26,7 +26,7 @@ pub(super) fn resolve_all(spec: &Spec, credentials: &mut [Credential], problems:
         for (name, value) in variables {
             let value = match value {
                 AgentValueSpec::Placeholder => Some(AgentValue::Placeholder),
-                AgentValueSpec::Gateway(url) => gateway_url(url, credential, &routes),
+                AgentValueSpec::Gateway(url) => gateway_url(url, credential, &routes, spec.mesh),
                 AgentValueSpec::Field(field) => {
                     let bundle = credential.bundle.as_ref();
                     if !bundle.is_some_and(|bundle| bundle.fields.contains_key(&field.0)) {
@@ -46,10 +46,16 @@ pub(super) fn resolve_all(spec: &Spec, credentials: &mut [Credential], problems:
     }
 }
 
-fn gateway_url(url: &GatewayUrlSpec, credential: &Credential, routes: &Routes) -> Option<AgentValue> {
+fn gateway_url(
+    url: &GatewayUrlSpec,
+    credential: &Credential,
+    routes: &Routes,
+    mesh: Option<Mesh>,
+) -> Option<AgentValue> {
     let is_meant = |host: &Host| url.host.as_ref().is_none_or(|named| named.0 == *host);
     let destination = credential.destinations.iter().find(|destination| is_meant(&destination.host))?;
     Some(AgentValue::GatewayUrl {
+        host: mesh.map(|Mesh::Istio| destination.host.to_string()),
         route_prefix: routes.prefix(destination),
         suffix: url.path.as_ref().map(|path| path.0.clone()).unwrap_or_default(),
     })

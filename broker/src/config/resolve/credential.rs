@@ -25,7 +25,7 @@ pub(super) fn resolve_all(
         let path = join("credentials", name.as_str());
         credentials.extend(resolve((name, written, &path), spec, shared, around, problems));
     }
-    destination::check_together(&credentials, problems);
+    destination::check_together(&credentials, spec.mesh, problems);
     rotation::check_together(&credentials, problems);
     bundle::check_together(&credentials, around, problems);
     agent_env::resolve_all(spec, &mut credentials, problems);

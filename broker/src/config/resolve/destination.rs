@@ -6,7 +6,7 @@ use crate::config::caps::narrower;
 use crate::config::error::Problem;
 use crate::config::reader::join;
 use crate::config::spec::{CredentialSpec, DestinationSpec, UpstreamSpec};
-use crate::config::{Credential, Destination, Upstream};
+use crate::config::{Credential, Destination, Mesh, Upstream, policy};
 use attache_core::access::{Access, AccessError};
 use attache_core::companion::{Companion, CompanionError};
 use attache_core::matching::host::Host;
@@ -56,7 +56,8 @@ pub(super) fn resolve_all(
 }
 
 /// Credentials that share a destination share the cluster that leads there.
-pub(super) fn check_together(credentials: &[Credential], problems: &mut Problems) {
+pub(super) fn check_together(credentials: &[Credential], mesh: Option<Mesh>, problems: &mut Problems) {
+    check_clusters(credentials, mesh, problems);
     let mut known: BTreeMap<(&Host, u16), Vec<(&Credential, &Destination)>> = BTreeMap::new();
     for credential in credentials {
         for destination in &credential.destinations {
@@ -69,6 +70,24 @@ pub(super) fn check_together(credentials: &[Credential], problems: &mut Problems
                 problems.add(path, Problem::ReachedDifferently(other.name.clone()));
             }
             earlier.push((credential, destination));
+        }
+    }
+}
+
+/// A cluster leads to one destination; in a mesh a host is one as well.
+fn check_clusters(credentials: &[Credential], mesh: Option<Mesh>, problems: &mut Problems) {
+    let mut leading: BTreeMap<String, (&Host, u16)> = BTreeMap::new();
+    let mut ports: BTreeMap<&Host, u16> = BTreeMap::new();
+    for credential in credentials {
+        for destination in &credential.destinations {
+            let (host, port) = (&destination.host, destination.port);
+            let path = join("credentials", credential.name.as_str());
+            if *leading.entry(policy::cluster(destination, mesh)).or_insert((host, port)) != (host, port) {
+                problems.add(&path, Problem::ClusterTaken);
+            }
+            if mesh.is_some() && *ports.entry(host).or_insert(port) != port {
+                problems.add(&path, Problem::MeshPort);
+            }
         }
     }
 }
@@ -170,6 +189,16 @@ fn resolve(
     if spec.plaintext && verifies {
         problems.add(join(at, "plaintext"), Problem::PlaintextVerified);
     }
+    let is_dialled = spec.spki_sha256.is_some()
+        || spec.upstream.as_ref().is_some_and(|upstream| upstream.address.is_some() || upstream.ca_file.is_some());
+    if is_dialled && spec.upstream.as_ref().is_some_and(|upstream| upstream.cluster.is_some()) {
+        problems.add(join(&join(at, "upstream"), "cluster"), Problem::ClusterAlone);
+    } else if is_dialled && around.mesh.is_some() {
+        problems.add(at, Problem::MeshDials);
+    }
+    if around.mesh.is_some() && !matches!(spec.host.0, Host::Name(_)) {
+        problems.add(join(at, "host"), Problem::MeshAddress);
+    }
     let upstream = spec.upstream.as_ref().map(|upstream| resolve_upstream(upstream, at, around, problems));
     let Some(inject) = &spec.inject else {
         if !around.is_incomplete(&join(at, "inject")) && !around.is_incomplete(&join(credential, "inject")) {
@@ -207,11 +236,13 @@ fn blamed(access: &AccessSpec, why: AccessError, at: &str, around: &Around<'_>) 
 
 fn resolve_upstream(spec: &UpstreamSpec, at: &str, around: &Around<'_>, problems: &mut Problems) -> Upstream {
     let at = join(at, "upstream");
-    if spec.address.is_none() && spec.ca_file.is_none() && !around.is_incomplete(&at) {
+    let is_empty = spec.address.is_none() && spec.ca_file.is_none() && spec.cluster.is_none();
+    if is_empty && !around.is_incomplete(&at) {
         problems.add(&at, Problem::EmptyUpstream);
     }
     Upstream {
         address: spec.address.as_ref().map(|address| address.0.clone()),
         ca_file: spec.ca_file.as_deref().map(|file| around.path(file, &join(&at, "ca_file"), problems)),
+        cluster: spec.cluster.as_ref().map(|cluster| cluster.0.clone()),
     }
 }

@@ -23,7 +23,7 @@ use super::load::Overrides;
 use super::reader::is_below;
 use super::spec::{LimitsSpec, ListenSpec, Spec};
 use super::values::{DataPlane, Period};
-use super::{AuditConfig, CaConfig, Checkpoints, Config, Endpoint, Limits, Listen};
+use super::{AuditConfig, CaConfig, Checkpoints, Config, Endpoint, Limits, Listen, Mesh};
 use attache_core::names::Name;
 use attache_core::policy::Unmatched;
 use std::collections::BTreeSet;
@@ -45,6 +45,8 @@ pub(super) struct Around<'a> {
     pub dir: &'a Path,
     pub env: &'a dyn Fn(&str) -> Option<String>,
     pub overrides: &'a Overrides,
+    /// Whose Envoys run the filter, where that is a mesh.
+    pub mesh: Option<Mesh>,
     /// Parts of the document that could not be read, and are already reported.
     pub left_out: &'a BTreeSet<String>,
 }
@@ -69,6 +71,7 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
     let config = Config {
         listen: listen(&spec.listen, &state_dir, &mut problems),
         audit: audit(spec, &state_dir, &mut problems),
+        mesh: spec.mesh,
         unmatched: spec.unmatched,
         hosts: hosts::resolve_all(spec, &credentials, around, &mut problems),
         dns_servers: spec.dns.servers.iter().map(|server| server.0).collect(),

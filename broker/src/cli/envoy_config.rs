@@ -96,7 +96,7 @@ impl MachineArgs {
     }
 }
 
-fn sha256(text: &str) -> Result<String, &'static str> {
+pub(super) fn sha256(text: &str) -> Result<String, &'static str> {
     let digits = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if digits { Ok(text.to_ascii_lowercase()) } else { Err("expected 64 hex digits") }
 }

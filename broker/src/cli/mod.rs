@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod envoy_config;
 pub mod feed;
 pub mod hand_over;
+pub mod istio;
 pub mod openapi;
 pub mod ready;
 pub mod run;
@@ -57,6 +58,7 @@ enum Command {
     Ca(ca::CaArgs),
     State(state::StateArgs),
     EnvoyConfig(envoy_config::EnvoyConfigArgs),
+    Istio(istio::IstioArgs),
     Schema(schema::SchemaArgs),
     Openapi(openapi::OpenapiArgs),
     Doctor(doctor::DoctorArgs),
@@ -85,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Ca(args) => on_executor(ca::run(args, &common)),
         Command::State(args) => on_executor(state::run(args, &common)),
         Command::EnvoyConfig(args) => on_executor(envoy_config::run(args, &common)),
+        Command::Istio(args) => istio::run(args, &common),
         Command::Schema(args) => on_executor(schema::run(args, &common)),
         Command::Openapi(args) => on_executor(openapi::run(args, &common)),
         Command::Doctor(args) => on_executor(doctor::run(args, &common)),

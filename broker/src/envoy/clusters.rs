@@ -11,9 +11,9 @@ use std::path::Path;
 
 /// What is read of an upstream at once, in bytes: the filter may hold a piece of an answer whose end could
 /// begin an echo, and Envoy ends a stream of which more is held than the listener buffers.
-const PIECE_BYTES: u32 = 64 << 10;
+pub(super) const PIECE_BYTES: u32 = 64 << 10;
 
-const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+pub(super) const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Requests on one HTTP/2 connection to an upstream: what servers take at the least (RFC 9113, 6.5.2).
 const UPSTREAM_STREAMS: u32 = 100;
@@ -73,8 +73,7 @@ impl Towards {
 
 fn towards(mut cluster: Value, spoken: Towards, how: Option<&Destination>, machine: &Machine) -> Value {
     set(&mut cluster, "circuit_breakers", generous());
-    let keepalive = json!({"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}});
-    set(&mut cluster, "upstream_connection_options", keepalive);
+    set(&mut cluster, "upstream_connection_options", keepalive());
     if spoken.plaintext {
         set(&mut cluster, "metadata", json!({"filter_metadata": {"attache": {"plaintext": true}}}));
     } else {
@@ -83,6 +82,11 @@ fn towards(mut cluster: Value, spoken: Towards, how: Option<&Destination>, machi
     let options = upstream_options(spoken, is_pinned_alone(how));
     set(&mut cluster, "typed_extension_protocol_options", json!({OPTIONS: options}));
     cluster
+}
+
+/// Connections of which nothing is heard are found out.
+pub(super) fn keepalive() -> Value {
+    json!({"tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 10, "keepalive_probes": 3}})
 }
 
 /// The cluster of the broker's data plane.
@@ -169,7 +173,7 @@ fn base(spec: &DestinationSpec, how: Option<&Destination>) -> Value {
     cluster
 }
 
-fn assignment(name: &str, address: &Value) -> Value {
+pub(super) fn assignment(name: &str, address: &Value) -> Value {
     json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]})
 }
 

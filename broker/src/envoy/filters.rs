@@ -12,9 +12,11 @@ use attache_core::policy::Spec;
 use attache_core::wire::{Plugin, Role, Transport};
 use serde_json::{Value, json};
 
-const GATE: &str = "attache.gate";
-const JUDGE: &str = "attache.judge";
+pub(super) const GATE: &str = "attache.gate";
+pub(super) const JUDGE: &str = "attache.judge";
 const DOOR: &str = "attache.door";
+/// The message of a filter that is a module.
+pub(super) const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 /// The message of a filter's settings on one route.
 pub(super) const PER_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
 
@@ -76,36 +78,46 @@ pub(super) fn without_door(mut settings: Value) -> Value {
 }
 
 fn entry(name: &str, role: Role, transport: Transport, config: &Config, machine: &Machine) -> Value {
+    json!({"name": name, "typed_config": wasm(name, &settings(role, transport, config), local(config, machine))})
+}
+
+/// An entry of the filter in a VM.
+pub(super) fn wasm(name: &str, settings: &Plugin, vm: Value) -> Value {
     let mut plugin = json!({
         "name": name,
         // One root context for each settings, in the VM they share.
         "root_id": name,
-        "vm_config": vm(config, machine),
+        "vm_config": vm,
         "configuration": {
             "@type": type_url("google.protobuf.StringValue"),
-            "value": settings(role, transport, config),
+            // Texts and numbers; that serializes.
+            "value": serde_json::to_string(settings).unwrap_or_default(),
         },
         // A trapped VM refuses, and is back within a second.
         "failure_policy": "FAIL_RELOAD",
         "reload_config": {"backoff": {"base_interval": "0.2s", "max_interval": "1s"}},
     });
-    if role == Role::Judge {
+    if settings.role == Role::Judge {
         // The judge holds the head until it has read the body. On the gate the same flag would
         // turn back-pressure into a 413 (docs/decisions/0001).
         set(&mut plugin, "allow_on_headers_stop_iteration", true);
     }
-    let wasm = json!({"@type": type_url("envoy.extensions.filters.http.wasm.v3.Wasm"), "config": plugin});
-    json!({"name": name, "typed_config": wasm})
+    json!({"@type": type_url(WASM), "config": plugin})
 }
 
-fn vm(config: &Config, machine: &Machine) -> Value {
-    let mut vm = json!({
+/// The VM of an instance, which runs this code.
+pub(super) fn vm(config: &Config, code: Value) -> Value {
+    json!({
         // VMs are shared by id, vm_config.configuration and code: one id per instance keeps tenants
         // apart, and a changed module has another VM.
         "vm_id": format!("attache_{}", config.instance),
         "runtime": "envoy.wasm.runtime.v8",
-        "code": {"local": {"filename": machine.filter}},
-    });
+        "code": code,
+    })
+}
+
+fn local(config: &Config, machine: &Machine) -> Value {
+    let mut vm = vm(config, json!({"local": {"filename": machine.filter}}));
     if let Some(sha256) = &machine.filter_sha256 {
         // Tells whoever reads /config_dump which module was meant, no more: Envoy neither verifies it
         // nor tells VMs apart by it. What pins the module is a file name that holds its digest.
@@ -114,8 +126,9 @@ fn vm(config: &Config, machine: &Machine) -> Value {
     vm
 }
 
-fn settings(role: Role, transport: Transport, config: &Config) -> String {
-    let plugin = Plugin {
+/// What an entry is told.
+pub(super) fn settings(role: Role, transport: Transport, config: &Config) -> Plugin {
+    Plugin {
         role,
         instance: config.instance.clone(),
         broker_cluster: BROKER_CLUSTER.to_owned(),
@@ -126,7 +139,5 @@ fn settings(role: Role, transport: Transport, config: &Config) -> String {
         listener: Name::parse(LISTENER).ok().filter(|_| role != Role::Judge),
         transport,
         lacks: Vec::new(),
-    };
-    // Texts and numbers; that serializes.
-    serde_json::to_string(&plugin).unwrap_or_default()
+    }
 }

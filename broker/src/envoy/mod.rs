@@ -13,6 +13,7 @@ mod filters;
 pub mod find;
 mod forward;
 mod health;
+pub mod istio;
 mod listener;
 mod log;
 pub mod process;

@@ -13,7 +13,7 @@ use attache_core::verdict::{VERDICT_STATE, verdict_prefix};
 use serde_json::{Map, Value, json};
 
 /// Headers that say where the agent is, and how it came in.
-const FORWARDED: [&str; 8] = [
+pub(super) const FORWARDED: [&str; 8] = [
     "x-forwarded-proto",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -145,7 +145,7 @@ pub(super) fn decided_for(cluster: &str) -> Value {
 }
 
 /// The authority that the upstream is asked for: without the port where it is the scheme's own.
-fn sent_authority(destination: &DestinationSpec) -> &str {
+pub(super) fn sent_authority(destination: &DestinationSpec) -> &str {
     let own = if destination.plaintext { ":80" } else { ":443" };
     destination.id.strip_suffix(own).unwrap_or(&destination.id)
 }

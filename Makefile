@@ -73,6 +73,7 @@ test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/prometheus
 	@scripts/github-openapi
 	@scripts/charts
+	@scripts/istio-schemas
 	@scripts/compose
 	@rm -f $(TARGET)/skipped
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."

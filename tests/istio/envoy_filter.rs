@@ -24,7 +24,7 @@ pub fn apply(proxy: &mut Proxy, topology: Topology, manifest: &Value) {
         let (first, then): (Vec<&Value>, Vec<&Value>) = patches
             .iter()
             .filter(|patch| patch["applyTo"] == kind)
-            .partition(|patch| (patch["patch"]["operation"] == "MERGE") == (kind != "HTTP_FILTER"));
+            .partition(|patch| (patch["patch"]["operation"] == "MERGE") == (kind == "HTTP_ROUTE"));
         for patch in first.into_iter().chain(then) {
             assert!(applied(proxy, patch), "applies to nothing: {patch}");
         }
@@ -57,13 +57,16 @@ fn applied(proxy: &mut Proxy, patch: &Value) -> bool {
             }
             meant
         }
-        (Some("NETWORK_FILTER"), Some("MERGE")) => {
-            let filter = &mut proxy.listener["filter_chains"][0]["filters"][0];
-            let meant = at["listener"]["filterChain"]["filter"]["name"] == MANAGER && filter["name"] == MANAGER;
-            if meant {
-                merge(filter, value);
+        (Some("NETWORK_FILTER"), Some(operation)) => {
+            let filters = proxy.listener["filter_chains"][0]["filters"].as_array_mut().expect("filters");
+            let name = &at["listener"]["filterChain"]["filter"]["name"];
+            let Some(index) = filters.iter().position(|filter| filter["name"] == *name) else { return false };
+            match operation {
+                "INSERT_BEFORE" => filters.insert(index, value.clone()),
+                "MERGE" => merge(&mut filters[index], value),
+                other => panic!("not simulated: {other}"),
             }
-            meant
+            true
         }
         (Some("EXTENSION_CONFIG"), Some("ADD")) => {
             proxy.extensions.push(value.clone());

@@ -45,8 +45,9 @@ pub fn bootstrap(topology: Topology, manifests: &[Value], around: &Surroundings<
     }
     pilot_agent::deliver(&mut proxy, around);
     to_our_broker(&mut proxy, around);
-    let Proxy { mut listener, routes, clusters, .. } = proxy;
-    listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"] = routes;
+    let routes = std::mem::take(&mut proxy.routes);
+    proxy.manager()["route_config"] = routes;
+    let Proxy { listener, clusters, .. } = proxy;
     json!({
         "node": {"id": "simulated", "cluster": "simulated"},
         "static_resources": {"listeners": [listener], "clusters": clusters},
@@ -63,10 +64,15 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Its connection manager: the last of its network filters.
+    pub fn manager(&mut self) -> &mut Value {
+        let filters = self.listener["filter_chains"][0]["filters"].as_array_mut().expect("filters");
+        &mut filters.last_mut().expect("a connection manager")["typed_config"]
+    }
+
     /// The filters of its connection manager.
     pub fn http_filters(&mut self) -> &mut Vec<Value> {
-        let filters = &mut self.listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
-        filters.as_array_mut().expect("filters")
+        self.manager()["http_filters"].as_array_mut().expect("filters")
     }
 }
 

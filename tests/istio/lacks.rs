@@ -1,1 +1,100 @@
-//! x
+//! By a TrafficExtension or a WasmPlugin: what they can say is enough to inject, and what they cannot say is refused.
+
+use attache_broker::doctor::{self, EnvoyConfig, Severity};
+use attache_broker::envoy::istio::{Part, Topology};
+use attache_core::refusal::Reason;
+use attache_tests::{refusal, util};
+use serde_json::Value;
+
+use crate::decides::{BATCH, DOWNLOAD, LFS, basic};
+use crate::world::{Changes, GITHUB, World};
+
+const WAYS: [(Topology, Part); 4] = [
+    (Topology::EgressGateway, Part::TrafficExtension),
+    (Topology::EgressGateway, Part::WasmPlugin),
+    (Topology::Sidecar, Part::TrafficExtension),
+    (Topology::Sidecar, Part::WasmPlugin),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_injected_and_what_needs_a_body_is_refused_and_the_log_says_so() {
+    for (topology, part) in WAYS {
+        let world = World::start(topology, part).await;
+        let placeholder = world.placeholder("builder", "GITHUB_TOKEN");
+        let answer = world.get(("api.github.com", "/user"), &placeholder).await;
+        assert_eq!(answer.status, 200, "{topology:?} {part:?}: {}", answer.text());
+        let hit = world.upstream.requests().pop().expect("a hit");
+        assert_eq!(hit.header("authorization"), Some(format!("Bearer {GITHUB}")));
+        assert_eq!(hit.header("x-forwarded-proto"), None);
+
+        let fields = |placeholder: &str| basic(placeholder);
+        let (writer, reader) = (fields(&placeholder), fields(&world.placeholder("reviewer", "GITHUB_TOKEN")));
+        // Whoever may write may write whatever the body says.
+        let written = world.send("POST", BATCH, &[("authorization", &writer), LFS], DOWNLOAD).await;
+        assert_eq!(written.status, 200, "{}", written.text());
+        let read = world.send("POST", BATCH, &[("authorization", &reader), LFS], DOWNLOAD).await;
+        refusal::expect(&read, Reason::BodyUnreadable);
+        assert_eq!(world.upstream.hits().len(), 2);
+
+        let log = world.envoy.log();
+        assert!(log.contains("no judge stands before this gate"), "{log}");
+        assert!(log.contains("no route here asks for the verdict"), "{log}");
+        world.reconcile().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_to_another_cluster_than_the_destinations_gets_nothing() {
+    let astray = |manifests: &mut Vec<Value>| {
+        let meant = |one: &&mut Value| one["kind"] == "VirtualService" && one["spec"]["hosts"][0] == "api.github.com";
+        let service = manifests.iter_mut().find(meant).expect("the routes of a host");
+        for route in service["spec"]["http"].as_array_mut().expect("routes") {
+            route["route"][0]["destination"]["host"] = "sentry.io".into();
+        }
+    };
+    let changes = Changes { manifests: Some(&astray), ..Changes::default() };
+    let world = World::changed(Topology::Sidecar, Part::WasmPlugin, changes).await;
+    let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
+    refusal::expect(&answer, Reason::DestinationMismatch);
+    assert!(world.upstream.requests().is_empty());
+    world.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_elses_word_on_a_body_is_believed_where_there_is_no_judge() {
+    let forged = |bootstrap: &mut Value| {
+        let filters = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
+        let manager = &mut filters.as_array_mut().expect("filters").last_mut().expect("a manager")["typed_config"];
+        let word = serde_json::json!({
+            "name": "forger",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config",
+                "on_request_headers": [{
+                    "object_key": "wasm.attache_body",
+                    "factory_key": "envoy.string",
+                    "format_string": {"text_format_source": {"inline_string": "={\"operation\":\"download\"}"}},
+                }],
+            },
+        });
+        manager["http_filters"].as_array_mut().expect("filters").insert(0, word);
+    };
+    let changes = Changes { bootstrap: Some(&forged), ..Changes::default() };
+    let world = World::changed(Topology::Sidecar, Part::TrafficExtension, changes).await;
+    let reader = basic(&world.placeholder("reviewer", "GITHUB_TOKEN"));
+    let read = world.send("POST", BATCH, &[("authorization", &reader), LFS], DOWNLOAD).await;
+    refusal::expect(&read, Reason::BodyUnreadable);
+    assert!(world.upstream.requests().is_empty());
+}
+
+/// The page of this feature names each of these.
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_else_they_leave_open() {
+    let world = World::start(Topology::Sidecar, Part::TrafficExtension).await;
+    let dump = serde_json::from_str(&world.envoy.config_dump().await).expect("a dump");
+    let findings = doctor::examine(&EnvoyConfig::from_value(&dump));
+    let mut open: Vec<&str> = findings.iter().filter(|it| it.severity == Severity::Fail).map(|it| it.check).collect();
+    open.dedup();
+    let page = std::fs::read_to_string(util::workspace_root().join("docs/istio.md")).expect("the page");
+    let unnamed: Vec<_> = open.iter().filter(|check| !page.contains(&format!("`{check}`"))).collect();
+    assert!(unnamed.is_empty(), "docs/istio.md does not name {unnamed:?}");
+}

@@ -1,1 +1,198 @@
-//! x
+//! The shipped manifests: out of the config beside them, and what the schemas take.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use attache_broker::config::{Config, Overrides};
+use attache_broker::envoy::istio::{self, NotForIstio, Part, Topology};
+use attache_tests::attache::run;
+use attache_tests::util;
+use serde_json::{Value, json};
+
+use crate::istiod::of_kind;
+use crate::world::{module, shipped};
+
+const PARTS: [(Part, &str); 4] = [
+    (Part::Mesh, "mesh"),
+    (Part::EnvoyFilter, "envoy-filter"),
+    (Part::TrafficExtension, "traffic-extension"),
+    (Part::WasmPlugin, "wasm-plugin"),
+];
+const TOPOLOGIES: [(Topology, &str); 2] =
+    [(Topology::EgressGateway, "egress-gateway"), (Topology::Sidecar, "sidecar")];
+
+/// Each shipped file, with the words that write it.
+fn files() -> impl Iterator<Item = (PathBuf, &'static str, &'static str)> {
+    let all = TOPOLOGIES.iter().flat_map(|(_, topology)| PARTS.iter().map(move |(_, part)| (*topology, *part)));
+    all.map(|(topology, part)| (shipped().with_file_name(format!("{topology}/{part}.yaml")), topology, part))
+}
+
+fn read(file: &PathBuf) -> String {
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// The manifests that the shipped config comes to.
+fn made(topology: Topology, part: Part) -> Vec<Value> {
+    let config = Config::load(Some(&shipped()), &Overrides::default(), &|_| None).expect("the shipped config");
+    istio::manifests(topology, part, &config, &config.policy(), &module()).expect("manifests")
+}
+
+#[test]
+fn what_is_shipped_is_what_the_command_writes() {
+    for (file, topology, part) in files() {
+        let text = read(&file);
+        // Which module is pinned is held against the module that is built elsewhere.
+        let pin = text.lines().find_map(|line| line.trim().strip_prefix("sha256: "));
+        let pin = pin.map_or("0".repeat(64), |pin| pin.trim_matches(|c| "'\"".contains(c)).to_owned());
+        let written = run(&shipped(), &["istio", topology, part, "--module-sha256", &pin]);
+        assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+        let command = format!("attache istio {topology} {part} --config envoy/istio/attache.yaml");
+        assert!(String::from_utf8_lossy(&written.stdout) == text, "{} is not what `{command}` writes", file.display());
+    }
+}
+
+#[test]
+fn each_manifest_is_what_istios_and_kubernetes_schemas_take() {
+    let all: Vec<Value> =
+        TOPOLOGIES.iter().flat_map(|(at, _)| PARTS.iter().flat_map(|(part, _)| made(*at, *part))).collect();
+    let Some(wrong) = validated(&all) else { return };
+    assert_eq!(wrong, "");
+}
+
+#[test]
+fn the_schemas_refuse_what_they_do_not_know() {
+    let mut changed = Vec::new();
+    let of = |topology, part, kind: &str| of_kind(&made(topology, part), kind).next().expect(kind).clone();
+    for (topology, part, kind, place, value) in [
+        (Topology::EgressGateway, Part::EnvoyFilter, "EnvoyFilter", "/spec/configPatches/0/applyTo", json!("NOWHERE")),
+        (Topology::EgressGateway, Part::TrafficExtension, "TrafficExtension", "/spec/wasm/failStrategy", json!("OPEN")),
+        (Topology::EgressGateway, Part::WasmPlugin, "WasmPlugin", "/spec/selector", json!({"labels": {}})),
+        (Topology::EgressGateway, Part::Mesh, "VirtualService", "/spec/http/0/retries", json!({"tries": 0})),
+        (Topology::EgressGateway, Part::Mesh, "DestinationRule", "/spec/trafficPolicy", json!({"tls": {"verify": true}})),
+        (Topology::EgressGateway, Part::Mesh, "ServiceEntry", "/spec/resolution", json!("GUESS")),
+        (Topology::Sidecar, Part::Mesh, "Sidecar", "/spec/outboundTrafficPolicy", json!({"mode": "REGISTRY"})),
+        (Topology::Sidecar, Part::Mesh, "NetworkPolicy", "/spec/podSelector", json!({"labels": {}})),
+    ] {
+        let mut manifest = of(topology, part, kind);
+        *manifest.pointer_mut(place).unwrap_or_else(|| panic!("{kind} has {place}")) = value;
+        changed.push(manifest);
+    }
+    let Some(wrong) = validated(&changed) else { return };
+    for manifest in &changed {
+        let kind = manifest["kind"].as_str().expect("a kind");
+        assert!(wrong.lines().any(|line| line.starts_with(kind)), "{kind} was taken:\n{wrong}");
+    }
+}
+
+/// What is wrong with manifests; `None` where there is nothing to tell it by.
+fn validated(manifests: &[Value]) -> Option<String> {
+    let root = util::workspace_root();
+    let python = root.join(".tools/istio/bin/python");
+    if !root.join(".tools/istio/models").is_dir() {
+        util::skipped("no models of Istio's CRDs here: `scripts/istio-schemas` gets them, and says what is missing");
+        return None;
+    }
+    let mut command = Command::new(python);
+    command.arg(root.join("tests/istio/validate.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("python runs");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(&serde_json::to_vec(manifests).expect("JSON")).expect("a pipe");
+    drop(input);
+    let output = child.wait_with_output().expect("python ends");
+    assert!(output.status.success(), "validate.py failed");
+    Some(String::from_utf8(output.stdout).expect("text"))
+}
+
+#[test]
+fn no_route_is_retried_or_cut_short() {
+    for (topology, _) in TOPOLOGIES {
+        let all = made(topology, Part::Mesh);
+        for service in of_kind(&all, "VirtualService") {
+            for route in service["spec"]["http"].as_array().expect("routes") {
+                assert_eq!((&route["retries"]["attempts"], &route["timeout"]), (&json!(0), &json!("0s")), "{route}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_destination_has_a_cluster_that_verifies_its_name() {
+    let config = Config::load(Some(&shipped()), &Overrides::default(), &|_| None).expect("the shipped config");
+    for (topology, _) in TOPOLOGIES {
+        let all = made(topology, Part::Mesh);
+        for destination in config.policy().destinations {
+            let host = destination.id.strip_suffix(":443").expect("a host");
+            assert_eq!(destination.cluster, format!("outbound|443||{host}"));
+            assert!(of_kind(&all, "ServiceEntry").any(|entry| entry["spec"]["hosts"] == json!([host])));
+            let rule = of_kind(&all, "DestinationRule").find(|rule| rule["spec"]["host"] == host).expect("a rule");
+            let tls = json!({"mode": "SIMPLE", "sni": host, "subjectAltNames": [host]});
+            let port = json!({"port": {"number": 443}, "tls": tls});
+            assert_eq!(rule["spec"]["trafficPolicy"]["portLevelSettings"], json!([port]));
+        }
+    }
+}
+
+#[test]
+fn the_module_is_pinned_and_what_fails_stays_shut() {
+    for (topology, _) in TOPOLOGIES {
+        let pin = json!(module().sha256);
+        let extension = &made(topology, Part::TrafficExtension)[0]["spec"];
+        let plugin = &made(topology, Part::WasmPlugin)[0]["spec"];
+        for module in [&extension["wasm"], plugin] {
+            assert_eq!((&module["sha256"], &module["failStrategy"]), (&pin, &json!("FAIL_RELOAD")));
+            assert_eq!(module["pluginConfig"]["lacks"], json!(["judge"]));
+            assert_eq!(module["pluginConfig"]["guarded"], false);
+        }
+        for placed in [extension, plugin] {
+            assert_eq!((&placed["match"], &placed["priority"]), (&json!([{"mode": "CLIENT"}]), &json!(i32::MIN)));
+        }
+        let filter = &made(topology, Part::EnvoyFilter)[0]["spec"];
+        let patches = filter["configPatches"].as_array().expect("patches");
+        let modules: Vec<&Value> = patches.iter().filter(|patch| patch["applyTo"] == "EXTENSION_CONFIG").collect();
+        assert_eq!(modules.len(), 2, "judge and gate");
+        for patch in modules {
+            let config = &patch["patch"]["value"]["typed_config"]["config"];
+            assert_eq!(config["failure_policy"], "FAIL_RELOAD");
+            assert_eq!(config["vm_config"]["code"]["remote"]["sha256"], pin);
+        }
+    }
+}
+
+#[test]
+fn nothing_goes_round_the_egress_gateway() {
+    let all = made(Topology::EgressGateway, Part::Mesh);
+    let policy = |name: &str| of_kind(&all, "NetworkPolicy").find(|one| one["metadata"]["name"] == name).expect(name);
+    let agents = &policy("attache-agents")["spec"];
+    assert_eq!((&agents["podSelector"], &agents["policyTypes"]), (&json!({}), &json!(["Egress"])));
+    for rule in agents["egress"].as_array().expect("rules") {
+        // Names, Istio itself, the gateway: no address outside.
+        assert!(rule["to"].as_array().expect("peers").iter().all(|peer| peer.get("ipBlock").is_none()), "{rule}");
+    }
+    let sidecar = of_kind(&all, "Sidecar").next().expect("a Sidecar");
+    assert_eq!(sidecar["spec"]["outboundTrafficPolicy"]["mode"], "REGISTRY_ONLY");
+}
+
+#[test]
+fn a_config_whose_clusters_are_not_istios_is_told_so() {
+    let dir = util::temp_dir();
+    let load = |text: &str| {
+        let file = dir.path().join("attache.yaml");
+        std::fs::write(&file, text).expect("a config");
+        let config = Config::load(Some(&file), &Overrides::default(), &|name| (name == "HOME").then(|| "/h".to_owned()));
+        config.expect("a config")
+    };
+    let tried = |text: &str| {
+        let config = load(text);
+        istio::manifests(Topology::Sidecar, Part::Mesh, &config, &config.policy(), &module())
+    };
+    let credential = "credentials: {a: {source: {env: A}, inject: bearer, destinations: [{host: a.test";
+    assert_eq!(tried(&format!("{credential}}}]}}}}\n")), Err(NotForIstio::NoMesh));
+    let named = format!("mesh: istio\n{credential}, upstream: {{cluster: mine}}}}]}}}}\n");
+    assert_eq!(tried(&named), Err(NotForIstio::Cluster("a.test:443".to_owned())));
+    let subset = format!("mesh: istio\n{credential}, upstream: {{cluster: 'outbound|443|v1|a.test'}}}}]}}}}\n");
+    let all = tried(&subset).expect("manifests");
+    let service = of_kind(&all, "VirtualService").next().expect("routes");
+    let to = json!({"host": "a.test", "port": {"number": 443}, "subset": "v1"});
+    assert_eq!(service["spec"]["http"][0]["route"][0]["destination"], to);
+}

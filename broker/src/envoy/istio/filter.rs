@@ -4,17 +4,23 @@
 //! its digest against the one here, and hands Envoy a file. Where it cannot, it puts a filter there that denies
 //! everything.
 
-use super::super::{BROKER_CLUSTER, BUFFER_BYTES, assertion, clusters, filters, judged_paths, listener, log, set, type_url};
+use super::super::{
+    BROKER_CLUSTER, BUFFER_BYTES, MAX_CONNECTIONS, assertion, clusters, filter_state, filters, judged_paths, listener, log, set,
+    type_url,
+};
 use super::{AGENT_PORT, BROKER_HOST, BROKER_ID, BROKER_PORT, GATEWAY_PORTS, Module, Topology, object};
 use crate::config::Config;
 use crate::envoy::filters::{GATE, JUDGE};
 use crate::envoy::routes;
 use attache_core::policy::{DestinationSpec, Spec, Unmatched};
+use attache_core::verdict::VERDICT_STATE;
 use attache_core::wire::{Role, Transport};
 use serde_json::{Value, json};
 
 const ROUTER: &str = "envoy.filters.http.router";
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
+/// What makes a refusal of the assertion's a reason.
+const ASSERTED: &str = "/local_reply_config/mappers/0/filter/extension_filter/typed_config/expression";
 /// After all others, so that nothing comes between our filters and the router.
 const PRIORITY: i32 = i32::MAX;
 
@@ -26,6 +32,7 @@ pub(super) fn manifest(topology: Topology, config: &Config, policy: &Spec, modul
         patches.push(context.cluster(destination));
     }
     patches.push(context.patch("LISTENER", context.listener(), "MERGE", bounded()));
+    patches.push(context.patch("NETWORK_FILTER", context.manager(), "INSERT_BEFORE", connection_limit()));
     patches.push(context.patch("NETWORK_FILTER", context.manager(), "MERGE", manager()));
     for (name, extension) in extensions(config, policy, module) {
         patches.push(context.patch("EXTENSION_CONFIG", Value::Null, "ADD", extension));
@@ -171,6 +178,16 @@ fn bounded() -> Value {
     json!({"per_connection_buffer_limit_bytes": BUFFER_BYTES})
 }
 
+/// In the bootstraps a monitor of the whole process does this, which no patch adds to a proxy that runs.
+fn connection_limit() -> Value {
+    let config = json!({
+        "@type": type_url("envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit"),
+        "stat_prefix": "attache",
+        "max_connections": MAX_CONNECTIONS,
+    });
+    json!({"name": "attache.connections", "typed_config": config})
+}
+
 /// What is done to requests before and after our filters, as in the bootstraps. What Istio logs to standard output
 /// is its own affair; the witness goes to the broker.
 fn manager() -> Value {
@@ -181,6 +198,10 @@ fn manager() -> Value {
         }
     }
     set(&mut manager, "access_log", json!([log::to_broker()]));
+    // An AuthorizationPolicy refuses by the same filter, before ours has said anything: that answer stays Istio's.
+    if let Some(Value::String(expression)) = manager.pointer_mut(ASSERTED) {
+        expression.push_str(&format!(" && '{}' in filter_state", filter_state(VERDICT_STATE)));
+    }
     json!({"name": MANAGER, "typed_config": manager})
 }
 

@@ -15,9 +15,7 @@ const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "16
 pub(super) fn manifests(topology: Topology, config: &Config) -> Vec<Value> {
     match topology {
         Topology::EgressGateway => vec![
-            // Its one pod asks for a proxy by its label.
-            namespace(EGRESS, json!({})),
-            namespace(AGENTS, json!({"istio-injection": "enabled"})),
+            namespace(EGRESS),
             service_account(),
             service(),
             deployment(),
@@ -27,15 +25,15 @@ pub(super) fn manifests(topology: Topology, config: &Config) -> Vec<Value> {
             agents_policy(vec![to(in_namespace(EGRESS, Some(EGRESS)), &[GATEWAY_PORTS.1])]),
         ],
         Topology::Sidecar => vec![
-            namespace(AGENTS, json!({"istio-injection": "enabled"})),
             mutual_tls(AGENTS),
             agents_policy(vec![to(in_namespace("attache", None), &[BROKER_PORT]), outside(config)]),
         ],
     }
 }
 
-fn namespace(name: &str, labels: Value) -> Value {
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+/// The gateway's own. That of agents is theirs: it is there, and stays.
+fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
 fn service_account() -> Value {

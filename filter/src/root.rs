@@ -164,7 +164,9 @@ impl RootContext for Root {
 fn tell_of_lacks(plugin: &Plugin) {
     if plugin.lacks.contains(&Lack::Judge) {
         let reason = Reason::BodyUnreadable.as_str();
-        log::warn!("attache: no judge stands before this gate: where a rule needs a body, requests are refused ({reason})");
+        log::warn!(
+            "attache: no judge stands before this gate: where a rule needs a body, requests are refused ({reason})"
+        );
     }
     if !plugin.guarded {
         let reason = Reason::DestinationMismatch.as_str();

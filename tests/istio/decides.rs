@@ -1,9 +1,11 @@
 //! By an EnvoyFilter: all that is promised, in either topology.
 
+use std::time::Duration;
+
 use attache_broker::doctor::{self, EnvoyConfig};
 use attache_broker::envoy::istio::{Part, Topology};
 use attache_core::refusal::Reason;
-use attache_tests::refusal;
+use attache_tests::{refusal, util};
 use serde_json::{Value, json};
 
 use crate::world::{Changes, GITHUB, World};
@@ -12,6 +14,8 @@ pub const BATCH: (&str, &str) = ("github.com", "/o/r.git/info/lfs/objects/batch"
 pub const DOWNLOAD: &[u8] = br#"{"operation":"download","objects":[]}"#;
 const UPLOAD: &[u8] = br#"{"operation":"upload","objects":[]}"#;
 pub const LFS: (&str, &str) = ("content-type", "application/vnd.git-lfs+json");
+/// How long the broker waits for a record of what Envoy tells it of, and some more.
+const WITNESS: Duration = Duration::from_secs(25);
 const BOTH: [Topology; 2] = [Topology::EgressGateway, Topology::Sidecar];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,6 +39,7 @@ async fn injects(topology: Topology) {
         assert_eq!(hit.header("host").as_deref(), Some("api.github.com"));
         assert_eq!(hit.header("x-forwarded-proto"), None);
     }
+    assert_eq!(world.placeholder("builder", "OPENAI_BASE_URL"), "http://api.openai.com/v1");
     let wrong = world.get(("api.openai.com", "/v1/models"), &placeholder).await;
     refusal::expect(&wrong, Reason::PlaceholderMisplaced);
     world.reconcile().await;
@@ -86,7 +91,12 @@ async fn without_the_gate_nothing_is_forwarded() {
         let changes = Changes { bootstrap: Some(&bare), ..Changes::default() };
         let world = World::changed(topology, Part::EnvoyFilter, changes).await;
         let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
-        assert_eq!(refusal::reason(&answer).as_deref(), Some(Reason::DestinationMismatch.as_str()), "{}", answer.text());
+        assert_eq!(
+            refusal::reason(&answer).as_deref(),
+            Some(Reason::DestinationMismatch.as_str()),
+            "{}",
+            answer.text()
+        );
         assert!(world.upstream.requests().is_empty());
     }
 }
@@ -168,6 +178,31 @@ fn repin(manifests: &mut [Value], digest: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_no_filter_saw_is_recorded_by_the_witness() {
+    let bare = |bootstrap: &mut Value| filters(bootstrap).retain(|filter| filter["name"] != "attache.gate");
+    let changes = Changes { bootstrap: Some(&bare), ..Changes::default() };
+    let world = World::changed(Topology::EgressGateway, Part::EnvoyFilter, changes).await;
+    world.send("GET", ("api.github.com", "/unseen"), &[], b"").await;
+    let told =
+        |record: &Value| record["path"] == "/unseen" && record["details"].as_str().is_some_and(|it| !it.is_empty());
+    util::eventually(WITNESS, || world.records().iter().any(told)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_an_authorization_policy_refuses_is_told_so_by_istio() {
+    let policy = |bootstrap: &mut Value| {
+        let rbac = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+        let nobody = json!({"name": "envoy.filters.http.rbac", "typed_config": {"@type": rbac, "rules": {}}});
+        filters(bootstrap).insert(0, nobody);
+    };
+    let changes = Changes { bootstrap: Some(&policy), ..Changes::default() };
+    let world = World::changed(Topology::EgressGateway, Part::EnvoyFilter, changes).await;
+    let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
+    assert_eq!((answer.status, refusal::reason(&answer)), (403, None), "{}", answer.text());
+    assert!(world.upstream.requests().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn doctor_finds_nothing_unsafe_in_what_either_proxy_runs() {
     for topology in BOTH {
         let world = World::start(topology, Part::EnvoyFilter).await;
@@ -182,7 +217,8 @@ async fn doctor_finds_nothing_unsafe_in_what_either_proxy_runs() {
 async fn where_other_hosts_pass_they_pass_without_a_credential_and_managed_ones_stay_shut() {
     let pass = |config: String| format!("{config}unmatched: pass\n");
     let own = |bootstrap: &mut Value| {
-        let routes = json!([{"name": "own", "match": {"prefix": "/"}, "route": {"cluster": "outbound|443||sentry.io"}}]);
+        let routes =
+            json!([{"name": "own", "match": {"prefix": "/"}, "route": {"cluster": "outbound|443||sentry.io"}}]);
         let own = json!({"name": "own", "domains": ["reviews.test"], "routes": routes});
         manager(bootstrap)["route_config"]["virtual_hosts"].as_array_mut().expect("hosts").push(own);
     };

@@ -153,7 +153,9 @@ fn virtual_host(service: &Value, gateway: &str) -> Value {
     let host = service["spec"]["hosts"][0].as_str().expect("a host");
     let all = service["spec"]["http"].as_array().expect("routes");
     let taken = all.iter().filter(|route| match route["match"].as_array() {
-        Some(matches) => matches.iter().any(|one| one["gateways"].as_array().is_some_and(|all| all.contains(&gateway.into()))),
+        Some(matches) => {
+            matches.iter().any(|one| one["gateways"].as_array().is_some_and(|all| all.contains(&gateway.into())))
+        }
         None => true,
     });
     let routes: Vec<Value> = taken.map(route).collect();

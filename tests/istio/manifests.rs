@@ -19,8 +19,7 @@ const PARTS: [(Part, &str); 4] = [
     (Part::TrafficExtension, "traffic-extension"),
     (Part::WasmPlugin, "wasm-plugin"),
 ];
-const TOPOLOGIES: [(Topology, &str); 2] =
-    [(Topology::EgressGateway, "egress-gateway"), (Topology::Sidecar, "sidecar")];
+const TOPOLOGIES: [(Topology, &str); 2] = [(Topology::EgressGateway, "egress-gateway"), (Topology::Sidecar, "sidecar")];
 
 /// Each shipped file, with the words that write it.
 fn files() -> impl Iterator<Item = (PathBuf, &'static str, &'static str)> {
@@ -69,7 +68,13 @@ fn the_schemas_refuse_what_they_do_not_know() {
         (Topology::EgressGateway, Part::TrafficExtension, "TrafficExtension", "/spec/wasm/failStrategy", json!("OPEN")),
         (Topology::EgressGateway, Part::WasmPlugin, "WasmPlugin", "/spec/selector", json!({"labels": {}})),
         (Topology::EgressGateway, Part::Mesh, "VirtualService", "/spec/http/0/retries", json!({"tries": 0})),
-        (Topology::EgressGateway, Part::Mesh, "DestinationRule", "/spec/trafficPolicy", json!({"tls": {"verify": true}})),
+        (
+            Topology::EgressGateway,
+            Part::Mesh,
+            "DestinationRule",
+            "/spec/trafficPolicy",
+            json!({"tls": {"verify": true}}),
+        ),
         (Topology::EgressGateway, Part::Mesh, "ServiceEntry", "/spec/resolution", json!("GUESS")),
         (Topology::Sidecar, Part::Mesh, "Sidecar", "/spec/outboundTrafficPolicy", json!({"mode": "REGISTRY"})),
         (Topology::Sidecar, Part::Mesh, "NetworkPolicy", "/spec/podSelector", json!({"labels": {}})),
@@ -179,7 +184,8 @@ fn a_config_whose_clusters_are_not_istios_is_told_so() {
     let load = |text: &str| {
         let file = dir.path().join("attache.yaml");
         std::fs::write(&file, text).expect("a config");
-        let config = Config::load(Some(&file), &Overrides::default(), &|name| (name == "HOME").then(|| "/h".to_owned()));
+        let config =
+            Config::load(Some(&file), &Overrides::default(), &|name| (name == "HOME").then(|| "/h".to_owned()));
         config.expect("a config")
     };
     let tried = |text: &str| {

@@ -16,7 +16,8 @@ pub fn deliver(proxy: &mut Proxy, around: &Surroundings<'_>) {
         convert(extension, around);
     }
     for filter in proxy.http_filters().iter_mut().filter(|filter| filter.get("config_discovery").is_some()) {
-        let found = extensions.iter().find(|extension| extension["name"] == filter["name"]).expect("a discovered filter");
+        let found =
+            extensions.iter().find(|extension| extension["name"] == filter["name"]).expect("a discovered filter");
         let mut resource = found.clone();
         resource["@type"] = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig".into();
         let name = filter["name"].as_str().expect("a name").replace('/', "_");

@@ -48,7 +48,7 @@ pub struct World {
     pub upstream: Upstream,
     pub oracle: Oracle,
     _ca: Ca,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// What is changed before anything runs.
@@ -98,7 +98,7 @@ impl World {
         let envoy = Envoy::start(&bootstrap, Options::default()).await;
         oracle.log("envoy", envoy.log_path());
         let agents = envoy.listeners().await[0].1;
-        Self { envoy, agents, broker, upstream, oracle, _ca: ca, _dir: dir }
+        Self { envoy, agents, broker, upstream, oracle, _ca: ca, dir }
     }
 
     /// An agent that asks for `http://HOST/PATH`.
@@ -113,6 +113,12 @@ impl World {
 
     pub fn placeholder(&self, session: &str, variable: &str) -> String {
         self.broker.exported(session, variable)
+    }
+
+    /// The audit log so far.
+    pub fn records(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.dir.path().join("state/default/audit.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Everything that was seen adds up.
@@ -155,7 +161,8 @@ fn simulated(
 /// The way to the broker of this test, as a bootstrap of our own has it: its UNIX socket, and its token. With the
 /// broker's door for mutual TLS this is where certificates of a test take the place of those of Istio's agent.
 fn broker_cluster(config: &Config) -> Value {
-    let machine = MachineArgs { filter: Some(util::filter_wasm()), filter_sha256: None, system_roots: None, admin: None };
+    let machine =
+        MachineArgs { filter: Some(util::filter_wasm()), filter_sha256: None, system_roots: None, admin: None };
     let version = envoy::TESTED_VERSION.parse().expect("a version");
     let machine = machine.on_this_machine(config, version).expect("a machine");
     let bootstrap = envoy::bootstrap(Shape::Gateway, config, &config.policy(), &machine);

@@ -60,7 +60,8 @@ impl IstioArgs {
         }
         let own = || -> Result<String, ExitCode> {
             let file = find::filter().map_err(|error| complain(FAILED, error))?;
-            let module = std::fs::read(&file).map_err(|error| complain(FAILED, format_args!("{}: {error}", file.display())))?;
+            let module =
+                std::fs::read(&file).map_err(|error| complain(FAILED, format_args!("{}: {error}", file.display())))?;
             Ok(find::sha256(&module))
         };
         let sha256 = match &self.module_sha256 {

@@ -14,8 +14,8 @@ use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
 use super::rotation::RotationSpec;
 use super::seal::StateSpec;
 use super::values::{
-    ClusterName, DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
-    Size, Socket, SyslogTo, Url, Variable, Word,
+    ClusterName, DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix,
+    Period, Pin, Size, Socket, SyslogTo, Url, Variable, Word,
 };
 use super::{AuditMode, Bind, Mesh, SourceKind, TokenScope};
 use attache_core::injection::Injection;

@@ -3,6 +3,7 @@
 mod bundles;
 mod github_app;
 mod kinds;
+mod mesh;
 mod openbao;
 mod rotation;
 mod seal;
@@ -371,7 +372,7 @@ fn a_preset_says_what_it_needs_of_the_config() {
     let [first, second] = &grafana.credentials[0].destinations[..] else { panic!("{grafana:?}") };
     assert_eq!((&first.injection, &first.access), (&Injection::Bearer, &second.access));
     assert_eq!(first.access.writes.len(), 6);
-    let url = AgentValue::GatewayUrl { route_prefix: "/one.test".into(), suffix: String::new() };
+    let url = AgentValue::GatewayUrl { host: None, route_prefix: "/one.test".into(), suffix: String::new() };
     assert!(grafana.credentials[0].agent_env.contains(&AgentEnv { name: "GRAFANA_URL".into(), value: url }));
     let git = one("{preset: gitlab-git, destinations: [{host: git.test, basic_challenge: false}]}").unwrap();
     assert!(!git.credentials[0].destinations[0].basic_challenge);

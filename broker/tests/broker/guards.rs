@@ -143,8 +143,9 @@ async fn an_answer_is_kept_for_its_time_and_its_addresses_take_turns() {
 #[tokio::test]
 async fn what_the_config_says_is_private_may_be() {
     let dns = Dns::start().await;
-    let upstream =
-        |address: &str| Some(attache_broker::config::Upstream { address: Some(address.to_owned()), ca_file: None, cluster: None });
+    let upstream = |address: &str| {
+        Some(attache_broker::config::Upstream { address: Some(address.to_owned()), ca_file: None, cluster: None })
+    };
     let (world, token) = world_with(&dns, |config| {
         config.hosts.push(pass("lan.test", 443, true));
         for credential in &mut config.credentials {

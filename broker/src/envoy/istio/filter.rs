@@ -5,8 +5,8 @@
 //! everything.
 
 use super::super::{
-    BROKER_CLUSTER, BUFFER_BYTES, MAX_CONNECTIONS, assertion, clusters, filter_state, filters, judged_paths, listener, log, set,
-    type_url,
+    BROKER_CLUSTER, BUFFER_BYTES, MAX_CONNECTIONS, assertion, clusters, filter_state, filters, judged_paths, listener,
+    log, set, type_url,
 };
 use super::{AGENT_PORT, BROKER_HOST, BROKER_ID, BROKER_PORT, GATEWAY_PORTS, Module, Topology, object};
 use crate::config::Config;

@@ -170,6 +170,3 @@ fn object(api: &str, kind: &str, namespace: &str, name: &str, spec: Value) -> Va
         "spec": spec,
     })
 }
-
-#[cfg(test)]
-mod tests;

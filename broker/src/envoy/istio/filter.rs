@@ -6,7 +6,7 @@
 
 use super::super::{
     BROKER_CLUSTER, BUFFER_BYTES, MAX_CONNECTIONS, assertion, clusters, filter_state, filters, judged_paths, listener,
-    log, set, type_url,
+    log, set, set_in, type_url,
 };
 use super::{AGENT_PORT, BROKER_HOST, BROKER_ID, BROKER_PORT, GATEWAY_PORTS, Module, Topology, object};
 use crate::config::Config;
@@ -161,7 +161,7 @@ fn assertion_filter(policy: &Spec) -> Value {
     let mut filter = assertion::filter();
     if policy.unmatched == Unmatched::Pass {
         let rules = assertion::rule("").pointer("/rbac/rules").cloned();
-        set(&mut filter["typed_config"], "rules", rules);
+        set_in(&mut filter, "typed_config", "rules", rules);
     }
     filter
 }

@@ -51,13 +51,16 @@ pub struct World {
     dir: TempDir,
 }
 
+/// A change to something before it is read.
+type Change<'a, T> = Option<&'a dyn Fn(&mut T)>;
+
 /// What is changed before anything runs.
 #[derive(Default)]
 pub struct Changes<'a> {
     /// To the manifests.
-    pub manifests: Option<&'a dyn Fn(&mut Vec<Value>)>,
+    pub manifests: Change<'a, Vec<Value>>,
     /// To what Envoy reads.
-    pub bootstrap: Option<&'a dyn Fn(&mut Value)>,
+    pub bootstrap: Change<'a, Value>,
     /// To the text of the config.
     pub config: Option<&'a dyn Fn(String) -> String>,
     /// Whether the authority of the upstream is none that the system trusts.

@@ -224,6 +224,8 @@ fn broker() -> Value {
     let tls = json!({
         "@type": type_url("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
         "sni": BROKER_HOST,
+        // A session that is taken up again shows no certificate anew.
+        "max_session_keys": 0,
         "common_tls_context": {
             "alpn_protocols": ["http/1.1"],
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
@@ -241,6 +243,7 @@ fn broker() -> Value {
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "circuit_breakers": clusters::generous(),
+        "upstream_connection_options": clusters::keepalive(),
         "load_assignment": clusters::assignment(BROKER_CLUSTER, &address),
         "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
         "typed_extension_protocol_options": {clusters::OPTIONS: {

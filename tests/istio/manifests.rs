@@ -164,6 +164,43 @@ fn the_module_is_pinned_and_what_fails_stays_shut() {
     }
 }
 
+/// Where tests run it, another cluster stands in its place.
+#[test]
+fn the_cluster_of_the_broker_is_one_that_envoy_takes() {
+    let dir = util::temp_dir();
+    for (topology, _) in TOPOLOGIES {
+        let filter = &made(topology, Part::EnvoyFilter)[0]["spec"];
+        let patches = filter["configPatches"].as_array().expect("patches");
+        let added =
+            patches.iter().find(|patch| patch["patch"]["value"]["name"] == "attache_broker").expect("a cluster");
+        let cluster = added["patch"]["value"].clone();
+        let identity = cluster.pointer("/transport_socket/typed_config/common_tls_context/combined_validation_context");
+        let identity =
+            &identity.expect("whom it believes")["default_validation_context"]["match_typed_subject_alt_names"];
+        assert_eq!(identity, &json!([{"san_type": "URI", "matcher": {"exact": istio::BROKER_ID}}]));
+        // In every bootstrap of Istio's: the socket of the agent in the pod.
+        let agent = json!({"pipe": {"path": "./var/run/secrets/workload-spiffe-uds/socket"}});
+        let sds = json!({
+            "name": "sds-grpc",
+            "type": "STATIC",
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }},
+            "load_assignment": {"cluster_name": "sds-grpc", "endpoints": [{"lb_endpoints": [
+                {"endpoint": {"address": agent}},
+            ]}]},
+        });
+        let node = json!({"id": "simulated", "cluster": "simulated"});
+        let bootstrap = json!({"node": node, "static_resources": {"clusters": [sds, cluster]}});
+        let file = dir.path().join("bootstrap.json");
+        std::fs::write(&file, bootstrap.to_string()).expect("a bootstrap");
+        let envoy = Command::new(attache_tests::envoy::binary()).args(["--mode", "validate", "-c"]).arg(&file).output();
+        let envoy = envoy.expect("Envoy runs");
+        assert!(envoy.status.success(), "{}", String::from_utf8_lossy(&envoy.stderr));
+    }
+}
+
 #[test]
 fn nothing_goes_round_the_egress_gateway() {
     let all = made(Topology::EgressGateway, Part::Mesh);

@@ -2,8 +2,8 @@
 
 mod bundles;
 mod github_app;
+mod istio;
 mod kinds;
-mod mesh;
 mod openbao;
 mod rotation;
 mod seal;

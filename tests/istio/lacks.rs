@@ -4,10 +4,10 @@ use attache_broker::doctor::{self, EnvoyConfig, Severity};
 use attache_broker::envoy::istio::{Part, Topology};
 use attache_core::refusal::Reason;
 use attache_tests::{refusal, util};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::decides::{BATCH, DOWNLOAD, LFS, basic};
-use crate::world::{Changes, GITHUB, World};
+use crate::world::{Change, Changes, GITHUB, World};
 
 const WAYS: [(Topology, Part); 4] = [
     (Topology::EgressGateway, Part::TrafficExtension),
@@ -62,28 +62,47 @@ async fn a_route_to_another_cluster_than_the_destinations_gets_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_elses_word_on_a_body_is_believed_where_there_is_no_judge() {
-    let forged = |bootstrap: &mut Value| {
+    // The judge itself, put there by somebody else: any plugin that writes the same would do.
+    let other = |bootstrap: &mut Value| {
+        let settings = json!({
+            "role": "judge", "instance": "other", "broker_cluster": "", "stale_after_ms": 1, "callout_timeout_ms": 1,
+            "body_limit": 1024, "guarded": true,
+        });
+        let string = "type.googleapis.com/google.protobuf.StringValue";
+        let plugin = json!({
+            "name": "other",
+            "vm_config": {
+                "vm_id": "other",
+                "runtime": "envoy.wasm.runtime.v8",
+                "code": {"local": {"filename": util::filter_wasm()}},
+            },
+            "configuration": {"@type": string, "value": settings.to_string()},
+            "allow_on_headers_stop_iteration": true,
+        });
+        let wasm = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+        let filter = json!({"name": "other", "typed_config": {"@type": wasm, "config": plugin}});
         let filters = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
         let manager = &mut filters.as_array_mut().expect("filters").last_mut().expect("a manager")["typed_config"];
-        let word = serde_json::json!({
-            "name": "forger",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config",
-                "on_request_headers": [{
-                    "object_key": "wasm.attache_body",
-                    "factory_key": "envoy.string",
-                    "format_string": {"text_format_source": {"inline_string": "={\"operation\":\"download\"}"}},
-                }],
-            },
-        });
-        manager["http_filters"].as_array_mut().expect("filters").insert(0, word);
+        manager["http_filters"].as_array_mut().expect("filters").insert(0, filter);
     };
-    let changes = Changes { bootstrap: Some(&forged), ..Changes::default() };
-    let world = World::changed(Topology::Sidecar, Part::TrafficExtension, changes).await;
-    let reader = basic(&world.placeholder("reviewer", "GITHUB_TOKEN"));
-    let read = world.send("POST", BATCH, &[("authorization", &reader), LFS], DOWNLOAD).await;
-    refusal::expect(&read, Reason::BodyUnreadable);
-    assert!(world.upstream.requests().is_empty());
+    let undeclared = |manifests: &mut Vec<Value>| {
+        let extension = manifests.iter_mut().find(|one| one["kind"] == "TrafficExtension").expect("an extension");
+        extension["spec"]["wasm"]["pluginConfig"].as_object_mut().expect("settings").remove("lacks");
+    };
+    for declared in [true, false] {
+        let manifests: Change<'_, Vec<Value>> = if declared { None } else { Some(&undeclared) };
+        let changes = Changes { bootstrap: Some(&other), manifests, ..Changes::default() };
+        let world = World::changed(Topology::Sidecar, Part::TrafficExtension, changes).await;
+        let reader = basic(&world.placeholder("reviewer", "GITHUB_TOKEN"));
+        let read = world.send("POST", BATCH, &[("authorization", &reader), LFS], DOWNLOAD).await;
+        if declared {
+            refusal::expect(&read, Reason::BodyUnreadable);
+            assert!(world.upstream.requests().is_empty());
+        } else {
+            // The word is one that a gate with a judge believes.
+            assert_eq!(read.status, 200, "{}", read.text());
+        }
+    }
 }
 
 /// The page of this feature names each of these.

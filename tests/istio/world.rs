@@ -52,7 +52,7 @@ pub struct World {
 }
 
 /// A change to something before it is read.
-type Change<'a, T> = Option<&'a dyn Fn(&mut T)>;
+pub type Change<'a, T> = Option<&'a dyn Fn(&mut T)>;
 
 /// What is changed before anything runs.
 #[derive(Default)]

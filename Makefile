@@ -7,15 +7,13 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 ENVOY_VERSION := $(shell cat .envoy-version)
 VENV := .venv
 ENVOY_STAMP := $(VENV)/envoy-$(ENVOY_VERSION)
-WASM := $(TARGET)/wasm32-wasip1/wasm
 FILTER := $(TARGET)/filter/attache_filter.wasm
 TRAP := $(TARGET)/filter/attache_filter_trap.wasm
-PACK := $(TARGET)/debug/attache-filter-pack
-WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') Cargo.toml Cargo.lock .cargo/config.toml core/Cargo.toml filter/Cargo.toml filter/pack/Cargo.toml rust-toolchain.toml
+WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') Cargo.toml Cargo.lock .cargo/config.toml core/Cargo.toml filter/Cargo.toml filter/pack/Cargo.toml rust-toolchain.toml scripts/filter
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter demo up images test test-compose fuzz clients check bench bench-intercept bench-broker bench-changes bench-scale fmt clean
+.PHONY: help setup build filter pin reproduce demo up images test test-compose test-matrix fuzz clients check bench bench-intercept bench-broker bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -37,19 +35,23 @@ build: setup filter ## Build the filter and the broker
 	@echo "Building the broker (the first time three minutes on two cores, then seconds) ..."
 	@cargo build --quiet -p attache-broker
 
-filter: setup $(FILTER) ## Build the filter: target/filter/attache_filter.wasm
+filter: setup $(FILTER) ## Build the filter: target/filter/attache_filter.wasm; prints its SHA-256
+	@sha256sum $(FILTER)
+
+pin: filter ## Write the filter's SHA-256 into envoy/filter.sha256 and every manifest that names it
+	@scripts/pin $(FILTER)
+
+reproduce: filter ## Build the filter again, elsewhere and from nothing: it must have the same bytes
+	@scripts/reproduce $(FILTER)
 
 $(FILTER): $(WASM_SOURCES)
 	@echo "Building the filter (the first time a minute on two cores, then seconds) ..."
-	@cargo build --quiet -p attache-filter-pack
-	@cargo build --quiet -p attache-filter --target wasm32-wasip1 --profile wasm
-	@mkdir -p $(@D) && $(PACK) $(WASM)/attache_filter.wasm $@
+	@scripts/filter $@
 
 # The same filter with traps that a request can spring, for tests of what a trap does.
 $(TRAP): $(FILTER)
 	@echo "Building the filter's test build (some seconds) ..."
-	@cargo build --quiet -p attache-filter --target wasm32-wasip1 --profile wasm --features trap
-	@mkdir -p $(@D) && $(PACK) $(WASM)/attache_filter.wasm $@
+	@scripts/filter $@ --features trap
 
 demo: build ## Set everything up and show the main job, step by step, checked
 	@echo "Building the demo (the first time a minute on two cores, then seconds) ..."

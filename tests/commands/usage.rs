@@ -68,7 +68,7 @@ fn a_failure_says_what_to_do() {
         (&good, &["session", "list"][..], "start it with `attache serve` or `attache up`"),
         (&good, &["session", "create", "a"], "--credential <NAME>"),
         (&good, &["session", "set-access-mode", "one", "admin"], "expected read-only or read-write"),
-        (&good, &["envoy-config", "--envoy-version", "1.20.0"], "1.37"),
+        (&good, &["envoy-config", "--envoy-version", "1.20.0"], "1.36"),
         (&good, &["chekc"], "check"),
         (&bad, &["check"], "no such preset; there are anthropic, "),
         (&missing, &["check"], "none.yaml: cannot be read: "),

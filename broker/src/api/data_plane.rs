@@ -85,7 +85,8 @@ impl DataPlane {
             .merge(bodies)
             .fallback(async || ApiError::NotFound)
             .with_state(door.clone())
-            .merge(door.sds.router());
+            .merge(door.sds.router())
+            .merge(witness::grpc::router(&door.witness));
         // Around the router, not on its routes: not even which methods a path takes shows without the token.
         Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(door, authenticate))
     }

@@ -3,7 +3,8 @@
 use super::common::{Common, FAILED, USAGE, complain, note, say};
 use super::config;
 use crate::config::Config;
-use crate::envoy::{self, ADMIN_SOCKET, Admin, Machine, Shape, TOKEN_FILE, Version, find};
+use crate::envoy::{self, ADMIN_SOCKET, Admin, Machine, Shape, TOKEN_FILE, Version, find, sidecar};
+use attache_core::names::Name;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,7 +13,10 @@ use std::process::ExitCode;
 pub struct EnvoyConfigArgs {
     /// How agents reach their destinations
     #[arg(long, value_enum, default_value = "gateway")]
-    pub shape: Shape,
+    pub shape: Written,
+    /// The session of a sidecar: declared in the config, and bound to a listener
+    #[arg(long, value_name = "NAME", value_parser = Name::parse, required_if_eq("shape", "sidecar"))]
+    pub session: Option<Name>,
     /// The Envoy that will read it
     #[arg(long, value_name = "VERSION", default_value = envoy::TESTED_VERSION)]
     pub envoy_version: Version,
@@ -41,6 +45,17 @@ pub struct MachineArgs {
     pub admin: Option<Admin>,
 }
 
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Written {
+    /// Agents call a base URL on Envoy; each destination has a route and a cluster.
+    Gateway,
+    /// Agents name Envoy as their proxy (`HTTPS_PROXY`); TLS is intercepted.
+    ForwardProxy,
+    /// A gateway beside one agent, pinned to its session (--session).
+    Sidecar,
+}
+
 /// The language of a bootstrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -56,19 +71,28 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if let Err(error) = args.envoy_version.check(args.shape) {
+    let shape = if args.shape == Written::ForwardProxy { Shape::ForwardProxy } else { Shape::Gateway };
+    if let Err(error) = args.envoy_version.check(shape) {
         return complain(USAGE, error);
     }
+    let listener = match (args.shape, &args.session) {
+        (Written::Sidecar, Some(session)) => match sidecar::listener(&config, session) {
+            Ok(listener) => Some(listener),
+            Err(error) => return complain(USAGE, error),
+        },
+        (_, Some(_)) => return complain(USAGE, "--session: only a sidecar is pinned to one: --shape sidecar"),
+        (_, None) => None,
+    };
     let machine = match args.machine.on_this_machine(&config, args.envoy_version) {
-        Ok(machine) => machine,
+        Ok(machine) => Machine { listener, ..machine },
         Err(error) => return complain(FAILED, error),
     };
-    let bootstrap = envoy::bootstrap(args.shape, &config, &config.policy(), &machine);
+    let bootstrap = envoy::bootstrap(shape, &config, &config.policy(), &machine);
     let json = common.json || args.format == Format::Json;
     let text = if json { serde_json::to_string_pretty(&bootstrap).ok() } else { envoy::to_yaml(&bootstrap) };
     match text {
         Some(text) => {
-            if let Some(lacks) = args.envoy_version.lacks(args.shape) {
+            if let Some(lacks) = args.envoy_version.lacks(shape) {
                 note(lacks);
             }
             say(text.trim_end());
@@ -92,6 +116,7 @@ impl MachineArgs {
             token: config.state_dir.join(TOKEN_FILE),
             admin,
             envoy,
+            listener: None,
         })
     }
 }

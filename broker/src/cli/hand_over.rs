@@ -133,7 +133,7 @@ impl HandOver {
         let (filter, filter_sha256) = keep_filter(&find::filter()?, None, &self.dir)?;
         let token = self.keep_token(&config.state_dir)?;
         let admin = Admin::Unix(self.dir.path().join(ADMIN_SOCKET));
-        let machine = Machine { filter, filter_sha256, system_roots, token, admin, envoy: self.envoy };
+        let machine = Machine { filter, filter_sha256, system_roots, token, admin, envoy: self.envoy, listener: None };
         let policy = config.policy();
         for shape in Shape::value_variants() {
             // One that this Envoy cannot serve is no reason to keep the other back.

@@ -78,7 +78,7 @@ pub(super) fn without_door(mut settings: Value) -> Value {
 }
 
 fn entry(name: &str, role: Role, transport: Transport, config: &Config, machine: &Machine) -> Value {
-    json!({"name": name, "typed_config": wasm(name, &settings(role, transport, config), local(config, machine))})
+    json!({"name": name, "typed_config": wasm(name, &settings(role, transport, config, machine.listener.as_ref()), local(config, machine))})
 }
 
 /// An entry of the filter in a VM.
@@ -126,8 +126,9 @@ fn local(config: &Config, machine: &Machine) -> Value {
     vm
 }
 
-/// What an entry is told.
-pub(super) fn settings(role: Role, transport: Transport, config: &Config) -> Plugin {
+/// What an entry is told; `listener`: by which name it knows the listener, where that is not ours.
+pub(super) fn settings(role: Role, transport: Transport, config: &Config, listener: Option<&Name>) -> Plugin {
+    let listener = listener.cloned().or_else(|| Name::parse(LISTENER).ok());
     Plugin {
         role,
         instance: config.instance.clone(),
@@ -136,7 +137,7 @@ pub(super) fn settings(role: Role, transport: Transport, config: &Config) -> Plu
         callout_timeout_ms: millis(config.limits.callout_timeout),
         body_limit: config.limits.body_limit,
         guarded: true,
-        listener: Name::parse(LISTENER).ok().filter(|_| role != Role::Judge),
+        listener: listener.filter(|_| role != Role::Judge),
         transport,
         lacks: Vec::new(),
     }

@@ -18,13 +18,18 @@ pub(super) fn stream_most() -> String {
     format!("{}s", LONGEST_STREAM.as_secs())
 }
 
-/// The listener of the gateway.
-pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> Value {
+/// The listener of the gateway, and the clusters that only its Envoy needs.
+pub(super) fn gateway(config: &Config, policy: &Spec, machine: &Machine) -> (Value, Option<Value>) {
     let mut manager = connection_manager("attache", filters::chain(config, policy, machine), routes::gateway(policy));
     if policy.destinations.iter().any(speaks_websocket) {
         take_websocket(&mut manager);
     }
-    public(config, manager)
+    let by_grpc = (!machine.envoy.logs_over_http()).then(|| log::by_grpc(config, machine));
+    let cluster = by_grpc.map(|(log, cluster)| {
+        set(&mut manager, "access_log", json!([log::stdout(), log]));
+        cluster
+    });
+    (public(config, manager), cluster)
 }
 
 /// The listener that agents reach.

@@ -4,11 +4,14 @@
 //! (`docs/decisions/0010`). No header of the request but two that carry nothing, and no query: a
 //! credential may stand in either.
 
-use super::{BROKER_CLUSTER, filter_state, set, type_url};
+use super::{BROKER_CLUSTER, Machine, clusters, filter_state, set, type_url};
+use crate::config::Config;
 use crate::witness;
 use attache_core::verdict::VERDICT_STATE;
 use serde_json::{Map, Value, json};
 
+/// The cluster that leads to the broker by HTTP/2, for an Envoy that sends its access log by gRPC alone.
+const GRPC_CLUSTER: &str = "attache_access_log";
 /// How long entries wait for one another.
 const FLUSH: &str = "0.5s";
 /// So many bytes of them travel at once; a batch of the broker's may be far larger.
@@ -55,10 +58,33 @@ pub(super) fn stdout() -> Value {
 /// The same to the broker, by OTLP over HTTP: through its cluster, which adds the token. When a request
 /// began stands in a field of the protocol's own.
 pub(super) fn to_broker() -> Value {
+    otlp(read_by_broker())
+}
+
+fn read_by_broker() -> impl Iterator<Item = (&'static str, String)> {
     let read = fields().filter(|(name, _)| witness::FIELDS.contains(name));
     // The broker keeps what waits for its record: shorter texts, so that strangers fill no memory with them.
-    let short = |format: &str| format.replace(":4096%", ":512%");
-    otlp(read.map(|(name, format)| (name, short(&format))))
+    read.map(|(name, format)| (name, format.replace(":4096%", ":512%")))
+}
+
+/// The same by gRPC, for Envoys before 1.37; and the cluster for it.
+pub(super) fn by_grpc(config: &Config, machine: &Machine) -> (Value, Value) {
+    let mut log = otlp(read_by_broker());
+    let common = json!({
+        "log_name": "attache",
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": GRPC_CLUSTER}, "timeout": "2s"},
+        "buffer_flush_interval": FLUSH,
+        "buffer_size_bytes": BATCH_BYTES,
+    });
+    if let Some(Value::Object(logger)) = log.get_mut("typed_config") {
+        for newer in ["log_name", "http_service", "buffer_flush_interval", "buffer_size_bytes"] {
+            logger.remove(newer);
+        }
+        logger.insert("common_config".to_owned(), common);
+    }
+    let protocol = json!({"http2_protocol_options": {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}});
+    (log, clusters::towards_broker(GRPC_CLUSTER, protocol, config, machine))
 }
 
 /// Handshakes that failed, on a listener that ends TLS: its clients are told of by an alert alone.

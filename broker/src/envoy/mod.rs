@@ -18,12 +18,14 @@ mod listener;
 mod log;
 pub mod process;
 mod routes;
+pub mod sidecar;
 pub mod stats;
 mod version;
 
 pub use version::{TESTED_VERSION, Version, VersionError};
 
 use crate::config::Config;
+use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, Spec};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -71,6 +73,8 @@ pub struct Machine {
     pub admin: Admin,
     /// Which Envoy it is.
     pub envoy: Version,
+    /// What gates call their listener, where sessions are bound to it; `None`: [`LISTENER`].
+    pub listener: Option<Name>,
 }
 
 /// Where Envoy's admin listens. Whoever reaches it reads every setting and can stop Envoy.
@@ -105,7 +109,9 @@ pub fn bootstrap(shape: Shape, config: &Config, policy: &Spec, machine: &Machine
             let ways = clusters::ways(config);
             let way = |spec: &DestinationSpec| ways.get(&spec.id).copied();
             clusters.extend(policy.destinations.iter().map(|spec| clusters::destination(spec, way(spec), machine)));
-            vec![listener::gateway(config, policy, machine)]
+            let (listener, cluster) = listener::gateway(config, policy, machine);
+            clusters.extend(cluster);
+            vec![listener]
         }
         Shape::ForwardProxy => {
             clusters.push(ads::cluster(config, machine));

@@ -36,6 +36,7 @@ fn machine() -> Machine {
         token: "/s/default/data-plane-token.sds.json".into(),
         admin: Admin::Unix("/s/default/envoy-admin.sock".into()),
         envoy: TESTED_VERSION.parse().unwrap(),
+        listener: None,
     }
 }
 
@@ -238,6 +239,7 @@ fn the_example_bootstrap_is_what_the_example_config_generates() {
         token: config.state_dir.join(TOKEN_FILE),
         admin: Admin::Unix(config.state_dir.join(ADMIN_SOCKET)),
         envoy: TESTED_VERSION.parse().unwrap(),
+        listener: None,
     };
     let expected = bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
     let written: Value =

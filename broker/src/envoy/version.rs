@@ -21,26 +21,36 @@ pub enum VersionError {
     #[error("expected a version, e.g. {TESTED_VERSION}")]
     Malformed,
     /// Lacks what the bootstrap needs.
-    #[error("Envoy {0} is too old: {old} is the oldest that {can}", old = Version::OLDEST, can = what_the_oldest_can(*.1))]
+    #[error("Envoy {0} is too old: {old} is the oldest that {can}", old = Version::oldest(*.1), can = what_the_oldest_can(*.1))]
     TooOld(Version, Shape),
 }
 
 fn what_the_oldest_can(shape: Shape) -> &'static str {
     match shape {
-        Shape::Gateway => "can send its access log to the broker over HTTP",
+        Shape::Gateway => "is tested, and opens routes by what a filter has decided",
         Shape::ForwardProxy => "asks for certificates as clients name hosts (on_demand_secret)",
     }
 }
 
 impl Version {
-    /// The oldest that can read the bootstrap of any shape.
-    pub const OLDEST: Self = Self { major: 1, minor: 37 };
+    /// The oldest that can read the bootstrap of a gateway.
+    pub const OLDEST: Self = Self { major: 1, minor: 36 };
+    /// The oldest that mints as clients name hosts, and that sends its access log over HTTP.
+    pub const MINTS: Self = Self { major: 1, minor: 37 };
     /// The oldest with everything that a forward proxy uses.
     pub const FULL: Self = Self { major: 1, minor: 39 };
 
+    /// The oldest that can read the bootstrap of this shape.
+    pub fn oldest(shape: Shape) -> Self {
+        match shape {
+            Shape::Gateway => Self::OLDEST,
+            Shape::ForwardProxy => Self::MINTS,
+        }
+    }
+
     /// Whether this Envoy can read the bootstrap of this shape.
     pub fn check(self, shape: Shape) -> Result<(), VersionError> {
-        if self < Self::OLDEST { Err(VersionError::TooOld(self, shape)) } else { Ok(()) }
+        if self < Self::oldest(shape) { Err(VersionError::TooOld(self, shape)) } else { Ok(()) }
     }
 
     /// What an Envoy that can read the bootstrap lacks for this shape, and what is done about it.
@@ -49,6 +59,11 @@ impl Version {
             "before 1.39 Envoy cannot be relied on to keep pools apart by what the door has found: the proxy takes \
              HTTP/1.1 from clients, where a connection is one client's alone, and no HTTP/2",
         )
+    }
+
+    /// Whether the access log can go to the broker over HTTP; else it goes by gRPC.
+    pub(super) fn logs_over_http(self) -> bool {
+        self >= Self::MINTS
     }
 
     /// Whether strings in filter state may be part of a connection pool's key (`envoy.hashable_string`).
@@ -85,11 +100,14 @@ mod tests {
 
     #[test]
     fn what_is_too_old_is_refused_with_the_reason() {
-        for (shape, reason) in [(Shape::Gateway, "access log"), (Shape::ForwardProxy, "on_demand_secret")] {
-            let old: Version = "1.36.4".parse().unwrap();
+        for (shape, old, first, reason) in [
+            (Shape::Gateway, "1.35.9", "1.36", "opens routes"),
+            (Shape::ForwardProxy, "1.36.4", "1.37", "on_demand_secret"),
+        ] {
+            let old: Version = old.parse().unwrap();
             let error = old.check(shape).unwrap_err().to_string();
-            assert!(error.contains("Envoy 1.36 is too old: 1.37") && error.contains(reason), "{error}");
-            assert_eq!(Version::OLDEST.check(shape), Ok(()));
+            assert!(error.contains(&format!("Envoy {old} is too old: {first}")) && error.contains(reason), "{error}");
+            assert_eq!(first.parse::<Version>().unwrap().check(shape), Ok(()));
         }
     }
 

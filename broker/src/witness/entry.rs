@@ -69,12 +69,18 @@ impl Entry {
     }
 }
 
-/// The entries of one batch, but those of handshakes that did not fail; `None` if it is no OTLP.
-pub fn decode(body: &[u8]) -> Option<Vec<Entry>> {
-    let batch = Batch::decode(body).ok()?;
-    let scopes = batch.resources.into_iter().flat_map(|resource| resource.scopes);
-    let entries = scopes.flat_map(|scope| scope.entries).map(Entry::from);
-    Some(entries.filter(|entry| entry.route != HANDSHAKE_ROUTE || !entry.secured).collect())
+/// One batch as it travels; `None` if it is no OTLP.
+pub(super) fn decode(body: &[u8]) -> Option<Batch> {
+    Batch::decode(body).ok()
+}
+
+impl Batch {
+    /// Its entries, but those of handshakes that did not fail.
+    pub(super) fn entries(self) -> impl Iterator<Item = Entry> {
+        let scopes = self.resources.into_iter().flat_map(|resource| resource.scopes);
+        let entries = scopes.flat_map(|scope| scope.entries).map(Entry::from);
+        entries.filter(|entry| entry.route != HANDSHAKE_ROUTE || !entry.secured)
+    }
 }
 
 impl From<Line> for Entry {
@@ -114,7 +120,7 @@ fn latin(bytes: &[u8]) -> String {
 
 /// `ExportLogsServiceRequest`.
 #[derive(Clone, PartialEq, Message)]
-struct Batch {
+pub(super) struct Batch {
     #[prost(message, repeated, tag = "1")]
     resources: Vec<Resource>,
 }
@@ -194,12 +200,13 @@ pub(super) mod tests {
             duration_ms: 7,
             ..Entry::default()
         };
-        assert_eq!(decode(&sent).unwrap(), [expected]);
+        let entries = |body: &[u8]| decode(body).map(|batch| batch.entries().collect::<Vec<_>>());
+        assert_eq!(entries(&sent).unwrap(), [expected]);
     }
 
     #[test]
     fn what_is_no_batch_is_none() {
         assert_eq!(decode(b"{\"resourceLogs\": []}"), None);
-        assert_eq!(decode(b"").unwrap(), []);
+        assert_eq!(decode(b"").unwrap().entries().count(), 0);
     }
 }

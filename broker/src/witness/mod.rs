@@ -6,6 +6,7 @@
 
 mod compare;
 mod entry;
+pub mod grpc;
 mod record;
 mod shelf;
 
@@ -99,11 +100,14 @@ impl Witness {
 
     /// Envoy sent a batch of its access log. `None`: it is no batch.
     pub fn saw(&self, body: &[u8]) -> Option<()> {
-        let entries = entry::decode(body)?;
+        self.saw_batch(entry::decode(body)?);
+        Some(())
+    }
+
+    fn saw_batch(&self, batch: entry::Batch) {
         let now = Instant::now();
         let comparison = &mut self.state().comparison;
-        entries.into_iter().for_each(|entry| comparison.saw(entry, now));
-        Some(())
+        batch.entries().for_each(|entry| comparison.saw(entry, now));
     }
 
     /// What matters of a worker's records, before they are written.

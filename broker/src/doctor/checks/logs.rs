@@ -97,7 +97,9 @@ fn unwitnessed(hcm: &Hcm<'_>) -> Option<Symptom> {
     let cluster = |log: &Node<'_>| {
         let logger = log.message("typed_config")?;
         let is_otlp = logger.kind == "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig";
-        is_otlp.then(|| logger.node.text("http_service.http_uri.cluster").map(str::to_owned)).flatten()
+        // Over HTTP, or as before 1.37.
+        let ways = ["http_service.http_uri.cluster", "common_config.grpc_service.envoy_grpc.cluster_name"];
+        ways.into_iter().filter(|_| is_otlp).find_map(|way| logger.node.text(way).map(str::to_owned))
     };
     let told = logs.iter().filter_map(cluster).any(|cluster| cluster.starts_with("attache"));
     (!told).then(|| Symptom::warn(hcm.node.would_be("access_log"), "none is sent to the broker"))

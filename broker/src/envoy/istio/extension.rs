@@ -61,6 +61,6 @@ fn settings(config: &Config) -> Plugin {
         broker_cluster: format!("outbound|{BROKER_PORT}||{BROKER_HOST}"),
         guarded: false,
         lacks: vec![Lack::Judge],
-        ..filters::settings(Role::Gate, Transport::Gateway, config)
+        ..filters::settings(Role::Gate, Transport::Gateway, config, None)
     }
 }

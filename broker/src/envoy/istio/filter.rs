@@ -134,7 +134,7 @@ fn extensions(config: &Config, policy: &Spec, module: &Module) -> Vec<(&'static 
         "sha256": module.sha256,
     }});
     let all = entries.map(|(name, role)| {
-        let settings = filters::settings(role, Transport::Gateway, config);
+        let settings = filters::settings(role, Transport::Gateway, config, None);
         let wasm = filters::wasm(name, &settings, filters::vm(config, remote.clone()));
         (name, json!({"name": name, "typed_config": wasm}))
     });

@@ -88,6 +88,12 @@ test-compose: build ## Run envoy/docker-compose.yaml in both shapes on a Docker 
 	cargo test -p attache-tests --test compose --quiet
 	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
 
+test-matrix: build $(TRAP) ## Run the promises on every Envoy that is served; writes the table in docs/envoy-versions.md
+	@scripts/need strace
+	@rm -f $(TARGET)/skipped
+	@scripts/matrix $(VERSIONS)
+	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
+
 clients: build ## Run the real clients behind the forward proxy; writes their table in docs/clients.md
 	@scripts/peers
 	ATTACHE_CLIENTS_TABLE=write cargo test -p attache-tests --test peers --quiet -- behind

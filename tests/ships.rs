@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use attache_core::digest::Digest;
 use attache_core::wire::{Plugin, Role};
 use attache_tests::stack::{CUSTOM, GITHUB, Plan, SOON};
 use attache_tests::util;
@@ -138,6 +139,36 @@ fn the_module_is_small_and_not_the_test_build() {
     let holds = |text: &str| memchr::memmem::find(&module.bytes, text.as_bytes()).is_some();
     assert!(!holds("x-attache-trap"), "the test build has been shipped");
     assert!(holds("x-attache-reason"), "the search works");
+}
+
+/// The same bytes wherever it is built: `make reproduce` builds them in two places.
+#[test]
+fn the_module_that_was_built_is_the_one_that_is_pinned() {
+    if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) {
+        return util::skipped(format_args!("the filter's digest is that of builds on Linux x86_64"));
+    }
+    let root = util::workspace_root();
+    let pinned = std::fs::read_to_string(root.join("envoy/filter.sha256")).expect("the pin");
+    let built = Digest::of(&Module::shipped().bytes).to_hex();
+    assert_eq!(pinned, format!("{built}\n"), "run `make pin`, and look at why it has changed");
+    for file in files_below(&root.join("envoy")) {
+        let text = String::from_utf8(std::fs::read(&file).expect("a file")).unwrap_or_default();
+        let digests = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| {
+            word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        for digest in digests {
+            assert_eq!(digest, built, "{}: run `make pin`", file.display());
+        }
+    }
+    let module = Module::shipped();
+    for leak in [root.to_str().expect("text"), "/registry/src/", "/.cargo/", "/.rustup/"] {
+        assert!(memchr::memmem::find(&module.bytes, leak.as_bytes()).is_none(), "{leak} of the machine is in the module");
+    }
+}
+
+fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

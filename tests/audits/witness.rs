@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use attache_tests::envoy::{released, served};
 use attache_tests::stack::{CUSTOM, GITHUB, Plan, SOON};
 use attache_tests::{Attache, Stack, util};
 use serde_json::Value;
@@ -66,5 +67,24 @@ async fn envoy_saw_what_the_audit_says() {
     for foreign in [GITHUB, CUSTOM, "in-the-query", "ATTACHE", "key="] {
         assert!(!text.contains(foreign), "{foreign} in Envoy's log");
     }
+    stack.reconcile().await;
+}
+
+/// An Envoy before 1.37 sends it by gRPC.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_envoy_is_a_witness_too() {
+    let oldest = served().remove(0);
+    let Some(envoy) = released(&oldest) else { return };
+    let stack = Plan::default().on(envoy).start().await;
+    let mut agent = stack.agent().h1(stack.proxy).await;
+    agent.send("GET /never HTTP/1.0\r\nHost: api.github.com\r\n\r\n").await.expect("a request is sent");
+    assert!(agent.response(SOON).await.expect("an answer").status >= 400);
+    // No filter saw it: the record is the witness' own.
+    let is_witnessed = |record: &attache_tests::oracle::Record| {
+        record.text("worker") == "broker" && record.text("response_code") == "426"
+    };
+    util::eventually(SOON, || of_requests(&records(&stack)).any(is_witnessed)).await;
+    let placeholder = stack.placeholder("writer", "github");
+    assert_eq!(stack.get("api.github.com", "/user", &placeholder).await.status, 200);
     stack.reconcile().await;
 }

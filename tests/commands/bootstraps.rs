@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use attache_broker::envoy::TESTED_VERSION;
+use attache_broker::envoy::{TESTED_VERSION, Version};
 use attache_tests::stack::Plan;
 use attache_tests::{envoy, util};
 use serde_json::Value;
@@ -54,10 +54,14 @@ fn each_envoy_accepts_what_is_generated_for_it() {
     let shipped = util::workspace_root().join("envoy/attache.yaml");
     std::fs::create_dir_all(state.join("default")).expect("ours");
     std::fs::write(state.join("default/data-plane-token.sds.json"), "{}").expect("ours");
-    for version in ["1.37.0", "1.39.3", TESTED_VERSION] {
+    for version in envoy::served() {
+        let version = version.as_str();
         let named = if version == TESTED_VERSION { Some(envoy::binary()) } else { envoy::released(version) };
         let Some(binary) = named else { continue };
         for (source, shape) in [(&everything, "gateway"), (&everything, "forward-proxy"), (&shipped, "forward-proxy")] {
+            if shape == "forward-proxy" && version.parse::<Version>().expect("a version") < Version::MINTS {
+                continue;
+            }
             let place = state.to_str().expect("a path");
             let args = ["envoy-config", "--shape", shape, "--envoy-version", version, "--filter", filter];
             let said = run(source, &[&args[..], &["--state-dir", place, "--format", "json"]].concat());
@@ -68,10 +72,10 @@ fn each_envoy_accepts_what_is_generated_for_it() {
             assert_eq!(refusal(&binary, &bootstrap), None, "{shape} of {} on {version}", source.display());
         }
     }
-    for shape in ["gateway", "forward-proxy"] {
-        let said = run(&everything, &["envoy-config", "--shape", shape, "--envoy-version", "1.36.4"]);
+    for (shape, version, oldest) in [("gateway", "1.35.9", "1.36"), ("forward-proxy", "1.36.4", "1.37")] {
+        let said = run(&everything, &["envoy-config", "--shape", shape, "--envoy-version", version]);
         assert_eq!((said.code, said.out.as_str()), (2, ""));
-        assert!(said.err.contains("Envoy 1.36 is too old: 1.37 is the oldest"), "{}", said.err);
+        assert!(said.err.contains(&format!(" is too old: {oldest} is the oldest")), "{}", said.err);
     }
 }
 
@@ -93,18 +97,19 @@ fn an_older_envoy_refuses_what_is_generated_for_a_newer_one() {
 
 #[test]
 fn the_checked_in_bootstraps_are_what_the_command_prints() {
-    for shape in ["gateway", "forward-proxy"] {
-        is_what_the_command_prints(shape);
+    for (shape, more) in [("gateway", &[][..]), ("forward-proxy", &[]), ("sidecar", &["--session", "helper"])] {
+        is_what_the_command_prints(shape, more);
     }
 }
 
-fn is_what_the_command_prints(shape: &str) {
+fn is_what_the_command_prints(shape: &str, more: &[&str]) {
     let envoy = util::workspace_root().join("envoy");
     let written = std::fs::read_to_string(envoy.join(format!("{shape}.yaml"))).expect("it is checked in");
     let digest = written.lines().find_map(|line| line.trim().strip_prefix("ATTACHE_FILTER_SHA256: "));
     let filter =
         written.lines().find_map(|line| line.trim().strip_prefix("filename: ").filter(|f| f.ends_with(".wasm")));
     let mut args = vec!["envoy-config", "--shape", shape, "--system-roots", "/etc/ssl/certs/ca-certificates.crt"];
+    args.extend(more);
     args.extend(["--filter", filter.expect("it names the filter")]);
     if let Some(digest) = digest {
         args.extend(["--filter-sha256", digest]);

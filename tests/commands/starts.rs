@@ -5,7 +5,7 @@ use std::path::Path;
 
 use attache_tests::oracle::Evidence;
 use attache_tests::stack::{GITHUB, SOON};
-use attache_tests::{Ca, Oracle, Secrets, Upstream, util};
+use attache_tests::{Agent, Ca, Oracle, Secrets, Upstream, envoy, util};
 use serde_json::Value;
 
 use crate::up::{Up, attache};
@@ -19,6 +19,24 @@ fn envoy_of(ready: &Value) -> u32 {
 fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_runs_the_oldest_envoy_as_a_gateway_and_not_as_a_forward_proxy() {
+    let oldest = envoy::served().remove(0);
+    let Some(binary) = envoy::released(&oldest) else { return };
+    let (_dir, path) = config(GOOD);
+    let env = [("ATTACHE_ENVOY", binary.to_str().expect("a path")), ("LAB_KEY", GITHUB)];
+    let mut up = Up::start(&path, &["--json"], &env);
+    let ready = up.ready().await;
+    let proxy = ready["proxy"].as_str().and_then(|at| at.parse().ok()).expect("an address");
+    let bearer = format!("Bearer {}", ready["sessions"][0]["env"]["LAB_KEY"].as_str().expect("a placeholder"));
+    let answer = Agent::new().request(proxy, "POST", "lab.test", "/x", &[("authorization", &bearer)], b"").await;
+    assert_eq!(answer.header("x-attache-reason").as_deref(), Some("read_only"), "{}", answer.text());
+    up.signal("INT");
+    assert!(up.ended().await.success(), "{}", up.told());
+    let mut up = Up::start(&path, &["--shape", "forward-proxy"], &env);
+    assert!(!up.ended().await.success() && up.told().contains("is too old"), "{}", up.told());
 }
 
 #[tokio::test(flavor = "multi_thread")]

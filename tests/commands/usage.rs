@@ -60,6 +60,36 @@ fn exit_codes_tell_success_failure_usage_and_config_apart() {
 }
 
 #[test]
+fn a_sidecar_is_pinned_to_one_session_that_is_bound_to_it_alone() {
+    let sessions = "sessions:
+  - {name: one, credentials: [lab]}
+  - {name: mine, credentials: [lab], bind: {listener: mine}}
+  - {name: two, credentials: [lab], bind: {listener: shared}}
+  - {name: three, credentials: [lab], bind: {listener: shared}}
+  - {name: gateway, credentials: [lab], bind: {listener: attache}}
+";
+    let (common, _) = GOOD.split_once("sessions:").expect("sessions");
+    let (_dir, path) = config(&format!("{common}{sessions}"));
+    let written = |args: &[&str]| run(&path, &[&["envoy-config", "--filter", "/f.wasm", "--json"], args].concat());
+    let sidecar = written(&["--shape", "sidecar", "--session", "mine"]);
+    assert!(sidecar.code == 0 && sidecar.out.contains(r#"\"listener\":\"mine\""#), "{}{}", sidecar.out, sidecar.err);
+    for (session, words) in [
+        ("one", "sessions.one.bind: "),
+        ("two", "that of two, too, and a sidecar is pinned to one session"),
+        ("gateway", "attache is the gateway's own"),
+        ("nobody", "there is no nobody"),
+    ] {
+        let said = written(&["--shape", "sidecar", "--session", session]);
+        assert!(said.code == 2 && said.out.is_empty() && said.err.contains(words), "{session}: {}", said.err);
+    }
+    assert!(written(&["--session", "mine"]).err.contains("--shape sidecar"));
+    let open = format!("{common}{sessions}").replace("'127.0.0.1:0'", "'0.0.0.0:0'");
+    let (_other, open) = config(&open);
+    let said = run(&open, &["envoy-config", "--shape", "sidecar", "--session", "mine", "--filter", "/f.wasm"]);
+    assert!(said.code == 2 && said.err.contains("write 127.0.0.1:PORT"), "{}", said.err);
+}
+
+#[test]
 fn a_failure_says_what_to_do() {
     let (dir, good) = config(GOOD);
     let (_other, bad) = config("credentials: {a: {preset: b}}\n");

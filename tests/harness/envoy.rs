@@ -231,6 +231,19 @@ pub fn binary() -> PathBuf {
     found.expect("no Envoy in .venv or on PATH: run `make setup`, or set $ATTACHE_ENVOY")
 }
 
+/// The versions of Envoy that are served, as `tests/matrix/files.txt` lists them; the newest is the default.
+///
+/// # Panics
+/// When the list cannot be read.
+#[must_use]
+pub fn served() -> Vec<String> {
+    let root = util::workspace_root();
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("a list of versions");
+    let (list, default) = (read("tests/matrix/files.txt"), read(".envoy-version"));
+    let others = list.lines().find_map(|line| line.strip_prefix("envoys ")).expect("the versions");
+    others.split_whitespace().chain([default.trim()]).map(str::to_owned).collect()
+}
+
 /// An Envoy of this version, beside the one that everything else is tested on: `scripts/envoy` installs it.
 /// `None`, with the reason on standard error, where it cannot be had.
 #[must_use]

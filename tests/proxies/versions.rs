@@ -1,18 +1,22 @@
 //! Other Envoys than the one that everything else is tested on: what is generated for each is loaded by
 //! it, and keeps what was promised.
 
-use attache_tests::envoy::released;
+use attache_broker::envoy::{TESTED_VERSION, Version};
+use attache_tests::envoy::{released, served};
 use attache_tests::stack::Plan;
 
 use super::{HOST, PINNED, Tunnel, basic, connect, identity, start, token};
 
-/// The oldest that is served, the oldest with everything.
-const OTHERS: [&str; 2] = ["1.37.0", "1.39.3"];
+/// Those that a forward proxy may be, beside the one that everything runs on: the oldest, the oldest with everything.
+fn others() -> Vec<String> {
+    let mints = |version: &String| version.parse::<Version>().expect("a version") >= Version::MINTS;
+    served().into_iter().filter(mints).filter(|version| version != TESTED_VERSION).collect()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_envoys_serve_what_is_generated_for_them() {
-    for version in OTHERS {
-        let Some(envoy) = released(version) else { continue };
+    for version in others() {
+        let Some(envoy) = released(&version) else { continue };
         let stack = start(Plan::default().on(envoy)).await;
         let mine = token("mine");
         let mut inside = Tunnel::open(&stack, &mine, "api.github.com:443", HOST).await.expect("a tunnel");
@@ -34,8 +38,8 @@ async fn other_envoys_serve_what_is_generated_for_them() {
 /// What tells clients apart is not the same before 1.39.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_envoy_hands_a_connection_to_another_client() {
-    for version in OTHERS {
-        let Some(envoy) = released(version) else { continue };
+    for version in others() {
+        let Some(envoy) = released(&version) else { continue };
         identity::storm(Plan::default().on(envoy)).await;
     }
 }

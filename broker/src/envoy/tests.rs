@@ -232,9 +232,10 @@ fn clusters_and_routes_are_those_of_the_policy() {
 fn the_example_bootstrap_is_what_the_example_config_generates() {
     let envoy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy");
     let config = Config::load(Some(&envoy.join("attache.yaml")), &Overrides::default(), &|_| None).unwrap();
+    let pinned = std::fs::read_to_string(envoy.join("filter.sha256")).unwrap();
     let machine = Machine {
-        filter: "/usr/lib/attache/attache_filter.wasm".into(),
-        filter_sha256: None,
+        filter: format!("/usr/lib/attache/attache_filter.{}.wasm", pinned.trim()).into(),
+        filter_sha256: Some(pinned.trim().into()),
         system_roots: "/etc/ssl/certs/ca-certificates.crt".into(),
         token: config.state_dir.join(TOKEN_FILE),
         admin: Admin::Unix(config.state_dir.join(ADMIN_SOCKET)),
@@ -244,9 +245,5 @@ fn the_example_bootstrap_is_what_the_example_config_generates() {
     let expected = bootstrap(Shape::Gateway, &config, &config.policy(), &machine);
     let written: Value =
         serde_saphyr::from_str(&std::fs::read_to_string(envoy.join("gateway.yaml")).unwrap_or_default()).unwrap();
-    assert_eq!(
-        written, expected,
-        "write it anew: attache envoy-config --config envoy/attache.yaml --filter /usr/lib/attache/attache_filter.wasm \
-         --system-roots /etc/ssl/certs/ca-certificates.crt > envoy/gateway.yaml"
-    );
+    assert_eq!(written, expected, "write it anew: tests/commands/bootstraps.rs says how");
 }

@@ -45,8 +45,10 @@ fn the_page_has_a_cell_for_each_and_none_that_fails() {
     let (head, rows) = rows.split_first().expect("a head");
     let served = served();
     assert_eq!(head[1..], served.iter().map(String::as_str).collect::<Vec<_>>()[..], "run `make test-matrix`");
-    let named: BTreeSet<String> =
-        rows.iter().map(|row| row[0].trim_start_matches('[').split(']').next().unwrap_or_default().to_owned()).collect();
+    let named: BTreeSet<String> = rows
+        .iter()
+        .map(|row| row[0].trim_start_matches('[').split(']').next().unwrap_or_default().to_owned())
+        .collect();
     assert_eq!(named, listed().into_iter().map(|(file, _)| file).collect(), "run `make test-matrix`");
     for row in rows {
         assert_eq!(row.len(), head.len(), "{row:?}");

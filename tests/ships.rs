@@ -153,16 +153,19 @@ fn the_module_that_was_built_is_the_one_that_is_pinned() {
     assert_eq!(pinned, format!("{built}\n"), "run `make pin`, and look at why it has changed");
     for file in files_below(&root.join("envoy")) {
         let text = String::from_utf8(std::fs::read(&file).expect("a file")).unwrap_or_default();
-        let digests = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| {
-            word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
-        });
+        let digests = text
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|word| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()));
         for digest in digests {
             assert_eq!(digest, built, "{}: run `make pin`", file.display());
         }
     }
     let module = Module::shipped();
     for leak in [root.to_str().expect("text"), "/registry/src/", "/.cargo/", "/.rustup/"] {
-        assert!(memchr::memmem::find(&module.bytes, leak.as_bytes()).is_none(), "{leak} of the machine is in the module");
+        assert!(
+            memchr::memmem::find(&module.bytes, leak.as_bytes()).is_none(),
+            "{leak} of the machine is in the module"
+        );
     }
 }
 

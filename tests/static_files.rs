@@ -61,7 +61,8 @@ impl Scene {
                 let cluster = cluster.as_object_mut().expect("a cluster");
                 cluster.remove("cluster_type").expect("it is looked up");
                 cluster.insert("type".into(), "STATIC".into());
-                cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = upstream.endpoint();
+                cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] =
+                    upstream.endpoint();
             }
         }
         let envoy = Envoy::start(&bootstrap, Options::default()).await;

@@ -315,12 +315,22 @@ async fn no_line_holds_a_credential_or_a_query() {
     let broker = Upstream::plain().start().await;
     let endpoint = broker.endpoint();
     let stack = Plan::default().edit(move |bootstrap| {
-        let log = json!({
+        let mut log = json!({
             "name": "elsewhere", "type": "STATIC", "connect_timeout": "1s",
             "load_assignment": {"cluster_name": "elsewhere", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": endpoint}}]}]},
         });
+        let sent = &mut sender(bootstrap)["typed_config"];
+        if let Some(by_grpc) = sent.get_mut("common_config") {
+            by_grpc["grpc_service"]["envoy_grpc"]["cluster_name"] = json!("elsewhere");
+            let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+            log["typed_extension_protocol_options"] = json!({options: {
+                "@type": format!("type.googleapis.com/{options}"),
+                "explicit_http_config": {"http2_protocol_options": {}},
+            }});
+        } else {
+            sent["http_service"]["http_uri"]["cluster"] = json!("elsewhere");
+        }
         bootstrap["static_resources"]["clusters"].as_array_mut().expect("clusters").push(log);
-        sender(bootstrap)["typed_config"]["http_service"]["http_uri"]["cluster"] = json!("elsewhere");
     });
     let stack = stack.start().await;
     for (credential, host, path) in [

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use attache_tests::agent::Wire;
 use attache_tests::ca::Leaf;
+use attache_tests::envoy::{binary, released, served as served_envoys};
 use attache_tests::stack::{CUSTOM, Plan, SOON};
-use attache_tests::{Attache, Ca, Stack};
+use attache_tests::{Attache, Ca, Stack, util};
 use rustls::ClientConfig;
 use serde_json::json;
 
@@ -25,6 +26,18 @@ struct Scene {
 
 /// Who connects: what its transcripts call it, and the certificate it has.
 struct Peer(String, Arc<ClientConfig>);
+
+/// A scene on the Envoy that is tested; none on one that does not say whether it has verified a certificate.
+async fn scene(plan: Plan) -> Option<Scene> {
+    let version = attache_broker::envoy::process::version(&binary()).expect("an Envoy");
+    if !version.tells_peers() {
+        util::skipped(format_args!(
+            "Envoy {version} does not tell filters of verified certificates: what is bound to a peer is refused"
+        ));
+        return None;
+    }
+    Some(Scene::start(plan).await)
+}
 
 impl Scene {
     async fn start(plan: Plan) -> Self {
@@ -76,7 +89,7 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_right_peer_passes_and_a_stolen_placeholder_is_worth_nothing() {
-    let scene = Scene::start(Plan::default()).await;
+    let Some(scene) = scene(Plan::default()).await else { return };
     let bearer = scene.bearer();
     let shown = [("authorization", bearer.as_str())];
     let (right, other) = (scene.as_peer(AGENT), scene.as_peer(OTHER));
@@ -106,7 +119,7 @@ async fn the_right_peer_passes_and_a_stolen_placeholder_is_worth_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_nobody_has_verified_names_nobody() {
-    let scene = Scene::start(Plan::default()).await;
+    let Some(scene) = scene(Plan::default()).await else { return };
     let bearer = scene.bearer();
     let shown = [("authorization", bearer.as_str())];
     // The right name, signed by an authority of the agent's own; and by none.
@@ -127,7 +140,7 @@ async fn a_certificate_that_nobody_has_verified_names_nobody() {
 /// A resumed TLS session carries the certificate over, and Envoy does not verify it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_session_is_the_same_peer_or_nobody() {
-    let scene = Scene::start(Plan::default()).await;
+    let Some(scene) = scene(Plan::default()).await else { return };
     let bearer = scene.bearer();
     let shown = [("authorization", bearer.as_str())];
     let right = scene.as_peer(AGENT);
@@ -144,7 +157,7 @@ async fn a_resumed_session_is_the_same_peer_or_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_alone_names_its_session_where_no_placeholder_is_needed() {
-    let scene = Scene::start(Plan::default().missing_placeholder("inject")).await;
+    let Some(scene) = scene(Plan::default().missing_placeholder("inject")).await else { return };
     let host = "api.custom.test";
     let (right, other) = (scene.as_peer(AGENT), scene.as_peer(OTHER));
     for headers in [&[][..], &[("x-custom-key", "Key agents-own")], &[("authorization", "Bearer agents-own")]] {
@@ -165,4 +178,22 @@ async fn a_peer_alone_names_its_session_where_no_placeholder_is_needed() {
     assert_eq!(said(&answer), required());
     assert_eq!(evidence_of(&scene.stack, "bound", 3).await, ["peer"; 3]);
     scene.stack.reconcile().await;
+}
+
+/// Envoys that do not say whether they have verified a certificate: nobody is believed to be a peer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envoy_that_tells_of_no_peer_serves_nobody_who_is_bound_to_one() {
+    for version in served_envoys() {
+        if version.parse::<attache_broker::envoy::Version>().expect("a version").tells_peers() {
+            continue;
+        }
+        let Some(envoy) = released(&version) else { continue };
+        let scene = Scene::start(Plan::default().on(envoy)).await;
+        let bearer = scene.bearer();
+        for listener in ["strict", "lax"] {
+            let said = scene.ask(listener, &scene.as_peer(AGENT), HOST, &[("authorization", &bearer)]).await;
+            assert_eq!(said, required(), "{version}, {listener}");
+        }
+        assert!(scene.stack.upstream().requests().is_empty());
+    }
 }

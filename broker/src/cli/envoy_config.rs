@@ -92,9 +92,7 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
     let text = if json { serde_json::to_string_pretty(&bootstrap).ok() } else { envoy::to_yaml(&bootstrap) };
     match text {
         Some(text) => {
-            if let Some(lacks) = args.envoy_version.lacks(shape) {
-                note(lacks);
-            }
+            args.envoy_version.lacks(shape, &config.sessions).iter().for_each(note);
             say(text.trim_end());
             ExitCode::SUCCESS
         }

@@ -109,7 +109,7 @@ async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpE
     }
     hygiene::apply()?;
     let binary = find::envoy()?;
-    let version = envoy_version(&binary, args.shape)?;
+    let version = envoy_version(&binary, args.shape, &config)?;
     // Known before anything runs: agents' URLs name it.
     config.listen.proxy = chosen(config.listen.proxy)?;
     config.listen.shape = Some(args.shape);
@@ -186,12 +186,10 @@ async fn envoy(
 }
 
 /// Which Envoy this is, if it can serve the shape; says what it lacks.
-fn envoy_version(binary: &Path, shape: Shape) -> Result<Version, UpError> {
+fn envoy_version(binary: &Path, shape: Shape, config: &Config) -> Result<Version, UpError> {
     let version = process::version(binary)?;
     version.check(shape).map_err(|error| UpError::Version { binary: binary.to_owned(), error })?;
-    if let Some(lacks) = version.lacks(shape) {
-        note(format_args!("warning  {lacks}"));
-    }
+    version.lacks(shape, &config.sessions).iter().for_each(|lacks| note(format_args!("warning  {lacks}")));
     Ok(version)
 }
 

@@ -1,6 +1,7 @@
 //! Which Envoys can read what we write, and what older ones lack.
 
 use super::Shape;
+use crate::config::DeclaredSession;
 use std::fmt;
 use std::str::FromStr;
 
@@ -53,12 +54,24 @@ impl Version {
         if self < Self::oldest(shape) { Err(VersionError::TooOld(self, shape)) } else { Ok(()) }
     }
 
-    /// What an Envoy that can read the bootstrap lacks for this shape, and what is done about it.
-    pub fn lacks(self, shape: Shape) -> Option<&'static str> {
-        (shape == Shape::ForwardProxy && !self.tells_clients_apart()).then_some(
+    /// What an Envoy that can read the bootstrap lacks for this shape and these sessions, and what is done about it.
+    pub fn lacks(self, shape: Shape, sessions: &[DeclaredSession]) -> Vec<&'static str> {
+        let pools = shape == Shape::ForwardProxy && !self.tells_clients_apart();
+        let peers = !self.tells_peers() && sessions.iter().any(|session| session.bind.peer.is_some());
+        let pools = pools.then_some(
             "before 1.39 Envoy cannot be relied on to keep pools apart by what the door has found: the proxy takes \
              HTTP/1.1 from clients, where a connection is one client's alone, and no HTTP/2",
-        )
+        );
+        let peers = peers.then_some(
+            "before 1.39 Envoy does not tell filters whether it has verified a client's certificate: what is bound to a \
+             peer is refused (identity_required)",
+        );
+        pools.into_iter().chain(peers).collect()
+    }
+
+    /// Whether filters can learn that a client's certificate was verified (`connection.peer_certificate_valid`).
+    pub fn tells_peers(self) -> bool {
+        self >= Self::FULL
     }
 
     /// Whether the access log can go to the broker over HTTP; else it goes by gRPC.
@@ -115,8 +128,8 @@ mod tests {
     fn what_is_lacking_is_said() {
         for (text, lacks) in [("1.37.0", true), ("1.38.3", true), ("1.39.3", false), ("1.40.0", false)] {
             let version: Version = text.parse().unwrap();
-            assert_eq!(version.lacks(Shape::ForwardProxy).is_some(), lacks, "{text}");
-            assert_eq!(version.lacks(Shape::Gateway), None, "{text}");
+            assert_eq!(version.lacks(Shape::ForwardProxy, &[]).len(), usize::from(lacks), "{text}");
+            assert_eq!(version.lacks(Shape::Gateway, &[]), [""; 0], "{text}");
         }
     }
 }

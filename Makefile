@@ -61,11 +61,14 @@ demo: build ## Set everything up and show the main job, step by step, checked
 up: build ## Run broker, Envoy and filter until Ctrl-C; prints what to export
 	@$(TARGET)/debug/attache up $(if $(CONFIG),--config $(CONFIG))
 
-images: setup $(FILTER) ## Build the images attache-broker and attache-filter from a release build; BASE=… for another base
+images: setup $(FILTER) ## Build the images attache-broker and attache-filter, an SBOM each, from a release build; BASE=… for another base
 	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers: start one, or name it in DOCKER_HOST."; exit 1; }
 	@echo "Building the broker for release (the first time five minutes on two cores) ..."
 	@cargo build --quiet --release -p attache-broker
-	@BASE=$(BASE) scripts/images $(TARGET)/release/attache $(FILTER)
+	@scripts/sbom --tools
+	@scripts/sbom $(TARGET)/sbom $(TARGET)/release/attache $(FILTER)
+	@BASE=$(BASE) scripts/images $(TARGET)/release/attache $(FILTER) $(TARGET)/sbom
+	@echo "The images attache-broker and attache-filter; their SBOMs are in $(TARGET)/sbom. Filter: $$(cat envoy/filter.sha256)"
 
 # Some tests become another user: only root can, and elsewhere they show as ignored.
 test: build $(TRAP) ## Set everything up and pass every test
@@ -77,6 +80,7 @@ test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/charts
 	@scripts/istio-schemas
 	@scripts/compose
+	@scripts/sbom --tools
 	@rm -f $(TARGET)/skipped
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."
 	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet$(if $(filter 0,$(shell id -u)), -- --include-ignored)

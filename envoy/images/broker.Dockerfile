@@ -9,6 +9,10 @@ RUN test -s /etc/ssl/certs/ca-certificates.crt || \
 RUN mkdir -p /var/lib/attache /run/attache/envoy /run/attache/control /run/attache/agent && \
     chmod 1777 /var/lib/attache /run/attache/envoy /run/attache/control /run/attache/agent
 COPY attache attache_filter.wasm /usr/local/bin/
+# What both are made of (CycloneDX).
+COPY sbom/ /usr/share/attache/sbom/
+LABEL org.opencontainers.image.title="attache-broker" \
+      org.opencontainers.image.description="Attaché's broker: sessions, secrets, audit log"
 # The same number as `envoy` in Envoy's image: the data plane's socket is its owner's alone.
 USER 101:101
 ENTRYPOINT ["/usr/local/bin/attache"]

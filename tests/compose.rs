@@ -14,6 +14,8 @@ mod files;
 mod heals;
 #[path = "compose/images.rs"]
 mod images;
+#[path = "compose/layout.rs"]
+mod layout;
 #[path = "compose/scene.rs"]
 mod scene;
 #[path = "compose/serves.rs"]
@@ -29,6 +31,13 @@ async fn a_gateway_keeps_its_promises_in_containers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forward_proxy_keeps_its_promises_in_containers() {
     in_containers("forward-proxy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_images_are_what_others_take_them_for() {
+    let Some(engine) = engine::shared().await else { return };
+    layout::of_the_filter(&engine).await;
+    layout::of_the_broker(&engine).await;
 }
 
 /// One deployment for all of it: to bring one up takes longer than to look at it.

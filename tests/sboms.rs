@@ -48,7 +48,10 @@ fn each_sbom_is_one_and_is_true() {
         let (listed, linked) = (components(&bom), linked(&format!("attache-{name}"), target));
         let missing: Vec<_> = linked.difference(&listed).collect();
         assert!(linked.len() > 20 && missing.is_empty(), "{name}: not listed: {missing:?}");
-        assert!(!bom.to_string().contains(&*dir.path().parent().expect("a parent").to_string_lossy()), "a machine's path");
+        assert!(
+            !bom.to_string().contains(&*dir.path().parent().expect("a parent").to_string_lossy()),
+            "a machine's path"
+        );
     }
 }
 

@@ -190,6 +190,14 @@ async fn an_envoy_that_tells_of_no_peer_serves_nobody_who_is_bound_to_one() {
         let Some(envoy) = released(&version) else { continue };
         let scene = Scene::start(Plan::default().on(envoy)).await;
         let bearer = scene.bearer();
+        // Operators hear of it.
+        let written = scene.stack.broker.cli(&["envoy-config", "--envoy-version", &version, "--filter", "/f.wasm"]);
+        let doctor =
+            scene.stack.broker.cli(&["doctor", "--envoy-admin", &format!("http://{}", scene.stack.envoy.admin())]);
+        for said in [written.stdout, written.stderr, doctor.stdout] {
+            let said = String::from_utf8_lossy(&said).into_owned();
+            assert!(said.contains("before 1.39 Envoy does not tell filters"), "{version}: {said}");
+        }
         for listener in ["strict", "lax"] {
             let said = scene.ask(listener, &scene.as_peer(AGENT), HOST, &[("authorization", &bearer)]).await;
             assert_eq!(said, required(), "{version}, {listener}");

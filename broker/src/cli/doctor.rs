@@ -6,8 +6,8 @@ use super::config;
 use crate::config::handed::SecretAt;
 use crate::config::{Config, Lookup};
 use crate::doctor::{EnvoyConfig, Finding, Severity, examine, examine_logging, read};
-use crate::envoy::ADMIN_SOCKET;
 use crate::envoy::admin::{AdminError, AdminUrl};
+use crate::envoy::{ADMIN_SOCKET, Shape, Version};
 use crate::leases::Standing;
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::seal::envelope::Form;
@@ -104,10 +104,22 @@ async fn envoy(args: &DoctorArgs, config: Option<&Config>, report: &mut Report) 
     };
     let dump = serde_json::from_slice(&dump).map_err(|_| DoctorError::NotJson(admin.clone()))?;
     report.settings.extend(examine(&EnvoyConfig::from_value(&dump)));
+    if let (Some(config), Some(version)) = (config, version(&dump)) {
+        let lacks = version.lacks(Shape::Gateway, &config.sessions).into_iter();
+        report.notes.extend(lacks.map(|lacks| format!("Envoy {version}: {lacks}")));
+    }
     report.settings.extend(examine_logging(&String::from_utf8_lossy(&logging)));
     report.saw_envoy = true;
     report.examined.push(admin.to_string());
     Ok(())
+}
+
+/// Which Envoy it is, as its dump says.
+fn version(dump: &serde_json::Value) -> Option<Version> {
+    let sections = dump.get("configs")?.as_array()?;
+    let version = sections.iter().find_map(|one| one.pointer("/bootstrap/node/user_agent_build_version/version"))?;
+    let number = |name: &str| version.get(name).map_or(Some(0), serde_json::Value::as_u64);
+    format!("{}.{}", number("major_number")?, number("minor_number")?).parse().ok()
 }
 
 /// The state directory and what is in it: ours alone, as the broker will demand.

@@ -89,10 +89,11 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
     };
     let bootstrap = envoy::bootstrap(shape, &config, &config.policy(), &machine);
     let json = common.json || args.format == Format::Json;
-    let text = if json { serde_json::to_string_pretty(&bootstrap).ok() } else { envoy::to_yaml(&bootstrap) };
+    let lacks = args.envoy_version.lacks(shape, &config.sessions);
+    let text = if json { serde_json::to_string_pretty(&bootstrap).ok() } else { envoy::to_yaml(&bootstrap, &lacks) };
     match text {
         Some(text) => {
-            args.envoy_version.lacks(shape, &config.sessions).iter().for_each(note);
+            lacks.iter().for_each(note);
             say(text.trim_end());
             ExitCode::SUCCESS
         }

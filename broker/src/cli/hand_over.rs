@@ -143,7 +143,9 @@ impl HandOver {
             }
             let bootstrap = envoy::bootstrap(*shape, &config, &policy, &machine);
             vet(&EnvoyConfig::from_bootstrap(&bootstrap), |finding| warn(&finding.to_string()))?;
-            let text = envoy::to_yaml(&bootstrap).ok_or(HandOverError::Unwritable)?;
+            let lacks = self.envoy.lacks(*shape, &config.sessions);
+            lacks.iter().for_each(|lacks| warn(lacks));
+            let text = envoy::to_yaml(&bootstrap, &lacks).ok_or(HandOverError::Unwritable)?;
             self.dir.replace(&bootstrap_file(*shape), text.as_bytes())?;
         }
         Ok(())

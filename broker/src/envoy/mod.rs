@@ -147,11 +147,12 @@ pub fn bootstrap(shape: Shape, config: &Config, policy: &Spec, machine: &Machine
     bootstrap
 }
 
-/// A bootstrap as YAML, with a word on where it comes from. `None` if it cannot be written.
-pub fn to_yaml(bootstrap: &Value) -> Option<String> {
+/// A bootstrap as YAML, with a word on where it comes from, and on what its Envoy lacks. `None` if it cannot be written.
+pub fn to_yaml(bootstrap: &Value, lacks: &[&str]) -> Option<String> {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let yaml = serde_saphyr::to_string_with_options(bootstrap, options).ok()?;
-    Some(format!("# Written by `attache envoy-config`; changes belong in attache.yaml.\n{yaml}"))
+    let lacks: String = lacks.iter().map(|lacks| format!("# NOTE {lacks}.\n")).collect();
+    Some(format!("# Written by `attache envoy-config`; changes belong in attache.yaml.\n{lacks}{yaml}"))
 }
 
 fn admin_address(admin: &Admin) -> Value {

@@ -180,7 +180,7 @@ impl Grants {
         let Some(Issued { lease, injections, mask }) = issued else { return Ok(Grant::Missing(session, credential)) };
 
         let strict = self.strict.contains(&credential);
-        let issued = Record {
+        let issued = Box::new(Record {
             session_id: Some(session.id.clone()),
             service: service(spec, &credential),
             session: Some(session.name.clone()),
@@ -195,7 +195,7 @@ impl Grants {
             // Of what is announced one by one, the log knows by itself.
             count: Some(if strict { 0 } else { self.max_unacked_uses.into() }),
             ..Record::new(Kind::Issue, now.wall_ms)
-        };
+        });
         // Before it can be used: what is outstanding is never fewer leases than there are.
         self.outstanding.issued(&issued, Duration::from_millis(lease.ttl_ms));
         let audit = span.child("audit");

@@ -1,9 +1,11 @@
 //! A secret that cannot be printed.
 
 use serde::{Deserialize, Deserializer, Serializer};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// The bytes of a credential. Zeroed on drop; one door out: [`Secret::expose`].
+/// The bytes of a credential. However often it is cloned it stands in memory once, and is zeroed when the last clone is
+/// dropped; one door out: [`Secret::expose`].
 ///
 /// There is no `Debug`, no `Display` and no `Serialize`:
 ///
@@ -22,12 +24,12 @@ use zeroize::Zeroizing;
 /// serde_json::to_string(&secret).ok();
 /// ```
 #[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
+pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
     /// Takes ownership of the secret text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
+        Self(Arc::new(Zeroizing::new(text.into())))
     }
 
     /// The secret itself. Every caller must be able to say aloud why it needs the bytes.

@@ -89,7 +89,7 @@ impl LogFile {
     }
 
     /// Seals the records and makes them durable, all or none. Checkpoints among them are signed.
-    pub fn append(&mut self, records: &[Record], key: &AuditKey) -> Result<(), FileError> {
+    pub fn append(&mut self, records: &[Box<Record>], key: &AuditKey) -> Result<(), FileError> {
         self.check_undisturbed()?;
         let (mut head, mut count) = (self.head.clone(), self.count);
         let mut batch = String::with_capacity(records.len() * LINE);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn append(log: &mut LogFile) -> Result<(), FileError> {
-        log.append(&[Record::new(Kind::Start, 0)], &AuditKey::from_seed([1; 32]))
+        log.append(&[Record::new(Kind::Start, 0).into()], &AuditKey::from_seed([1; 32]))
     }
 
     /// What a full disk and a failing one do, by descriptors that do the same: one that takes no

@@ -93,9 +93,9 @@ impl AuditLog {
     }
 
     /// Appends one record and waits until it is durable.
-    pub async fn append(&self, record: Record) -> Result<(), Unavailable> {
+    pub async fn append(&self, record: impl Into<Box<Record>>) -> Result<(), Unavailable> {
         let (done, answer) = oneshot::channel();
-        self.submit(Job::Append { record: Box::new(record), done })?;
+        self.submit(Job::Append { record: record.into(), done })?;
         durable(answer).await
     }
 

@@ -26,6 +26,13 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Most jobs in one batch.
 const BATCH: usize = 1024;
 
+/// A batch of so many jobs is one of a busy log.
+const BUSY: usize = 16;
+
+/// How long a busy log waits for more before it syncs: a sync takes as long, and its time from whoever else would use
+/// the processor, for one record as for a hundred.
+const LINGER: Duration = Duration::from_millis(1);
+
 /// One append, and who waits for it. Who has stopped waiting is no reason not to write.
 pub enum Job {
     /// The broker's own record.
@@ -75,7 +82,7 @@ pub struct Writer {
 
 /// What becomes one batch.
 struct Batch {
-    records: Vec<Record>,
+    records: Vec<Box<Record>>,
     unsigned: u64,
     signs: bool,
 }
@@ -134,18 +141,22 @@ impl Writer {
 
     /// Works until all senders are gone.
     pub fn run(mut self, queue: &Receiver<Job>) {
-        let mut broken = None;
+        let (mut broken, mut busy) = (None, false);
         loop {
             let first = match (broken, self.sign_at()) {
                 (None, None) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 (None, Some(at)) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
                 (Some(_), _) => queue.recv_timeout(RETRY),
             };
+            if busy && first.is_ok() {
+                std::thread::sleep(LINGER);
+            }
             let batch: Vec<_> = match first {
                 Ok(first) => std::iter::once(first).chain(queue.try_iter().take(BATCH)).collect(),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return self.end(broken.is_some()),
             };
+            busy = batch.len() >= BUSY;
             self.meters.queued.dec_by(i64::try_from(batch.len()).unwrap_or(i64::MAX));
             if let Some(since) = broken {
                 batch.into_iter().for_each(refuse);
@@ -162,7 +173,7 @@ impl Writer {
     /// Writes one gap record, at once.
     pub fn record_gap(&mut self, what: &str) -> Result<(), FileError> {
         let mut batch = self.batch();
-        self.add_own(gap(what), &mut batch);
+        self.add_own(gap(what).into(), &mut batch);
         self.write(&batch)
     }
 
@@ -213,7 +224,7 @@ impl Writer {
                     answers.push(Answer::Append(done));
                 }
                 Job::Append { record, done } => {
-                    self.add_own(*record, &mut into);
+                    self.add_own(record, &mut into);
                     answers.push(Answer::Append(done));
                 }
                 Job::Uses { worker, records: seen, done } => {
@@ -271,7 +282,7 @@ impl Writer {
         Ok(())
     }
 
-    fn add(&mut self, record: Record, batch: &mut Batch) {
+    fn add(&mut self, record: Box<Record>, batch: &mut Batch) {
         self.numbering.note(&record.worker, record.seq);
         batch.records.push(record);
         batch.unsigned += 1;
@@ -281,16 +292,17 @@ impl Writer {
     }
 
     /// Adds a record of the broker's own.
-    fn add_own(&mut self, record: Record, batch: &mut Batch) {
-        let record = self.own(record);
+    fn add_own(&mut self, mut record: Box<Record>, batch: &mut Batch) {
+        self.number(&mut record);
         self.add(record, batch);
     }
 
     /// Adds a checkpoint, which the file signs when it knows what stands before it.
     fn add_checkpoint(&mut self, batch: &mut Batch) {
-        let checkpoint = self.own(Record::new(Kind::Checkpoint, Now::read().wall_ms));
+        let mut checkpoint = Record::new(Kind::Checkpoint, Now::read().wall_ms);
+        self.number(&mut checkpoint);
         self.numbering.note(BROKER, checkpoint.seq);
-        batch.records.push(checkpoint);
+        batch.records.push(checkpoint.into());
         (batch.unsigned, batch.signs) = (0, true);
     }
 
@@ -310,18 +322,19 @@ impl Writer {
                         0 => format!("records of worker {worker} before its number {seq} are not known"),
                         _ => format!("records of worker {worker} between its numbers {known} and {seq} are not known"),
                     };
-                    self.add_own(gap(&missing), into);
+                    self.add_own(gap(&missing).into(), into);
                 }
             }
             let instance = Some(self.instance.clone());
-            self.add(Record { instance, ..Record::of_use(worker, record) }, into);
+            self.add(Record { instance, ..Record::of_use(worker, record) }.into(), into);
         }
     }
 
     /// Numbers a record of the broker's own.
-    fn own(&self, record: Record) -> Record {
-        let seq = self.numbering.last(BROKER).saturating_add(1);
-        Record { instance: Some(self.instance.clone()), seq, worker: BROKER.into(), ..record }
+    fn number(&self, record: &mut Record) {
+        record.instance = Some(self.instance.clone());
+        record.seq = self.numbering.last(BROKER).saturating_add(1);
+        BROKER.clone_into(&mut record.worker);
     }
 }
 

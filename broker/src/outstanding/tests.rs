@@ -81,28 +81,28 @@ async fn until_stale() {
 async fn a_worker_that_falls_silent_is_told_of_once_a_lease() {
     let dir = tempfile::tempdir().unwrap();
     let life = Life::begin_at(&dir, Now::read(), NEVER);
-    life.issue("w0", "l-0").await;
+    life.issue("worker-0", "l-0").await;
     life.outstanding.look().await;
     assert_eq!(life.told(), [], "who has just been given a lease may be about to poll");
     life.outstanding.delivered().await;
     drop(life);
     let dir = tempfile::tempdir().unwrap();
     let life = Life::begin(&dir);
-    for (worker, lease) in [("w1", "l-1"), ("w1", "l-2"), ("w2", "l-3"), ("w3", "l-4")] {
+    for (worker, lease) in [("worker-1", "l-1"), ("worker-1", "l-2"), ("worker-2", "l-3"), ("worker-3", "l-4")] {
         life.issue(worker, lease).await;
     }
     until_stale().await;
-    life.poll("w2").await;
+    life.poll("worker-2").await;
     life.outstanding.look().await;
-    assert_eq!(life.told(), pairs(&[("w1", "l-1"), ("w1", "l-2"), ("w3", "l-4")]));
+    assert_eq!(life.told(), pairs(&[("worker-1", "l-1"), ("worker-1", "l-2"), ("worker-3", "l-4")]));
     // One that comes back and goes again has told of new leases only.
-    life.poll("w1").await;
-    life.issue("w1", "l-5").await;
-    life.poll("w2").await;
+    life.poll("worker-1").await;
+    life.issue("worker-1", "l-5").await;
+    life.poll("worker-2").await;
     until_stale().await;
-    life.poll("w2").await;
+    life.poll("worker-2").await;
     life.outstanding.look().await;
-    assert_eq!(life.told()[3..], pairs(&[("w1", "l-5")]));
+    assert_eq!(life.told()[3..], pairs(&[("worker-1", "l-5")]));
 }
 
 #[tokio::test]
@@ -110,9 +110,9 @@ async fn issues_outlive_the_broker_and_what_was_told_is_not_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let life = Life::begin(&dir);
     for lease in ["l-1", "l-2", "l-3", "l-4"] {
-        life.issue("w1", lease).await;
+        life.issue("worker-1", lease).await;
     }
-    life.issue("w2", "l-5").await;
+    life.issue("worker-2", "l-5").await;
     drop(life);
     let life = Life::begin_at(&dir, Now::read(), NEVER);
     life.outstanding.look().await;
@@ -120,9 +120,9 @@ async fn issues_outlive_the_broker_and_what_was_told_is_not_repeated() {
     drop(life);
     let life = Life::begin(&dir);
     until_stale().await;
-    life.poll("w2").await;
+    life.poll("worker-2").await;
     life.outstanding.look().await;
-    let told = pairs(&[("w1", "l-1"), ("w1", "l-2"), ("w1", "l-3"), ("w1", "l-4")]);
+    let told = pairs(&[("worker-1", "l-1"), ("worker-1", "l-2"), ("worker-1", "l-3"), ("worker-1", "l-4")]);
     assert_eq!(life.told(), told, "through rotated files");
     assert!(Files::of(&life.path).unwrap().count() > 1);
     drop(life);
@@ -130,7 +130,7 @@ async fn issues_outlive_the_broker_and_what_was_told_is_not_repeated() {
     until_stale().await;
     life.outstanding.look().await;
     assert_eq!(life.told().len(), 5);
-    assert_eq!(life.told()[4..], pairs(&[("w2", "l-5")]));
+    assert_eq!(life.told()[4..], pairs(&[("worker-2", "l-5")]));
     drop(life);
     let later = Now::read().plus(LONGEST_TTL + LONGEST_USE);
     assert!(Life::begin_at(&dir, later, STALE).outstanding.open().issues.is_empty());
@@ -140,27 +140,27 @@ async fn issues_outlive_the_broker_and_what_was_told_is_not_repeated() {
 async fn workers_that_ended_in_order_leave_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let life = Life::begin(&dir);
-    life.issue("w1", "l-1").await;
+    life.issue("worker-1", "l-1").await;
     drop(life);
     let life = Life::begin(&dir);
-    life.issue("w2", "l-2").await;
+    life.issue("worker-2", "l-2").await;
     life.outstanding.delivered().await;
-    assert_eq!(life.told(), pairs(&[("w1", "l-1")]), "of another's, nobody knows that");
+    assert_eq!(life.told(), pairs(&[("worker-1", "l-1")]), "of another's, nobody knows that");
     let decision = Some(DELIVERED.to_owned());
     life.audit.append(Record { decision, ..Record::new(Kind::Stop, Now::read().wall_ms) }).await.unwrap();
     drop(life);
     let life = Life::begin(&dir);
     assert!(life.outstanding.open().issues.is_empty());
-    life.issue("w3", "l-3").await;
+    life.issue("worker-3", "l-3").await;
     life.outstanding.ended().await;
-    assert_eq!(life.told()[1..], pairs(&[("w3", "l-3")]), "and of one that was killed, at once");
+    assert_eq!(life.told()[1..], pairs(&[("worker-3", "l-3")]), "and of one that was killed, at once");
 }
 
 #[tokio::test]
 async fn what_the_log_did_not_take_is_told_of_later() {
     let dir = tempfile::tempdir().unwrap();
     let life = Life::begin(&dir);
-    life.issue("w1", "l-1").await;
+    life.issue("worker-1", "l-1").await;
     until_stale().await;
     let aside = dir.path().join("aside");
     let rotated = Files::of(&life.path).unwrap().count();
@@ -258,15 +258,15 @@ async fn of_what_was_announced_exactly_what_has_no_record_is_told_of() {
         Record { count: Some(0), lease_id: Some("l-1".into()), ..Record::new(Kind::Issue, Now::read().wall_ms) };
     life.outstanding.issued(&issue, TTL);
     life.audit.append(issue).await.unwrap();
-    for (worker, intent) in [("w1", 1), ("w1", 2), ("w1", 3), ("w2", 1), ("w2", 3)] {
+    for (worker, intent) in [("worker-1", 1), ("worker-1", 2), ("worker-1", 3), ("worker-2", 1), ("worker-2", 3)] {
         life.announce(worker, "l-1", intent).await;
     }
     // Announced twice, as its lease changed; and one that the log did not take.
-    life.announce("w1", "l-2", 1).await;
-    life.outstanding.announced(&intent_of("w2", "l-2", 3));
-    life.outstanding.not_announced(&intent_of("w2", "l-2", 3));
-    life.ended("w1", "use", &[(1, 1)]).await;
-    life.ended("w2", "deny", &[(1, 1)]).await;
+    life.announce("worker-1", "l-2", 1).await;
+    life.outstanding.announced(&intent_of("worker-2", "l-2", 3));
+    life.outstanding.not_announced(&intent_of("worker-2", "l-2", 3));
+    life.ended("worker-1", "use", &[(1, 1)]).await;
+    life.ended("worker-2", "deny", &[(1, 1)]).await;
     let open = |life: &Life| life.outstanding.open().issues.iter().map(|issue| issue.facts.intent).collect::<Vec<_>>();
     assert_eq!(open(&life), [Some(2), Some(3), Some(3)], "nothing of the lease");
     drop(life);
@@ -276,12 +276,12 @@ async fn of_what_was_announced_exactly_what_has_no_record_is_told_of() {
         life.outstanding.look().await;
         assert_eq!(life.told_intents(), [], "their workers may live");
         assert_eq!(open(&life), [Some(2), Some(3), Some(3)][intent as usize - 2..]);
-        life.ended("w1", "use", &[(intent, intent)]).await;
+        life.ended("worker-1", "use", &[(intent, intent)]).await;
         drop(life);
     }
     let life = Life::begin_at(&dir, Now::read(), NEVER);
     life.outstanding.ended().await;
-    assert_eq!(life.told_intents(), [("w2".into(), 3, 1)], "nothing of the lease, nothing of the others");
+    assert_eq!(life.told_intents(), [("worker-2".into(), 3, 1)], "nothing of the lease, nothing of the others");
     life.outstanding.ended().await;
     drop(life);
     let life = Life::begin(&dir);
@@ -294,12 +294,12 @@ async fn of_what_was_announced_exactly_what_has_no_record_is_told_of() {
 async fn an_intent_that_its_record_has_overtaken_is_not_outstanding() {
     let dir = tempfile::tempdir().unwrap();
     let life = Life::begin(&dir);
-    life.ended("w1", "deny", &[(1, 8)]).await;
-    life.announce("w1", "l-1", 8).await;
-    life.announce("w2", "l-1", 8).await;
+    life.ended("worker-1", "deny", &[(1, 8)]).await;
+    life.announce("worker-1", "l-1", 8).await;
+    life.announce("worker-2", "l-1", 8).await;
     let open = |life: &Life| life.outstanding.open().issues.iter().map(|issue| issue.facts.clone()).collect::<Vec<_>>();
-    assert!(matches!(&open(&life)[..], [other] if other.issued_to.as_deref() == Some("w2")));
+    assert!(matches!(&open(&life)[..], [other] if other.issued_to.as_deref() == Some("worker-2")));
     drop(life);
     let life = Life::begin(&dir);
-    assert!(matches!(&open(&life)[..], [other] if other.issued_to.as_deref() == Some("w2")));
+    assert!(matches!(&open(&life)[..], [other] if other.issued_to.as_deref() == Some("worker-2")));
 }

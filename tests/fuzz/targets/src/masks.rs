@@ -26,10 +26,18 @@ pub fn masker(data: &[u8]) {
     masker.mask(&mut whole);
     assert_eq!(whole.len(), written.len(), "masked at another length");
     let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-    for spelled in [secret.as_bytes(), encoded.trim_end_matches('=').as_bytes(), URL_SAFE.encode(secret).trim_end_matches('=').as_bytes(), hex.as_bytes()] {
+    for spelled in [
+        secret.as_bytes(),
+        encoded.trim_end_matches('=').as_bytes(),
+        URL_SAFE.encode(secret).trim_end_matches('=').as_bytes(),
+        hex.as_bytes(),
+    ] {
         // The last character of a base64 text may hold bits of what follows.
         let telling = spelled.get(..spelled.len().saturating_sub(1)).unwrap_or_default();
-        assert!(!whole.windows(telling.len().max(1)).any(|window| window == telling) || telling.contains(&b'*'), "a secret is left");
+        assert!(
+            !whole.windows(telling.len().max(1)).any(|window| window == telling) || telling.contains(&b'*'),
+            "a secret is left"
+        );
     }
     let (mut streamed, mut stream, mut at) = (written.clone(), Stream::default(), 0);
     let mut cuts = cuts.iter().cycle().map(|byte| usize::from(*byte) + 1);

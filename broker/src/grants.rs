@@ -6,12 +6,12 @@
 use crate::audit::{AuditLog, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
-use crate::config::Caps;
+use crate::config::{Caps, PeerId};
 use crate::leases::{Holder, Issued, LeaseError, Leases};
 use crate::meters::GrantMeters;
 use crate::oidc::{Identities, Named};
 use crate::outstanding::Outstanding;
-use crate::sessions::{Identified, Session, Sessions};
+use crate::sessions::{Identified, Session, Sessions, Sight};
 use crate::traces::{Span, Traces};
 use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
@@ -60,7 +60,17 @@ struct Asked<'a> {
     worker: &'a str,
     destination: &'a str,
     evidence: &'a EvidenceDigests,
+    asker: &'a Asker,
     span: &'a Span,
+}
+
+/// Who asks for a grant or a way: an Envoy, as the door has let it in.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Which sessions it may hear of.
+    pub sight: Sight,
+    /// Who its certificate says it is; `None`: it showed the token.
+    pub peer: Option<PeerId>,
 }
 
 /// What an attempt has come to.
@@ -80,11 +90,11 @@ pub fn by_id(policy: Spec) -> HashMap<String, DestinationSpec> {
 
 impl Grants {
     /// Answers a request for a grant, which may be part of a trace.
-    pub async fn answer(&self, request: GrantRequest, trace: Option<TraceParent>) -> GrantAnswer {
+    pub async fn answer(&self, request: GrantRequest, asker: &Asker, trace: Option<TraceParent>) -> GrantAnswer {
         let GrantRequest { nonce, worker, destination, evidence } = request;
         let began = Instant::now();
         let span = self.traces.serve("grant", trace);
-        let asked = Asked { worker: &worker, destination: &destination, evidence: &evidence, span: &span };
+        let asked = Asked { worker: &worker, destination: &destination, evidence: &evidence, asker, span: &span };
         let settled = self.settled(&asked).await;
         self.meters.answered(settled.as_ref().err().copied(), began.elapsed());
         span.says("attache.worker", &worker);
@@ -99,9 +109,13 @@ impl Grants {
     }
 
     /// Answers when a request that is about to go out is on disk, or cannot be.
-    pub async fn announce(&self, intent: Intent) -> IntentAnswer {
+    pub async fn announce(&self, intent: Intent, asker: &Asker) -> IntentAnswer {
         let nonce = intent.nonce.clone();
-        let intent = Record::of_intent(intent);
+        if !self.sessions.may_tell_of(&asker.sight, Some(&intent.session_id), Some(&intent.session)) {
+            tracing::warn!(worker = intent.worker, "an intent of a session that its peer may not ask for");
+            return IntentAnswer { nonce, recorded: false };
+        }
+        let intent = Record { asked_by: asker.peer.as_ref().map(PeerId::to_string), ..Record::of_intent(intent) };
         // Before it can go out: what is outstanding is never fewer uses than there are.
         self.outstanding.announced(&intent);
         let recorded = self.audit.append(intent.clone()).await.is_ok();
@@ -113,7 +127,7 @@ impl Grants {
 
     /// A grant for the session as it is when the answer leaves.
     async fn settled(&self, asked: &Asked<'_>) -> Result<Granted, Reason> {
-        let Asked { evidence, span, .. } = asked;
+        let Asked { evidence, asker, span, .. } = asked;
         let named = match &evidence.jwt {
             Some(jwt) => {
                 let _identity = span.child("identity");
@@ -131,7 +145,7 @@ impl Grants {
                     source.says("attache.credential", &credential);
                     self.leases.prepare(&credential, holder(&session)).await;
                 }
-                Err(Reason::PlaceholderUnknown) => return Err(self.sessions.unknown(evidence).await),
+                Err(Reason::PlaceholderUnknown) => return Err(self.sessions.unknown(evidence, &asker.sight).await),
                 Err(reason) => return Err(reason),
             }
         }
@@ -139,7 +153,7 @@ impl Grants {
     }
 
     async fn grant(&self, asked: &Asked<'_>, named: Option<&Named>) -> Result<Grant, Reason> {
-        let Asked { worker, destination, evidence, span } = *asked;
+        let Asked { worker, destination, evidence, asker, span } = *asked;
         let spec = self.destinations.get(destination).ok_or(Reason::HostNotAllowed)?;
         span.says("attache.destination", destination);
         for binding in &spec.bindings {
@@ -151,12 +165,13 @@ impl Grants {
         let as_of = self.feed.cursor();
         let now = Now::read();
         let by_jwt = named.map(|named| &named.session);
-        let Identified { session, credential } = self.sessions.identify(evidence, by_jwt, now)?;
+        let identified = self.sessions.identify(evidence, by_jwt, &asker.sight, now)?;
+        let Identified { session, credential, by_rule } = identified;
         span.says("attache.session", &session.name);
         let credential = match credential {
             Some(shown) => bound(spec, &session, shown)?,
             // Nobody is known by less than what a session demands or a provider signs.
-            None if session.bind.is_empty() && named.is_none() => return Err(Reason::IdentityRequired),
+            None if session.bind.is_empty() && !by_rule => return Err(Reason::IdentityRequired),
             None => injected_unasked(spec, &session)?,
         };
         span.says("attache.credential", &credential);
@@ -191,6 +206,7 @@ impl Grants {
             fingerprint: Some(lease.fingerprint.clone()),
             evidence: Some(evidence.word()),
             issued_to: Some(worker.to_owned()),
+            asked_by: asker.peer.as_ref().map(PeerId::to_string),
             ttl_ms: Some(lease.ttl_ms),
             // Of what is announced one by one, the log knows by itself.
             count: Some(if strict { 0 } else { self.max_unacked_uses.into() }),
@@ -207,7 +223,7 @@ impl Grants {
         }
         // Writing took its time. What was taken from the session meanwhile does not leave.
         let now = Now::read();
-        let still = self.sessions.identify(evidence, by_jwt, now)?.session;
+        let still = self.sessions.identify(evidence, by_jwt, &asker.sight, now)?.session;
         if !Arc::ptr_eq(&still, &session) || still.mode(now) != mode {
             return Ok(Grant::Changed);
         }

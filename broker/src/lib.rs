@@ -25,6 +25,7 @@ pub mod json;
 pub mod leases;
 pub mod ledger;
 pub mod meters;
+pub mod mutual_tls;
 pub mod oidc;
 pub mod operator;
 pub mod outstanding;
@@ -44,7 +45,7 @@ pub mod tunnels;
 pub mod witness;
 
 use api::control::Control;
-use api::data_plane::DataPlane;
+use api::data_plane::{Admission, DataPlane};
 use api::probes::Probes;
 use api::server::{BindError, Socket};
 use api::withheld::Withheld;
@@ -62,6 +63,7 @@ use grants::Grants;
 use leases::Leases;
 use ledger::Ledger;
 use meters::{Door, GrantMeters};
+use mutual_tls::Acceptor;
 use oidc::Identities;
 use operator::Operator;
 use outstanding::Outstanding;
@@ -125,6 +127,9 @@ pub enum StartError {
     /// A socket.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The certificates of the data plane.
+    #[error(transparent)]
+    Tls(#[from] mutual_tls::TlsError),
     /// The certificate authority.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -258,7 +263,16 @@ async fn start_in(
     let with = With { leases: leases.clone(), feed: feed.clone(), audit: audit.clone(), store: store.clone(), key };
     let rotations = Arc::new(Rotations::resume(&config, environment, with).await?);
 
+    let (filters, acceptor) = match &config.listen.data_plane {
+        Endpoint::Tcp(address) => (Socket::tcp(*address).await?, None),
+        Endpoint::Unix(path) => (Socket::unix(path)?, None),
+        Endpoint::Tls(door) => {
+            let acceptor = Arc::new(Acceptor::open(door)?);
+            (Socket::tls(door.address, acceptor.clone()).await?, Some(acceptor))
+        }
+    };
     let health = || Health {
+        acceptor: acceptor.clone(),
         audit: audit.clone(),
         witness: witness.clone(),
         leases: leases.clone(),
@@ -283,10 +297,6 @@ async fn start_in(
         outstanding: outstanding.clone(),
         meters: GrantMeters::default(),
         traces,
-    };
-    let filters = match &config.listen.data_plane {
-        Endpoint::Tcp(address) => Socket::tcp(*address).await?,
-        Endpoint::Unix(path) => Socket::unix(path)?,
     };
     let probes = match config.listen.health {
         Some(address) => Some(Socket::tcp(address).await?),
@@ -321,7 +331,12 @@ async fn start_in(
     };
     let metrics = Arc::new(Metrics::new(watched, &counted));
     let data_plane = DataPlane {
-        token: state_dir.token().clone(),
+        admission: match &acceptor {
+            Some(_) => Admission::Certificate,
+            None => Admission::Token(state_dir.token().clone()),
+        },
+        workers: mutual_tls::Workers::default(),
+        sessions: sessions.clone(),
         policy: publication.clone(),
         grants,
         tunnels,
@@ -363,6 +378,7 @@ async fn start_in(
         instance: config.instance.clone(),
         pid: std::process::id(),
         url: match filters.tcp_address() {
+            Some(address) if matches!(config.listen.data_plane, Endpoint::Tls(_)) => format!("https://{address}"),
             Some(address) => format!("http://{address}"),
             None => filters.address(),
         },
@@ -387,6 +403,9 @@ async fn start_in(
     let mut chores = JoinSet::new();
     let sourced = leases.clone();
     chores.spawn(async move { sourced.watch().await });
+    if let Some(acceptor) = acceptor {
+        chores.spawn(async move { acceptor.watch().await });
+    }
     chores.spawn(async move { rotations.watch().await });
     let (given, holders) = (leases.clone(), sessions.clone());
     chores.spawn(async move { given.end(|id| holders.is_live(id, Now::read())).await });

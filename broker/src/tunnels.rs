@@ -8,7 +8,7 @@ use crate::changes::Feed;
 use crate::clock::{Now, millis};
 use crate::egress::Egress;
 use crate::meters::GrantMeters;
-use crate::sessions::Sessions;
+use crate::sessions::{Sessions, Sight};
 use attache_core::door::{self, Passage};
 use attache_core::matching::host::Host;
 use attache_core::policy::Policy;
@@ -37,7 +37,7 @@ pub struct Tunnels {
 }
 
 impl Tunnels {
-    /// Answers a request for a way.
+    /// Answers a request for a way. Who serves some sessions alone is no proxy, and is not let in so far.
     pub async fn answer(&self, request: TunnelRequest) -> TunnelAnswer {
         let TunnelRequest { nonce, worker, host, port, plaintext, evidence } = request;
         let began = Instant::now();
@@ -68,7 +68,7 @@ impl Tunnels {
         // From here on there is no await: what changes meanwhile has a later cursor.
         let as_of = self.feed.cursor();
         let now = Now::read();
-        let session = self.sessions.identify(evidence, None, now)?.session;
+        let session = self.sessions.identify(evidence, None, &Sight::All, now)?.session;
         // Counted by the worker from when it asked: what the name has taken is lost, and nothing is gained.
         let ttl_ms = millis(way.ttl.clamp(SHORTEST, LONGEST).min(session.remaining(now)));
         if ttl_ms == 0 {
@@ -89,9 +89,9 @@ impl Tunnels {
         if evidence.placeholder.is_some() || evidence.jwt.is_some() {
             return Err(Reason::PlaceholderMisplaced);
         }
-        match self.sessions.identify(evidence, None, Now::read()) {
+        match self.sessions.identify(evidence, None, &Sight::All, Now::read()) {
             Ok(_) => Ok(()),
-            Err(Reason::PlaceholderUnknown) => Err(self.sessions.unknown(evidence).await),
+            Err(Reason::PlaceholderUnknown) => Err(self.sessions.unknown(evidence, &Sight::All).await),
             Err(reason) => Err(reason),
         }
     }

@@ -195,6 +195,7 @@ pub fn full() -> Record {
         details: text("low_version"),
         masked: Some(1),
         issued_to: text("eacd475a"),
+        asked_by: text("spiffe://cluster.local/ns/attache-egress/sa/attache-egress"),
         intent: Some(7),
         ttl_ms: Some(300_000),
         count: Some(8192),

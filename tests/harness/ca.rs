@@ -100,6 +100,17 @@ impl Ca {
         Arc::new(config)
     }
 
+    /// The same in one version of TLS alone.
+    #[must_use]
+    pub fn client_as_of(&self, version: &'static rustls::SupportedProtocolVersion, leaf: &Leaf) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("our own certificate is acceptable");
+        let versions = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]);
+        let builder = versions.expect("ring speaks TLS 1.2 and 1.3").with_root_certificates(roots);
+        let shown = builder.with_client_auth_cert(leaf.chain.clone(), leaf.key.clone_key());
+        Arc::new(shown.expect("certificate and key belong together"))
+    }
+
     /// A TLS client that trusts this authority alone and offers these protocols.
     #[must_use]
     pub fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {

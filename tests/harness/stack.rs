@@ -58,6 +58,7 @@ pub struct Plan {
     /// Envoy's worker threads.
     pub concurrency: u32,
     data_plane: Option<SocketAddr>,
+    door: Option<String>,
     proxy_socket: bool,
     health: bool,
     shape: Shape,
@@ -123,6 +124,7 @@ impl Default for Plan {
             disk: None,
             concurrency: 1,
             data_plane: None,
+            door: None,
             proxy_socket: false,
             health: false,
             shape: Shape::Gateway,
@@ -202,6 +204,12 @@ impl Plan {
     /// A TCP port for the filters' door, in place of the socket in the state directory.
     pub fn data_plane(mut self, address: SocketAddr) -> Self {
         self.data_plane = Some(address);
+        self
+    }
+
+    /// The filters' door as a config writes it: mutual TLS, `{address: …, tls: …, peers: …, envoy: …}`.
+    pub fn door(mut self, yaml: &str) -> Self {
+        self.door = Some(yaml.into());
         self
     }
 
@@ -293,7 +301,9 @@ impl Plan {
         let more = credentials.iter().map(|extra| format!("  {}: {}\n", extra.name, extra.written(dial)));
         let more: String = more.collect();
         let [api, uploads, git, custom, query] = BOUND.map(|(_, host)| dial(host));
-        let mut more_ways = data_plane.map(|at| format!(", data_plane: '{at}'")).unwrap_or_default();
+        let address = data_plane.map(|at| format!("'{at}'"));
+        let door = self.door.clone().or(address);
+        let mut more_ways = door.map(|door| format!(", data_plane: {door}")).unwrap_or_default();
         if self.proxy_socket {
             let path = site.dir.path().join("proxy.sock");
             more_ways += &format!(", proxy_socket: 'unix:{}'", path.display());

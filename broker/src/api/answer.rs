@@ -5,6 +5,7 @@ use crate::ca::{BundleError, CaError};
 use crate::changes::TooManyWorkers;
 use crate::envoy::find::NotFound;
 use crate::leases::LeaseError;
+use crate::mutual_tls::NotYours;
 use crate::operator::OperatorError;
 use crate::rotation::{RotateError, RotationError};
 use crate::sessions::SessionError;
@@ -58,6 +59,12 @@ pub enum ApiError {
     /// No, wrong or more than one token: the same answer for all.
     #[error("unauthorized")]
     Unauthorized,
+    /// Somebody who may come in, and may not ask for this.
+    #[error("this peer may not ask for it")]
+    NotForThisPeer,
+    /// A worker that is another peer's.
+    #[error(transparent)]
+    Worker(#[from] NotYours),
     /// The audit log is broken.
     #[error(transparent)]
     Audit(#[from] Unavailable),
@@ -91,6 +98,7 @@ impl ApiError {
             ApiError::Unread(rejection) => rejection.status(),
             ApiError::NotFound | ApiError::NoSuchCredential(_) => StatusCode::NOT_FOUND,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiError::NotForThisPeer | ApiError::Worker(_) => StatusCode::FORBIDDEN,
             ApiError::Audit(_) | ApiError::Workers(_) | ApiError::NoPublicField(..) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Ca(CaError::Audit(_)) => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::Ca(CaError::UnderWay(_)) => StatusCode::CONFLICT,

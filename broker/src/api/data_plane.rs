@@ -1,21 +1,24 @@
-//! The filters' door. Every route, health and wrong paths included, asks for the token first.
+//! The filters' door. Every route, health and wrong paths included, asks who it is first: for the token, or over a
+//! network for a certificate.
 
 use super::answer::{ApiError, Failure, json, json_with, parse, secret_json};
 use super::health::{self, Readiness};
 use super::{Health, Metrics};
 use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
-use crate::grants::Grants;
+use crate::config::data_plane::Peer;
+use crate::grants::{Asker, Grants};
+use crate::mutual_tls::Workers;
 use crate::outstanding::announced_in;
 use crate::publication::Publication;
 use crate::sds::Sds;
+use crate::sessions::{Sessions, Sight};
 use crate::tunnels::Tunnels;
 use crate::witness::{self, Witness};
 use attache_core::Secret;
 use attache_core::trace::{TRACEPARENT, TraceParent};
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, Intent, IntentAnswer};
 use attache_core::wire::{MOST_AUDIT_BYTES, TunnelAnswer, TunnelRequest, UseRecord, WireInjection};
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
@@ -23,6 +26,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,10 +44,34 @@ const INTENT_BODY: usize = 128 * 1024;
 /// How long a body may take to arrive and be answered.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
+/// What an Envoy needs that serves some sessions alone. The rest is refused: certificates of an authority that all
+/// agents trust, ways through a proxy, how the instance is.
+const OF_SIDECARS: [&str; 7] = [
+    wire::POLICY_PATH,
+    wire::GRANTS_PATH,
+    wire::INTENTS_PATH,
+    wire::CHANGES_PATH,
+    wire::AUDIT_PATH,
+    witness::ACCESS_LOG_PATH,
+    "/healthz",
+];
+
+/// How it is known who asks.
+pub enum Admission {
+    /// By what every call must show.
+    Token(Secret),
+    /// By the certificate of the connection, which was verified before anything was read.
+    Certificate,
+}
+
 /// What the filters' door leads to.
 pub struct DataPlane {
-    /// What every call must show.
-    pub token: Secret,
+    /// How it is known who asks.
+    pub admission: Admission,
+    /// Whose worker is whose.
+    pub workers: Workers,
+    /// Whose sessions they are.
+    pub sessions: Arc<Sessions>,
     /// What filters decide by.
     pub policy: Arc<Publication>,
     /// Who may use a credential where.
@@ -92,18 +120,49 @@ impl DataPlane {
     }
 }
 
-async fn authenticate(State(door): State<Arc<DataPlane>>, request: Request, next: Next) -> Response {
+async fn authenticate(State(door): State<Arc<DataPlane>>, mut request: Request, next: Next) -> Response {
+    let asker = match &door.admission {
+        Admission::Token(token) => shows(&request, token).then_some(Asker { sight: Sight::All, peer: None }),
+        Admission::Certificate => request.extensions().get::<Arc<Peer>>().map(|peer| Asker::from(&**peer)),
+    };
+    let Some(asker) = asker else {
+        // Strangers hold no connection.
+        return ([(header::CONNECTION, "close")], ApiError::Unauthorized).into_response();
+    };
+    if asker.sight.is_narrow() && !OF_SIDECARS.contains(&request.uri().path()) {
+        return ApiError::NotForThisPeer.into_response();
+    }
+    request.extensions_mut().insert(asker);
+    next.run(request).await
+}
+
+fn shows(request: &Request, token: &Secret) -> bool {
     let mut shown = request.headers().get_all(header::AUTHORIZATION).iter();
-    let token = match (shown.next(), shown.next()) {
+    let shown = match (shown.next(), shown.next()) {
         (Some(one), None) => one.as_bytes().strip_prefix(b"Bearer ").unwrap_or_default(),
         _ => &[],
     };
     // Exposed to the comparison, which takes as long for any token of this length.
-    if bool::from(token.ct_eq(door.token.expose().as_bytes())) {
-        next.run(request).await
-    } else {
-        // Strangers hold no connection.
-        ([(header::CONNECTION, "close")], ApiError::Unauthorized).into_response()
+    bool::from(shown.ct_eq(token.expose().as_bytes()))
+}
+
+impl From<&Peer> for Asker {
+    fn from(peer: &Peer) -> Self {
+        let sight = peer.sessions.clone().map_or(Sight::All, Sight::These);
+        Self { sight, peer: Some(peer.id.clone()) }
+    }
+}
+
+impl DataPlane {
+    /// Whether this is a worker, and of whom asks.
+    fn check_worker(&self, worker: &str, asker: &Asker) -> Result<(), ApiError> {
+        if !is_hex(worker, 8) {
+            return Err(ApiError::Field("worker"));
+        }
+        if let Some(peer) = &asker.peer {
+            self.workers.claim(worker, peer).inspect_err(|why| tracing::warn!(worker, %peer, %why, "refused"))?;
+        }
+        Ok(())
     }
 }
 
@@ -157,12 +216,13 @@ pub(super) async fn policy(State(door): State<Arc<DataPlane>>, headers: HeaderMa
 pub(super) async fn grants(
     State(door): State<Arc<DataPlane>>,
     headers: HeaderMap,
+    Extension(asker): Extension<Asker>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let request: GrantRequest = parse(&body?)?;
-    check_worker(&request.worker)?;
+    door.check_worker(&request.worker, &asker)?;
     check_nonce(&request.nonce)?;
-    let answer = door.grants.answer(request, trace(&headers)).await;
+    let answer = door.grants.answer(request, &asker, trace(&headers)).await;
     Ok(secret_json(&answer, room_of(&answer)))
 }
 
@@ -198,10 +258,11 @@ fn room_of(answer: &GrantAnswer) -> usize {
 ))]
 pub(super) async fn tunnels(
     State(door): State<Arc<DataPlane>>,
+    Extension(asker): Extension<Asker>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let request: TunnelRequest = parse(&body?)?;
-    check_worker(&request.worker)?;
+    door.check_worker(&request.worker, &asker)?;
     check_nonce(&request.nonce)?;
     if request.port == 0 {
         return Err(ApiError::Field("port"));
@@ -216,12 +277,13 @@ pub(super) async fn tunnels(
 ))]
 pub(super) async fn intents(
     State(door): State<Arc<DataPlane>>,
+    Extension(asker): Extension<Asker>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let intent: Intent = parse(&body?)?;
-    check_worker(&intent.worker)?;
+    door.check_worker(&intent.worker, &asker)?;
     check_nonce(&intent.nonce)?;
-    Ok(json(&door.grants.announce(intent).await))
+    Ok(json(&door.grants.announce(intent, &asker).await))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -249,12 +311,18 @@ pub(super) struct ChangesQuery {
 ))]
 pub(super) async fn changes(
     State(door): State<Arc<DataPlane>>,
+    Extension(asker): Extension<Asker>,
     query: Result<Query<ChangesQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(ChangesQuery { worker, epoch, after, wait_ms }) = query?;
-    check_worker(&worker)?;
+    door.check_worker(&worker, &asker)?;
     let poll = Poll { worker: &worker, epoch: &epoch, after, wait: Duration::from_millis(wait_ms) };
-    Ok(json(&door.feed.poll(poll).await?))
+    let mut changes = door.feed.poll(poll).await?;
+    // What concerns others is none of its business; the cursor tells that there was something.
+    changes
+        .changes
+        .retain(|change| change.session_id.as_ref().is_none_or(|id| door.sessions.is_in_sight(&asker.sight, id)));
+    Ok(json(&changes))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -274,13 +342,21 @@ pub(super) struct AuditQuery {
 ))]
 pub(super) async fn audit(
     State(door): State<Arc<DataPlane>>,
+    Extension(asker): Extension<Asker>,
     query: Result<Query<AuditQuery>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let Query(AuditQuery { worker }) = query?;
-    check_worker(&worker)?;
+    door.check_worker(&worker, &asker)?;
     let records = use_records(&body?)?;
-    let noted = door.witness.note(&records);
+    let may_tell = |record: &UseRecord| {
+        door.sessions.may_tell_of(&asker.sight, record.session_id.as_deref(), record.session.as_ref())
+    };
+    if !records.iter().all(may_tell) {
+        tracing::warn!(worker, "records of a session that their peer may not ask for");
+        return Err(ApiError::NotForThisPeer);
+    }
+    let noted = door.witness.note(&records, asker.peer.as_ref());
     let announced = announced_in(&records);
     let acked = door.audit.append_uses(worker.clone(), records).await?;
     door.witness.recorded(&worker, &noted, acked);
@@ -298,9 +374,15 @@ pub(super) async fn audit(
 ))]
 pub(super) async fn access_log(
     State(door): State<Arc<DataPlane>>,
+    Extension(asker): Extension<Asker>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    door.witness.saw(&body?).ok_or(ApiError::Field("body"))?;
+    let entries = witness::decode(&body?).ok_or(ApiError::Field("body"))?;
+    let may_tell = |of: &witness::Told| door.sessions.may_tell_of(&asker.sight, of.id.as_deref(), of.name.as_ref());
+    if asker.sight.is_narrow() && !entries.iter().map(witness::session_of).all(|of| may_tell(&of)) {
+        return Err(ApiError::NotForThisPeer);
+    }
+    door.witness.saw(entries, asker.peer.as_ref());
     // An ExportLogsServiceResponse in which nothing is rejected has no bytes.
     Ok([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))].into_response())
 }
@@ -309,10 +391,6 @@ pub(super) async fn access_log(
 fn use_records(body: &[u8]) -> Result<Vec<UseRecord>, ApiError> {
     let lines = body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     lines.map(|(at, line)| parse(line).map_err(|_| ApiError::Body { line: at + 1, column: 0 })).collect()
-}
-
-fn check_worker(worker: &str) -> Result<(), ApiError> {
-    if is_hex(worker, 8) { Ok(()) } else { Err(ApiError::Field("worker")) }
 }
 
 fn check_nonce(nonce: &str) -> Result<(), ApiError> {

@@ -5,6 +5,7 @@ use crate::audit::AuditLog;
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::leases::{Leases, Standing};
+use crate::mutual_tls::{self, Acceptor};
 use crate::rotation::{RotationStanding, Rotations};
 use crate::state_dir::StateDir;
 use crate::store::Store;
@@ -39,6 +40,8 @@ pub struct Health {
     pub store: Arc<Store>,
     /// Where all of it is.
     pub state_dir: Arc<StateDir>,
+    /// The data plane's certificates, where it has some.
+    pub acceptor: Option<Arc<Acceptor>>,
     /// When the broker began.
     pub began: Now,
 }
@@ -59,7 +62,7 @@ pub struct Readiness {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dependency {
-    /// `audit`, `credentials`, `state_dir`, `database`, `workers`, `witness`, `clock`, `credential NAME`, or `rotation NAME`.
+    /// `audit`, `credentials`, `state_dir`, `database`, `workers`, `witness`, `clock`, `certificates`, `credential NAME`, or `rotation NAME`.
     pub name: String,
     /// How it is.
     pub state: Condition,
@@ -120,6 +123,7 @@ impl Health {
             witness(self.witness.standing()),
             clock(self.began, Now::read()),
         ]);
+        dependencies.extend(self.acceptor.iter().map(|acceptor| certificates(acceptor.standing())));
         dependencies.extend(standings.into_iter().map(credential));
         dependencies.extend(self.rotations.standings().map(|(name, standing)| rotation(name, standing)));
         let ready = dependencies.iter().all(|one| !one.needed || one.state == Condition::Ok);
@@ -165,6 +169,17 @@ fn clock(began: Now, now: Now) -> Dependency {
         (reason, "mend the machine's time synchronisation, and restart the broker".into())
     });
     Dependency::judged("clock", false, wrong)
+}
+
+/// Envoys that are connected stay so, and no other comes in.
+fn certificates(standing: mutual_tls::Standing) -> Dependency {
+    let fix = "put a certificate, its key and the peers' authorities in place: they are read within seconds";
+    let (reason, needed) = match standing {
+        mutual_tls::Standing::Well => return Dependency::ok("certificates", true),
+        mutual_tls::Standing::Kept(reason) => (format!("{reason}; those of before stay in use"), false),
+        mutual_tls::Standing::Over(reason) => (reason, true),
+    };
+    Dependency::judged("certificates", needed, Some((reason, fix.into())))
 }
 
 fn credentials(all: &[Standing]) -> Dependency {

@@ -10,7 +10,7 @@ use std::str::FromStr as _;
 use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::Required;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
@@ -19,7 +19,7 @@ use utoipa::{Modify, OpenApi};
 pub enum Door {
     /// Operators: a UNIX socket, `control.sock`, which only its owner may use.
     Control,
-    /// Filters: a UNIX socket or a loopback port, with a token.
+    /// Filters: a UNIX socket or a loopback port, with a token; or mutual TLS.
     DataPlane,
 }
 
@@ -71,8 +71,9 @@ struct Control;
 #[openapi(
     info(
         title = "Attaché, data plane",
-        description = "The filters' door: HTTP/1.1 on a UNIX socket in the state directory, or on a loopback port. \
-                       Every call asks for the token, whatever the path. The answer to a grant holds a secret."
+        description = "The filters' door: HTTP/1.1 on a UNIX socket in the state directory, or on a loopback port; \
+                       with mutual TLS also HTTP/2. Every call asks for the token, or where there is TLS for a \
+                       certificate of a peer, whatever the path; what a peer may not ask for is 403. The answer to a grant holds a secret."
     ),
     paths(
         data_plane::policy, data_plane::grants, data_plane::tunnels,
@@ -85,13 +86,20 @@ struct Control;
 )]
 struct DataPlane;
 
-/// The token in `data-plane.token`.
+/// The token in `data-plane.token`, or a certificate.
 struct Token;
 
 impl Modify for Token {
     fn modify(&self, document: &mut Document) {
         let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-        document.components.get_or_insert_default().add_security_scheme("token", scheme);
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", scheme);
+        let certificate = SecurityScheme::MutualTls { description: None, deprecated: None, extensions: None };
+        components.add_security_scheme("certificate", certificate);
+        for operation in document.paths.paths.values_mut().flat_map(operations) {
+            let none: [&str; 0] = [];
+            operation.security.get_or_insert_default().push(SecurityRequirement::new("certificate", none));
+        }
     }
 }
 

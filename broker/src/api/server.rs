@@ -1,13 +1,16 @@
 //! Serves a router on a socket: bounded connections, bounded waits, a graceful end.
 
+use super::answer::ApiError;
 use super::strangers::{Standing, Strangers};
+use crate::mutual_tls::{Acceptor, Connected};
 use axum::Router;
+use axum::response::IntoResponse as _;
 use hyper::StatusCode;
+use hyper::header;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use std::net::SocketAddr;
@@ -18,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Most connections at once, on one socket.
 const MOST_CONNECTIONS: usize = 1024;
@@ -28,6 +32,8 @@ const FIRST_HEAD: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(2 * 3600);
 /// How long a connection lasts at most, at a door that lets everybody in.
 const BRIEFLY: Duration = Duration::from_secs(10);
+/// How long open requests have when their peer is believed no more: one of them may be a stream without an end.
+const PARTING: Duration = Duration::from_secs(5);
 /// How long open requests have when the broker ends.
 const GRACE: Duration = Duration::from_secs(2);
 /// Calls at once on one HTTP/2 connection: Envoy keeps one stream open for certificates.
@@ -39,6 +45,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub enum Socket {
     /// TCP.
     Tcp(TcpListener),
+    /// TCP, and mutual TLS on it.
+    Tls(TcpListener, Arc<Acceptor>),
     /// A UNIX socket; its file is removed in the end.
     Unix(UnixListener, PathBuf),
 }
@@ -73,6 +81,12 @@ impl Socket {
         TcpListener::bind(address).await.map(Socket::Tcp).map_err(|cause| BindError::Tcp { address, cause })
     }
 
+    /// Binds a TCP port for mutual TLS.
+    pub async fn tls(address: SocketAddr, acceptor: Arc<Acceptor>) -> Result<Self, BindError> {
+        let bound = TcpListener::bind(address).await;
+        bound.map(|listener| Socket::Tls(listener, acceptor)).map_err(|cause| BindError::Tcp { address, cause })
+    }
+
     /// Binds a UNIX socket that only its owner may connect to. One left over from a process that
     /// is gone makes way: the state directory's lock says that none is left.
     pub fn unix(path: &Path) -> Result<Self, BindError> {
@@ -91,7 +105,9 @@ impl Socket {
     /// Where it is bound: `ADDRESS:PORT` or `unix:PATH`.
     pub fn address(&self) -> String {
         match self {
-            Socket::Tcp(listener) => listener.local_addr().map(|at| at.to_string()).unwrap_or_default(),
+            Socket::Tcp(listener) | Socket::Tls(listener, _) => {
+                listener.local_addr().map(|at| at.to_string()).unwrap_or_default()
+            }
             Socket::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
@@ -99,7 +115,7 @@ impl Socket {
     /// The TCP address it is bound to, if it is one.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
-            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Tcp(listener) | Socket::Tls(listener, _) => listener.local_addr().ok(),
             Socket::Unix(..) => None,
         }
     }
@@ -115,17 +131,10 @@ impl Socket {
         self.serve_within(Some(BRIEFLY), router, stop, open).await;
     }
 
-    async fn serve_within(
-        self,
-        longest: Option<Duration>,
-        router: Router,
-        mut stop: watch::Receiver<bool>,
-        open: Gauge,
-    ) {
+    async fn serve_within(self, longest: Option<Duration>, router: Router, stop: watch::Receiver<bool>, open: Gauge) {
         let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let graceful = GracefulShutdown::new();
         let (mut connections, mut strangers) = (JoinSet::new(), Strangers::default());
-        let stopped = async { stop.wait_for(|stop| *stop).await.map(drop) };
+        let stopped = told(stop.clone());
         tokio::pin!(stopped);
         loop {
             tokio::select! {
@@ -133,7 +142,7 @@ impl Socket {
                 accepted = self.accept(&places) => match accepted {
                     Ok(accepted) => {
                         let (standing, counted) = (Arc::<Standing>::default(), Counted::one(&open));
-                        let talk = converse(accepted, standing.clone(), router.clone(), graceful.watcher());
+                        let talk = converse(accepted, standing.clone(), router.clone(), stop.clone());
                         let connection = connections.spawn(async move {
                             match longest {
                                 Some(longest) => drop(tokio::time::timeout(longest, talk).await),
@@ -151,7 +160,8 @@ impl Socket {
                 Some(_) = connections.join_next() => {}
             }
         }
-        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+        let ended = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(GRACE, ended).await;
         if let Socket::Unix(_, path) = &self {
             let _ = std::fs::remove_file(path);
         }
@@ -161,7 +171,7 @@ impl Socket {
         // The semaphore is never closed.
         let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
         let io: Box<dyn Io> = match self {
-            Socket::Tcp(listener) => {
+            Socket::Tcp(listener) | Socket::Tls(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Box::new(stream)
@@ -175,7 +185,11 @@ impl Socket {
                 tracing::warn!(uid, "another user's process was turned away");
             },
         };
-        Ok(Accepted { io, _place: place })
+        let tls = match self {
+            Socket::Tls(_, acceptor) => Some(acceptor.clone()),
+            _ => None,
+        };
+        Ok(Accepted { io, tls, _place: place })
     }
 }
 
@@ -202,47 +216,110 @@ fn is_welcome(peer: u32, us: u32) -> bool {
 
 struct Accepted {
     io: Box<dyn Io>,
+    tls: Option<Arc<Acceptor>>,
     _place: OwnedSemaphorePermit,
 }
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-async fn converse(accepted: Accepted, standing: Arc<Standing>, router: Router, watcher: Watcher) {
+/// Ready when the broker ends.
+async fn told(mut stop: watch::Receiver<bool>) {
+    // Whoever would tell is gone: the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Who is at the other end, where a certificate says so. `None`: nobody whom we let in.
+async fn greet(io: Box<dyn Io>, tls: Option<Arc<Acceptor>>) -> Option<(Box<dyn Io>, Option<Connected>)> {
+    let Some(acceptor) = tls else { return Some((io, None)) };
+    match tokio::time::timeout(FIRST_HEAD, acceptor.accept(io)).await {
+        Ok(Ok((stream, connected))) => Some((Box::new(stream), Some(connected))),
+        Ok(Err(why)) => {
+            tracing::info!(%why, "a client of the data plane was turned away");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Ready then, if ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ready when the connection should end after what is being answered.
+async fn ends(stop: watch::Receiver<bool>, connected: Option<&Connected>) {
+    let over = async {
+        match connected {
+            Some(connected) => connected.over().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = told(stop) => {}
+        () = over => {}
+    }
+}
+
+async fn converse(accepted: Accepted, standing: Arc<Standing>, router: Router, stop: watch::Receiver<bool>) {
+    let Some((io, connected)) = greet(accepted.io, accepted.tls).await else { return };
     let mut http = auto::Builder::new(TokioExecutor::new());
     // hyper counts this from the end of the answer before: it is the idle time, too.
     http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     http.http2().max_concurrent_streams(MOST_STREAMS);
     let router = TowerToHyperService::new(router);
-    let service = service_fn(|request: Request<_>| {
+    let service = service_fn(|mut request: Request<_>| {
         standing.asks();
         let is_http2 = request.version() == Version::HTTP_2;
-        let answer = router.call(request);
+        let peer = connected.as_ref().map(Connected::peer);
+        let answer = match peer {
+            // Its certificate was good when it came, and is no more.
+            Some(None) => None,
+            Some(Some(peer)) => {
+                request.extensions_mut().insert(peer.clone());
+                Some(router.call(request))
+            }
+            None => Some(router.call(request)),
+        };
         let standing = standing.clone();
         async move {
-            let answer = answer.await;
+            let answer = match answer {
+                Some(answer) => answer.await,
+                None => Ok(([(header::CONNECTION, "close")], ApiError::Unauthorized).into_response()),
+            };
             let let_in = answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED);
             standing.answered(let_in, is_http2);
             answer
         }
     });
-    let connection = watcher.watch(http.serve_connection(TokioIo::new(accepted.io), service));
+    let connection = http.serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
+    let mut end = std::pin::pin!(ends(stop, connected.as_ref()));
+    // Until when it may go on, once it should end.
+    let mut parting = None;
     // A peer that breaks off, or speaks no HTTP, is its own loss.
     let mut patience = FIRST_HEAD;
     loop {
         tokio::select! {
             _ = &mut connection => return,
+            () = &mut end, if parting.is_none() => {
+                parting = Some(Instant::now() + PARTING);
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
+            () = until(parting) => return,
             () = standing.refused() => {
                 // HTTP/1 ends with the refusal; a stranger's HTTP/2 would go on asking.
                 let _ = tokio::time::timeout(PAUSE, &mut connection).await;
                 return;
             }
-            () = tokio::time::sleep(patience) => {}
+            () = tokio::time::sleep(patience), if !standing.is_known() => {}
         }
         if standing.is_known() {
-            let _ = connection.await;
-            return;
+            continue;
         }
         if !standing.is_busy() {
             return;

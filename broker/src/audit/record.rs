@@ -129,6 +129,9 @@ pub struct Record {
     /// The worker that a lease was issued to, or that announced a request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_to: Option<String>,
+    /// The SPIFFE ID of the Envoy that asked, or told of it, where the broker has verified its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<String>,
     /// The number under which a worker announced a request: at its intent, and at the record of what
     /// became of it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,6 +189,7 @@ impl Record {
             details: None,
             masked: None,
             issued_to: None,
+            asked_by: None,
             intent: None,
             ttl_ms: None,
             count: None,

@@ -4,11 +4,12 @@ use super::client::{Client, ClientError};
 use super::common::{Common, FAILED, complain, say};
 use super::config;
 use crate::config::handed::SecretAt;
-use crate::config::{Config, Lookup};
+use crate::config::{Config, Endpoint, Lookup};
 use crate::doctor::{EnvoyConfig, Finding, Severity, examine, examine_logging, read};
 use crate::envoy::admin::{AdminError, AdminUrl};
 use crate::envoy::{ADMIN_SOCKET, Shape, Version};
 use crate::leases::Standing;
+use crate::mutual_tls::{Acceptor, TlsError};
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::seal::envelope::Form;
 use crate::seal::{Means, MeansError, files};
@@ -68,6 +69,7 @@ pub async fn run(args: DoctorArgs, common: &Common) -> ExitCode {
         Ok(config) => {
             permissions(&config, &mut report);
             seal(&config, &mut report);
+            certificates(&config, &mut report);
             for caution in config.cautions() {
                 report.warn(&config.state_dir, &caution);
             }
@@ -173,6 +175,20 @@ fn seal(config: &Config, report: &mut Report) {
         if file.kind == files::Kind::Named && matches!(file.form(), Ok(Some(Form::Plain))) {
             report.notes.push(format!("{} is plain: `attache state rekey` seals it", file.path.display()));
         }
+    }
+}
+
+/// What the data plane's TLS is made of, as this user can read it. What is not there is a caution.
+fn certificates(config: &Config, report: &mut Report) {
+    let Endpoint::Tls(door) = &config.listen.data_plane else { return };
+    report.examined.push(door.certificate.display().to_string());
+    match Acceptor::open(door) {
+        Ok(_) | Err(TlsError::Missing(..)) => {}
+        Err(error) => report.files.push(Complaint {
+            severity: Severity::Fail,
+            path: door.certificate.clone(),
+            found: error.to_string(),
+        }),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::common::{Common, FAILED, USAGE, complain, note, say};
 use super::config;
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use crate::envoy::{self, ADMIN_SOCKET, Admin, Machine, Shape, TOKEN_FILE, Version, find, sidecar};
 use attache_core::names::Name;
 use std::path::{Path, PathBuf};
@@ -83,6 +83,15 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
         (_, Some(_)) => return complain(USAGE, "--session: only a sidecar is pinned to one: --shape sidecar"),
         (_, None) => None,
     };
+    if let Endpoint::Tls(door) = &config.listen.data_plane
+        && door.envoy.is_none()
+    {
+        return complain(
+            USAGE,
+            "listen.data_plane asks Envoy for a certificate: say in listen.data_plane.envoy which one it shows, and \
+             where it reaches the broker",
+        );
+    }
     let machine = match args.machine.on_this_machine(&config, args.envoy_version) {
         Ok(machine) => Machine { listener, ..machine },
         Err(error) => return complain(FAILED, error),

@@ -8,7 +8,7 @@ use super::hand_over::{FilterError, keep_filter};
 use super::session::export;
 use crate::api::control::SESSION_TOKEN_ENV;
 use crate::api::view::Variable;
-use crate::config::{Config, Endpoint, Lookup};
+use crate::config::{Config, Lookup};
 use crate::doctor::{EnvoyConfig, Unsafe, vet};
 use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
@@ -171,7 +171,7 @@ async fn envoy(
     (binary, version): (&Path, Version),
 ) -> Result<Process, UpError> {
     if let Some(address) = broker.data_plane_address {
-        config.listen.data_plane = Endpoint::Tcp(address);
+        config.listen.data_plane = config.listen.data_plane.bound(address);
     }
     let dir = PrivateDir::open_or_create(&config.state_dir)?;
     let mut machine = args.machine.on_this_machine(config, version)?;

@@ -84,7 +84,7 @@ impl fmt::Display for Bind {
 }
 
 /// A SPIFFE ID: `spiffe://TRUST-DOMAIN/PATH` (SPIFFE ID, 2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct PeerId(String);

@@ -15,12 +15,50 @@ impl Config {
         token
             .into_iter()
             .chain(self.reachable())
+            .chain(self.peers())
+            .chain(self.peers_files())
             .chain(self.beside_its_key())
             .chain(self.missing())
             .chain(self.unread())
             .chain(self.rotators())
             .chain(self.organisations())
             .collect()
+    }
+
+    /// Peers that serve sessions which nobody has declared.
+    fn peers(&self) -> impl Iterator<Item = String> {
+        let door = match &self.listen.data_plane {
+            Endpoint::Tls(door) => Some(door),
+            _ => None,
+        };
+        let served = door.into_iter().flat_map(|door| &door.peers);
+        let named =
+            served.flat_map(|peer| peer.sessions.iter().flat_map(move |all| all.iter().map(move |one| (peer, one))));
+        let unknown = named.filter(|(_, name)| !self.sessions.iter().any(|session| session.name == **name));
+        unknown.map(|(peer, name)| {
+            format!(
+                "listen.data_plane.peers: {} may ask for session {name}, which the config does not declare: it is for one \
+                 that `attache session create` makes under this name",
+                peer.id
+            )
+        })
+    }
+
+    /// What the data plane's TLS is made of, and is not there yet: without it the broker does not start.
+    fn peers_files(&self) -> impl Iterator<Item = String> {
+        let door = match &self.listen.data_plane {
+            Endpoint::Tls(door) => Some(door),
+            _ => None,
+        };
+        let files = door
+            .into_iter()
+            .flat_map(|door| [("certificate", &door.certificate), ("key", &door.key), ("client_ca", &door.client_ca)]);
+        files.filter(|(_, file)| !file.exists()).map(|(name, file)| {
+            format!(
+                "listen.data_plane.tls.{name} is not there: {}; the broker does not start without it",
+                file.display()
+            )
+        })
     }
 
     /// A key in the directory that it seals, or in the one with all instances: a copy of that is a copy of both.

@@ -216,7 +216,7 @@ pub enum Problem {
     #[error(
         "`inject` needs other evidence that a session requires, and no session that may use this credential \
          requires any: give one `bind: {{peer: …}}`, `bind: {{listener: …}}` or `bind: {{session_token: required}}`, \
-         or name one in a rule of `oidc`; else use `deny`, or `pass` to forward such requests without a credential"
+         or name one in a rule of `oidc` or `peers`; else use `deny`, or `pass` to forward such requests without a credential"
     )]
     InjectWithoutEvidence,
     /// TLS settings where there is no TLS.
@@ -264,6 +264,23 @@ pub enum Problem {
     /// A session with a credential that does not exist.
     #[error("no credential has this name; add it under `credentials`")]
     UnknownCredential,
+    /// Not the path of a file.
+    #[error("expected the path of a file")]
+    NoFile,
+    /// A door for nobody.
+    #[error("who may ask? Name at least one peer: `peers: [{{id: \"spiffe://…\"}}]`")]
+    NoPeers,
+    /// A peer that may ask for nothing, which is not what a missing line says.
+    #[error("for which sessions? Name at least one; without the line `sessions` the peer may ask for all of them")]
+    NoSessions,
+    /// An Envoy with two certificates, or none.
+    #[error(
+        "which certificate does Envoy show? Write one of `files: {{certificate: …, key: …, ca: …}}` and `sds: {{certificate: …, ca: …}}`"
+    )]
+    OneIdentity,
+    /// A peer that a rule says is another session.
+    #[error("a rule of `peers` says that this peer is session `{0}`; name this session there, or narrow the rule")]
+    NamedByRule(Name),
     /// Keys that somebody on the way could swap.
     #[error(
         "expected a file, or an https:// URL without user and fragment; http:// only to loopback, with `plaintext: true`"

@@ -8,6 +8,7 @@ mod bind;
 pub mod bundle;
 mod caps;
 mod caution;
+pub mod data_plane;
 pub mod error;
 pub mod github_app;
 pub mod handed;
@@ -20,6 +21,7 @@ pub mod onepassword;
 pub mod openbao;
 mod out_of_reach;
 mod own_secrets;
+pub mod peers;
 mod policy;
 pub mod presets;
 mod reader;
@@ -34,6 +36,7 @@ pub mod values;
 pub use bind::{Bind, Network, PeerId, Required};
 pub use bundle::{Bundle, FieldPath};
 pub use caps::Caps;
+pub use data_plane::MutualTls;
 pub use error::{ConfigError, ConfigErrors, Problem};
 pub use github_app::{GitHubApp, GitHubAppToken};
 pub use infisical::{Infisical, InfisicalSecret};
@@ -97,6 +100,8 @@ pub struct Config {
     pub sessions: Vec<DeclaredSession>,
     /// Whose JWTs name a session.
     pub oidc: Vec<oidc::Provider>,
+    /// Which workload is which session: the first rule that fits.
+    pub peers: Vec<peers::PeerRule>,
     /// Bounds of time and space.
     pub limits: Limits,
     /// The URL that takes spans, if one does.
@@ -131,11 +136,13 @@ pub struct Listen {
     pub shape: Option<Proxy>,
 }
 
-/// A TCP address or a UNIX socket.
+/// Where filters reach the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// An IP address and port.
     Tcp(SocketAddr),
+    /// Mutual TLS: the one that other machines may reach.
+    Tls(Arc<MutualTls>),
     /// The socket's path, absolute.
     Unix(PathBuf),
 }
@@ -145,6 +152,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Endpoint::Tcp(address) => address.fmt(f),
+            Endpoint::Tls(door) => write!(f, "tls:{}", door.address),
             Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -29,8 +29,10 @@ impl Config {
         // Beside this instance's directory are those of the others.
         let mut directories = BTreeSet::from([of(&self.state_dir), self.sources.file_dir.clone()]);
         directories.extend([of(&self.listen.control), of(&self.audit.path)]);
-        if let Endpoint::Unix(socket) = &self.listen.data_plane {
-            directories.insert(of(socket));
+        match &self.listen.data_plane {
+            Endpoint::Unix(socket) => drop(directories.insert(of(socket))),
+            Endpoint::Tls(door) => drop(directories.insert(of(&door.key))),
+            Endpoint::Tcp(_) => {}
         }
         let lookups = || self.credentials.iter().flat_map(|credential| &credential.lookup);
         directories.extend(lookups().filter_map(Lookup::file).map(of));

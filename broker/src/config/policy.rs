@@ -44,6 +44,7 @@ impl Config {
         let headers: BTreeSet<_> = self.oidc.iter().map(|provider| provider.header.clone()).collect();
         spec.evidence.identity_headers = headers.into_iter().collect();
         self.sessions.iter().for_each(|session| session.bind.demand(&mut spec.evidence));
+        spec.evidence.peer |= !self.peers.is_empty();
         named(spec)
     }
 }

@@ -5,17 +5,19 @@
 
 use super::access::AccessSpec;
 use super::bundle::BundleSpec;
+use super::data_plane::DataPlaneSpec;
 use super::github_app::GitHubAppSpec;
 use super::infisical::{InfisicalSecretSpec, InfisicalSpec};
 use super::kubernetes::{KubernetesSecretSpec, KubernetesSourceSpec, MountedSpec};
 use super::oidc::ProviderSpec;
 use super::onepassword::OnePasswordSpec;
 use super::openbao::{ArtifactRef, OpenBaoSecretSpec, OpenBaoSpec};
+use super::peers::PeerRule;
 use super::rotation::RotationSpec;
 use super::seal::StateSpec;
 use super::values::{
-    ClusterName, DataPlane, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix,
-    Period, Pin, Size, Socket, SyslogTo, Url, Variable, Word,
+    ClusterName, DialAddress, DnsServer, FileName, Host, Label, ListenAddress, OpReference, PathPrefix, Period, Pin,
+    Size, Socket, SyslogTo, Url, Variable, Word,
 };
 use super::{AuditMode, Bind, Mesh, SourceKind, TokenScope};
 use attache_core::injection::Injection;
@@ -69,6 +71,9 @@ pub struct Spec {
     pub sessions: Vec<SessionSpec>,
     /// Providers of identities (OpenID Connect) whose JWTs name a session.
     pub oidc: Vec<ProviderSpec>,
+    /// Which session a workload is, by the SPIFFE ID in its certificate, which Envoy verifies: the first rule
+    /// that fits.
+    pub peers: Vec<PeerRule>,
     /// Bounds of time and space.
     pub limits: LimitsSpec,
     /// What others are told of what the broker does.
@@ -108,8 +113,8 @@ pub struct ListenSpec {
     pub proxy: Option<ListenAddress>,
     /// A UNIX socket beside it, for clients that speak plain HTTP on a socket alone: `unix:PATH` (default: none).
     pub proxy_socket: Option<Socket>,
-    /// The broker's listener for filters: `unix:PATH` or loopback (default `unix:data-plane.sock`).
-    pub data_plane: Option<DataPlane>,
+    /// The broker's listener for filters: `unix:PATH`, loopback, or mutual TLS (default `unix:data-plane.sock`).
+    pub data_plane: Option<DataPlaneSpec>,
     /// The operator's socket (default `unix:control.sock`, in the instance's directory).
     pub control: Option<Socket>,
     /// Plain HTTP for probes and Prometheus, without a token and without a secret: `/healthz`, `/readyz`, `/metrics`

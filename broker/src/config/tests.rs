@@ -4,6 +4,7 @@ mod bundles;
 mod github_app;
 mod istio;
 mod kinds;
+mod mesh;
 mod openbao;
 mod rotation;
 mod seal;

@@ -37,7 +37,10 @@ pub enum ValueError {
     #[error("expected IP:PORT, e.g. 127.0.0.1:3030")]
     Address,
     /// Secrets would cross a network in the clear.
-    #[error("secrets travel here: expected a loopback address, e.g. 127.0.0.1:3031, or unix:data.sock")]
+    #[error(
+        "secrets travel here: expected a loopback address, e.g. 127.0.0.1:3031, or unix:data.sock; over a network, mutual \
+         TLS: {{address: …, tls: …, peers: …}}"
+    )]
     NotLoopback,
     /// Not a UNIX socket.
     #[error("expected unix:PATH, e.g. unix:control.sock")]
@@ -96,6 +99,9 @@ pub enum ValueError {
     /// Not a SPIFFE ID.
     #[error("expected one SPIFFE ID, e.g. spiffe://example.org/ns/agents/sa/reviewer")]
     PeerId,
+    /// Not a pattern of SPIFFE IDs.
+    #[error("expected a SPIFFE ID in whose path a whole segment may be *, e.g. spiffe://cluster.local/ns/agents/sa/*")]
+    PeerPattern,
     /// Not a network.
     #[error("expected a network in CIDR notation without host bits, e.g. 10.1.0.0/16 or 127.0.0.1/32")]
     Network,

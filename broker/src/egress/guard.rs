@@ -1,6 +1,6 @@
 //! Which of a host's addresses may be dialled.
 
-use crate::config::{Config, Endpoint};
+use crate::config::Config;
 use attache_core::matching::address::special;
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -36,11 +36,7 @@ pub enum Refused {
 impl OwnListeners {
     /// The listeners of an instance; `data_plane` and `health` are where those are really bound.
     pub fn new(config: &Config, [data_plane, health]: [Option<SocketAddr>; 2]) -> Self {
-        let written = match config.listen.data_plane {
-            Endpoint::Tcp(address) => Some(address),
-            Endpoint::Unix(_) => None,
-        };
-        let health = health.or(config.listen.health);
+        let (written, health) = (config.listen.data_plane.tcp(), health.or(config.listen.health));
         let all = [Some(config.listen.proxy), config.listen.admin, data_plane.or(written), health];
         Self(all.into_iter().flatten().collect())
     }

@@ -1,7 +1,8 @@
 //! Clusters: one for each destination, which leads there and nowhere else, and one to the broker.
 
 use super::{BROKER_CLUSTER, BUFFER_BYTES, Machine, set, socket_address, speaks_websocket, type_url};
-use crate::config::{Config, Destination, Endpoint, destination_id};
+use crate::config::data_plane::{EnvoyIdentity, TowardsBroker};
+use crate::config::{Config, Destination, Endpoint, MutualTls, destination_id};
 use crate::state_dir::TOKEN_SECRET_NAME;
 use attache_core::matching::host::{Authority, Host};
 use attache_core::policy::DestinationSpec;
@@ -14,6 +15,11 @@ use std::path::Path;
 pub(super) const PIECE_BYTES: u32 = 64 << 10;
 
 pub(super) const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// The secret in a file of secrets that is Envoy's certificate.
+const CLIENT_SECRET: &str = "attache_client";
+/// And whom it trusts to sign for the broker.
+const BROKER_CA_SECRET: &str = "attache_broker_ca";
 
 /// Requests on one HTTP/2 connection to an upstream: what servers take at the least (RFC 9113, 6.5.2).
 const UPSTREAM_STREAMS: u32 = 100;
@@ -94,14 +100,21 @@ pub(super) fn broker(config: &Config, machine: &Machine) -> Value {
     towards_broker(BROKER_CLUSTER, json!({"http_protocol_options": {}}), config, machine)
 }
 
-/// A cluster that leads to the broker's data plane, which is spoken to by `protocol`. Envoy itself adds the
-/// token, from a file that only it and the broker read: the VM never sees it, and `/config_dump` shows it
-/// redacted.
+/// A cluster that leads to the broker's data plane, which is spoken to by `protocol`.
 pub(super) fn towards_broker(name: &str, protocol: Value, config: &Config, machine: &Machine) -> Value {
-    let address = match &config.listen.data_plane {
-        Endpoint::Tcp(address) => socket_address(&address.ip().to_string(), address.port()),
-        Endpoint::Unix(path) => json!({"pipe": {"path": path}}),
-    };
+    match &config.listen.data_plane {
+        Endpoint::Tcp(address) => {
+            let address = socket_address(&address.ip().to_string(), address.port());
+            with_token(name, &address, protocol, machine)
+        }
+        Endpoint::Unix(path) => with_token(name, &json!({"pipe": {"path": path}}), protocol, machine),
+        Endpoint::Tls(door) => with_certificate(name, door, protocol),
+    }
+}
+
+/// By the token. Envoy itself adds it, from a file that only it and the broker read: the VM never sees it, and
+/// `/config_dump` shows it redacted.
+fn with_token(name: &str, address: &Value, protocol: Value, machine: &Machine) -> Value {
     let secret = json!({
         "name": TOKEN_SECRET_NAME,
         "sds_config": {"resource_api_version": "V3", "path_config_source": {"path": machine.token}},
@@ -130,7 +143,7 @@ pub(super) fn towards_broker(name: &str, protocol: Value, config: &Config, machi
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "circuit_breakers": generous(),
-        "load_assignment": assignment(name, &address),
+        "load_assignment": assignment(name, address),
         "typed_extension_protocol_options": {OPTIONS: {
             "@type": type_url(OPTIONS),
             "explicit_http_config": protocol,
@@ -139,38 +152,114 @@ pub(super) fn towards_broker(name: &str, protocol: Value, config: &Config, machi
     })
 }
 
+/// By mutual TLS: Envoy shows its certificate, and tells nothing to whoever has not the broker's SPIFFE ID.
+fn with_certificate(name: &str, door: &MutualTls, protocol: Value) -> Value {
+    let written = door.address.to_string();
+    let dialled = door.envoy.as_ref().map_or(written.as_str(), |envoy| envoy.address.as_str());
+    let (address, host) = dialled_at(dialled);
+    let alpn = if protocol.get("http2_protocol_options").is_some() { "h2" } else { "http/1.1" };
+    let mut cluster = json!({
+        "name": name,
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "circuit_breakers": generous(),
+        "upstream_connection_options": keepalive(),
+        "load_assignment": assignment(name, &address),
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": mutual_tls(door.envoy.as_ref(), host.as_deref(), alpn),
+        },
+        "typed_extension_protocol_options": {OPTIONS: {
+            "@type": type_url(OPTIONS),
+            "explicit_http_config": protocol,
+        }},
+    });
+    set_discovery(&mut cluster, host.is_some());
+    cluster
+}
+
+fn mutual_tls(envoy: Option<&TowardsBroker>, host: Option<&str>, alpn: &str) -> Value {
+    let mut common = json!({
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "alpn_protocols": [alpn],
+    });
+    if let Some(TowardsBroker { broker_id, identity, .. }) = envoy {
+        let named = json!([{"san_type": "URI", "matcher": {"exact": broker_id}}]);
+        match identity {
+            EnvoyIdentity::Files { certificate, key, ca } => {
+                let own = json!({"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}});
+                set(&mut common, "tls_certificates", json!([own]));
+                let validation = json!({"trusted_ca": {"filename": ca}, "match_typed_subject_alt_names": named});
+                set(&mut common, "validation_context", validation);
+            }
+            EnvoyIdentity::Sds { certificate, ca } => {
+                let secret = |name: &str, file: &Path| {
+                    json!({
+                        "name": name,
+                        "sds_config": {"resource_api_version": "V3", "path_config_source": {"path": file}},
+                    })
+                };
+                let own = secret(CLIENT_SECRET, certificate);
+                set(&mut common, "tls_certificate_sds_secret_configs", json!([own]));
+                let validation = json!({
+                    "default_validation_context": {"match_typed_subject_alt_names": named},
+                    "validation_context_sds_secret_config": secret(BROKER_CA_SECRET, ca),
+                });
+                set(&mut common, "combined_validation_context", validation);
+            }
+        }
+    }
+    let mut context = json!({
+        "@type": type_url("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+        "common_tls_context": common,
+        // A session that is taken up again shows no certificate anew.
+        "max_session_keys": 0,
+    });
+    if let Some(host) = host {
+        set(&mut context, "sni", host);
+    }
+    context
+}
+
 fn base(spec: &DestinationSpec, how: Option<&Destination>) -> Value {
     let upstream = how.and_then(|destination| destination.upstream.as_ref()?.address.as_deref());
-    // Either was parsed when the config was read; what is none would be dialled nowhere.
-    let dialled = Authority::parse(upstream.unwrap_or(&spec.id).as_bytes()).ok();
-    let (host, port) = dialled.map_or((None, None), |authority| (Some(authority.host), authority.port));
-    let (address, is_name) = match host {
-        Some(Host::Name(name)) => (name, true),
-        Some(Host::V4(ip)) => (ip.to_string(), false),
-        Some(Host::V6(ip)) => (ip.to_string(), false),
-        None => (String::new(), false),
-    };
-    let address = socket_address(&address, port.unwrap_or_default());
-
+    let (address, name) = dialled_at(upstream.unwrap_or(&spec.id));
     let mut cluster = json!({
         "name": spec.cluster,
         "connect_timeout": "5s",
         "per_connection_buffer_limit_bytes": PIECE_BYTES,
         "load_assignment": assignment(&spec.cluster, &address),
     });
-    if is_name {
-        // One logical host, however many addresses: happy eyeballs over IPv6 and IPv4.
-        let dns = json!({
-            "@type": type_url("envoy.extensions.clusters.dns.v3.DnsCluster"),
-            "all_addresses_in_single_endpoint": true,
-            "dns_lookup_family": "ALL",
-            "respect_dns_ttl": true,
-        });
-        set(&mut cluster, "cluster_type", json!({"name": "envoy.clusters.dns", "typed_config": dns}));
-    } else {
-        set(&mut cluster, "type", "STATIC");
-    }
+    set_discovery(&mut cluster, name.is_some());
     cluster
+}
+
+/// Where Envoy dials, and the name to resolve if it is one.
+fn dialled_at(text: &str) -> (Value, Option<String>) {
+    // It was parsed when the config was read; what is none would be dialled nowhere.
+    let dialled = Authority::parse(text.as_bytes()).ok();
+    let (host, port) = dialled.map_or((None, None), |authority| (Some(authority.host), authority.port));
+    let (address, name) = match host {
+        Some(Host::Name(name)) => (name.clone(), Some(name)),
+        Some(Host::V4(ip)) => (ip.to_string(), None),
+        Some(Host::V6(ip)) => (ip.to_string(), None),
+        None => (String::new(), None),
+    };
+    (socket_address(&address, port.unwrap_or_default()), name)
+}
+
+fn set_discovery(cluster: &mut Value, is_name: bool) {
+    if !is_name {
+        return set(cluster, "type", "STATIC");
+    }
+    // One logical host, however many addresses: happy eyeballs over IPv6 and IPv4.
+    let dns = json!({
+        "@type": type_url("envoy.extensions.clusters.dns.v3.DnsCluster"),
+        "all_addresses_in_single_endpoint": true,
+        "dns_lookup_family": "ALL",
+        "respect_dns_ttl": true,
+    });
+    set(cluster, "cluster_type", json!({"name": "envoy.clusters.dns", "typed_config": dns}));
 }
 
 pub(super) fn assignment(name: &str, address: &Value) -> Value {

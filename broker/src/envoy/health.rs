@@ -45,9 +45,11 @@ pub(super) fn route() -> Value {
 
 /// The cluster that is checked, made from the broker's own.
 pub(super) fn cluster(broker: &Value) -> Value {
-    json!({
+    let transport = broker.get("transport_socket");
+    // Checks carry no token, and whoever has none is answered with 401: the broker is there. A certificate they carry.
+    let status = if transport.is_some() { 200 } else { 401 };
+    let mut cluster = json!({
         "name": CLUSTER,
-        "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": CLUSTER,
@@ -61,12 +63,17 @@ pub(super) fn cluster(broker: &Value) -> Value {
             "unhealthy_threshold": 2,
             "healthy_threshold": 1,
             "reuse_connection": false,
-            // Checks carry no token, and whoever has none is answered with 401: the broker is there.
             "http_health_check": {
                 "host": BROKER_CLUSTER,
                 "path": "/healthz",
-                "expected_statuses": [{"start": 401, "end": 402}],
+                "expected_statuses": [{"start": status, "end": status + 1}],
             },
         }],
-    })
+    });
+    for name in ["type", "cluster_type", "transport_socket"] {
+        if let Some(value) = broker.get(name) {
+            set(&mut cluster, name, value.clone());
+        }
+    }
+    cluster
 }

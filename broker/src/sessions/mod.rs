@@ -10,12 +10,15 @@ mod elevation;
 mod identify;
 mod index;
 mod session;
+mod sight;
 
 pub use elevation::MOST as ELEVATION;
 pub use identify::Identified;
 pub use session::Session;
+pub use sight::Sight;
 
 use crate::clock::Now;
+use crate::config::peers::PeerRule;
 use crate::config::{Bind, Config, NotWithin, TokenScope};
 use crate::random::NoRandomness;
 use crate::state_dir::InstanceKey;
@@ -128,6 +131,8 @@ pub struct Sessions {
     /// What each credential's tokens may reach at most, where a session has one of its own.
     scopes: BTreeMap<Name, TokenScope>,
     declared: BTreeSet<Name>,
+    /// Which workload is which session.
+    peers: Vec<PeerRule>,
     index: RwLock<Index>,
     store: Arc<Store>,
     changing: Mutex<()>,
@@ -151,6 +156,7 @@ impl Sessions {
             shapes,
             scopes: scopes.collect(),
             declared: config.sessions.iter().map(|session| session.name.clone()).collect(),
+            peers: config.peers.clone(),
             index: RwLock::default(),
             store: store.into(),
             changing: Mutex::default(),
@@ -242,6 +248,20 @@ impl Sessions {
         self.named(name).filter(|session| session.is_live(now)).ok_or_else(|| SessionError::Unknown(name.clone()))
     }
 
+    /// Whether somebody may tell of a use of this session: it is in sight, by its id as by its name. An id that is not
+    /// known any more may be of a life before.
+    pub fn may_tell_of(&self, sight: &Sight, id: Option<&str>, name: Option<&Name>) -> bool {
+        let known = id.and_then(|id| self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(id));
+        let is_its_own = |known: &Arc<Session>| name.is_none_or(|name| *name == known.name) && sight.has(&known.name);
+        !sight.is_narrow() || (name.is_none_or(|name| sight.has(name)) && known.as_ref().is_none_or(is_its_own))
+    }
+
+    /// Whether a change of the session with this id concerns somebody; one that is not known may.
+    pub fn is_in_sight(&self, sight: &Sight, id: &str) -> bool {
+        let known = self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(id);
+        known.is_none_or(|session| sight.has(&session.name))
+    }
+
     /// Whether a session with this id is known, and alive.
     pub fn is_live(&self, id: &str, now: Now) -> bool {
         let session = self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(id);
@@ -309,7 +329,11 @@ impl Sessions {
 
     /// Why nobody knows this evidence: all that is not known was given out once, by sessions that are
     /// forgotten, or some of it never was.
-    pub async fn unknown(&self, evidence: &EvidenceDigests) -> Reason {
+    pub async fn unknown(&self, evidence: &EvidenceDigests, sight: &Sight) -> Reason {
+        // Whose it was is nothing that the store remembers.
+        if sight.is_narrow() {
+            return Reason::PlaceholderUnknown;
+        }
         for digest in evidence.placeholder.iter().chain(&evidence.session_token) {
             let known = self.index.read().unwrap_or_else(PoisonError::into_inner).holder(digest).is_some();
             if !known && !self.store.was_given(digest).await.unwrap_or(false) {

@@ -83,7 +83,7 @@ async fn all_evidence_must_name_one_live_session() {
     let (token, other_token) = (sessions.token(&one), sessions.token(&other));
     assert!(placeholder.starts_with("ghp_ATTACHE") && token.starts_with("attache-session_ATTACHE"));
 
-    let identify = |placeholder, token| sessions.identify(&shows(placeholder, token), None, now);
+    let identify = |placeholder, token| sessions.identify(&shows(placeholder, token), None, &Sight::All, now);
     let found = identify(Some(&placeholder), Some(&token)).unwrap();
     assert_eq!((&found.session.id, found.credential), (&one.id, Some(name("github"))));
     assert_eq!(identify(None, Some(&token)).unwrap().credential, None);
@@ -118,7 +118,7 @@ async fn every_demand_of_a_session_must_be_met() {
         listener: Some(name("inner")),
         ..shows(sessions.placeholder(&bound, &name("github")).as_deref(), Some(&sessions.token(&bound)))
     };
-    let reason = |shown: EvidenceDigests| sessions.identify(&shown, None, now).err();
+    let reason = |shown: EvidenceDigests| sessions.identify(&shown, None, &Sight::All, now).err();
     assert_eq!(reason(shown.clone()), None);
     let (missing, conflict) = (Some(Reason::IdentityRequired), Some(Reason::EvidenceConflict));
     assert_eq!(reason(EvidenceDigests { peer: None, ..shown.clone() }), missing);
@@ -166,7 +166,7 @@ async fn a_connection_names_the_one_live_session_that_is_bound_to_it() {
             source: "10.0.0.1".parse().ok(),
             ..EvidenceDigests::default()
         };
-        sessions.identify(&shown, None, now).map(|found| found.session.name.as_str().to_owned())
+        sessions.identify(&shown, None, &Sight::All, now).map(|found| found.session.name.as_str().to_owned())
     };
     assert_eq!(named(Some("spiffe://test/one"), None).as_deref(), Ok("one"));
     assert_eq!(named(None, Some("inner")).as_deref(), Ok("by-listener"));
@@ -186,7 +186,7 @@ async fn a_jwt_agrees_with_what_else_is_shown() {
     let other = create(&sessions, new("other"), now).await.unwrap();
     let placeholder = sessions.placeholder(&other, &name("github"));
     let named = |placeholder: Option<&str>, by_jwt: &str| {
-        let found = sessions.identify(&shows(placeholder, None), Some(&name(by_jwt)), now);
+        let found = sessions.identify(&shows(placeholder, None), Some(&name(by_jwt)), &Sight::All, now);
         found.map(|found| (found.session.name.as_str().to_owned(), found.credential))
     };
     assert_eq!(named(None, "other"), Ok(("other".into(), None)));
@@ -206,7 +206,7 @@ async fn a_draft_is_known_to_nobody_until_it_begins() {
     let draft = sessions.draft(new("made"), now).unwrap();
     let namesake = sessions.draft(new("made"), now).unwrap();
     let evidence = shows(sessions.placeholder(&draft, &name("github")).as_deref(), None);
-    let reason = || sessions.identify(&evidence, None, now).err();
+    let reason = || sessions.identify(&evidence, None, &Sight::All, now).err();
     assert_eq!((reason(), sessions.all().len()), (Some(Reason::PlaceholderUnknown), 1));
     sessions.change().await.begin(draft, now).await.unwrap();
     assert_eq!((reason(), sessions.all().len()), (None, 2));
@@ -222,7 +222,7 @@ async fn a_session_ends_when_either_clock_says_so() {
     let minute = Duration::from_secs(60);
     let session = create(&sessions, NewSession { ttl: Some(minute), ..new("short") }, now).await.unwrap();
     let evidence = shows(sessions.placeholder(&session, &name("github")).as_deref(), None);
-    let ended = |at: Now| sessions.identify(&evidence, None, at).err();
+    let ended = |at: Now| sessions.identify(&evidence, None, &Sight::All, at).err();
     assert_eq!(ended(now.plus(minute - Duration::from_millis(1))), None);
     assert_eq!(ended(now.plus(minute)), Some(Reason::SessionExpired));
     assert_eq!(ended(Now { wall_ms: now.wall_ms + 60_000, ..now }), Some(Reason::SessionExpired));
@@ -249,7 +249,7 @@ async fn modes_revocations_and_placeholders_outlive_a_restart() {
     assert_eq!((again.access_mode, sessions.placeholder(&again, &name("github"))), (AccessMode::ReadOnly, placeholder));
     assert!(matches!(sessions.live(&name("made"), now), Err(SessionError::Unknown(_))));
     let evidence = shows(None, Some(&sessions.token(&made)));
-    assert_eq!(sessions.identify(&evidence, None, now).err(), Some(Reason::SessionExpired));
+    assert_eq!(sessions.identify(&evidence, None, &Sight::All, now).err(), Some(Reason::SessionExpired));
 }
 
 #[tokio::test]
@@ -315,7 +315,7 @@ async fn a_wall_clock_that_is_set_back_over_a_restart_gives_no_session_its_time_
         let back = Now { wall_ms: now.wall_ms - day * 86_400_000, ..now };
         let sessions = world.load_at(back).await;
         let evidence = shows(None, Some(&sessions.token(&short)));
-        assert_eq!(sessions.identify(&evidence, None, back).err(), Some(Reason::SessionExpired));
+        assert_eq!(sessions.identify(&evidence, None, &Sight::All, back).err(), Some(Reason::SessionExpired));
         let all = sessions.all();
         let standing = |id: &str| all.iter().find(|session| session.id == id).unwrap();
         assert_eq!([&short.id, &first.id].map(|id| standing(id).state(back)), ["expired"; 2]);
@@ -442,7 +442,7 @@ async fn what_has_been_over_for_long_is_forgotten() {
     let now = Now::read();
     let made = create(&sessions, NewSession { ttl: Some(Duration::from_secs(1)), ..new("short") }, now).await.unwrap();
     let evidence = shows(None, Some(&sessions.token(&made)));
-    let reason = |at: Now| sessions.identify(&evidence, None, at).err();
+    let reason = |at: Now| sessions.identify(&evidence, None, &Sight::All, at).err();
     let later = now.plus(REMEMBERED);
     sessions.forget(later).await.unwrap();
     assert_eq!(reason(later), Some(Reason::SessionExpired));
@@ -506,4 +506,44 @@ async fn many_sessions_begin_and_end_in_as_few_commits_as_one() {
     let one = commits(1).await;
     assert!(one[0] > 0 && one[1] == 1, "commits are counted: {one:?}");
     assert_eq!(commits(200).await, one);
+}
+
+#[tokio::test]
+async fn what_is_out_of_sight_is_not_there_however_it_is_shown() {
+    let mut world = World::new();
+    let listener = |name: &str| Bind { listener: Some(self::name(name)), ..Bind::default() };
+    world.config.sessions =
+        vec![declared("mine", None), declared("theirs", None), declared("bound", None), declared("other", None)];
+    world.config.sessions[2].bind = listener("l");
+    world.config.sessions[3].bind = listener("l");
+    let (sessions, now) = (world.load().await, Now::read());
+    let sight = Sight::These(Arc::new([name("mine"), name("bound")].into()));
+    let token = |of: &str| sessions.token(&sessions.live(&name(of), now).unwrap());
+    let reason = |shown: EvidenceDigests, sight: &Sight| sessions.identify(&shown, None, sight, now).err();
+    let theirs = || shows(None, Some(&token("theirs")));
+    assert_eq!(reason(theirs(), &sight), Some(Reason::PlaceholderUnknown));
+    assert_eq!(sessions.unknown(&theirs(), &sight).await, Reason::PlaceholderUnknown);
+    assert_eq!(reason(theirs(), &Sight::All), None);
+    assert_eq!(reason(shows(None, Some(&token("mine"))), &sight), None);
+    let by_rule = |of: &str| sessions.identify(&shows(None, None), Some(&name(of)), &sight, now).err();
+    assert_eq!((by_rule("theirs"), by_rule("mine")), (Some(Reason::IdentityRequired), None));
+    // What it does not see is no rival, either.
+    let connection = || EvidenceDigests { listener: Some(name("l")), ..EvidenceDigests::default() };
+    assert_eq!(reason(connection(), &Sight::All), Some(Reason::EvidenceConflict));
+    assert_eq!(sessions.identify(&connection(), None, &sight, now).unwrap().session.name, name("bound"));
+    let id = |of: &str| sessions.live(&name(of), now).unwrap().id.clone();
+    for (told_id, told_name, may) in [
+        (Some(id("mine")), Some("mine"), true),
+        (Some(id("theirs")), Some("mine"), false),
+        (Some(id("mine")), Some("theirs"), false),
+        (Some(id("theirs")), None, false),
+        (None, Some("theirs"), false),
+        (Some("s-of-before".to_owned()), Some("mine"), true),
+        (Some("s-of-before".to_owned()), Some("theirs"), false),
+        (None, None, true),
+    ] {
+        let named = told_name.map(name);
+        assert_eq!(sessions.may_tell_of(&sight, told_id.as_deref(), named.as_ref()), may, "{told_id:?} {told_name:?}");
+        assert!(sessions.may_tell_of(&Sight::All, told_id.as_deref(), named.as_ref()));
+    }
 }

@@ -24,7 +24,7 @@ mod trouble;
 pub use alarms::{Alarm, Alarms};
 pub use env::Environment;
 pub use meter::{Meter, Questions};
-pub use mounted::MountedError;
+pub use mounted::{MountedError, VolumeFile};
 pub use onepassword::find as find_program;
 pub use openbao::Transit;
 pub use trouble::Trouble;

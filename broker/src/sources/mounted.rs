@@ -27,7 +27,9 @@ const DATA: &str = "..data";
 const ATTEMPTS: usize = 8;
 /// As many links as Linux follows.
 const LINKS: usize = 40;
-/// Anybody may write, of a file's mode.
+/// Anybody may read, of a file's mode.
+const ANYBODY_READS: u32 = 0o004;
+/// Anybody may write.
 const ANYBODY_WRITES: u32 = 0o002;
 /// And its group.
 const OTHERS_WRITE: u32 = 0o022;
@@ -100,7 +102,8 @@ pub struct VolumeFile {
 }
 
 impl VolumeFile {
-    pub(super) fn new(config: &Mounted) -> Self {
+    /// The file of a volume.
+    pub fn new(config: &Mounted) -> Self {
         Self { volume: config.volume.clone(), file: config.file.clone(), place: config.place() }
     }
 
@@ -109,7 +112,8 @@ impl VolumeFile {
         Ok(Some(Secret::new(text(&bytes, || self.place.clone())?)))
     }
 
-    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, MountedError> {
+    /// What it holds; `Ok(None)` if it is not there.
+    pub fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, MountedError> {
         let Some(root) = self.root()? else { return Ok(None) };
         check_dir(&root, &self.volume)?;
         if let Some(data) = beneath(&root, DATA.as_ref(), OFlags::PATH | OFlags::DIRECTORY)
@@ -135,7 +139,8 @@ impl VolumeFile {
         Ok(Some(bytes))
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it is, for people.
+    pub fn path(&self) -> PathBuf {
         self.volume.join(&self.file)
     }
 
@@ -202,7 +207,17 @@ impl VolumeFile {
         Ok(Some(file))
     }
 
-    fn stamp(&self) -> Option<Stamp> {
+    /// Its mode, where anybody on the machine may read it. What a kubelet has mounted read-only is its container's alone,
+    /// whatever the mode.
+    pub fn exposed(&self) -> Result<Option<u32>, MountedError> {
+        let Some(root) = self.root()? else { return Ok(None) };
+        let Some(file) = self.open(&root, OFlags::PATH)? else { return Ok(None) };
+        let mode = metadata(&file, &self.path())?.mode() & 0o7777;
+        Ok((mode & ANYBODY_READS != 0 && !is_read_only(&file)).then_some(mode))
+    }
+
+    /// Changes whenever it does, or what leads to it.
+    pub fn stamp(&self) -> Option<Stamp> {
         let root = self.root().ok()??;
         let file = beneath(&root, &self.file, OFlags::PATH).ok()?;
         let file = file.map(|file| file.metadata()).transpose().ok()?;

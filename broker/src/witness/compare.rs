@@ -101,10 +101,11 @@ impl Comparison {
         self.entries.waiting() + self.records.waiting()
     }
 
-    /// What a request is found by. Only letters, digits and hyphens count, which no escaping changes.
-    pub fn key(&self, request_id: &str) -> Option<u64> {
+    /// What a request is found by, among those of one Envoy. Only letters, digits and hyphens count, which no
+    /// escaping changes.
+    pub fn key(&self, from: &str, request_id: &str) -> Option<u64> {
         let id: String = request_id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(ID).collect();
-        (!id.is_empty()).then(|| self.hasher.hash_one(id))
+        (!id.is_empty()).then(|| self.hasher.hash_one((from, id)))
     }
 
     /// An entry came.
@@ -119,7 +120,7 @@ impl Comparison {
             self.found(Finding::Bypassed(entry));
             return;
         }
-        let Some(key) = self.key(&entry.request_id) else {
+        let Some(key) = self.key(&entry.from, &entry.request_id) else {
             if !entry.upstream.is_empty() {
                 self.found(Finding::Unrecorded(entry));
             }

@@ -52,6 +52,8 @@ pub struct Entry {
     pub cluster: String,
     /// The address that was dialled.
     pub upstream: String,
+    /// The SPIFFE ID of the Envoy that sent it; empty where it shows none.
+    pub from: String,
     /// The filter's verdict: JSON.
     pub verdict: String,
     /// Of a connection that ends TLS: whether its handshake was over.
@@ -69,9 +71,9 @@ impl Entry {
     }
 }
 
-/// One batch as it travels; `None` if it is no OTLP.
-pub(super) fn decode(body: &[u8]) -> Option<Batch> {
-    Batch::decode(body).ok()
+/// The entries of a batch; `None` if it is no OTLP.
+pub fn decode(body: &[u8]) -> Option<Vec<Entry>> {
+    Some(Batch::decode(body).ok()?.entries().collect())
 }
 
 impl Batch {
@@ -200,13 +202,12 @@ pub(super) mod tests {
             duration_ms: 7,
             ..Entry::default()
         };
-        let entries = |body: &[u8]| decode(body).map(|batch| batch.entries().collect::<Vec<_>>());
-        assert_eq!(entries(&sent).unwrap(), [expected]);
+        assert_eq!(decode(&sent).unwrap(), [expected]);
     }
 
     #[test]
     fn what_is_no_batch_is_none() {
         assert_eq!(decode(b"{\"resourceLogs\": []}"), None);
-        assert_eq!(decode(b"").unwrap().entries().count(), 0);
+        assert_eq!(decode(b"").unwrap().len(), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::entry::Batch;
 use super::{MOST_BYTES, Witness};
+use crate::grants::Asker;
 use axum::Router;
 use axum::routing::post;
 use std::future::{Ready, ready};
@@ -13,7 +14,7 @@ use tonic_prost::ProstCodec;
 /// The call (`opentelemetry.proto.collector.logs.v1`).
 const PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
-/// The one call. It asks nobody who they are.
+/// The one call. Who asks is known by then, and may tell of every session.
 pub fn router(witness: &Arc<Witness>) -> Router {
     let export = Export(witness.clone());
     let call = async |request: axum::extract::Request| {
@@ -32,7 +33,8 @@ impl UnaryService<Batch> for Export {
     type Future = Ready<Result<Response<()>, Status>>;
 
     fn call(&mut self, request: Request<Batch>) -> Self::Future {
-        self.0.saw_batch(request.into_inner());
+        let peer = request.extensions().get::<Asker>().and_then(|asker| asker.peer.clone());
+        self.0.saw(request.into_inner().entries(), peer.as_ref());
         ready(Ok(Response::new(())))
     }
 }

@@ -10,10 +10,12 @@ pub mod grpc;
 mod record;
 mod shelf;
 
-pub use entry::FIELDS;
+pub use entry::{Entry, FIELDS, decode};
+pub use record::{Told, session_of};
 
 use crate::audit::{AuditLog, Kind, Record};
 use crate::clock::{Now, rfc3339};
+use crate::config::PeerId;
 use crate::meters::WitnessMeters;
 use attache_core::wire::{UseKind, UseRecord};
 use compare::{Comparison, Finding, News, Recorded};
@@ -98,25 +100,21 @@ impl Witness {
         Self { audit, meters: WitnessMeters::default(), state: Mutex::new(state) }
     }
 
-    /// Envoy sent a batch of its access log. `None`: it is no batch.
-    pub fn saw(&self, body: &[u8]) -> Option<()> {
-        self.saw_batch(entry::decode(body)?);
-        Some(())
-    }
-
-    fn saw_batch(&self, batch: entry::Batch) {
-        let now = Instant::now();
+    /// Envoy sent lines of its access log. They are held against records of the same peer's workers.
+    pub fn saw(&self, entries: impl IntoIterator<Item = Entry>, peer: Option<&PeerId>) {
+        let (now, from) = (Instant::now(), of(peer));
         let comparison = &mut self.state().comparison;
-        batch.entries().for_each(|entry| comparison.saw(entry, now));
+        entries.into_iter().for_each(|entry| comparison.saw(Entry { from: from.clone(), ..entry }, now));
     }
 
     /// What matters of a worker's records, before they are written.
-    pub fn note(&self, records: &[UseRecord]) -> Vec<Recorded> {
+    pub fn note(&self, records: &[UseRecord], peer: Option<&PeerId>) -> Vec<Recorded> {
+        let from = of(peer);
         let state = self.state();
         let of_requests = records.iter().filter(|record| record.kind != UseKind::Gap);
         let noted = of_requests.map(|record| Recorded {
             seq: record.seq,
-            key: state.comparison.key(&record.request_id),
+            key: state.comparison.key(&from, &record.request_id),
             ended_ms: record.at_ms.saturating_add(record.duration_ms),
         });
         noted.collect()
@@ -183,6 +181,11 @@ impl Witness {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Who an Envoy is, as far as that is known.
+fn of(peer: Option<&PeerId>) -> String {
+    peer.map(PeerId::to_string).unwrap_or_default()
 }
 
 /// What one `gap` record counts.

@@ -32,6 +32,21 @@ struct Verdict {
     fingerprint: Option<String>,
 }
 
+/// The session that an entry's verdict names.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// By its id.
+    pub id: Option<String>,
+    /// By its name.
+    pub name: Option<Name>,
+}
+
+/// Of which session an entry tells.
+pub fn session_of(entry: &Entry) -> Told {
+    let verdict: Verdict = serde_json::from_str(&entry.verdict).unwrap_or_default();
+    Told { id: verdict.session_id, name: verdict.session }
+}
+
 /// The record of what was found.
 pub fn record(finding: Finding) -> Record {
     match finding {
@@ -83,6 +98,7 @@ fn told(entry: Entry, kind: Kind, decision: &str, reason: Option<String>) -> Rec
         reason,
         count: (kind == Kind::Unaccounted).then_some(1),
         upstream: text(entry.upstream),
+        asked_by: text(entry.from),
         details: text(entry.details),
         ..Record::new(kind, entry.at_ms)
     }

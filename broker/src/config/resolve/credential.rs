@@ -92,10 +92,14 @@ fn resolve(
 /// Whether some session that may use the credential requires evidence by which it is known without a
 /// placeholder. A session that does not, needs its placeholder as everywhere.
 fn is_named_otherwise(credential: &Name, spec: &Spec, around: &Around<'_>) -> bool {
-    let by_rule = |name: &Name| spec.oidc.iter().flat_map(|provider| &provider.rules).any(|rule| rule.session == *name);
+    let by_rule = |name: &Name| {
+        let tokens = spec.oidc.iter().flat_map(|provider| &provider.rules).map(|rule| &rule.session);
+        tokens.chain(spec.peers.iter().map(|rule| &rule.session)).any(|session| session == name)
+    };
     let may_use = spec.sessions.iter().filter(|session| session.credentials.contains(credential));
     // What could not be read is reported already, and may have been the one.
     around.is_incomplete("sessions")
         || around.is_incomplete("oidc")
+        || around.is_incomplete("peers")
         || may_use.into_iter().any(|session| session.bind.identifies() || by_rule(&session.name))
 }

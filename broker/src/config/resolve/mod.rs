@@ -4,6 +4,7 @@
 mod agent_env;
 mod bundle;
 mod credential;
+mod data_plane;
 mod destination;
 mod export;
 mod github_app;
@@ -13,6 +14,7 @@ mod kubernetes;
 mod oidc;
 mod onepassword;
 mod openbao;
+mod peers;
 mod rotation;
 mod seal;
 mod sessions;
@@ -22,7 +24,7 @@ use super::error::Problem;
 use super::load::Overrides;
 use super::reader::is_below;
 use super::spec::{LimitsSpec, ListenSpec, Spec};
-use super::values::{DataPlane, Period};
+use super::values::Period;
 use super::{AuditConfig, CaConfig, Checkpoints, Config, Endpoint, Limits, Listen, Mesh};
 use attache_core::names::Name;
 use attache_core::policy::Unmatched;
@@ -69,7 +71,7 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
     let sources = sources::resolve(spec, &state_dir, around, &mut problems);
     let credentials = credential::resolve_all(spec, &sources, around, &mut problems);
     let config = Config {
-        listen: listen(&spec.listen, &state_dir, &mut problems),
+        listen: listen(&spec.listen, &state_dir, around, &mut problems),
         audit: audit(spec, &state_dir, &mut problems),
         mesh: spec.mesh,
         unmatched: spec.unmatched,
@@ -79,6 +81,7 @@ pub(super) fn resolve(spec: &Spec, around: &Around<'_>) -> (Config, Vec<(String,
         ca: ca(spec, &mut problems),
         sessions: sessions::resolve_all(spec, &credentials, around, &mut problems),
         oidc: oidc::resolve_all(spec, around, &mut problems),
+        peers: peers::resolve_all(spec, around, &mut problems),
         limits: limits(&spec.limits, &mut problems),
         spans: spec.telemetry.otlp.as_ref().map(|otlp| otlp.endpoint.0.clone()),
         seal: seal::resolve(spec, &sources, around, &mut problems),
@@ -131,12 +134,8 @@ fn state_dir(spec: &Spec, around: &Around<'_>, problems: &mut Problems) -> PathB
     }
 }
 
-fn listen(spec: &ListenSpec, state_dir: &Path, problems: &mut Problems) -> Listen {
-    let data_plane = match &spec.data_plane {
-        Some(DataPlane(Ok(address))) => Endpoint::Tcp(*address),
-        Some(DataPlane(Err(path))) => Endpoint::Unix(socket(path, state_dir, "listen.data_plane", problems)),
-        None => Endpoint::Unix(socket(Path::new(DATA_PLANE), state_dir, "listen.data_plane", problems)),
-    };
+fn listen(spec: &ListenSpec, state_dir: &Path, around: &Around<'_>, problems: &mut Problems) -> Listen {
+    let data_plane = data_plane::resolve(spec.data_plane.as_ref(), state_dir, around, problems);
     let control = spec.control.as_ref().map_or(Path::new("control.sock"), |socket| &socket.0);
     let control = socket(control, state_dir, "listen.control", problems);
     let proxy_socket = spec.proxy_socket.as_ref();

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use super::super::node::{Node, shown};
-use super::super::scene::{Route, Scene};
+use super::super::scene::{Cluster, Route, Scene, Socket};
 use super::super::{Check, Symptom};
 use super::credentials::is_credential_header;
+use super::interception::is_mutual;
+use super::upstream::names_its_server;
 
 pub(super) const ADMIN_ADDRESS: Check = Check {
     id: "admin-address",
@@ -109,6 +111,41 @@ fn broker_reachable(scene: &Scene<'_>) -> Vec<Symptom> {
         }
     }
     symptoms
+}
+
+pub(super) const BROKER_TRANSPORT: Check = Check {
+    id: "broker-transport",
+    purpose: "the broker is on this machine, or is reached by mutual TLS that verifies its name",
+    attack: "grants hold secrets: who reads on the way has them, and who answers in the broker's place says what is injected",
+    fix: "pipe: {path: …} or a loopback address; over a network a TLS transport socket with a certificate of Envoy's own, \
+          who signs for the broker, and the broker's SPIFFE ID in match_typed_subject_alt_names",
+    find: broker_transport,
+};
+
+fn broker_transport(scene: &Scene<'_>) -> Vec<Symptom> {
+    let mut named: Vec<_> = scene.plugins().filter_map(|plugin| plugin.broker_cluster.as_deref()).collect();
+    named.sort_unstable();
+    named.dedup();
+    let mut symptoms = Vec::new();
+    for cluster in named.into_iter().filter_map(|name| scene.cluster(name)).filter(|cluster| !is_near(cluster)) {
+        for socket in cluster.sockets() {
+            let found = match &socket {
+                Socket::Tls(tls) if !is_mutual(tls) => "TLS that shows no certificate, or verifies none",
+                Socket::Tls(tls) if !names_its_server(tls) => "TLS with whoever its authority has signed for",
+                Socket::Tls(_) => continue,
+                Socket::Plain(_) => "plain text over a network",
+            };
+            symptoms.push(Symptom::fail(cluster.node.would_be("transport_socket"), found));
+        }
+    }
+    symptoms
+}
+
+fn is_near(cluster: &Cluster<'_>) -> bool {
+    let near = |address: &Node<'_>| {
+        address.text("pipe.path").is_some() || address.text("socket_address.address").is_some_and(is_loopback)
+    };
+    !cluster.addresses.is_empty() && cluster.addresses.iter().all(near)
 }
 
 pub(super) const TRACE_TAGS: Check = Check {

@@ -74,7 +74,7 @@ pub(super) const CERTIFICATE_TRANSPORT: Check = Check {
     purpose: "certificates, with their keys, come over a UNIX socket or mutual TLS",
     attack: "who reads or answers on that connection has the private keys of every intercepted host, or makes them",
     fix: "the cluster that ads_config names: pipe: {path: …} alone, or a TLS transport socket with a certificate of Envoy's own; \
-          for the broker, listen.data_plane: unix:PATH",
+          for the broker, listen.data_plane: unix:PATH, or a mapping with tls",
     find: certificate_transport,
 };
 
@@ -102,7 +102,8 @@ fn is_private(cluster: &Cluster<'_>) -> bool {
     by_path || cluster.sockets().iter().all(|socket| matches!(socket, Socket::Tls(tls) if is_mutual(tls)))
 }
 
-fn is_mutual(tls: &Node<'_>) -> bool {
+/// Whether both sides show a certificate, and verify the other's.
+pub(super) fn is_mutual(tls: &Node<'_>) -> bool {
     let shows = ["tls_certificates", "tls_certificate_sds_secret_configs"];
     let shows = shows.iter().any(|list| !tls.list(&format!("common_tls_context.{list}")).is_empty());
     let verifies =

@@ -78,6 +78,7 @@ pub const CHECKS: &[Check] = &[
     exposure::ADMIN_ADDRESS,
     exposure::ADMIN_REACHABLE,
     exposure::BROKER_REACHABLE,
+    exposure::BROKER_TRANSPORT,
     exposure::TRACE_TAGS,
     logs::CREDENTIAL_PRINTED,
     logs::PATH_PRINTED,

@@ -140,6 +140,11 @@ fn pins_key(context: &Node<'_>) -> bool {
     ["verify_certificate_spki", "verify_certificate_hash"].into_iter().any(|pins| !context.list(pins).is_empty())
 }
 
+/// Whether TLS is with one server whose name is written out.
+pub(super) fn names_its_server(tls: &Node<'_>) -> bool {
+    validation_contexts(tls).iter().any(names_exactly)
+}
+
 /// Whether the certificate's names are given in full, as a mesh does for a fixed host.
 fn names_exactly(context: &Node<'_>) -> bool {
     let mut matchers: Vec<_> =

@@ -13,7 +13,7 @@ fn decided(request_id: &str) -> Entry {
 }
 
 fn record(comparison: &Comparison, seq: u64, request_id: &str) -> Recorded {
-    Recorded { seq, key: comparison.key(request_id), ended_ms: BEGAN_MS + 1 }
+    Recorded { seq, key: comparison.key("", request_id), ended_ms: BEGAN_MS + 1 }
 }
 
 /// What is found when all have been waited for.
@@ -118,8 +118,8 @@ fn a_flood_is_bounded_and_hides_nothing() {
 #[test]
 fn an_id_is_found_however_it_was_escaped() {
     let comparison = Comparison::new(BEGAN_MS);
-    assert_eq!(comparison.key("a-1\u{ff}\""), comparison.key("a-1\u{fffd}"));
-    assert_eq!((comparison.key(""), comparison.key("\u{ff}")), (None, None));
+    assert_eq!(comparison.key("", "a-1\u{ff}\""), comparison.key("", "a-1\u{fffd}"));
+    assert_eq!((comparison.key("", ""), comparison.key("", "\u{ff}")), (None, None));
 }
 
 #[test]

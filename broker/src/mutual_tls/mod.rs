@@ -1,0 +1,223 @@
+//! The filters' door over a network: mutual TLS. Who asks is whom a verified certificate names, and nobody
+//! else comes as far as HTTP. Files are picked up when they change; connections of whom they name no more end.
+
+mod connected;
+mod files;
+mod verifier;
+mod workers;
+
+pub use connected::Connected;
+pub use files::{File, TlsError};
+pub use verifier::NotAPeer;
+pub use workers::{NotYours, Workers};
+
+use crate::clock::{Now, rfc3339};
+use crate::config::MutualTls;
+use crate::config::data_plane::Peer;
+use files::{Files, Stamps};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use verifier::PeerVerifier;
+
+/// What is spoken behind TLS: Envoy's calls, and its stream for certificates. The last is all that Istio's own clusters
+/// offer, whichever HTTP they speak.
+const ALPN: [&[u8]; 3] = [b"h2", b"http/1.1", b"istio"];
+/// How often files are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Most connections of one peer at once: no workload keeps the others out.
+pub const MOST_OF_PEER: usize = 256;
+
+/// Why a client was turned away, in words of ours.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Something else than TLS 1.2 or 1.3, or it broke off.
+    #[error("no TLS came about")]
+    NoTls,
+    /// No certificate.
+    #[error("it shows no certificate")]
+    NoCertificate,
+    /// Signed by nobody whom we trust.
+    #[error("no authority of client_ca has signed its certificate")]
+    Untrusted,
+    /// Past its time, or before it.
+    #[error("its certificate is not valid at this time: look at both clocks, and at what renews it")]
+    Untimely,
+    /// A certificate that is good, and names no peer.
+    #[error(transparent)]
+    NotAPeer(#[from] NotAPeer),
+    /// One too many.
+    #[error("it has {MOST_OF_PEER} connections already")]
+    TooMany,
+}
+
+/// Accepts connections by mutual TLS.
+pub struct Acceptor {
+    files: Files,
+    peers: Vec<Peer>,
+    current: RwLock<Arc<Loaded>>,
+    generation: watch::Sender<u64>,
+    trouble: Mutex<Option<String>>,
+    /// How many connections each peer has.
+    open: Mutex<HashMap<String, usize>>,
+}
+
+/// What the files said.
+struct Loaded {
+    tls: Arc<ServerConfig>,
+    verifier: Arc<PeerVerifier>,
+    /// When the broker's own certificate ends, in Unix milliseconds.
+    not_after_ms: u64,
+    stamps: Stamps,
+}
+
+/// How the door is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing is wrong.
+    Well,
+    /// What was read before is in use: the files are no good now.
+    Kept(String),
+    /// The broker's own certificate is over: no peer believes it.
+    Over(String),
+}
+
+impl Acceptor {
+    /// Reads the files: bad ones are an error now, and kept out later.
+    pub fn open(config: &MutualTls) -> Result<Self, TlsError> {
+        let files = Files::of(config);
+        let loaded = load(&files, &config.peers)?;
+        Ok(Self {
+            files,
+            peers: config.peers.clone(),
+            current: RwLock::new(Arc::new(loaded)),
+            generation: watch::Sender::new(0),
+            trouble: Mutex::default(),
+            open: Mutex::default(),
+        })
+    }
+
+    /// Shakes hands. Takes as long as the other side likes: whoever calls bounds it.
+    pub async fn accept<S>(self: &Arc<Self>, io: S) -> Result<(TlsStream<S>, Connected), Refused>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        // Before the files: what changes meanwhile is a later one.
+        let generation = *self.generation.borrow();
+        let loaded = self.current();
+        let stream = TlsAcceptor::from(loaded.tls.clone()).accept(io).await.map_err(|error| refused(&error))?;
+        // Verified already: there is one, or the handshake had failed.
+        let chain = stream.get_ref().1.peer_certificates().ok_or(Refused::NoCertificate)?;
+        let chain: Vec<CertificateDer<'static>> = chain.iter().map(|one| one.clone().into_owned()).collect();
+        let peer = chain.first().ok_or(Refused::NoCertificate).and_then(|own| Ok(loaded.verifier.peer(own)?))?;
+        let place = connected::Place::take(self.clone(), &peer.id).ok_or(Refused::TooMany)?;
+        Ok((stream, Connected::new(peer, chain, generation, place)))
+    }
+
+    /// Looks at the files, over and over.
+    pub async fn watch(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failed = None;
+        loop {
+            tick.tick().await;
+            let stamps = self.files.stamps();
+            if stamps == self.current().stamps {
+                // What was bad is gone again.
+                if failed.take().is_some() {
+                    *self.trouble() = None;
+                }
+                continue;
+            }
+            if failed.as_ref() != Some(&stamps) {
+                failed = self.look().then_some(stamps);
+            }
+        }
+    }
+
+    /// Takes what the files say now; whether they are no good.
+    fn look(&self) -> bool {
+        match load(&self.files, &self.peers) {
+            Ok(loaded) => {
+                tracing::info!(until = rfc3339(loaded.not_after_ms), "the data plane's certificates were read anew");
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+                *self.trouble() = None;
+                self.generation.send_modify(|generation| *generation += 1);
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the data plane's certificates were not read: those of before stay in use");
+                *self.trouble() = Some(error.to_string());
+                true
+            }
+        }
+    }
+
+    /// How it is.
+    pub fn standing(&self) -> Standing {
+        let not_after_ms = self.current().not_after_ms;
+        let trouble = self.trouble().clone();
+        if not_after_ms <= Now::read().wall_ms {
+            let why = trouble.map(|why| format!(", and {why}")).unwrap_or_default();
+            return Standing::Over(format!("the broker's certificate ended at {}{why}", rfc3339(not_after_ms)));
+        }
+        trouble.map_or(Standing::Well, Standing::Kept)
+    }
+
+    fn current(&self) -> Arc<Loaded> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn load(files: &Files, peers: &[Peer]) -> Result<Loaded, TlsError> {
+    let files::Read { chain, key, authorities, not_after_ms, stamps } = files.read()?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(PeerVerifier::new(authorities, provider.clone(), peers)?);
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match().map_err(|_| TlsError::NoPair)?;
+    let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut tls = versions
+        .map_err(|_| TlsError::NoPair)?
+        .with_client_cert_verifier(verifier.clone())
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    tls.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+    // A session that is taken up again is not verified again.
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.send_tls13_tickets = 0;
+    Ok(Loaded { tls: Arc::new(tls), verifier, not_after_ms, stamps })
+}
+
+/// Why a handshake failed. What the other side sent is not repeated.
+fn refused(error: &std::io::Error) -> Refused {
+    use rustls::{CertificateError as Certificate, Error};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => Refused::NoCertificate,
+        Some(Error::InvalidCertificate(why)) => match why {
+            Certificate::Other(other) => match other.0.downcast_ref::<NotAPeer>() {
+                Some(why) => Refused::NotAPeer(why.clone()),
+                None => Refused::Untrusted,
+            },
+            Certificate::Expired
+            | Certificate::ExpiredContext { .. }
+            | Certificate::NotValidYet
+            | Certificate::NotValidYetContext { .. } => Refused::Untimely,
+            _ => Refused::Untrusted,
+        },
+        _ => Refused::NoTls,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use attache_tests::util;
 use serde_json::Value;
 
-use crate::tools::{Helm, at, check, known, read};
+use crate::tools::{Helm, at, check, read};
 
 const PAGE: &str = "docs/kubernetes.md";
 const BEGIN: &str = "<!-- values: written by ATTACHE_CHARTS=write cargo test -p attache-tests --test charts -->\n";
@@ -83,7 +83,7 @@ fn the_values_that_are_shown_render() {
             let rendered = helm.render(values).unwrap_or_else(|why| panic!("{page}: {why}\n{values}"));
             assert_eq!(helm.wrong(&rendered.objects), Vec::<String>::new(), "{page}");
             if !rendered.all("ConfigMap").is_empty() {
-                assert!(check(&known(rendered.config())).is_ok(), "{page}: {}", rendered.config());
+                assert!(check(rendered.config()).is_ok(), "{page}: {}", rendered.config());
             }
             shown += 1;
         }
@@ -107,15 +107,12 @@ fn every_alert_is_in_the_page_and_leads_to_what_mends_it() {
         let known = headings.iter().any(|heading| heading.to_lowercase().replace(' ', "-") == anchor);
         assert!(known, "{alert}: there is no {runbook}");
     }
-    // TODO(merge): the rules beside the dashboard come with it; then they are the source.
-    let shared = at("envoy/dashboards/alerts.yaml");
-    if let Ok(shared) = std::fs::read_to_string(&shared) {
-        if std::env::var_os("ATTACHE_CHARTS").is_some_and(|what| what == "write") {
-            std::fs::write(at("envoy/helm/files/alerts.yaml"), &shared).expect("a file of the repository");
-        }
-        let own = read("envoy/helm/files/alerts.yaml");
-        assert_eq!(own, shared, "the rules have drifted: ATTACHE_CHARTS=write writes them anew");
+    let shared = read("envoy/dashboards/alerts.yaml");
+    if std::env::var_os("ATTACHE_CHARTS").is_some_and(|what| what == "write") {
+        std::fs::write(at("envoy/helm/files/alerts.yaml"), &shared).expect("a file of the repository");
     }
+    let own = read("envoy/helm/files/alerts.yaml");
+    assert_eq!(own, shared, "the rules have drifted: ATTACHE_CHARTS=write writes them anew");
 }
 
 /// The picture is one, and says in words what it shows.

@@ -180,8 +180,7 @@ class Pod:
                 socket.create_connection(("127.0.0.1", ports[probe["tcpSocket"]["port"]]), 1).close()
                 return {"ok": True}
             wanted = probe["httpGet"]
-            other = self.scene.get("doors", {}).get(wanted["port"])
-            asked = Door(other) if other else http.client.HTTPConnection("127.0.0.1", ports[wanted["port"]], timeout=5)
+            asked = http.client.HTTPConnection("127.0.0.1", ports[wanted["port"]], timeout=5)
             asked.request("GET", wanted["path"])
             answer = asked.getresponse()
             return {"ok": 200 <= answer.status < 400, "status": answer.status, "body": answer.read().decode()}
@@ -256,18 +255,6 @@ class Pod:
             case "end":
                 return self.end()
         raise NotImplementedError
-
-
-class Door(http.client.HTTPConnection):
-    """HTTP over a UNIX socket."""
-
-    def __init__(self, path):
-        super().__init__("door", timeout=5)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.path)
 
 
 def enter(root):

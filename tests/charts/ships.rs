@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::tools::{Helm, check, known, read};
+use crate::tools::{Helm, check, read};
 
 const BASE: &str = "envoy/kustomize/base";
 const HEADER: &str = "# The chart's objects with its default values, without what Helm adds: written by\n\
@@ -80,7 +80,7 @@ fn the_overlay_builds_is_valid_and_its_config_is_good() {
     assert_eq!(helm.wrong(&built), Vec::<String>::new());
     let the = |kind: &str| built.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"));
     let config = the("ConfigMap")["data"]["attache.yaml"].as_str().expect("a config");
-    assert!(check(&known(config)).is_ok(), "{config}");
+    assert!(check(config).is_ok(), "{config}");
     assert!(
         built
             .iter()
@@ -111,7 +111,7 @@ fn the_example_for_argo_cd_is_valid_pinned_and_removes_nothing() {
     let values = serde_saphyr::to_string(&spec["source"]["helm"]["valuesObject"]).expect("values");
     let rendered = helm.render(&values).expect("it renders");
     assert_eq!(helm.wrong(&rendered.objects), Vec::<String>::new());
-    assert!(check(&known(rendered.config())).is_ok(), "{}", rendered.config());
+    assert!(check(rendered.config()).is_ok(), "{}", rendered.config());
 }
 
 /// Each Secret that the values name is one that an ExternalSecret brings, with the key that is read.

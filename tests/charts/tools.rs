@@ -196,18 +196,3 @@ pub fn check(config: &str) -> Result<String, String> {
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     if output.status.success() { Ok(said) } else { Err(said) }
 }
-
-/// What this `attache` does not know of a config yet is taken out of it.
-// TODO(merge): `listen.health` and the mapping of `listen.data_plane`: remove with both built.
-pub fn known(config: &str) -> String {
-    let mut config: Value = serde_saphyr::from_str(config).expect("a config");
-    let schema = Command::new(util::broker_bin()).arg("schema").output().expect("attache runs");
-    let listen = String::from_utf8_lossy(&schema.stdout).into_owned();
-    if !listen.contains("\"health\"") {
-        config["listen"].as_object_mut().expect("listen").remove("health");
-    }
-    if !listen.contains("\"client_ca\"") && config["listen"]["data_plane"].is_object() {
-        config["listen"].as_object_mut().expect("listen").remove("data_plane");
-    }
-    serde_saphyr::to_string(&config).expect("a config")
-}

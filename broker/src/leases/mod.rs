@@ -9,7 +9,7 @@ mod apart;
 mod bundle;
 mod slot;
 
-pub use slot::could_be;
+pub use slot::{FRESH, could_be};
 
 use crate::changes::{Feed, Scope, Spread};
 use crate::clock::{Now, millis};

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 const RACY_MS: u64 = 50;
 
 /// How long grants go by what a look has found: with many of them, looking is most of what a grant would cost.
-const FRESH: Duration = Duration::from_millis(10);
+pub const FRESH: Duration = Duration::from_millis(10);
 
 /// A credential and where it comes from.
 pub struct Slot {

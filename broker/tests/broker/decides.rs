@@ -148,12 +148,14 @@ async fn a_secret_that_is_missing_or_unfit_is_not_granted() {
     ];
     for (what, spoil) in unfit {
         spoil(&world);
+        world.until_a_look_is_due().await;
         assert_eq!(reason(&world.plain_grant().await), "source_unavailable", "{what}");
         let standings = world.operate("GET", "/v1/credentials", Value::Null).await;
         let error = standings.json()[0]["error"].as_str().unwrap().to_owned();
         assert!(!error.is_empty() && !error.contains("lines"), "{error}");
         let _ = std::fs::remove_file(&path);
         world.write_secret("github", SECRET);
+        world.until_a_look_is_due().await;
         assert!(world.plain_grant().await["granted"].is_object(), "mended by itself after {what}");
     }
 }

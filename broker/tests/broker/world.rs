@@ -114,6 +114,11 @@ impl World {
         set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Until grants no longer go by what a look before this has found.
+    pub async fn until_a_look_is_due(&self) {
+        tokio::time::sleep(attache_broker::leases::FRESH + Duration::from_millis(1)).await;
+    }
+
     pub fn token(&self) -> String {
         std::fs::read_to_string(self.config.state_dir.join("data-plane.token")).unwrap()
     }

@@ -41,7 +41,7 @@ const PLUMBING: [&str; 5] =
     ["_initialize", "memory", "proxy_abi_version_0_2_1", "proxy_on_context_create", "proxy_on_memory_allocate"];
 
 /// What the module's own code asks of Envoy, beside the callout and the log of the SDK.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "proxy_close_stream",
     "proxy_continue_stream",
     "proxy_define_metric",
@@ -52,6 +52,7 @@ const OURS: [&str; 18] = [
     "proxy_http_call",
     "proxy_increment_metric",
     "proxy_log",
+    "proxy_record_metric",
     "proxy_remove_header_map_value",
     "proxy_replace_header_map_value",
     "proxy_send_local_response",

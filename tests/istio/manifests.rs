@@ -24,6 +24,8 @@ const TOPOLOGIES: [(Topology, &str); 2] = [(Topology::EgressGateway, "egress-gat
 /// Each shipped file, with the words that write it.
 fn files() -> impl Iterator<Item = (PathBuf, &'static str, &'static str)> {
     let all = TOPOLOGIES.iter().flat_map(|(_, topology)| PARTS.iter().map(move |(_, part)| (*topology, *part)));
+    // In a sidecar an extension's way to the broker would be every process's.
+    let all = all.filter(|(topology, part)| *topology != "sidecar" || ["mesh", "envoy-filter"].contains(part));
     all.map(|(topology, part)| (shipped().with_file_name(format!("{topology}/{part}.yaml")), topology, part))
 }
 

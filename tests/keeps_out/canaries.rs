@@ -46,6 +46,7 @@ const COMMANDS: &[(&str, Option<&[&str]>)] = &[
     ("ca export", Some(&[])),
     ("ca rotate", Some(&[])),
     ("envoy-config", Some(&["--shape", "forward-proxy"])),
+    ("istio", Some(&["egress-gateway", "envoy-filter"])),
     ("schema", Some(&[])),
     ("openapi", Some(&["--door", "control"])),
     ("doctor", Some(&[])),

@@ -73,6 +73,27 @@ async fn nobody_gets_in_whose_certificate_names_no_peer() {
     scene.stack.reconcile().await;
 }
 
+/// A sidecar of Istio's puts its certificate around whatever a process of its pod sends to a service that it knows, and
+/// offers the mesh's own protocol there. Its own call, by an EnvoyFilter's cluster, offers HTTP.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pods_processes_send_in_its_sidecars_name_does_not_get_in() {
+    let scene = Scene::start(GATEWAY, Plan::default()).await;
+    let by_the_mesh = |id: &str| {
+        let mut caller = scene.caller(id);
+        let mut tls = (*caller.tls).clone();
+        tls.alpn_protocols = vec![b"istio-peer-exchange".to_vec(), b"istio".to_vec()];
+        caller.tls = tls.into();
+        caller
+    };
+    assert!(by_the_mesh(SIDECAR).ask("GET", "/healthz", &Value::Null).await.is_err(), "held to sessions");
+    let told = || std::fs::read_to_string(scene.stack.broker.log_path()).is_ok_and(|log| log.contains("of the mesh's"));
+    util::eventually(SOON, told).await;
+    let answer = by_the_mesh(GATEWAY).ask("GET", "/healthz", &Value::Null).await;
+    assert_eq!(answer.expect("a gateway runs nothing else").status, 200);
+    assert_eq!(scene.caller(SIDECAR).ask("GET", "/healthz", &Value::Null).await.expect("an answer").status, 200);
+    scene.stack.reconcile().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_nothing_and_plain_http_gets_no_answer() {
     let scene = Scene::start(GATEWAY, Plan::default()).await;
@@ -122,13 +143,13 @@ async fn a_peer_that_takes_all_its_connections_keeps_no_other_out() {
     let scene = Scene::start(GATEWAY, Plan::default()).await;
     let greedy = scene.caller(SIDECAR);
     let mut held = Vec::new();
-    for _ in 0..300 {
+    for _ in 0..60 {
         let Ok(mut connection) = greedy.connect().await else { continue };
         if connection.request("GET", "attache", "/healthz", &[], b"").await.is_ok() {
             held.push(connection);
         }
     }
-    assert_eq!(held.len(), 256, "one workload has so many");
+    assert_eq!(held.len(), 32, "one workload has so many");
     let placeholder = scene.stack.placeholder("writer", "github");
     assert_eq!(scene.stack.get(HOST, "/user", &placeholder).await.status, 200);
     drop(held);

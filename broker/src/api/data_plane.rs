@@ -156,11 +156,11 @@ impl From<&Peer> for Asker {
 impl DataPlane {
     /// Whether this is a worker, and of whom asks.
     fn check_worker(&self, worker: &str, asker: &Asker) -> Result<(), ApiError> {
-        if !is_hex(worker, 8) {
-            return Err(ApiError::Field("worker"));
-        }
+        check_worker(worker)?;
         if let Some(peer) = &asker.peer {
-            self.workers.claim(worker, peer).inspect_err(|why| tracing::warn!(worker, %peer, %why, "refused"))?;
+            self.workers
+                .claim(worker, peer, asker.sight.is_narrow())
+                .inspect_err(|why| tracing::warn!(worker, %peer, %why, "refused"))?;
         }
         Ok(())
     }
@@ -291,7 +291,7 @@ pub(super) async fn intents(
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangesQuery {
     /// The worker that asks, 8 hex digits.
-    #[param(pattern = "^[0-9A-Fa-f]{8}$")]
+    #[param(pattern = "^[0-9a-f]{8}$")]
     worker: String,
     /// The life of the broker that it knows.
     #[serde(default)]
@@ -330,7 +330,7 @@ pub(super) async fn changes(
 #[serde(deny_unknown_fields)]
 pub(super) struct AuditQuery {
     /// The worker whose records these are, 8 hex digits.
-    #[param(pattern = "^[0-9A-Fa-f]{8}$")]
+    #[param(pattern = "^[0-9a-f]{8}$")]
     worker: String,
 }
 
@@ -350,7 +350,11 @@ pub(super) async fn audit(
     door.check_worker(&worker, &asker)?;
     let records = use_records(&body?)?;
     let may_tell = |record: &UseRecord| {
-        door.sessions.may_tell_of(&asker.sight, record.session_id.as_deref(), record.session.as_ref())
+        // Of a use of a credential, whose it was is known.
+        let names_one = record.session_id.is_some() || record.session.is_some();
+        let is_of_one = record.auth_injected || record.credential.is_some() || record.lease_id.is_some();
+        (names_one || !is_of_one || !asker.sight.is_narrow())
+            && door.sessions.may_tell_of(&asker.sight, record.session_id.as_deref(), record.session.as_ref())
     };
     if !records.iter().all(may_tell) {
         tracing::warn!(worker, "records of a session that their peer may not ask for");
@@ -399,4 +403,10 @@ fn check_nonce(nonce: &str) -> Result<(), ApiError> {
 
 fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// In one spelling: what is counted by worker is counted once.
+fn check_worker(worker: &str) -> Result<(), ApiError> {
+    let is_lower = !worker.bytes().any(|b| b.is_ascii_uppercase());
+    if is_hex(worker, 8) && is_lower { Ok(()) } else { Err(ApiError::Field("worker")) }
 }

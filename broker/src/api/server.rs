@@ -142,7 +142,8 @@ impl Socket {
                 accepted = self.accept(&places) => match accepted {
                     Ok(accepted) => {
                         let (standing, counted) = (Arc::<Standing>::default(), Counted::one(&open));
-                        let talk = converse(accepted, standing.clone(), router.clone(), stop.clone());
+                        let briefly = longest.is_some();
+                        let talk = converse(accepted, standing.clone(), router.clone(), stop.clone(), briefly);
                         let connection = connections.spawn(async move {
                             match longest {
                                 Some(longest) => drop(tokio::time::timeout(longest, talk).await),
@@ -264,9 +265,20 @@ async fn ends(stop: watch::Receiver<bool>, connected: Option<&Connected>) {
     }
 }
 
-async fn converse(accepted: Accepted, standing: Arc<Standing>, router: Router, stop: watch::Receiver<bool>) {
+async fn converse(
+    accepted: Accepted,
+    standing: Arc<Standing>,
+    router: Router,
+    stop: watch::Receiver<bool>,
+    briefly: bool,
+) {
     let Some((io, connected)) = greet(accepted.io, accepted.tls).await else { return };
     let mut http = auto::Builder::new(TokioExecutor::new());
+    if briefly {
+        // Over HTTP/2 a connection would outlast its answer.
+        http = http.http1_only();
+        http.http1().keep_alive(false);
+    }
     // hyper counts this from the end of the answer before: it is the idle time, too.
     http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     http.http2().max_concurrent_streams(MOST_STREAMS);

@@ -142,7 +142,9 @@ impl Slot {
         let now = millis(self.born.elapsed());
         let due = |looked: u64| (looked.saturating_add(millis(FRESH)) <= now).then_some(now);
         let is_due = self.looked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok();
-        is_due && self.refresh().await
+        // Where somebody is asking a source that takes its time, what was found before may be what has changed.
+        let is_asked = || self.refreshing.try_lock().is_err();
+        (is_due || is_asked()) && self.refresh().await
     }
 
     /// Looks again if anything has moved. Answers whether grants made before are void.

@@ -1,8 +1,7 @@
 //! One connection's peer, for as long as its certificate is good.
 
-use super::{Acceptor, MOST_OF_PEER};
+use super::{Acceptor, MOST_OF_PEER, MOST_OF_SIDECAR};
 use crate::clock::Now;
-use crate::config::PeerId;
 use crate::config::data_plane::Peer;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier as _;
@@ -83,11 +82,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub fn take(acceptor: Arc<Acceptor>, id: &PeerId) -> Option<Self> {
-        let id = id.as_str().to_owned();
+    pub fn take(acceptor: Arc<Acceptor>, peer: &Peer) -> Option<Self> {
+        let id = peer.id.as_str().to_owned();
+        let most = if peer.sessions.is_some() { MOST_OF_SIDECAR } else { MOST_OF_PEER };
         let mut open = open(&acceptor);
         let count = open.entry(id.clone()).or_default();
-        if *count >= MOST_OF_PEER {
+        if *count >= most {
             return None;
         }
         *count += 1;

@@ -30,11 +30,15 @@ use verifier::PeerVerifier;
 
 /// What is spoken behind TLS: Envoy's calls, and its stream for certificates. The last is all that Istio's own clusters
 /// offer, whichever HTTP they speak.
-const ALPN: [&[u8]; 3] = [b"h2", b"http/1.1", b"istio"];
+const ALPN: [&[u8]; 3] = [b"h2", b"http/1.1", OF_THE_MESH];
+/// Sidecars put it around what the processes of their pod send, too: no peer that is held to sessions gets in by it.
+const OF_THE_MESH: &[u8] = b"istio";
 /// How often files are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// Most connections of one peer at once: no workload keeps the others out.
 pub const MOST_OF_PEER: usize = 256;
+/// The same of a peer that is held to sessions.
+pub const MOST_OF_SIDECAR: usize = 32;
 
 /// Why a client was turned away, in words of ours.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,8 +58,14 @@ pub enum Refused {
     /// A certificate that is good, and names no peer.
     #[error(transparent)]
     NotAPeer(#[from] NotAPeer),
+    /// Not an Envoy's own call.
+    #[error(
+        "it comes by a cluster of the mesh's, by which every process of a pod can call in its sidecar's name: a sidecar \
+         asks by an EnvoyFilter's cluster"
+    )]
+    OfTheMesh,
     /// One too many.
-    #[error("it has {MOST_OF_PEER} connections already")]
+    #[error("it has as many connections as it may")]
     TooMany,
 }
 
@@ -118,7 +128,10 @@ impl Acceptor {
         let chain = stream.get_ref().1.peer_certificates().ok_or(Refused::NoCertificate)?;
         let chain: Vec<CertificateDer<'static>> = chain.iter().map(|one| one.clone().into_owned()).collect();
         let peer = chain.first().ok_or(Refused::NoCertificate).and_then(|own| Ok(loaded.verifier.peer(own)?))?;
-        let place = connected::Place::take(self.clone(), &peer.id).ok_or(Refused::TooMany)?;
+        if peer.sessions.is_some() && stream.get_ref().1.alpn_protocol() == Some(OF_THE_MESH) {
+            return Err(Refused::OfTheMesh);
+        }
+        let place = connected::Place::take(self.clone(), &peer).ok_or(Refused::TooMany)?;
         Ok((stream, Connected::new(peer, chain, generation, place)))
     }
 

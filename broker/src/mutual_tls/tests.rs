@@ -92,7 +92,7 @@ async fn who_is_connected_is_held_against_the_authorities_of_now() {
     let acceptor = Arc::new(Acceptor::open(&config(temp.path())).unwrap());
     let (_, _, shown) = authority.leaf(&[PEER]);
     let peer = acceptor.current().verifier.peer(&shown).unwrap();
-    let place = connected::Place::take(acceptor.clone(), &peer.id).unwrap();
+    let place = connected::Place::take(acceptor.clone(), &peer).unwrap();
     let connected = Connected::new(peer, vec![shown], 0, place);
     assert!(connected.peer().is_some());
     write(temp.path(), &own, &format!("{}{}", authority.pem, next.pem), 0o600);

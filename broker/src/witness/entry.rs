@@ -4,7 +4,7 @@
 //! with bytes for texts: protobuf refuses a batch for one text that is no UTF-8, and agents write what
 //! they want into a path.
 
-use super::{BYTES_RECEIVED, HANDSHAKE_MS, HANDSHAKE_ROUTE};
+use super::{BYTES_RECEIVED, HANDSHAKE_MS, HANDSHAKE_ROUTE, MOST_LINES};
 use attache_core::verdict::verdict_prefix;
 use prost::Message;
 
@@ -71,12 +71,18 @@ impl Entry {
     }
 }
 
-/// The entries of a batch; `None` if it is no OTLP.
+/// The entries of a batch; `None` if it is no OTLP, or of more lines than Envoy sends.
 pub fn decode(body: &[u8]) -> Option<Vec<Entry>> {
-    Some(Batch::decode(body).ok()?.entries().collect())
+    let batch = Batch::decode(body).ok()?;
+    (batch.lines() <= MOST_LINES).then(|| batch.entries().collect())
 }
 
 impl Batch {
+    pub(super) fn lines(&self) -> usize {
+        let scopes = self.resources.iter().flat_map(|resource| &resource.scopes);
+        scopes.map(|scope| scope.entries.len()).sum()
+    }
+
     /// Its entries, but those of handshakes that did not fail.
     pub(super) fn entries(self) -> impl Iterator<Item = Entry> {
         let scopes = self.resources.into_iter().flat_map(|resource| resource.scopes);
@@ -208,6 +214,19 @@ pub(super) mod tests {
     #[test]
     fn what_is_no_batch_is_none() {
         assert_eq!(decode(b"{\"resourceLogs\": []}"), None);
+        // As many empty lines as find room, of two bytes each.
+        let lines = |count: usize| {
+            let lines = [0x12, 0].repeat(count);
+            let long = |text: &[u8]| {
+                let mut length = Vec::new();
+                prost::encoding::encode_varint(text.len() as u64, &mut length);
+                [length.as_slice(), text].concat()
+            };
+            let scope = [&[0x12][..], &long(&lines)].concat();
+            [&[0x0a][..], &long(&scope)].concat()
+        };
+        assert_eq!(decode(&lines(MOST_LINES)).map(|all| all.len()), Some(MOST_LINES));
+        assert_eq!(decode(&lines(MOST_LINES + 1)), None);
         assert_eq!(decode(b"").unwrap().len(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! The access log of Envoys that send it by gRPC alone, those before 1.37: the same batches, another envelope.
 
 use super::entry::Batch;
-use super::{MOST_BYTES, Witness};
+use super::{MOST_BYTES, MOST_LINES, Witness};
 use crate::grants::Asker;
 use axum::Router;
 use axum::routing::post;
@@ -34,7 +34,11 @@ impl UnaryService<Batch> for Export {
 
     fn call(&mut self, request: Request<Batch>) -> Self::Future {
         let peer = request.extensions().get::<Asker>().and_then(|asker| asker.peer.clone());
-        self.0.saw(request.into_inner().entries(), peer.as_ref());
+        let batch = request.into_inner();
+        if batch.lines() > MOST_LINES {
+            return ready(Err(Status::invalid_argument("more lines than Envoy sends")));
+        }
+        self.0.saw(batch.entries(), peer.as_ref());
         ready(Ok(Response::new(())))
     }
 }

@@ -34,7 +34,9 @@ pub const HANDSHAKE_MS: &str = "handshake_ms";
 /// The member of an entry that says how many bytes came within TLS; of a handshake alone.
 pub const BYTES_RECEIVED: &str = "bytes_received";
 /// Longest batch, in bytes. Envoy's are of 128 KiB and one entry more.
-pub const MOST_BYTES: usize = 2 << 20;
+pub const MOST_BYTES: usize = 256 << 10;
+/// Most lines of one: each takes much more room when it is read than on its way.
+const MOST_LINES: usize = 4096;
 
 /// How often findings are written down.
 const TICK: Duration = Duration::from_millis(250);
@@ -211,6 +213,7 @@ impl State {
             if let Finding::Bypassed(entry) = &finding {
                 tracing::error!(
                     route = entry.route,
+                    from = entry.from,
                     cluster = entry.cluster,
                     "a request reached an upstream without a decision"
                 );

@@ -15,9 +15,9 @@ const OF_THE_MESH: [&str; 3] = ["x-envoy-peer-metadata", "x-envoy-peer-metadata-
 
 pub(super) fn manifests(topology: Topology, ways: &[Way<'_>]) -> Vec<Value> {
     let namespace = topology.namespace();
-    let mut all = vec![towards_broker(namespace)];
+    let mut all = Vec::new();
     if topology == Topology::EgressGateway {
-        all.extend([gateway(), towards_gateway()]);
+        all.extend([towards_broker(namespace), gateway(), towards_gateway()]);
     }
     all.push(registry_only(topology));
     for way in ways {
@@ -52,12 +52,12 @@ fn towards_gateway() -> Value {
     object(API, "DestinationRule", EGRESS, EGRESS, spec)
 }
 
-/// Sidecars of agents know what is named here, and forward to nothing else.
+/// Sidecars of agents know what is named here, and forward to nothing else. Never the broker: for each service that they
+/// know they listen, and put the pod's own certificate around whatever a process of it sends there.
 fn registry_only(topology: Topology) -> Value {
     let mut hosts = vec!["./*".to_owned()];
-    match topology {
-        Topology::EgressGateway => hosts.push(format!("{EGRESS}/*")),
-        Topology::Sidecar => hosts.push(format!("attache/{BROKER_HOST}")),
+    if topology == Topology::EgressGateway {
+        hosts.push(format!("{EGRESS}/*"));
     }
     let spec = json!({"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}, "egress": [{"hosts": hosts}]});
     object(API, "Sidecar", AGENTS, "default", spec)

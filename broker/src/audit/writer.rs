@@ -82,6 +82,7 @@ pub struct Writer {
 
 /// What becomes one batch.
 struct Batch {
+    #[expect(clippy::vec_box, reason = "they come boxed, and are 800 bytes each: a vector that grows would move them")]
     records: Vec<Box<Record>>,
     unsigned: u64,
     signs: bool,

@@ -1,4 +1,5 @@
 //! Everything that was kept of fuzzing still holds, and every target has something kept.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 use attache_fuzz_targets::{TARGETS, run};
 use std::collections::BTreeSet;

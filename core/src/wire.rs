@@ -114,7 +114,7 @@ pub struct GrantRequest {
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{32}$"))]
     pub nonce: String,
     /// The worker that asks, 8 hex digits.
-    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{8}$"))]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{8}$"))]
     pub worker: String,
     /// [`crate::policy::DestinationSpec::id`].
     pub destination: String,
@@ -132,7 +132,7 @@ pub struct TunnelRequest {
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{32}$"))]
     pub nonce: String,
     /// The worker that asks, 8 hex digits.
-    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{8}$"))]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{8}$"))]
     pub worker: String,
     /// The host, canonical ([`crate::matching::host::Host`]).
     pub host: String,
@@ -430,7 +430,7 @@ pub struct Intent {
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{32}$"))]
     pub nonce: String,
     /// The worker that asks, 8 hex digits.
-    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9A-Fa-f]{8}$"))]
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{8}$"))]
     pub worker: String,
     /// Names the request among those that this worker has announced, from 1.
     pub intent: u64,

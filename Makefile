@@ -68,7 +68,9 @@ images: setup $(FILTER) ## Build the images attache-broker and attache-filter, a
 	@scripts/sbom --tools
 	@scripts/sbom $(TARGET)/sbom $(TARGET)/release/attache $(FILTER)
 	@BASE=$(BASE) scripts/images $(TARGET)/release/attache $(FILTER) $(TARGET)/sbom
-	@echo "The images attache-broker and attache-filter; their SBOMs are in $(TARGET)/sbom. Filter: $$(cat envoy/filter.sha256)"
+	@echo "The images attache-broker and attache-filter; their SBOMs are in $(TARGET)/sbom. Filter:"
+	@sha256sum $(FILTER)
+	@grep -qF "$$(sha256sum $(FILTER) | cut -d' ' -f1)" envoy/filter.sha256 || { echo "It is not the one that the manifests pin: make pin, or build it as make filter does." >&2; exit 1; }
 
 # Some tests become another user: only root can, and elsewhere they show as ignored.
 test: build $(TRAP) ## Set everything up and pass every test
@@ -140,6 +142,7 @@ bench-scale: filter ## Measure with up to 10,000 destinations and sessions; writ
 	$(TARGET)/release/bench scale
 
 fuzz: ## Look for what breaks each fuzz target, for TIME seconds (default 60) each; NAME=… for one of them
+	@scripts/need c++:g++
 	@scripts/cargo-tool cargo-fuzz 0.13.2
 	@scripts/fuzz $(or $(TIME),60) $(NAME)
 

@@ -158,7 +158,7 @@ fn the_module_that_was_built_is_the_one_that_is_pinned() {
             .split(|c: char| !c.is_ascii_alphanumeric())
             .filter(|word| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()));
         for digest in digests {
-            assert_eq!(digest, built, "{}: run `make pin`", file.display());
+            assert!(digest == built, "{} names another digest: run `make pin`", file.display());
         }
     }
     let module = Module::shipped();
@@ -170,8 +170,10 @@ fn the_module_that_was_built_is_the_one_that_is_pinned() {
     }
 }
 
+/// Those of the repository: what an operator keeps there (docs/compose.md) is his own.
 fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let entries = entries.filter(|path| !path.ends_with("envoy/secrets") && !path.ends_with("envoy/.env"));
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 

@@ -3,6 +3,7 @@
 //! Whoever sends a request writes its `traceparent`. One that reads exactly as the standard writes
 //! it goes on, and nothing else: no other version, no `tracestate`, nothing that nobody samples.
 
+use crate::digest::nibble;
 use crate::request::Snapshot;
 use std::fmt;
 
@@ -23,9 +24,9 @@ impl TraceParent {
         let parent = Self(bytes);
         let mut parts = bytes.split(|byte| *byte == b'-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let is_id = |id: &[u8]| id.iter().all(|byte| is_hex(*byte)) && id.iter().any(|byte| *byte != b'0');
+        let is_id = |id: &[u8]| id.iter().all(|byte| nibble(*byte).is_some()) && id.iter().any(|byte| *byte != b'0');
         let sizes = (version.len(), trace.len(), span.len(), flags.len()) == (2, 32, 16, 2);
-        let sampled = flags.iter().all(|byte| is_hex(*byte)) && hex_value(*flags.last()?) & 1 == 1;
+        let sampled = flags.iter().all(|byte| nibble(*byte).is_some()) && nibble(*flags.last()?)? & 1 == 1;
         (sizes && version == b"00" && is_id(trace) && is_id(span) && sampled && parts.next().is_none())
             .then_some(parent)
     }
@@ -61,14 +62,6 @@ impl fmt::Debug for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-fn is_hex(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
-}
-
-fn hex_value(digit: u8) -> u8 {
-    if digit.is_ascii_digit() { digit - b'0' } else { digit.saturating_sub(b'a') + 10 }
 }
 
 #[cfg(test)]

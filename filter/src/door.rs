@@ -29,7 +29,7 @@ impl Shared {
             return Err(Reason::IdentityRequired);
         }
         let entry = worker.find_tunnel(&call, &evidence, now);
-        self.metrics.borrow_mut().count(if entry.is_some() { Counter::CacheHits } else { Counter::CacheMisses });
+        self.found(flow, entry.is_some());
         match entry {
             Some(Entry::Tunnel(tunnel)) => {
                 drop(worker);

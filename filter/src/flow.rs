@@ -57,6 +57,8 @@ pub struct Flow {
     pub failures: u8,
     /// What came back of the credential.
     pub echoes: Echoes,
+    /// Whether it was counted as one that the worker knew enough of, or not.
+    pub looked_up: bool,
     pub started: Millis,
     /// Whether no judge stands before the gate that could have read the body.
     pub unjudged: bool,

@@ -10,7 +10,7 @@ use attache_core::worker::Grant;
 impl Shared {
     /// Without a route guard, the route that stands now is the one that will be taken, unless one
     /// looks at what is injected (`doctor` refuses those, and the assertion behind the gate holds
-    /// them): it must lead to the cluster decided on.
+    /// them; by Istio's extensions there is none): it must lead to the cluster decided on.
     pub fn check_cluster(&self, grant: &Grant) -> Result<(), Reason> {
         if self.guarded {
             return Ok(());

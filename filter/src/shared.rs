@@ -205,6 +205,13 @@ impl Shared {
         }
     }
 
+    /// Counts, once a request however often it begins again, whether what the worker knew was enough.
+    pub fn found(&self, flow: &mut Flow, known: bool) {
+        if !std::mem::replace(&mut flow.looked_up, true) {
+            self.metrics.borrow_mut().count(if known { Counter::CacheHits } else { Counter::CacheMisses });
+        }
+    }
+
     fn consider(&self, context: u32, flow: &mut Flow, now: Millis) -> Considered {
         let mut worker = self.worker.borrow_mut();
         let may_wait = now.since(flow.started) < self.timeout;
@@ -226,11 +233,11 @@ impl Shared {
         };
         let question = Question { snapshot: &flow.snapshot, destination, evidence: &asked.evidence };
         let entry = worker.find(question, now);
-        self.metrics.borrow_mut().count(if entry.is_some() { Counter::CacheHits } else { Counter::CacheMisses });
         if entry.is_none() && may_wait {
             worker.hold(context, question, flow.started);
         }
         flow.asked = Some(asked);
+        self.found(flow, entry.is_some());
         match entry {
             Some(Entry::Granted(grant)) => Considered::Granted(grant),
             Some(Entry::Refused(reason, _)) => Considered::Refused(reason),

@@ -274,7 +274,8 @@ def enter(root):
         LIBC.prctl(DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         mount(None, "/", flags=RECURSIVE | PRIVATE)
         mount("proc", "/proc", "proc")
-    except PermissionError as error:
+    except OSError as error:
+        # Not allowed, or none left to be had: the kernel says either.
         print(error, file=sys.stderr)
         os._exit(77)
     with socket.socket() as any_socket:

@@ -9,12 +9,8 @@ use serde_json::{Value, json};
 use crate::decides::{BATCH, DOWNLOAD, LFS, basic};
 use crate::world::{Change, Changes, GITHUB, World};
 
-const WAYS: [(Topology, Part); 4] = [
-    (Topology::EgressGateway, Part::TrafficExtension),
-    (Topology::EgressGateway, Part::WasmPlugin),
-    (Topology::Sidecar, Part::TrafficExtension),
-    (Topology::Sidecar, Part::WasmPlugin),
-];
+const WAYS: [(Topology, Part); 2] =
+    [(Topology::EgressGateway, Part::TrafficExtension), (Topology::EgressGateway, Part::WasmPlugin)];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_injected_and_what_needs_a_body_is_refused_and_the_log_says_so() {
@@ -53,7 +49,7 @@ async fn a_route_to_another_cluster_than_the_destinations_gets_nothing() {
         }
     };
     let changes = Changes { manifests: Some(&astray), ..Changes::default() };
-    let world = World::changed(Topology::Sidecar, Part::WasmPlugin, changes).await;
+    let world = World::changed(Topology::EgressGateway, Part::WasmPlugin, changes).await;
     let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
     refusal::expect(&answer, Reason::DestinationMismatch);
     assert!(world.upstream.requests().is_empty());
@@ -92,7 +88,7 @@ async fn nobody_elses_word_on_a_body_is_believed_where_there_is_no_judge() {
     for declared in [true, false] {
         let manifests: Change<'_, Vec<Value>> = if declared { None } else { Some(&undeclared) };
         let changes = Changes { bootstrap: Some(&other), manifests, ..Changes::default() };
-        let world = World::changed(Topology::Sidecar, Part::TrafficExtension, changes).await;
+        let world = World::changed(Topology::EgressGateway, Part::TrafficExtension, changes).await;
         let reader = basic(&world.placeholder("reviewer", "GITHUB_TOKEN"));
         let read = world.send("POST", BATCH, &[("authorization", &reader), LFS], DOWNLOAD).await;
         if declared {
@@ -108,7 +104,7 @@ async fn nobody_elses_word_on_a_body_is_believed_where_there_is_no_judge() {
 /// The page of this feature names each of these.
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_says_what_else_they_leave_open() {
-    let world = World::start(Topology::Sidecar, Part::TrafficExtension).await;
+    let world = World::start(Topology::EgressGateway, Part::TrafficExtension).await;
     let dump = serde_json::from_str(&world.envoy.config_dump().await).expect("a dump");
     let findings = doctor::examine(&EnvoyConfig::from_value(&dump));
     let mut open: Vec<&str> = findings.iter().filter(|it| it.severity == Severity::Fail).map(|it| it.check).collect();

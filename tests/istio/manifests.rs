@@ -21,12 +21,26 @@ const PARTS: [(Part, &str); 4] = [
 ];
 const TOPOLOGIES: [(Topology, &str); 2] = [(Topology::EgressGateway, "egress-gateway"), (Topology::Sidecar, "sidecar")];
 
+/// What is written of each topology. In a sidecar an extension's way to the broker would be every process's.
+fn parts(topology: Topology) -> &'static [(Part, &'static str)] {
+    if topology == Topology::Sidecar { &PARTS[..2] } else { &PARTS }
+}
+
 /// Each shipped file, with the words that write it.
 fn files() -> impl Iterator<Item = (PathBuf, &'static str, &'static str)> {
-    let all = TOPOLOGIES.iter().flat_map(|(_, topology)| PARTS.iter().map(move |(_, part)| (*topology, *part)));
-    // In a sidecar an extension's way to the broker would be every process's.
-    let all = all.filter(|(topology, part)| *topology != "sidecar" || ["mesh", "envoy-filter"].contains(part));
+    let all = TOPOLOGIES.iter().flat_map(|(at, topology)| parts(*at).iter().map(move |(_, part)| (*topology, *part)));
     all.map(|(topology, part)| (shipped().with_file_name(format!("{topology}/{part}.yaml")), topology, part))
+}
+
+#[test]
+fn no_extension_is_written_for_a_sidecar() {
+    for (_, part) in &PARTS[2..] {
+        let said = run(&shipped(), &["istio", "sidecar", part, "--module-sha256", &"0".repeat(64)]);
+        let why = String::from_utf8_lossy(&said.stderr);
+        assert_eq!((said.status.code(), said.stdout.as_slice()), (Some(2), &b""[..]), "{why}");
+        assert!(why.contains("every process of the pod"), "{why}");
+        assert!(!shipped().with_file_name(format!("sidecar/{part}.yaml")).exists());
+    }
 }
 
 fn read(file: &PathBuf) -> String {
@@ -56,7 +70,7 @@ fn what_is_shipped_is_what_the_command_writes() {
 #[test]
 fn each_manifest_is_what_istios_and_kubernetes_schemas_take() {
     let all: Vec<Value> =
-        TOPOLOGIES.iter().flat_map(|(at, _)| PARTS.iter().flat_map(|(part, _)| made(*at, *part))).collect();
+        TOPOLOGIES.iter().flat_map(|(at, _)| parts(*at).iter().flat_map(|(part, _)| made(*at, *part))).collect();
     let Some(wrong) = validated(&all) else { return };
     assert_eq!(wrong, "");
 }
@@ -144,14 +158,12 @@ fn each_destination_has_a_cluster_that_verifies_its_name() {
 fn the_module_is_pinned_and_what_fails_stays_shut() {
     for (topology, _) in TOPOLOGIES {
         let pin = json!(module().sha256);
-        let extension = &made(topology, Part::TrafficExtension)[0]["spec"];
-        let plugin = &made(topology, Part::WasmPlugin)[0]["spec"];
-        for module in [&extension["wasm"], plugin] {
+        for (part, _) in &parts(topology)[2..] {
+            let placed = &made(topology, *part)[0]["spec"];
+            let module = if *part == Part::TrafficExtension { &placed["wasm"] } else { placed };
             assert_eq!((&module["sha256"], &module["failStrategy"]), (&pin, &json!("FAIL_RELOAD")));
             assert_eq!(module["pluginConfig"]["lacks"], json!(["judge"]));
             assert_eq!(module["pluginConfig"]["guarded"], false);
-        }
-        for placed in [extension, plugin] {
             assert_eq!((&placed["match"], &placed["priority"]), (&json!([{"mode": "CLIENT"}]), &json!(i32::MIN)));
         }
         let filter = &made(topology, Part::EnvoyFilter)[0]["spec"];

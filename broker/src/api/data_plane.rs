@@ -104,6 +104,7 @@ impl DataPlane {
             .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(MOST_AUDIT_BYTES)))
             .route(witness::ACCESS_LOG_PATH, post(access_log).layer(DefaultBodyLimit::max(witness::MOST_BYTES)))
             .layer(timeout);
+        let log = witness::grpc::router(&door.witness).layer(timeout);
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))
             .route(wire::CHANGES_PATH, get(changes))
@@ -114,7 +115,7 @@ impl DataPlane {
             .fallback(async || ApiError::NotFound)
             .with_state(door.clone())
             .merge(door.sds.router())
-            .merge(witness::grpc::router(&door.witness));
+            .merge(log);
         // Around the router, not on its routes: not even which methods a path takes shows without the token.
         Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(door, authenticate))
     }

@@ -6,8 +6,7 @@ use super::health::healthz;
 use super::{Health, Metrics};
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use std::sync::Arc;
@@ -35,15 +34,8 @@ impl Probes {
             .route("/metrics", get(metrics))
             .fallback(async || ApiError::NotFound)
             .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, LONGEST))
-            .layer(map_response(closing))
             .with_state(Arc::new(self))
     }
-}
-
-/// Whoever asks again knocks again: nobody holds one of the door's connections.
-async fn closing(mut answer: Response) -> Response {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    answer
 }
 
 async fn readyz(State(door): State<Arc<Probes>>) -> Response {

@@ -1,12 +1,9 @@
 //! Serves a router on a socket: bounded connections, bounded waits, a graceful end.
 
-use super::answer::ApiError;
 use super::strangers::{Standing, Strangers};
 use crate::mutual_tls::{Acceptor, Connected};
 use axum::Router;
-use axum::response::IntoResponse as _;
 use hyper::StatusCode;
-use hyper::header;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -286,22 +283,13 @@ async fn converse(
     let service = service_fn(|mut request: Request<_>| {
         standing.asks();
         let is_http2 = request.version() == Version::HTTP_2;
-        let peer = connected.as_ref().map(Connected::peer);
-        let answer = match peer {
-            // Its certificate was good when it came, and is no more.
-            Some(None) => None,
-            Some(Some(peer)) => {
-                request.extensions_mut().insert(peer.clone());
-                Some(router.call(request))
-            }
-            None => Some(router.call(request)),
-        };
-        let standing = standing.clone();
+        // Whose certificate is good no more is nobody: the door refuses.
+        if let Some(peer) = connected.as_ref().and_then(Connected::peer) {
+            request.extensions_mut().insert(peer.clone());
+        }
+        let (answer, standing) = (router.call(request), standing.clone());
         async move {
-            let answer = match answer {
-                Some(answer) => answer.await,
-                None => Ok(([(header::CONNECTION, "close")], ApiError::Unauthorized).into_response()),
-            };
+            let answer = answer.await;
             let let_in = answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED);
             standing.answered(let_in, is_http2);
             answer

@@ -164,7 +164,6 @@ impl Writer {
                 broken = self.recover(since).err().map(|_| since);
             } else if let Err(error) = self.commit(batch) {
                 tracing::error!(%error, "the audit log cannot be written; no grant leaves until it can");
-                self.is_at_fault(&error);
                 broken = Some(Now::read().wall_ms);
                 self.meters.faults.inc();
             }
@@ -213,10 +212,6 @@ impl Writer {
         Ok(())
     }
 
-    fn is_at_fault(&self, error: &FileError) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-    }
-
     /// Makes a batch durable and answers it; on an error, refuses it.
     fn commit(&mut self, batch: Vec<Job>) -> Result<(), FileError> {
         let mut into = self.batch();
@@ -243,8 +238,6 @@ impl Writer {
             self.add_checkpoint(&mut into);
         }
         let written = if into.records.is_empty() { Ok(()) } else { self.write(&into) };
-        // Before anybody hears of it: whoever then asks why is told.
-        written.as_ref().inspect_err(|error| self.is_at_fault(error)).ok();
         for answer in answers {
             answer.give(written.is_ok());
         }
@@ -257,6 +250,8 @@ impl Writer {
         let began = Instant::now();
         if let Err(error) = self.file.append(&batch.records, &self.key) {
             self.numbering.take_back();
+            // Before anybody hears that it is not there: whoever then asks why is told.
+            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             return Err(error);
         }
         self.meters.synced.observe(began.elapsed());

@@ -65,6 +65,10 @@ pub enum Format {
     Json,
 }
 
+/// What is missing where the broker lets in by certificate, and no Envoy of ours would show one.
+pub(super) const NO_CERTIFICATE: &str = "listen.data_plane asks Envoy for a certificate: say in listen.data_plane.envoy which one \
+                                         it shows, and where it reaches the broker";
+
 /// Prints the bootstrap.
 pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
     let config = match config::load(common) {
@@ -86,11 +90,7 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
     if let Endpoint::Tls(door) = &config.listen.data_plane
         && door.envoy.is_none()
     {
-        return complain(
-            USAGE,
-            "listen.data_plane asks Envoy for a certificate: say in listen.data_plane.envoy which one it shows, and \
-             where it reaches the broker",
-        );
+        return complain(USAGE, NO_CERTIFICATE);
     }
     let machine = match args.machine.on_this_machine(&config, args.envoy_version) {
         Ok(machine) => Machine { listener, ..machine },

@@ -52,6 +52,9 @@ pub enum HandOverError {
         /// The directory that Envoy has.
         dir: PathBuf,
     },
+    /// Envoy would show no certificate, and believe anybody.
+    #[error("{}", super::envoy_config::NO_CERTIFICATE)]
+    NoEnvoy,
     /// Envoy would have what is the operator's.
     #[error("{what} {} is in --envoy-dir, which Envoy has: it is for the broker and its operator alone", path.display())]
     Exposed {
@@ -102,6 +105,7 @@ impl HandOver {
             Endpoint::Unix(socket) if socket.parent() != Some(&path) => {
                 return Err(HandOverError::DataPlane { path: socket.clone(), dir: path });
             }
+            Endpoint::Tls(door) if door.envoy.is_none() => return Err(HandOverError::NoEnvoy),
             _ => {}
         }
         let operators = [

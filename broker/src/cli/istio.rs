@@ -10,10 +10,6 @@ use std::process::ExitCode;
 /// Where the shipped manifests have the module: a host that nobody has.
 const MODULE: &str = "https://modules.example/attache_filter.wasm";
 
-/// What an extension in a sidecar would open.
-const NO_EXTENSION: &str = "in a sidecar the filter stands by an envoy-filter alone: an extension asks the broker by a cluster \
-                            of the mesh's, by which every process of the pod could ask for its credentials, too";
-
 /// Print Istio's manifests for this config
 #[derive(Debug, clap::Args)]
 pub struct IstioArgs {
@@ -38,9 +34,6 @@ pub fn run(args: IstioArgs, common: &Common) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if args.topology == Topology::Sidecar && matches!(args.part, Part::TrafficExtension | Part::WasmPlugin) {
-        return complain(USAGE, NO_EXTENSION);
-    }
     let module = match args.module() {
         Ok(module) => module,
         Err(code) => return code,

@@ -3,12 +3,12 @@
 use super::client::Client;
 use super::common::{Common, FAILED, complain, note, proxy_url, proxy_variables, say};
 use super::config;
-use super::envoy_config::MachineArgs;
+use super::envoy_config::{MachineArgs, NO_CERTIFICATE};
 use super::hand_over::{FilterError, keep_filter};
 use super::session::export;
 use crate::api::control::SESSION_TOKEN_ENV;
 use crate::api::view::Variable;
-use crate::config::{Config, Lookup};
+use crate::config::{Config, Endpoint, Lookup};
 use crate::doctor::{EnvoyConfig, Unsafe, vet};
 use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
@@ -59,6 +59,8 @@ enum UpError {
     NotFound(#[from] NotFound),
     #[error("{}: {error}", binary.display())]
     Version { binary: PathBuf, error: VersionError },
+    #[error("{NO_CERTIFICATE}")]
+    NoCertificate,
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -106,6 +108,9 @@ pub fn become_envoy(args: BecomeEnvoyArgs) -> ExitCode {
 async fn up(args: UpArgs, mut config: Config, common: &Common) -> Result<(), UpError> {
     if config.credentials.is_empty() {
         return Err(UpError::NoCredential);
+    }
+    if matches!(&config.listen.data_plane, Endpoint::Tls(door) if door.envoy.is_none()) {
+        return Err(UpError::NoCertificate);
     }
     hygiene::apply()?;
     let binary = find::envoy()?;

@@ -85,6 +85,9 @@ fn the_door_of_probes_has_a_port_of_its_own() {
         let problem = load(&format!("listen: {{health: '0.0.0.0:3033', {taken}}}\n")).unwrap_err().to_string();
         assert!(problem.contains("listen.health") && problem.contains("has this port"), "{problem}");
     }
+    let tls = "{certificate: a.crt, key: a.key, client_ca: ca.crt}, peers: [{id: 'spiffe://a/b'}]";
+    let taken = format!("listen: {{health: '0.0.0.0:3033', data_plane: {{address: '127.0.0.1:3033', tls: {tls}}}}}\n");
+    assert!(load(&taken).unwrap_err().to_string().contains("has this port"));
     assert!(load("listen: {health: '127.0.0.1:0', data_plane: '127.0.0.1:0'}\n").is_ok());
 }
 

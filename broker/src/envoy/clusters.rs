@@ -154,9 +154,11 @@ fn with_token(name: &str, address: &Value, protocol: Value, machine: &Machine) -
 
 /// By mutual TLS: Envoy shows its certificate, and tells nothing to whoever has not the broker's SPIFFE ID.
 fn with_certificate(name: &str, door: &MutualTls, protocol: Value) -> Value {
-    let written = door.address.to_string();
-    let dialled = door.envoy.as_ref().map_or(written.as_str(), |envoy| envoy.address.as_str());
-    let (address, host) = dialled_at(dialled);
+    let Some(envoy) = &door.envoy else {
+        // Nobody has said which certificate it shows, and whom it believes: it leads nowhere.
+        return json!({"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name}});
+    };
+    let (address, host) = dialled_at(&envoy.address);
     let alpn = if protocol.get("http2_protocol_options").is_some() { "h2" } else { "http/1.1" };
     let mut cluster = json!({
         "name": name,
@@ -167,7 +169,7 @@ fn with_certificate(name: &str, door: &MutualTls, protocol: Value) -> Value {
         "load_assignment": assignment(name, &address),
         "transport_socket": {
             "name": "envoy.transport_sockets.tls",
-            "typed_config": mutual_tls(door.envoy.as_ref(), host.as_deref(), alpn),
+            "typed_config": mutual_tls(envoy, host.as_deref(), alpn),
         },
         "typed_extension_protocol_options": {OPTIONS: {
             "@type": type_url(OPTIONS),
@@ -178,35 +180,34 @@ fn with_certificate(name: &str, door: &MutualTls, protocol: Value) -> Value {
     cluster
 }
 
-fn mutual_tls(envoy: Option<&TowardsBroker>, host: Option<&str>, alpn: &str) -> Value {
+fn mutual_tls(envoy: &TowardsBroker, host: Option<&str>, alpn: &str) -> Value {
     let mut common = json!({
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
         "alpn_protocols": [alpn],
     });
-    if let Some(TowardsBroker { broker_id, identity, .. }) = envoy {
-        let named = json!([{"san_type": "URI", "matcher": {"exact": broker_id}}]);
-        match identity {
-            EnvoyIdentity::Files { certificate, key, ca } => {
-                let own = json!({"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}});
-                set(&mut common, "tls_certificates", json!([own]));
-                let validation = json!({"trusted_ca": {"filename": ca}, "match_typed_subject_alt_names": named});
-                set(&mut common, "validation_context", validation);
-            }
-            EnvoyIdentity::Sds { certificate, ca } => {
-                let secret = |name: &str, file: &Path| {
-                    json!({
-                        "name": name,
-                        "sds_config": {"resource_api_version": "V3", "path_config_source": {"path": file}},
-                    })
-                };
-                let own = secret(CLIENT_SECRET, certificate);
-                set(&mut common, "tls_certificate_sds_secret_configs", json!([own]));
-                let validation = json!({
-                    "default_validation_context": {"match_typed_subject_alt_names": named},
-                    "validation_context_sds_secret_config": secret(BROKER_CA_SECRET, ca),
-                });
-                set(&mut common, "combined_validation_context", validation);
-            }
+    let TowardsBroker { broker_id, identity, .. } = envoy;
+    let named = json!([{"san_type": "URI", "matcher": {"exact": broker_id}}]);
+    match identity {
+        EnvoyIdentity::Files { certificate, key, ca } => {
+            let own = json!({"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}});
+            set(&mut common, "tls_certificates", json!([own]));
+            let validation = json!({"trusted_ca": {"filename": ca}, "match_typed_subject_alt_names": named});
+            set(&mut common, "validation_context", validation);
+        }
+        EnvoyIdentity::Sds { certificate, ca } => {
+            let secret = |name: &str, file: &Path| {
+                json!({
+                    "name": name,
+                    "sds_config": {"resource_api_version": "V3", "path_config_source": {"path": file}},
+                })
+            };
+            let own = secret(CLIENT_SECRET, certificate);
+            set(&mut common, "tls_certificate_sds_secret_configs", json!([own]));
+            let validation = json!({
+                "default_validation_context": {"match_typed_subject_alt_names": named},
+                "validation_context_sds_secret_config": secret(BROKER_CA_SECRET, ca),
+            });
+            set(&mut common, "combined_validation_context", validation);
         }
     }
     let mut context = json!({

@@ -58,7 +58,7 @@ impl Sessions {
             shown.push(named_by_rule(&index, name, sight)?);
         }
         let session = match shown.as_slice() {
-            [] => bound_to(&index.all(), evidence, sight, now)?,
+            [] => bound_to(&index, evidence, sight, now)?,
             [first, others @ ..] if others.iter().all(|other| other.id == first.id) => first.clone(),
             _ => return Err(Reason::EvidenceConflict),
         };
@@ -85,18 +85,17 @@ fn named_by_rule(index: &Index, name: &Name, sight: &Sight) -> Result<Arc<Sessio
 }
 
 /// The one live session that a connection names by itself.
-fn bound_to(all: &[Arc<Session>], evidence: &EvidenceDigests, sight: &Sight, now: Now) -> Result<Arc<Session>, Reason> {
-    let named = |session: &&Arc<Session>| {
+fn bound_to(index: &Index, evidence: &EvidenceDigests, sight: &Sight, now: Now) -> Result<Arc<Session>, Reason> {
+    let named = |session: &Session| {
         let bind = &session.bind;
         // An address is shared by many: it narrows a session and names none.
         let names = bind.peer.is_some() || bind.listener.is_some();
         names && sight.has(&session.name) && session.is_live(now) && meets(bind, evidence).is_ok()
     };
-    let mut candidates = all.iter().filter(named);
-    match (candidates.next(), candidates.next()) {
-        (Some(one), None) => Ok(one.clone()),
-        (None, _) => Err(Reason::IdentityRequired),
-        (Some(_), Some(_)) => Err(Reason::EvidenceConflict),
+    match index.which(named).as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(Reason::IdentityRequired),
+        _ => Err(Reason::EvidenceConflict),
     }
 }
 

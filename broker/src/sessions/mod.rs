@@ -251,15 +251,18 @@ impl Sessions {
     /// Whether somebody may tell of a use of this session: it is in sight, by its id as by its name. An id that is not
     /// known any more may be of a life before.
     pub fn may_tell_of(&self, sight: &Sight, id: Option<&str>, name: Option<&Name>) -> bool {
+        if !sight.is_narrow() {
+            return true;
+        }
         let known = id.and_then(|id| self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(id));
         let is_its_own = |known: &Arc<Session>| name.is_none_or(|name| *name == known.name) && sight.has(&known.name);
-        !sight.is_narrow() || (name.is_none_or(|name| sight.has(name)) && known.as_ref().is_none_or(is_its_own))
+        name.is_none_or(|name| sight.has(name)) && known.as_ref().is_none_or(is_its_own)
     }
 
     /// Whether a change of the session with this id concerns somebody; one that is not known may.
     pub fn is_in_sight(&self, sight: &Sight, id: &str) -> bool {
-        let known = self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(id);
-        known.is_none_or(|session| sight.has(&session.name))
+        let known = || self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(id);
+        !sight.is_narrow() || known().is_none_or(|session| sight.has(&session.name))
     }
 
     /// Whether a session with this id is known, and alive.

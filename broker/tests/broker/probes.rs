@@ -80,7 +80,7 @@ async fn it_tells_no_secret_no_placeholder_and_no_token() {
     }
 }
 
-/// A thousand who are silent, and as many who ask again and again on the same connection, hold nothing.
+/// More who are silent than there are places hold nothing, and nobody asks twice on one connection.
 #[tokio::test]
 async fn nobody_holds_it() {
     let world = world().await;

@@ -148,8 +148,7 @@ fn listen(spec: &ListenSpec, state_dir: &Path, around: &Around<'_>, problems: &m
     let proxy = spec.proxy.as_ref().map_or(PROXY, |address| address.0);
     let health = spec.health.as_ref().map(|address| address.0);
     let taken = health.filter(|health| health.port() != 0).and_then(|health| {
-        let filters = if let Endpoint::Tcp(address) = data_plane { Some(address) } else { None };
-        let listeners = [("listen.proxy", Some(proxy)), ("listen.data_plane", filters)];
+        let listeners = [("listen.proxy", Some(proxy)), ("listen.data_plane", data_plane.tcp())];
         listeners.into_iter().find(|(_, other)| other.is_some_and(|other| shares_port(other, health)))
     });
     if let Some((other, _)) = taken {

@@ -73,6 +73,12 @@ pub enum NotForIstio {
     /// A cluster that a route of Istio's cannot name.
     #[error("{0}: `upstream.cluster` is not of the form outbound|PORT|SUBSET|HOST, which is how Istio names clusters")]
     Cluster(String),
+    /// What an extension in a sidecar would open.
+    #[error(
+        "in a sidecar the filter stands by an envoy-filter alone: an extension asks the broker by a cluster of the mesh's, \
+         by which every process of the pod could ask for its credentials, too"
+    )]
+    InSidecar,
 }
 
 /// The manifests of a part, in the order in which they are applied.
@@ -85,6 +91,9 @@ pub fn manifests(
 ) -> Result<Vec<Value>, NotForIstio> {
     if config.mesh.is_none() {
         return Err(NotForIstio::NoMesh);
+    }
+    if topology == Topology::Sidecar && matches!(part, Part::TrafficExtension | Part::WasmPlugin) {
+        return Err(NotForIstio::InSidecar);
     }
     let ways: Vec<Way> = policy.destinations.iter().map(Way::of).collect::<Result<_, _>>()?;
     Ok(match part {

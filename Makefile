@@ -85,7 +85,7 @@ test: build $(TRAP) ## Set everything up and pass every test
 	@scripts/sbom --tools
 	@rm -f $(TARGET)/skipped
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."
-	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet$(if $(filter 0,$(shell id -u)), -- --include-ignored)
+	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet --no-fail-fast$(if $(filter 0,$(shell id -u)), -- --include-ignored)
 	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
 
 test-compose: build ## Run envoy/docker-compose.yaml in both shapes on a Docker engine of its own (as root)

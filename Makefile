@@ -13,7 +13,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter pin reproduce demo up images test test-compose test-matrix fuzz clients check bench bench-intercept bench-broker bench-changes bench-scale fmt clean
+.PHONY: help setup build filter pin reproduce demo up images test test-compose test-matrix fuzz clients check bench plots bench-intercept bench-broker bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -116,6 +116,10 @@ bench: filter ## Measure what the filter costs, TLS interception and the broker,
 	$(TARGET)/release/bench
 	$(TARGET)/release/bench intercept
 	$(TARGET)/release/bench broker
+
+plots: ## Draw docs/bench-*.svg from what the last runs of the bench wrote
+	cargo build --quiet --release -p attache-bench
+	$(TARGET)/release/bench plots
 
 bench-intercept: filter ## Measure TLS interception against direct TLS and mitmproxy; writes target/bench-intercept.json
 	@scripts/mitmproxy

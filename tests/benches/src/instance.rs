@@ -72,7 +72,8 @@ impl Instance {
 
         let pieces = pieces(attache.bootstrap()?)?;
         let bare = gateway::without_filters(&pieces.listener)?;
-        let nothing = Pieces { listener: bare, clusters: vec![], secrets: vec![], bootstrap: Map::new() };
+        let nothing =
+            Pieces { listener: bare, clusters: vec![], secrets: vec![], bootstrap: Map::new(), access_log: None };
         let bootstrap = envoy::bootstrap(ground.upstream_port, &mut [(BARE, part(nothing)), (ATTACHE, part(pieces))])?;
         let began = Instant::now();
         let envoy = Envoy::start(&dir, &bootstrap, ground.core, ground.client)?;
@@ -160,7 +161,7 @@ fn write(dir: &Path, data_plane: u16, credentials: Value, sessions: Value) -> Re
     Ok(path)
 }
 
-fn part(Pieces { listener, clusters, secrets, bootstrap }: Pieces) -> Part {
+fn part(Pieces { listener, clusters, secrets, bootstrap, .. }: Pieces) -> Part {
     Part {
         listener,
         clusters,
@@ -172,5 +173,6 @@ fn part(Pieces { listener, clusters, secrets, bootstrap }: Pieces) -> Part {
         audit: None,
         service: None,
         alive: Vec::new(),
+        access_log: None,
     }
 }

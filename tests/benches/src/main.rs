@@ -6,12 +6,13 @@
 //! it does its work, and never compares figures of different moments.
 //!
 //! `bench intercept`, `bench broker`, `bench changes`, `bench scale` and `bench modules` measure other things:
-//! [`intercept`], [`broker`], [`changes`], [`scale`], [`modules`].
+//! [`intercept`], [`broker`], [`changes`], [`scale`], [`modules`]. `bench plots` draws what they wrote: [`plots`].
 
 mod bodies;
 mod broker;
 mod changes;
 mod client;
+mod connections;
 mod counters;
 mod envoy;
 mod estimate;
@@ -23,6 +24,7 @@ mod load;
 mod machine;
 mod modules;
 mod plan;
+mod plots;
 mod proof;
 mod report;
 mod rules;
@@ -66,9 +68,10 @@ fn main() -> ExitCode {
         },
         Some("changes") => changes::run(),
         Some("scale") => scale::run(),
+        Some("plots") => target_dir().and_then(|target| plots::run(&target)),
         Some("modules") => modules::run(&std::env::args_os().skip(2).map(PathBuf::from).collect::<Vec<_>>()),
         Some(other) => Err(anyhow!(
-            "there is `bench`, and with `intercept`, `broker`, `changes`, `scale` or `modules` behind it, but not {other}"
+            "there is `bench`, and with `intercept`, `broker`, `changes`, `scale`, `modules` or `plots` behind it, but not {other}"
         )),
     };
     match outcome {
@@ -115,6 +118,7 @@ fn run() -> Result<()> {
 
     let unmasked = parts.iter().find_map(|(_, part)| part.unmasked.as_deref());
     let bodies = bodies::measure(&runner, unmasked, &plan)?;
+    let connections = connections::measure(&runner, &plan)?;
 
     let measured = targets.iter().enumerate().map(|(index, target)| {
         let of = |series| Samples::of(series, index, plan.enough);
@@ -131,6 +135,7 @@ fn run() -> Result<()> {
         absent,
         module_bytes,
         bodies,
+        connections,
         graphql,
     };
     let path = target_dir()?.join("bench.json");

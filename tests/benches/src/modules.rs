@@ -108,6 +108,7 @@ fn one_each(part: Part, modules: &[PathBuf]) -> Result<Vec<(&'static str, Part)>
                     audit: audit.clone(),
                     service: None,
                     alive: Vec::new(),
+                    access_log: None,
                 },
             };
             // Names of targets live as long as the run.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bodies::{self, Bodies};
+use crate::connections::{self, Connections};
 use crate::estimate::{CPU_US, Disturbed, Figure, Held, LOAD_CORE, P50_US, RPS, RULE, SERVICE_US, Samples};
 use crate::graphql::Graphql;
 use crate::machine::Machine;
@@ -45,6 +46,8 @@ pub struct Report {
     pub module_bytes: Option<u64>,
     /// What masking costs by the size of an answer.
     pub bodies: Vec<Bodies>,
+    /// At few and at many connections.
+    pub connections: Vec<Connections>,
     /// What judging GraphQL costs.
     pub graphql: Option<Graphql>,
 }
@@ -88,6 +91,7 @@ impl Report {
             "targets": self.verdicts(),
             "module_bytes": self.module_bytes,
             "bodies": self.bodies.iter().map(Bodies::to_json).collect::<Vec<_>>(),
+            "connections": self.connections.iter().map(Connections::to_json).collect::<Vec<_>>(),
             "graphql": self.graphql.as_ref().map(Graphql::to_json),
         })
     }
@@ -119,6 +123,8 @@ impl Report {
             lines.push(bodies::head());
             lines.extend(self.bodies.iter().map(Bodies::to_row));
         }
+        lines.push(connections::head());
+        lines.extend(self.connections.iter().map(Connections::to_text));
         lines.extend(self.graphql.iter().map(Graphql::to_text));
         if self.any_rough() {
             lines.push("\n~ rough: too few clean slices, all were used".to_owned());
@@ -141,10 +147,12 @@ impl Report {
         let cpu = |figure: &Figure| format!("{:+.1}{} µs", figure.median, plus_minus(figure, 1));
         let ratio = |figure: &Figure| format!("{:.2}{}×", figure.median, plus_minus(figure, 2));
         vec![
-            at_most("CPU: attache ≤ noop_wasm + 12 µs", over("noop_wasm", CPU_US), 12.0, cpu),
+            at_most("CPU: attache ≤ noop_wasm + 8 µs", over("noop_wasm", CPU_US), 8.0, cpu),
             at_most("CPU: attache ≤ lua", over("lua", CPU_US), 0.0, cpu),
             at_least("throughput: attache ≥ lua", times("lua"), 1.0, ratio),
-            at_least("throughput: attache ≥ 1.5 × ext_authz", times("ext_authz"), 1.5, ratio),
+            at_least("throughput: attache ≥ 1.7 × ext_authz", times("ext_authz"), 1.7, ratio),
+            at_least("throughput: attache ≥ 1.7 × ext_authz_grpc", times("ext_authz_grpc"), 1.7, ratio),
+            at_least("throughput: attache ≥ 1.7 × ext_proc", times("ext_proc"), 1.7, ratio),
             Verdict {
                 target: "module ≤ 600,000 bytes",
                 measured: self.module_bytes.map_or("-".to_owned(), |bytes| format!("{} KB", bytes / 1000)),

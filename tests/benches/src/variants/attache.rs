@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{Absent, Alive, Claim, Part, Workbench};
 use crate::counters::Meter;
-use bootstrap::pieces;
+use bootstrap::{pieces, with_log};
 
 /// Of a broker with ten thousand destinations, too.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -68,6 +68,27 @@ fn prepare(bench: &Workbench, module: &Path, broker: &Path) -> Result<Part> {
         audit: Some(config::audit_log(&dir)),
         service: Some(Meter::Process(process.0.id())),
         alive: vec![process],
+        access_log: pieces.access_log,
+    })
+}
+
+/// The same filter with the same broker, in a listener that has the access log which `attache envoy-config` writes: Envoy
+/// tells the broker of each request by itself.
+pub fn logged(part: &Result<Part, Absent>) -> Result<Part, Absent> {
+    let part = part.as_ref().map_err(Clone::clone)?;
+    let log = part.access_log.as_ref().ok_or_else(|| Absent::Broken("its bootstrap has no access log".to_owned()))?;
+    Ok(Part {
+        listener: with_log(&part.listener, log),
+        clusters: Vec::new(),
+        secrets: Vec::new(),
+        bootstrap: serde_json::Map::new(),
+        placeholder: part.placeholder.clone(),
+        unmasked: None,
+        claim: part.claim.clone(),
+        audit: part.audit.clone(),
+        service: part.service.clone(),
+        alive: Vec::new(),
+        access_log: None,
     })
 }
 

@@ -4,7 +4,10 @@ pub mod attache;
 mod bare;
 mod credential_injector;
 mod ext_authz;
+mod ext_authz_grpc;
+mod ext_proc;
 pub mod gateway;
+mod grpc;
 mod lua;
 mod minimal;
 mod noop_wasm;
@@ -60,6 +63,8 @@ pub struct Part {
     pub service: Option<Meter>,
     /// Processes on the load core that live as long as the measurement.
     pub alive: Vec<Alive>,
+    /// Envoy's access log that its bootstrap has, and the listener here has not.
+    pub access_log: Option<Value>,
 }
 
 /// What a variant does with a request.
@@ -113,14 +118,19 @@ pub fn all(mut bench: Workbench) -> Result<Vec<Variant>> {
         bench.gateway = gateway::without_filters(&part.listener)?;
     }
     let bench = &bench;
+    let logged = attache::logged(&attache);
     Ok(vec![
         (BARE, Ok(bare::part(bench))),
         ("minimal", Ok(minimal::part(bench))),
         ("noop_wasm", noop_wasm::part(bench)?),
+        ("noop_unlogged", noop_wasm::unlogged(bench)?),
         ("credential_injector", Ok(credential_injector::part(bench)?)),
         ("lua", Ok(lua::part(bench)?)),
         ("attache", attache),
+        ("attache_logged", logged),
         ("ext_authz", Ok(ext_authz::part(bench)?)),
+        ("ext_authz_grpc", Ok(ext_authz_grpc::part(bench)?)),
+        ("ext_proc", Ok(ext_proc::part(bench)?)),
     ])
 }
 
@@ -152,6 +162,7 @@ impl Part {
             audit: None,
             service: None,
             alive: Vec::new(),
+            access_log: None,
         }
     }
 }

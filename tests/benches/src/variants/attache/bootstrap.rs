@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 /// What of a bootstrap is the bench's own and not taken over.
 const NOT_MERGED: [&str; 2] = ["admin", "node"];
+const ACCESS_LOG: &str = "access_log";
 
 /// What the bench takes from a bootstrap.
 #[derive(Debug, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Pieces {
     pub secrets: Vec<Value>,
     /// Everything beside these, admin and node.
     pub bootstrap: Map<String, Value>,
+    /// Envoy's own access log, taken out of the listener.
+    pub access_log: Option<Value>,
 }
 
 /// The pieces of a bootstrap, or what in it has no place here.
@@ -39,16 +42,22 @@ pub fn pieces(bootstrap: Value) -> Result<Pieces> {
     if let Some(other) = resources.keys().next() {
         bail!("the bootstrap's static_resources.{other} has no place in the bench");
     }
-    unlog(&mut listener);
+    let access_log = manager(&mut listener).and_then(|manager| manager.remove(ACCESS_LOG));
     bootstrap.retain(|name, _| !NOT_MERGED.contains(&name.as_str()));
-    Ok(Pieces { listener, clusters, secrets, bootstrap })
+    Ok(Pieces { listener, clusters, secrets, bootstrap, access_log })
 }
 
-/// Takes Envoy's own access log away: no variant has one, and what it costs is not the filter's.
-fn unlog(listener: &mut Value) {
-    if let Some(Value::Object(manager)) = listener.pointer_mut("/filter_chains/0/filters/0/typed_config") {
-        manager.remove("access_log");
+/// The same listener with Envoy's own access log, which but one variant has: what it costs is not the filter's.
+pub fn with_log(listener: &Value, access_log: &Value) -> Value {
+    let mut listener = listener.clone();
+    if let Some(manager) = manager(&mut listener) {
+        manager.insert(ACCESS_LOG.to_owned(), access_log.clone());
     }
+    listener
+}
+
+fn manager(listener: &mut Value) -> Option<&mut Map<String, Value>> {
+    listener.pointer_mut("/filter_chains/0/filters/0/typed_config")?.as_object_mut()
 }
 
 #[cfg(test)]
@@ -66,6 +75,14 @@ mod tests {
         assert_eq!(taken.listener, json!({"name": "proxy"}));
         assert_eq!(taken.clusters, [json!({"name": "broker"})]);
         assert_eq!(taken.bootstrap.keys().collect::<Vec<_>>(), ["layered_runtime"]);
+    }
+
+    #[test]
+    fn the_access_log_goes_and_can_come_back() {
+        let logged = json!({"filter_chains": [{"filters": [{"typed_config": {"access_log": [{"name": "x"}]}}]}]});
+        let taken = pieces(json!({"static_resources": {"listeners": [logged]}})).unwrap();
+        assert_eq!(taken.listener, json!({"filter_chains": [{"filters": [{"typed_config": {}}]}]}));
+        assert_eq!(with_log(&taken.listener, &taken.access_log.unwrap()), logged);
     }
 
     #[test]

@@ -188,7 +188,11 @@ fn lines(into: &Path, title: &str, (x, y): (&str, &str), lines: &[Line]) -> Resu
     let least = all().map(|(x, _)| *x).fold(f64::MAX, f64::min);
     let most = all().map(|(x, _)| *x).fold(least * 2.0, f64::max);
     let high = all().map(|(_, y)| *y).fold(0.0, f64::max) * 1.15;
-    draw_lines(into, title, (x, y), lines, (least..most).log_scale(), 0.0..high)
+    // A label at what was measured.
+    let mut at: Vec<f64> = all().map(|(x, _)| *x).collect();
+    at.sort_by(f64::total_cmp);
+    at.dedup();
+    draw_lines(into, title, (x, y), lines, (least..most).log_scale().with_key_points(at), 0.0..high)
 }
 
 fn draw_lines<X, Y>(into: &Path, title: &str, (x, y): (&str, &str), lines: &[Line], xs: X, ys: Y) -> Result<()>
@@ -267,7 +271,7 @@ mod tests {
         lines(&other, "Lines", ("x", "y"), &[line]).unwrap();
         let (one, other) = (fs::read_to_string(one).unwrap(), fs::read_to_string(other).unwrap());
         assert!(["first", "next", "3 ±1"].iter().all(|text| one.contains(text)), "{one}");
-        assert!(["the line", "Lines", "512"].iter().all(|text| other.contains(text)), "{other}");
+        assert!(["the line", "Lines", "\n512\n"].iter().all(|text| other.contains(text)), "{other}");
         assert!(bars(&dir.path().join("none.svg"), "None", &[]).is_err());
     }
 }

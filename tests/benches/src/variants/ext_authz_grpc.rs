@@ -128,7 +128,10 @@ fn answer(rules: &Rules, http: &HttpRequest) -> CheckResponse {
         Ok(authorization) => CheckResponse {
             status: Some(RpcStatus { code: 0 }),
             denied: None,
-            ok: Some(Allowed { headers: grpc::authorization(authorization), headers_to_remove: grpc::removed() }),
+            ok: Some(Allowed {
+                headers: vec![HeaderValueOption::authorization(authorization)],
+                headers_to_remove: grpc::removed(),
+            }),
         },
         Err(refusal) => CheckResponse {
             status: Some(RpcStatus { code: PERMISSION_DENIED }),

@@ -135,7 +135,7 @@ fn answer(rules: &Rules, asked: &ProcessingRequest) -> ProcessingResponse {
     let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
     match rules.decide(&method, authority, path, shown) {
         Ok(authorization) => {
-            let set_headers = grpc::authorization(authorization);
+            let set_headers = vec![HeaderValueOption::raw_authorization(authorization)];
             let header_mutation = Some(HeaderMutation { set_headers, remove_headers: grpc::removed() });
             let request_headers = Some(HeadersResponse { response: Some(CommonResponse { header_mutation }) });
             ProcessingResponse { request_headers, immediate: None }

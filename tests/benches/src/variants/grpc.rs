@@ -52,11 +52,22 @@ pub struct HttpStatus {
 /// `OVERWRITE_IF_EXISTS_OR_ADD`.
 const OVERWRITE: i32 = 2;
 
-/// Authorization, which is to be set.
-pub fn authorization(value: &str) -> Vec<HeaderValueOption> {
-    let raw_value = bytes::Bytes::copy_from_slice(value.as_bytes());
-    let header = HeaderValue { key: "authorization".to_owned(), value: String::new(), raw_value };
-    vec![HeaderValueOption { header: Some(header), append_action: OVERWRITE }]
+impl HeaderValueOption {
+    /// Sets Authorization to a text, which is where `ext_authz` looks for it.
+    pub fn authorization(value: &str) -> Self {
+        Self::set(HeaderValue { value: value.to_owned(), ..HeaderValue::default() })
+    }
+
+    /// Sets it to bytes, which is where `ext_proc` looks for it.
+    pub fn raw_authorization(value: &str) -> Self {
+        let raw_value = bytes::Bytes::copy_from_slice(value.as_bytes());
+        Self::set(HeaderValue { raw_value, ..HeaderValue::default() })
+    }
+
+    fn set(value: HeaderValue) -> Self {
+        let header = HeaderValue { key: "authorization".to_owned(), ..value };
+        Self { header: Some(header), append_action: OVERWRITE }
+    }
 }
 
 /// The headers that go.

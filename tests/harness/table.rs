@@ -269,9 +269,11 @@ impl Kept {
             Promise::Ended(details) => (0, details, None),
         };
         let reason = if let Promise::Refused(reason) = self.promise { Some(reason.as_str()) } else { None };
+        // An agent that has its answer leaves, and may be seen to leave before the upstream is seen to end.
+        let left = details == "via_upstream" && line["response_code_details"] == "downstream_remote_disconnect";
         line["protocol"] == spoken
             && line["response_code"] == status
-            && line["response_code_details"] == details
+            && (left || line["response_code_details"] == details)
             && verdict["decision"].as_str() == decision
             && verdict["reason"].as_str() == reason
     }

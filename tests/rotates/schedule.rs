@@ -52,7 +52,7 @@ async fn what_was_due_while_the_broker_was_away_is_rotated_after_its_start() {
     clock.off_by(90);
     world.broker.restart().await;
     // Within a twentieth of the time between two.
-    util::eventually(SOON, || world.kept() == secret(1)).await;
+    util::eventually(3 * SOON, || world.kept() == secret(1)).await;
     world.settled().await;
     assert_eq!(world.service.made(), 1);
 }

@@ -13,8 +13,10 @@ mod simulated;
 
 use attache_core::policy::Spec;
 use attache_tests::stack::{GITHUB, Plan, SOON};
+use attache_tests::upstream::{Part, Reply};
 use attache_tests::{FakeBroker, Response, Stack};
 use serde_json::Value;
+use std::time::Duration;
 
 /// What Envoy Gateway calls the cluster of the route.
 pub const CLUSTER: &str = "httproute/attache-egress/github/rule/0";
@@ -88,4 +90,56 @@ async fn without_the_filter_nothing_leaves() {
     let answer = stack.get(HOST, "/user", &stack.placeholder()).await;
     assert_eq!((answer.status, reason(&answer).as_str()), (421, "destination_mismatch"));
     assert!(stack.upstream().requests().is_empty());
+}
+
+/// An answer in pieces: one now, and one after so long.
+fn streams(stack: &Stack<FakeBroker>, pause: Duration) {
+    stack
+        .upstream()
+        .answer_with(move |_| Reply::new(200).chunked().body("first\n").part(Part::Pause(pause)).body("last\n"));
+}
+
+/// Envoy's default, 15 s for a whole answer, in short: a route without `timeouts: {request: 0s}` ends what it streams.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_with_a_timeout_ends_a_stream_that_lasts_longer() {
+    let short = |envoy: &mut Value| *timeout(envoy) = "1s".into();
+    let stack = start(short).await;
+    streams(&stack, Duration::from_secs(3));
+    let placeholder = stack.placeholder();
+    let mut agent = stack.agent().h1(stack.proxy).await;
+    let head = format!("GET /stream HTTP/1.1\r\nhost: {HOST}\r\nauthorization: Bearer {placeholder}\r\n\r\n");
+    agent.send(head).await.expect("sent");
+    assert_eq!(agent.head(SOON).await.expect("a head").status, 200);
+    let rest = agent.rest(SOON).await;
+    assert!(!rest.is_ok_and(|body| String::from_utf8_lossy(&body).contains("last")), "cut");
+}
+
+/// The shipped one has none, and streams past those 15 s. A quiet stretch is bounded, and by far more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_route_lets_an_answer_stream_past_fifteen_seconds() {
+    let stack = start(|envoy| {
+        assert_eq!(*timeout(envoy), "0s");
+        let action = route(envoy);
+        assert_eq!(
+            (&action["idle_timeout"], &action["max_stream_duration"]["max_stream_duration"]),
+            (&"3600s".into(), &"3600s".into())
+        );
+    })
+    .await;
+    streams(&stack, Duration::from_secs(17));
+    let answer = stack.get(HOST, "/stream", &stack.placeholder()).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "first\nlast\n"));
+    stack.reconcile().await;
+}
+
+/// The action of the one route, as the translation and the patches leave it.
+fn route(envoy: &mut Value) -> &mut Value {
+    let manager = simulated::manager(envoy);
+    let routes = manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().expect("routes");
+    let led = routes.iter_mut().find(|route| route["route"]["cluster"] == CLUSTER);
+    &mut led.expect("the route")["route"]
+}
+
+fn timeout(envoy: &mut Value) -> &mut Value {
+    &mut route(envoy)["timeout"]
 }

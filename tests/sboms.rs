@@ -55,6 +55,47 @@ fn each_sbom_is_one_and_is_true() {
     }
 }
 
+/// With a stand-in for Docker: `docker build` leaves what it was given where the test finds it. Which instructions of the
+/// Dockerfile put files where is Docker's contract; that the image runs is shown by `tests/compose.rs`.
+#[test]
+fn the_brokers_image_holds_both_sboms() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, root) = (util::temp_dir(), util::workspace_root());
+    let sboms = dir.path().join("sboms");
+    std::fs::create_dir(&sboms).expect("a directory");
+    for name in ["broker", "filter"] {
+        std::fs::write(sboms.join(format!("attache-{name}.cdx.json")), format!("{{\"of\": \"{name}\"}}"))
+            .expect("an SBOM");
+    }
+    let docker = dir.path().join("docker");
+    // The context is its last argument; the Dockerfile stands behind --file.
+    let script = "#!/bin/sh\nfor last; do :; done\nwhile [ $# -gt 1 ]; do [ \"$1\" != --file ] || file=$2; shift; done\n\
+                  name=$(basename \"$file\" .Dockerfile)\ncp -R \"$last\" \"$BUILT/$name\"\n";
+    std::fs::write(&docker, script).expect("a stand-in");
+    std::fs::set_permissions(&docker, PermissionsExt::from_mode(0o755)).expect("it runs");
+    let path = std::env::join_paths(
+        [dir.path().to_owned()].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    );
+    let built = Command::new(root.join("scripts/images"))
+        .args([&util::broker_bin(), &util::filter_wasm(), &sboms])
+        .env("PATH", path.expect("a path"))
+        .env("BUILT", dir.path())
+        .output()
+        .expect("the script runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    for name in ["broker", "filter"] {
+        let shipped = dir.path().join(format!("broker/sbom/attache-{name}.cdx.json"));
+        assert_eq!(read(&shipped)["of"], name);
+        let mode = std::fs::metadata(&shipped).expect("an SBOM").permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "the image runs as another user");
+    }
+    let dockerfile = std::fs::read_to_string(root.join("envoy/images/broker.Dockerfile")).expect("a Dockerfile");
+    assert!(dockerfile.lines().any(|line| line == "COPY sbom/ /usr/share/attache/sbom/"), "{dockerfile}");
+    // And that is what `make images` gives it.
+    let makefile = std::fs::read_to_string(root.join("Makefile")).expect("a Makefile");
+    assert!(makefile.contains("scripts/images $(TARGET)/release/attache $(FILTER) $(TARGET)/sbom"));
+}
+
 fn read(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("an SBOM")).expect("JSON")
 }

@@ -12,7 +12,7 @@ use crate::meters::GrantMeters;
 use crate::oidc::{Identities, Named};
 use crate::outstanding::Outstanding;
 use crate::sessions::{Identified, Session, Sessions, Sight};
-use crate::traces::{Span, Traces};
+use crate::traces::{SESSION, Span, Traces};
 use attache_core::names::Name;
 use attache_core::policy::{DestinationSpec, MissingPlaceholder, Spec};
 use attache_core::refusal::Reason;
@@ -167,7 +167,7 @@ impl Grants {
         let by_jwt = named.map(|named| &named.session);
         let identified = self.sessions.identify(evidence, by_jwt, &asker.sight, now)?;
         let Identified { session, credential, by_rule } = identified;
-        span.says("attache.session", &session.name);
+        span.says(SESSION, &session.name);
         let credential = match credential {
             Some(shown) => bound(spec, &session, shown)?,
             // Nobody is known by less than what a session demands or a provider signs.

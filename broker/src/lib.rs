@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod egress;
 pub mod endings;
 pub mod envoy;
+pub mod fair;
 pub mod grants;
 pub mod hygiene;
 pub mod json;

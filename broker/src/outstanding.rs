@@ -14,6 +14,7 @@ use crate::audit::{AuditLog, Decision, Files, Kind, Record};
 use crate::changes::Feed;
 use crate::clock::Now;
 use crate::endings::LONGEST_STREAM;
+use crate::fair::share;
 use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use intents::Ended;
@@ -29,7 +30,8 @@ use std::time::{Duration, Instant, SystemTime};
 pub const LONGEST_USE: Duration = LONGEST_STREAM;
 /// No lease of a life before lives longer than `limits.grant_ttl` allows.
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
-/// Leases and intents that are remembered, some 700 bytes each; of more, the oldest are told of at once.
+/// Leases and intents that are remembered, some 700 bytes each; of more, the oldest are told of at once: those of the
+/// Envoys that have most.
 const MOST: usize = 262_144;
 /// How often it looks for workers that are gone.
 const TICK: Duration = Duration::from_millis(500);
@@ -167,15 +169,16 @@ impl Outstanding {
         let gone = {
             let issues = &mut self.open().issues;
             issues.retain(|issue| issue.until > now);
-            let excess = issues.len().saturating_sub(MOST);
+            let mut excess = excess(issues, MOST);
             // Few workers, and many leases.
             let mut alive = HashMap::new();
             let mut gone = Vec::new();
             let mut is_gone = |worker| !*alive.entry(worker).or_insert_with(|| self.is_alive(worker));
             // Of most, nothing is looked at but what stands in the queue itself.
-            for (index, issue) in issues.iter().enumerate() {
+            for issue in issues.iter() {
                 let silent = issue.since + self.stale_after <= now;
-                if (index < excess || silent && is_gone(issue.worker)) && !issue.is_told() {
+                let too_many = takes(&mut excess, issue);
+                if (too_many || silent && is_gone(issue.worker)) && !issue.is_told() {
                     gone.push(issue.untold());
                 }
             }
@@ -183,8 +186,9 @@ impl Outstanding {
         };
         self.tell(gone).await;
         let issues = &mut self.open().issues;
-        while issues.len() > MOST && issues.front().is_some_and(Issue::is_told) {
-            issues.pop_front();
+        let mut excess = excess(issues, MOST);
+        if !excess.is_empty() {
+            issues.retain(|issue| !(takes(&mut excess, issue) && issue.is_told()));
         }
     }
 
@@ -245,6 +249,11 @@ impl Facts {
         }
     }
 
+    /// Who the Envoy is, as far as that is known.
+    fn from(&self) -> &str {
+        self.asked_by.as_deref().unwrap_or_default()
+    }
+
     /// Whether both are about the same lease and, where there is one, the same intent.
     fn is_of_same_use(&self, other: &Self) -> bool {
         let of = |facts: &Self| (facts.issued_to.clone(), facts.lease_id.clone(), facts.intent);
@@ -289,6 +298,30 @@ impl Facts {
     }
 }
 
+/// How many each Envoy has that there is no room for, where there are more than `most` in all.
+fn excess(issues: &VecDeque<Issue>, most: usize) -> HashMap<String, usize> {
+    if issues.len() <= most {
+        return HashMap::new();
+    }
+    let mut counts = HashMap::<String, usize>::new();
+    for issue in issues {
+        match counts.get_mut(issue.facts.from()) {
+            Some(count) => *count += 1,
+            None => drop(counts.insert(issue.facts.from().to_owned(), 1)),
+        }
+    }
+    let share = share(counts.values().copied(), most);
+    counts.retain(|_, count| *count > share);
+    counts.values_mut().for_each(|count| *count -= share);
+    counts
+}
+
+/// Whether this is one too many of its Envoy's: the oldest are.
+fn takes(excess: &mut HashMap<String, usize>, issue: &Issue) -> bool {
+    let left = excess.get_mut(issue.facts.from()).filter(|left| **left > 0);
+    left.map(|left| *left -= 1).is_some()
+}
+
 /// The issues and intents of lives before that may still be outstanding.
 fn left_by_others(path: &Path, now: Now) -> std::io::Result<Open> {
     let most = LONGEST_TTL + LONGEST_USE;
@@ -321,7 +354,9 @@ fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
     match facts.kind.as_str() {
         "stop" if facts.decision.as_deref() == Some(DELIVERED) => issues.clear(),
         "unaccounted" => issues.retain(|issue| !issue.facts.is_of_same_use(&facts)),
-        "use" | "deny" => ended.end(issues, &facts.worker, &facts.intent.into_iter().collect::<HashSet<_>>()),
+        "use" | "deny" => {
+            ended.end(issues, (&facts.worker, facts.from()), &facts.intent.into_iter().collect::<HashSet<_>>())
+        }
         "issue" if facts.count == Some(0) => {}
         "intent" if ended.take(&facts) => {}
         "issue" | "intent" => {

@@ -27,7 +27,8 @@ const TOKEN: &str = "data-plane.token";
 const TOKEN_SDS: &str = "data-plane-token.sds.json";
 const LOCK: &str = "lock";
 const RUNTIME: &str = "runtime.json";
-const CACHE: &str = "cache";
+/// Where things are kept that can be made anew, in the state directory.
+pub const CACHE: &str = "cache";
 /// What a broker makes after its key: where one of these is, the key has been, too. Not `seal.json`, which `attache
 /// credential set` makes before a first start.
 const LATER: [&str; 6] = ["attache.db", TOKEN, "audit.key", "audit.pub", "ca.key", "ca.pem"];

@@ -1,10 +1,12 @@
 //! Spans of grants, in the traces of the requests that need them, for an OpenTelemetry collector.
 //!
 //! Only a request that is part of a sampled trace has any: nothing is traced otherwise, and nothing is kept. A span is
-//! handed over without waiting; where the collector does not keep up, spans are dropped and counted, never a grant.
+//! handed over without waiting; where the collector does not keep up, spans are dropped and counted, never a grant:
+//! those of the session that has most waiting, so that no agent's flood costs another its trace.
 //! Attributes are names and words of ours: no secret, no placeholder, nothing that an agent showed.
 
 use crate::collector::{Collector, CollectorError};
+use crate::fair::Fair;
 use crate::meters::SpanMeters;
 use attache_core::names::Name;
 use attache_core::trace::TraceParent;
@@ -20,14 +22,17 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan, SpanData, SpanProcessor};
 use prost::Message as _;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Most spans that wait for the collector.
 const MOST_WAITING: usize = 2048;
 /// Most spans that travel together.
 const MOST_TOGETHER: usize = 512;
+/// The attribute that says whose a span is: a session's name.
+pub const SESSION: &str = "attache.session";
 /// How long they wait for one another.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -53,12 +58,14 @@ impl Traces {
         let Some(endpoint) = endpoint else { return (Self { tracer: None, meters }, None) };
         // What has not happened yet shows as 0.
         ["exported", "rejected", "dropped"].into_iter().for_each(|result| meters.ended(result, 0));
-        let (waiting, spans) = channel(MOST_WAITING);
+        let (wake, woken) = channel(1);
         let resource = resource(instance);
-        let queue = Queue { waiting, meters: meters.clone() };
+        let waiting = Arc::new(Mutex::new(Fair::new(MOST_WAITING)));
+        let queue = Queue { waiting: waiting.clone(), parts: Mutex::default(), wake, meters: meters.clone() };
         let provider = SdkTracerProvider::builder().with_span_processor(queue).with_resource(resource.clone()).build();
         let scope = InstrumentationScope::builder("attache").with_version(env!("CARGO_PKG_VERSION")).build();
         let tracer = Some(provider.tracer_with_scope(scope));
+        let spans = Spans { waiting, woken };
         let export = export(spans, Collector::new(endpoint.to_owned()), (&resource).into(), meters.clone());
         (Self { tracer, meters }, Some(export))
     }
@@ -117,17 +124,43 @@ fn resource(instance: &Name) -> Resource {
 /// What takes spans that have ended: at once, or not at all.
 #[derive(Debug)]
 struct Queue {
-    waiting: Sender<SpanData>,
+    waiting: Arc<Mutex<Fair<SpanData>>>,
+    /// Parts that have ended, by the span that they are of: that one says whose they are, and ends last.
+    parts: Mutex<HashMap<SpanId, Vec<SpanData>>>,
+    wake: Sender<()>,
     meters: SpanMeters,
+}
+
+impl Queue {
+    fn keep(&self, spans: Vec<SpanData>, of: &str) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = match self.wake.is_closed() {
+            true => spans.len(),
+            false => spans.into_iter().filter_map(|span| waiting.push(of, span)).count(),
+        };
+        drop(waiting);
+        self.meters.ended("dropped", lost);
+        // It is full when somebody was told already.
+        let _ = self.wake.try_send(());
+    }
 }
 
 impl SpanProcessor for Queue {
     fn on_start(&self, _: &mut SdkSpan, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = self.waiting.try_send(span) {
-            self.meters.ended("dropped", 1);
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if span.span_kind == SpanKind::Internal {
+            parts.entry(span.parent_span_id).or_default().push(span);
+            return;
         }
+        let mut all = parts.remove(&span.span_context.span_id()).unwrap_or_default();
+        drop(parts);
+        // Of who is nobody's session, all are one.
+        let session = span.attributes.iter().find(|said| said.key.as_str() == SESSION);
+        let session = session.map(|said| said.value.to_string()).unwrap_or_default();
+        all.push(span);
+        self.keep(all, &session);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -139,17 +172,46 @@ impl SpanProcessor for Queue {
     }
 }
 
+/// Spans that have ended, and are to go.
+struct Spans {
+    waiting: Arc<Mutex<Fair<SpanData>>>,
+    woken: Receiver<()>,
+}
+
+impl Spans {
+    /// Some of them, as soon as there are any; none when nobody makes any more.
+    async fn some(&mut self) -> Vec<SpanData> {
+        loop {
+            let some = self.take();
+            if !some.is_empty() {
+                return some;
+            }
+            if self.woken.recv().await.is_none() {
+                return self.take();
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<SpanData> {
+        self.waiting().by_ref().take(MOST_TOGETHER).collect()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Fair<SpanData>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Takes spans to the collector until nobody makes any more. What it does not take is lost, and counted.
 async fn export(
-    mut spans: Receiver<SpanData>,
+    mut spans: Spans,
     mut collector: Collector,
     resource: ResourceAttributesWithSchema,
     meters: SpanMeters,
 ) {
     let mut is_told = false;
     loop {
-        let mut together = Vec::new();
-        if spans.recv_many(&mut together, MOST_TOGETHER).await == 0 {
+        let together = spans.some().await;
+        if together.is_empty() {
             return;
         }
         let many = together.len();
@@ -171,7 +233,7 @@ async fn export(
                 }
             }
         }
-        if !spans.is_closed() && spans.len() < MOST_TOGETHER {
+        if !spans.woken.is_closed() && spans.waiting().len() < MOST_TOGETHER {
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -97,14 +97,14 @@ fn the_overlay_builds_is_valid_and_its_config_is_good() {
 }
 
 #[test]
-fn the_example_for_argo_cd_is_valid_pinned_and_removes_nothing() {
+fn the_example_for_argo_cd_is_valid_says_where_to_pin_and_removes_nothing() {
     let Some(helm) = Helm::here() else { return };
     let text = read("envoy/argocd/application.yaml");
     let objects = helm.parse(&text);
     assert_eq!(helm.wrong(&objects), Vec::<String>::new());
     let spec = &objects[0]["spec"];
-    let chart: Value = serde_saphyr::from_str(&read("envoy/helm/Chart.yaml")).expect("YAML");
-    assert_eq!(spec["source"]["targetRevision"], format!("v{}", chart["version"].as_str().expect("a version")));
+    // A placeholder that leads somewhere: no tag is named that is not there.
+    assert_eq!(spec["source"]["targetRevision"], "HEAD");
     assert_eq!(spec["syncPolicy"]["automated"], json!({"prune": false, "selfHeal": true}));
     assert!(objects[0]["metadata"]["finalizers"].is_null());
     assert!(crate::tools::at(spec["source"]["path"].as_str().expect("a path")).join("Chart.yaml").is_file());

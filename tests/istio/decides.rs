@@ -5,6 +5,7 @@ use std::time::Duration;
 use attache_broker::doctor::{self, EnvoyConfig};
 use attache_broker::envoy::istio::{Part, Topology};
 use attache_core::refusal::Reason;
+use attache_tests::stack::SOON;
 use attache_tests::{refusal, util};
 use serde_json::{Value, json};
 
@@ -43,6 +44,52 @@ async fn injects(topology: Topology) {
     let wrong = world.get(("api.openai.com", "/v1/models"), &placeholder).await;
     refusal::expect(&wrong, Reason::PlaceholderMisplaced);
     world.reconcile().await;
+}
+
+/// The cluster that the patch adds, on a real Envoy and with the broker's own door: mutual TLS both ways, with certificates
+/// from files where Istio's agent serves them by SDS.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_patchs_own_cluster_asks_the_broker_by_mutual_tls() {
+    for topology in BOTH {
+        let world = World::changed(topology, Part::EnvoyFilter, Changes { mutual: true, ..Changes::default() }).await;
+        let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
+        assert_eq!(answer.status, 200, "{topology:?}: {}", answer.text());
+        // A sidecar asks for its own agent's session alone.
+        let others = world.get(("api.github.com", "/user"), &world.placeholder("reviewer", "GITHUB_TOKEN")).await;
+        match topology {
+            Topology::EgressGateway => assert_eq!(others.status, 200, "{}", others.text()),
+            Topology::Sidecar => drop(refusal::expect(&others, Reason::PlaceholderUnknown)),
+        }
+        let asker = match topology {
+            Topology::EgressGateway => "spiffe://cluster.local/ns/attache-egress/sa/attache-egress",
+            Topology::Sidecar => "spiffe://cluster.local/ns/agents/sa/builder",
+        };
+        let of = |kind: &str| world.records().into_iter().filter(|record| record["kind"] == kind).collect::<Vec<_>>();
+        util::eventually(SOON, || !of("use").is_empty()).await;
+        for record in of("issue").iter().chain(&of("use")) {
+            assert_eq!(record["asked_by"], asker, "{record:#}");
+        }
+        world.reconcile().await;
+    }
+}
+
+/// And talks to nobody else: a broker with another ID is told nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_with_another_id_than_the_patch_demands_is_told_nothing() {
+    let other = |manifests: &mut Vec<Value>| {
+        let text = serde_json::to_string(manifests).expect("JSON");
+        let text =
+            text.replace(attache_broker::envoy::istio::BROKER_ID, "spiffe://cluster.local/ns/attache/sa/another");
+        *manifests = serde_json::from_str(&text).expect("JSON");
+    };
+    let changes = Changes { mutual: true, manifests: Some(&other), ..Changes::default() };
+    let world = World::changed(Topology::EgressGateway, Part::EnvoyFilter, changes).await;
+    let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(world.upstream.requests().is_empty());
+    let log = std::fs::read_to_string(world.broker.log_path()).expect("a log");
+    let told = log.matches("it does not believe the broker's certificate").count();
+    assert_eq!(told, 1, "once, however often Envoy tries: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

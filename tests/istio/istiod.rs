@@ -10,6 +10,7 @@ use std::path::Path;
 use attache_broker::envoy::istio::{AGENTS, EGRESS, Topology};
 use serde_json::{Value, json};
 
+use crate::world::Mesh;
 use crate::{envoy_filter, mesh, pilot_agent};
 
 /// What surrounds the simulated proxy.
@@ -20,6 +21,8 @@ pub struct Surroundings<'a> {
     pub roots: &'a Path,
     /// The cluster that leads to the broker here, whatever its name.
     pub broker: Value,
+    /// Certificates in place of those of Istio's agent: then the cluster is the manifest's own.
+    pub mesh: Option<Mesh>,
     /// The module that the manifests' URL leads to.
     pub module: &'a Path,
     /// Where the agent in the pod keeps what it fetched.
@@ -82,9 +85,12 @@ pub fn of_kind<'a>(manifests: &'a [Value], kind: &'a str) -> impl Iterator<Item 
 }
 
 /// The broker's cluster, or the one that Istio makes of its service: here both lead to the broker of the test, by its
-/// UNIX socket and with its token. In a mesh it is mutual TLS, as the patch says; whether that comes about is for the
-/// tests of the broker's own door.
+/// UNIX socket and with its token; or by the patch as it is, with certificates from files.
 fn to_our_broker(proxy: &mut Proxy, around: &Surroundings<'_>) {
+    if let Some(mesh) = &around.mesh {
+        let broker = proxy.clusters.iter_mut().find(|cluster| cluster["name"] == "attache_broker");
+        return by_files(broker.expect("the patch's cluster"), mesh);
+    }
     proxy.clusters.retain(|cluster| cluster["name"] != "attache_broker");
     for name in ["attache_broker", "outbound|3031||attache-broker.attache.svc.cluster.local"] {
         let mut broker = around.broker.clone();
@@ -92,6 +98,28 @@ fn to_our_broker(proxy: &mut Proxy, around: &Surroundings<'_>) {
         broker["load_assignment"]["cluster_name"] = name.into();
         proxy.clusters.push(broker);
     }
+}
+
+/// The patch's cluster of the broker, but for what only a cluster and Istio's agent can give it: an address behind the
+/// service's name, and secrets by SDS, which are files here. All else stands as it was written: who is demanded, what is
+/// offered, which versions.
+fn by_files(broker: &mut Value, mesh: &Mesh) {
+    let file = |name: &str| json!({"filename": mesh.proxy.join(name)});
+    let common = &mut broker["transport_socket"]["typed_config"]["common_tls_context"];
+    let sds = common["tls_certificate_sds_secret_configs"][0]["name"].take();
+    let roots = common["combined_validation_context"]["validation_context_sds_secret_config"]["name"].take();
+    assert_eq!((&sds, &roots), (&json!("default"), &json!("ROOTCA")), "the names by which Istio's agent has them");
+    let mut validation = common["combined_validation_context"]["default_validation_context"].take();
+    validation["trusted_ca"] = file("ca.crt");
+    let members = common.as_object_mut().expect("an object");
+    members.remove("tls_certificate_sds_secret_configs");
+    members.remove("combined_validation_context");
+    common["tls_certificates"] = json!([{"certificate_chain": file("tls.crt"), "private_key": file("tls.key")}]);
+    common["validation_context"] = validation;
+    let address = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
+    let address = broker.pointer_mut(address).expect("an address");
+    assert_eq!(*address, json!({"address": "attache-broker.attache.svc.cluster.local", "port_value": 3031}));
+    *address = json!({"address": "127.0.0.1", "port_value": mesh.port});
 }
 
 fn listener(topology: Topology) -> Value {

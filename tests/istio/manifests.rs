@@ -43,6 +43,44 @@ fn no_extension_is_written_for_a_sidecar() {
     }
 }
 
+#[test]
+fn check_says_who_may_ask_the_broker_and_for_whom() {
+    let said = run(&shipped(), &["check"]);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    for words in [
+        "asked at 0.0.0.0:3031 by mutual TLS, by 3 SPIFFE IDs",
+        "spiffe://cluster.local/ns/attache-egress/sa/attache-egress  every session",
+        "spiffe://cluster.local/ns/agents/sa/reviewer  for reviewer alone",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let said: Value = serde_json::from_slice(&run(&shipped(), &["check", "--json"]).stdout).expect("JSON");
+    let peers = &said["peers"];
+    assert_eq!((&peers[0]["sessions"], &peers[2]["sessions"]), (&Value::Null, &json!(["builder"])), "{peers}");
+}
+
+/// What is written down for another Envoy is not passed over in silence.
+#[test]
+fn what_has_no_counterpart_in_istio_is_refused() {
+    let dir = util::temp_dir();
+    let shipped = read(&shipped());
+    let bound = shipped.replace("{name: builder, ", "{name: builder, bind: {listener: builder}, ");
+    let envoy = "    envoy: {address: 'broker.test:3031', broker_id: 'spiffe://test/broker', files: {certificate: /a, key: /b, ca: /c}}\n    peers:\n";
+    let towards = shipped.replacen("    peers:\n", envoy, 1);
+    for (text, words) in
+        [(bound, "session builder: `bind: {listener: …}`"), (towards, "listen.data_plane.envoy is for bootstraps")]
+    {
+        let path = dir.path().join("attache.yaml");
+        std::fs::write(&path, text).expect("a config");
+        for (_, topology) in TOPOLOGIES {
+            let said = run(&path, &["istio", topology, "envoy-filter", "--module-sha256", &"0".repeat(64)]);
+            let why = String::from_utf8_lossy(&said.stderr);
+            assert_eq!((said.status.code(), said.stdout.as_slice()), (Some(2), &b""[..]), "{why}");
+            assert!(why.contains(words), "{why}");
+        }
+    }
+}
+
 fn read(file: &PathBuf) -> String {
     std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }

@@ -63,6 +63,8 @@ pub struct Changes<'a> {
     pub bootstrap: Change<'a, Value>,
     /// To the text of the config.
     pub config: Option<&'a dyn Fn(String) -> String>,
+    /// Whether the broker is reached by mutual TLS, as the manifests say, in place of its socket.
+    pub mutual: bool,
     /// Whether the authority of the upstream is none that the system trusts.
     pub distrusted: bool,
 }
@@ -75,7 +77,9 @@ impl World {
     pub async fn changed(topology: Topology, part: Part, changes: Changes<'_>) -> Self {
         let dir = util::temp_dir();
         let written = std::fs::read_to_string(shipped()).expect("the shipped config");
+        let mesh = changes.mutual.then(|| Mesh::write(topology, dir.path()));
         let text = written.replace("/var/lib/attache", "state");
+        let text = listening(&text, mesh.as_ref(), dir.path());
         let text = changes.config.map_or(text.clone(), |change| change(text));
         let path = dir.path().join("attache.yaml");
         std::fs::write(&path, text).expect("the config");
@@ -97,7 +101,7 @@ impl World {
         let broker = Attache::serve(&path, &[]).await;
         oracle.evidence(broker.evidence());
 
-        let bootstrap = simulated(topology, part, &config, &changes, (&ca, &upstream, dir.path()));
+        let bootstrap = simulated(topology, part, &config, &changes, (&ca, &upstream, dir.path(), mesh));
         let envoy = Envoy::start(&bootstrap, Options::default()).await;
         oracle.log("envoy", envoy.log_path());
         let agents = envoy.listeners().await[0].1;
@@ -136,7 +140,7 @@ fn simulated(
     part: Part,
     config: &Config,
     changes: &Changes<'_>,
-    (ca, upstream, dir): (&Ca, &Upstream, &Path),
+    (ca, upstream, dir, mesh): (&Ca, &Upstream, &Path, Option<Mesh>),
 ) -> Value {
     let policy = config.policy();
     let of = |part| istio::manifests(topology, part, config, &policy, &module()).expect("manifests");
@@ -150,7 +154,8 @@ fn simulated(
     let around = Surroundings {
         door: &|host| upstream.door(host),
         roots: &roots,
-        broker: broker_cluster(config),
+        broker: broker_cluster(config, mesh.is_some()),
+        mesh,
         module: &util::filter_wasm(),
         dir,
     };
@@ -161,9 +166,60 @@ fn simulated(
     bootstrap
 }
 
-/// The way to the broker of this test, as a bootstrap of our own has it: its UNIX socket, and its token. With the
-/// broker's door for mutual TLS this is where certificates of a test take the place of those of Istio's agent.
-fn broker_cluster(config: &Config) -> Value {
+/// The config's `listen`: by mutual TLS where this test has certificates for it, else by a socket and a token.
+fn listening(text: &str, mesh: Option<&Mesh>, dir: &Path) -> String {
+    let (before, rest) = text.split_once("# Envoys of the mesh ask").expect("where `listen` begins");
+    let (listen, after) = rest.split_once("\n\n").expect("where it ends");
+    let Some(mesh) = mesh else { return format!("{before}{after}") };
+    let listen = listen.replace("/etc/attache/tls", &dir.join("broker").display().to_string());
+    let listen = listen.replace("0.0.0.0:3031", &format!("127.0.0.1:{}", mesh.port));
+    format!("{before}#{}\n\n{after}", listen.replace("  health: 0.0.0.0:3033\n", ""))
+}
+
+/// What the mesh's authority gives a workload, in files: those of the broker, and those that stand for what Istio's agent
+/// serves by SDS.
+pub struct Mesh {
+    /// Where the broker listens.
+    pub port: u16,
+    /// `tls.crt`, `tls.key` and `ca.crt` of the proxy.
+    pub proxy: PathBuf,
+}
+
+impl Mesh {
+    fn write(topology: Topology, dir: &Path) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let authority = Ca::new();
+        let workload = |name: &str, id: &str| {
+            let leaf = authority.issue_with(&[], |params| {
+                params.subject_alt_names = vec![rcgen::SanType::URI(id.try_into().expect("a URI"))];
+                // As Istio's own authority signs them.
+                params.extended_key_usages =
+                    vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+            });
+            let at = dir.join(name);
+            std::fs::create_dir(&at).expect("a directory");
+            let (certificate, key) = leaf.pems();
+            for (file, text) in [("tls.crt", certificate), ("tls.key", key), ("ca.crt", authority.pem())] {
+                std::fs::write(at.join(file), text).expect("a file");
+                std::fs::set_permissions(at.join(file), PermissionsExt::from_mode(0o600)).expect("private");
+            }
+            at
+        };
+        workload("broker", istio::BROKER_ID);
+        let id = match topology {
+            Topology::EgressGateway => "spiffe://cluster.local/ns/attache-egress/sa/attache-egress",
+            Topology::Sidecar => "spiffe://cluster.local/ns/agents/sa/builder",
+        };
+        Self { port: util::free_port(), proxy: workload("proxy", id) }
+    }
+}
+
+/// The way to the broker of this test, as a bootstrap of our own has it: its UNIX socket, and its token. By mutual TLS
+/// none is needed: the manifests have it.
+fn broker_cluster(config: &Config, mutual: bool) -> Value {
+    if mutual {
+        return Value::Null;
+    }
     let machine =
         MachineArgs { filter: Some(util::filter_wasm()), filter_sha256: None, system_roots: None, admin: None };
     let version = envoy::TESTED_VERSION.parse().expect("a version");

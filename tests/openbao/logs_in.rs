@@ -307,6 +307,27 @@ async fn a_role_for_other_addresses_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_and_a_token_for_this_machines_address_work() {
+    let Some(bao) = filled().await else { return };
+    let here = json!(["127.0.0.0/8"]);
+    let role = bao
+        .approle(json!({"token_policies": ["reader"], "secret_id_bound_cidrs": here, "token_bound_cidrs": here}))
+        .await;
+    let auth = format!("{{approle: {{role_id: '{role}', secret_id: {{file: sid}}}}}}");
+    let world = World::new(&bao.source(&auth, ""), APP);
+    world.deliver("sid", &bao.secret_id(json!({})).await);
+    until_well(&world.serve(&[]).await).await;
+    bao.done("POST", "auth/token/roles/bound", json!({"token_bound_cidrs": here, "allowed_policies": ["reader"]}))
+        .await;
+    let made = bao.done("POST", "auth/token/create/bound", json!({"policies": ["reader"]})).await;
+    let token = made["auth"]["client_token"].as_str().expect("a token").to_owned();
+    let bound = bao.done("POST", "auth/token/lookup", json!({"token": token})).await;
+    assert_eq!(bound["data"]["bound_cidrs"], here, "{bound:#}");
+    let world = World::new(&bao.source("{token: {env: BAO_TOKEN}}", ""), APP);
+    until_well(&world.serve(&[("BAO_TOKEN", &token)]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates_of_both_sides_are_demanded_and_a_wrong_one_is_explained() {
     let Some(bao) = Bao::of(Setup { mutual: true, ..Setup::default() }).await else { return };
     fill(&bao).await;

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use attache_tests::stack::SOON;
+
 use crate::exposition::Exposition;
 use crate::prometheus::Prometheus;
 use crate::queries::{alerts, all, looked_at, of_dashboard};
@@ -72,4 +74,41 @@ async fn a_real_prometheus_finds_data_for_every_query() {
         assert!(Instant::now() < end + SCRAPES, "{down} sees that the broker is away");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// What the dashboard calls the backlog: records that were made, and that the broker does not hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_wait_for_a_broker_that_is_away_show_as_backlog() {
+    let scene = Scene::start().await;
+    let stack = &scene.stack;
+    let writer = stack.placeholder("writer", "github");
+    assert_eq!(stack.get("api.github.com", "/user", &writer).await.status, 200);
+    scene.counted(1, 1).await;
+    scene.stack.broker.kill();
+    // By the grant that Envoy has.
+    assert_eq!(stack.get("api.github.com", "/user", &writer).await.status, 200);
+    let backlog = async || {
+        let told = scene.filter().await;
+        let sum = |name: &str| -> f64 {
+            let lines = told.lines().filter_map(|line| line.split_once(' '));
+            let of = lines.filter(|(series, _)| series.split('{').next() == Some(name));
+            of.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
+        };
+        sum("attache_records") - sum("attache_records_acknowledged")
+    };
+    let until = async |holds: fn(f64) -> bool| {
+        let end = Instant::now() + SOON;
+        loop {
+            let waits = backlog().await;
+            if holds(waits) {
+                return;
+            }
+            assert!(Instant::now() < end, "{waits} records wait");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until(|waits| waits > 0.0).await;
+    stack.broker.restart().await;
+    until(|waits| waits == 0.0).await;
+    stack.reconcile().await;
 }

@@ -2,10 +2,12 @@
 //! network for a certificate.
 
 use super::answer::{ApiError, Failure, json, json_with, parse, secret_json};
+use super::bodies::{self, Bodies};
 use super::health::{self, Readiness};
 use super::{Health, Metrics};
 use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
+use crate::config::PeerId;
 use crate::config::data_plane::Peer;
 use crate::grants::{Asker, Grants};
 use crate::mutual_tls::Workers;
@@ -97,21 +99,24 @@ impl DataPlane {
     pub fn router(self) -> Router {
         let door = Arc::new(self);
         let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, BODY_TIME);
-        let bodies = Router::new()
+        // Within the timeout: nobody waits for room for ever.
+        let bodies = middleware::from_fn_with_state(Arc::<Bodies>::default(), bodies::admit);
+        let posts = Router::new()
             .route(wire::GRANTS_PATH, post(grants).layer(DefaultBodyLimit::max(GRANT_BODY)))
             .route(wire::TUNNELS_PATH, post(tunnels).layer(DefaultBodyLimit::max(GRANT_BODY)))
             .route(wire::INTENTS_PATH, post(intents).layer(DefaultBodyLimit::max(INTENT_BODY)))
             .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(MOST_AUDIT_BYTES)))
             .route(witness::ACCESS_LOG_PATH, post(access_log).layer(DefaultBodyLimit::max(witness::MOST_BYTES)))
+            .layer(bodies.clone())
             .layer(timeout);
-        let log = witness::grpc::router(&door.witness).layer(timeout);
+        let log = witness::grpc::router(&door.witness).layer(bodies).layer(timeout);
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))
             .route(wire::CHANGES_PATH, get(changes))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
-            .merge(bodies)
+            .merge(posts)
             .fallback(async || ApiError::NotFound)
             .with_state(door.clone())
             .merge(door.sds.router())
@@ -363,10 +368,11 @@ pub(super) async fn audit(
     }
     let noted = door.witness.note(&records, asker.peer.as_ref());
     let announced = announced_in(&records);
-    let acked = door.audit.append_uses(worker.clone(), records).await?;
-    door.witness.recorded(&worker, &noted, acked);
+    let asked_by = asker.peer.as_ref().map(PeerId::to_string);
+    let acked = door.audit.append_uses(worker.clone(), asked_by, records).await?;
+    door.witness.recorded(&worker, asker.peer.as_ref(), &noted, acked);
     let ended = announced.into_iter().filter(|(seq, _)| *seq <= acked).map(|(_, intent)| intent).collect();
-    door.grants.outstanding.ended_uses(&worker, &ended);
+    door.grants.outstanding.ended_uses((&worker, asker.peer.as_ref()), &ended);
     Ok(json_with(StatusCode::OK, &AuditAnswer { acked }))
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod authority;
+mod bodies;
 pub mod control;
 pub mod data_plane;
 mod feed;

@@ -1,6 +1,6 @@
 //! Serves a router on a socket: bounded connections, bounded waits, a graceful end.
 
-use super::strangers::{Standing, Strangers};
+use super::strangers::{self, Standing, Strangers};
 use crate::mutual_tls::{Acceptor, Connected};
 use axum::Router;
 use hyper::StatusCode;
@@ -10,18 +10,21 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
+use rustix::net::sockopt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Most connections at once, on one socket.
+/// Most connections at once, on one socket. By mutual TLS each peer has its own number of them, and strangers theirs.
 const MOST_CONNECTIONS: usize = 1024;
+/// Connections that are still looked at, beside strangers that make way.
+const SPARE: usize = 64;
 /// How long a connection may take until a request on it is let in.
 const FIRST_HEAD: Duration = Duration::from_secs(5);
 /// How long a connection may be idle after that. Envoy closes its own after an hour: ending one
@@ -33,6 +36,10 @@ const BRIEFLY: Duration = Duration::from_secs(10);
 const PARTING: Duration = Duration::from_secs(5);
 /// How long open requests have when the broker ends.
 const GRACE: Duration = Duration::from_secs(2);
+/// Who has said nothing for so long is asked whether he is there, over HTTP/2 and TCP; and has as long to answer.
+const ALIVE: Duration = Duration::from_secs(20);
+/// What a peer may send ahead of being read, on one HTTP/2 connection, in bytes.
+const AHEAD: u32 = 256 << 10;
 /// Calls at once on one HTTP/2 connection: Envoy keeps one stream open for certificates.
 const MOST_STREAMS: u32 = 16;
 /// Pause after an accept that failed for want of resources.
@@ -129,7 +136,7 @@ impl Socket {
     }
 
     async fn serve_within(self, longest: Option<Duration>, router: Router, stop: watch::Receiver<bool>, open: Gauge) {
-        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(self.most()));
         let (mut connections, mut strangers) = (JoinSet::new(), Strangers::default());
         let stopped = told(stop.clone());
         tokio::pin!(stopped);
@@ -165,6 +172,14 @@ impl Socket {
         }
     }
 
+    /// How many connections there may be.
+    fn most(&self) -> usize {
+        match self {
+            Socket::Tls(_, acceptor) => strangers::MOST + SPARE + acceptor.most(),
+            Socket::Tcp(_) | Socket::Unix(..) => MOST_CONNECTIONS,
+        }
+    }
+
     async fn accept(&self, places: &Arc<Semaphore>) -> std::io::Result<Accepted> {
         // The semaphore is never closed.
         let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
@@ -172,6 +187,7 @@ impl Socket {
             Socket::Tcp(listener) | Socket::Tls(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                ask_whether_alive(&stream)?;
                 Box::new(stream)
             }
             Socket::Unix(listener, _) => loop {
@@ -189,6 +205,14 @@ impl Socket {
         };
         Ok(Accepted { io, tls, _place: place })
     }
+}
+
+/// Over HTTP/1 nobody notices that a machine is gone which was waiting for an answer to come, or for a question.
+fn ask_whether_alive(stream: &TcpStream) -> std::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, ALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, ALIVE / 4)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, 4)?)
 }
 
 /// One more, for as long as this lives.
@@ -233,7 +257,7 @@ async fn greet(io: Box<dyn Io>, tls: Option<Arc<Acceptor>>) -> Option<(Box<dyn I
     match tokio::time::timeout(FIRST_HEAD, acceptor.accept(io)).await {
         Ok(Ok((stream, connected))) => Some((Box::new(stream), Some(connected))),
         Ok(Err(why)) => {
-            tracing::info!(%why, "a client of the data plane was turned away");
+            acceptor.turned_away(&why);
             None
         }
         Err(_) => None,
@@ -278,7 +302,13 @@ async fn converse(
     }
     // hyper counts this from the end of the answer before: it is the idle time, too.
     http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-    http.http2().max_concurrent_streams(MOST_STREAMS);
+    http.http2()
+        .max_concurrent_streams(MOST_STREAMS)
+        .initial_stream_window_size(AHEAD)
+        .initial_connection_window_size(AHEAD)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ALIVE)
+        .keep_alive_timeout(ALIVE);
     let router = TowerToHyperService::new(router);
     let service = service_fn(|mut request: Request<_>| {
         standing.asks();
@@ -335,7 +365,6 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
 
     #[test]
     fn only_the_owner_and_root_are_welcome() {
@@ -406,6 +435,24 @@ mod tests {
         let (status, _asks, connection) = ask("/in").await;
         assert_eq!(status, StatusCode::OK);
         assert!(tokio::time::timeout(Duration::from_secs(3600), connection).await.is_err(), "kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_over_http2_that_is_gone_is_noticed() {
+        let socket = Socket::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = socket.tcp_address().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let open = Gauge::default();
+        tokio::spawn(socket.serve(Router::new().fallback(async || "here"), stopped, open.clone()));
+        let mut mute = TcpStream::connect(address).await.unwrap();
+        // Preface and settings; then `GET /` of `x` on stream 1: RFC 9113, 3.4 and 6.2, RFC 7541, A.
+        mute.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        mute.write_all(b"\0\0\x06\x01\x05\0\0\0\x01\x82\x84\x86\x41\x01x").await.unwrap();
+        // It reads, and answers nothing: what a machine does that is gone, as far as HTTP can tell.
+        let mut everything = Vec::new();
+        let ended = tokio::time::timeout(4 * ALIVE, mute.read_to_end(&mut everything)).await;
+        assert!(ended.is_ok(), "closed by the broker");
+        assert!(everything.windows(4).any(|bytes| bytes == b"here"), "after it was answered");
     }
 
     #[tokio::test(start_paused = true)]

@@ -135,10 +135,15 @@ impl AuditLog {
 
     /// Appends a worker's records and waits until they are durable. Answers with the number of its
     /// last durable record: records at or below it are skipped, those behind a hole within them
-    /// are not taken, and a hole before them is recorded as a gap.
-    pub async fn append_uses(&self, worker: String, records: Vec<UseRecord>) -> Result<u64, Unavailable> {
+    /// are not taken, and a hole before them is recorded as a gap. `asked_by` is the SPIFFE ID of its Envoy.
+    pub async fn append_uses(
+        &self,
+        worker: String,
+        asked_by: Option<String>,
+        records: Vec<UseRecord>,
+    ) -> Result<u64, Unavailable> {
         let (done, answer) = oneshot::channel();
-        self.submit(Job::Uses { worker, records, done })?;
+        self.submit(Job::Uses { worker, asked_by, records, done })?;
         durable(answer).await
     }
 

@@ -119,15 +119,15 @@ async fn records_are_chained_numbered_and_there_when_append_returns() {
 async fn a_worker_is_told_what_is_durable_and_nothing_stands_twice() {
     let dir = Dir::new();
     let log = dir.open();
-    let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
+    let ask = async |from, to| log.append_uses("w1".into(), None, (from..=to).map(used).collect()).await;
     assert_eq!(ask(1, 3).await, Ok(3));
     assert_eq!(ask(2, 5).await, Ok(5), "what is there already is skipped");
     let torn = [6, 8].map(used).to_vec();
-    assert_eq!(log.append_uses("w1".into(), torn).await, Ok(6), "what stands behind a hole is not taken");
+    assert_eq!(log.append_uses("w1".into(), None, torn).await, Ok(6), "what stands behind a hole is not taken");
     assert_eq!(ask(1, 0).await, Ok(6), "an empty batch asks");
     drop(log);
     let log = dir.open();
-    let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
+    let ask = async |from, to| log.append_uses("w1".into(), None, (from..=to).map(used).collect()).await;
     assert_eq!(ask(4, 7).await, Ok(7), "the count outlives a restart");
     let seqs: Vec<_> = lines(&dir.path()).iter().map(|line| line["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5, 6, 7]);
@@ -141,7 +141,7 @@ async fn a_worker_is_told_what_is_durable_and_nothing_stands_twice() {
 async fn a_worker_that_was_told_more_than_is_here_goes_on_after_a_gap() {
     let dir = Dir::new();
     let log = dir.open();
-    let ask = async |from, to| log.append_uses("w1".into(), (from..=to).map(used).collect()).await;
+    let ask = async |from, to| log.append_uses("w1".into(), None, (from..=to).map(used).collect()).await;
     assert_eq!(ask(1, 3).await, Ok(3));
     assert_eq!(ask(9, 10).await, Ok(10), "it waits for this answer, and for no other");
     assert_eq!(ask(9, 11).await, Ok(11), "and goes on without another gap");
@@ -157,7 +157,7 @@ async fn a_worker_that_was_told_more_than_is_here_goes_on_after_a_gap() {
 async fn a_worker_first_heard_of_in_the_middle_leaves_a_gap() {
     let dir = Dir::new();
     let log = dir.open();
-    assert_eq!(log.append_uses("w1".into(), vec![used(5)]).await, Ok(5));
+    assert_eq!(log.append_uses("w1".into(), None, vec![used(5)]).await, Ok(5));
     let lines = lines(&dir.path());
     assert_eq!((&lines[0]["kind"], &lines[1]["seq"]), (&"gap".into(), &5.into()));
     assert!(lines[0]["reason"].as_str().unwrap().contains("worker w1 before its number 5"));
@@ -241,7 +241,7 @@ async fn a_file_that_is_disturbed_stops_all_until_it_can_be_written_again() {
     std::fs::remove_file(dir.path()).unwrap();
     std::fs::create_dir(dir.path()).unwrap();
     assert_eq!(log.append(start()).await, Err(Unavailable));
-    assert_eq!(log.append_uses("w".into(), vec![used(1)]).await, Err(Unavailable));
+    assert_eq!(log.append_uses("w".into(), None, vec![used(1)]).await, Err(Unavailable));
     assert!(log.fault().is_some());
     std::fs::remove_dir(dir.path()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -249,7 +249,7 @@ async fn a_file_that_is_disturbed_stops_all_until_it_can_be_written_again() {
         assert!(Instant::now() < deadline, "recovers by itself");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(log.append_uses("w".into(), vec![used(1)]).await, Ok(1), "what was refused can be sent again");
+    assert_eq!(log.append_uses("w".into(), None, vec![used(1)]).await, Ok(1), "what was refused can be sent again");
     let lines = lines(&dir.path());
     assert_eq!(lines[0]["kind"], "gap");
     assert_eq!(verify(&dir.path(), None).unwrap().broken.map(|b| b.line), Some(1), "the removal shows");

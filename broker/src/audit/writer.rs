@@ -51,6 +51,8 @@ pub enum Job {
     Uses {
         /// The worker.
         worker: String,
+        /// Who its Envoy is, where a certificate says so.
+        asked_by: Option<String>,
         /// Its records, in ascending order.
         records: Vec<UseRecord>,
         /// Told the number of the worker's last durable record.
@@ -227,8 +229,8 @@ impl Writer {
                     self.add_own(record, &mut into);
                     answers.push(Answer::Append(done));
                 }
-                Job::Uses { worker, records: seen, done } => {
-                    self.admit(&worker, seen, &mut into);
+                Job::Uses { worker, asked_by, records: seen, done } => {
+                    self.admit(&worker, asked_by.as_deref(), seen, &mut into);
                     answers.push(Answer::Uses(self.numbering.last(&worker), done));
                 }
             }
@@ -311,7 +313,7 @@ impl Writer {
     /// Takes those of a worker's records that come next. A worker sends its oldest one first, so what
     /// is missing before a batch was acknowledged by somebody else, or lost here: it never comes, and the
     /// worker, which waits for this batch, must not wait for ever.
-    fn admit(&mut self, worker: &str, seen: Vec<UseRecord>, into: &mut Batch) {
+    fn admit(&mut self, worker: &str, asked_by: Option<&str>, seen: Vec<UseRecord>, into: &mut Batch) {
         for (index, record) in seen.into_iter().enumerate() {
             let seq = record.seq;
             match self.numbering.judge(worker, seq) {
@@ -327,8 +329,8 @@ impl Writer {
                     self.add_own(gap(&missing).into(), into);
                 }
             }
-            let instance = Some(self.instance.clone());
-            self.add(Record { instance, ..Record::of_use(worker, record) }.into(), into);
+            let (instance, asked_by) = (Some(self.instance.clone()), asked_by.map(str::to_owned));
+            self.add(Record { instance, asked_by, ..Record::of_use(worker, record) }.into(), into);
         }
     }
 

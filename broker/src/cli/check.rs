@@ -2,7 +2,8 @@
 
 use super::common::{Common, say};
 use super::config;
-use crate::config::{Bundle, Config, Credential, Lookup, destination_id};
+use crate::config::{Bundle, Config, Credential, Endpoint, Lookup, destination_id};
+use attache_core::names::Name;
 use attache_core::policy::AccessMode;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -65,6 +66,7 @@ fn describe(config: &Config) -> Value {
         "proxy": config.listen.proxy,
         "proxy_socket": config.listen.proxy_socket,
         "data_plane": config.listen.data_plane.to_string(),
+        "peers": peers(&config.listen.data_plane),
         "health": config.listen.health,
         "policy": config.policy().version,
         "sealed_by": config.seal.as_ref().map(crate::config::SealedBy::place),
@@ -75,6 +77,18 @@ fn describe(config: &Config) -> Value {
         "sessions": sessions.collect::<Vec<_>>(),
         "warnings": config.cautions(),
     })
+}
+
+/// Who may ask over a network, and for which sessions: `null` is all of them.
+fn peers(door: &Endpoint) -> Value {
+    match door {
+        Endpoint::Tls(door) => door
+            .peers
+            .iter()
+            .map(|peer| json!({"id": peer.id.as_str(), "sessions": peer.sessions.as_deref()}))
+            .collect(),
+        Endpoint::Tcp(_) | Endpoint::Unix(_) => Value::Null,
+    }
 }
 
 /// Which fields a credential has, and what becomes of each.
@@ -96,6 +110,17 @@ fn summary(config: &Config) -> String {
     let _ = writeln!(out, "The config is good. Instance {}, state in {}", config.instance, config.state_dir.display());
     if let Some(health) = config.listen.health {
         let _ = writeln!(out, "probes and Prometheus ask at http://{health}, without a token");
+    }
+    if let Endpoint::Tls(door) = &config.listen.data_plane {
+        let ids = if door.peers.len() == 1 { "one SPIFFE ID" } else { "SPIFFE IDs" };
+        let _ =
+            writeln!(out, "the data plane is asked at {} by mutual TLS, by {} {ids}", door.address, door.peers.len());
+        for peer in &door.peers {
+            let sessions = peer.sessions.as_ref().map(|names| names.iter().map(Name::as_str).collect::<Vec<_>>());
+            let sessions =
+                sessions.map_or("every session".to_owned(), |names| format!("for {} alone", names.join(", ")));
+            let _ = writeln!(out, "  {}  {sessions}", peer.id);
+        }
     }
     if let Some(seal) = &config.seal {
         let _ = writeln!(out, "sealed by {}", seal.place());

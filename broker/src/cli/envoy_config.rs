@@ -2,8 +2,10 @@
 
 use super::common::{Common, FAILED, USAGE, complain, note, say};
 use super::config;
+use super::hand_over::KEPT;
 use crate::config::{Config, Endpoint};
 use crate::envoy::{self, ADMIN_SOCKET, Admin, Machine, Shape, TOKEN_FILE, Version, find, sidecar};
+use crate::state_dir::CACHE;
 use attache_core::names::Name;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -103,6 +105,14 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
     match text {
         Some(text) => {
             lacks.iter().for_each(note);
+            if !is_pinned(&machine) {
+                let digest = machine.filter_sha256.as_deref().unwrap_or("SHA256");
+                note(format_args!(
+                    "filter   whoever may replace {} decides what Envoy runs, and doctor warns of it (code-pinned): keep the \
+                     module as {KEPT}{digest}.wasm, and name that with --filter",
+                    machine.filter.display()
+                ));
+            }
             say(text.trim_end());
             ExitCode::SUCCESS
         }
@@ -113,7 +123,7 @@ pub async fn run(args: EnvoyConfigArgs, common: &Common) -> ExitCode {
 impl MachineArgs {
     /// Fills in what was not named from what is on this machine.
     pub fn on_this_machine(&self, config: &Config, envoy: Version) -> Result<Machine, find::NotFound> {
-        let filter = self.filter.clone().map_or_else(find::filter, Ok)?;
+        let filter = self.filter.clone().map_or_else(|| Ok(kept(find::filter()?, config)), Ok)?;
         let system_roots = self.system_roots.clone().map_or_else(find::system_roots, Ok)?;
         let digest = |file: &Path| std::fs::read(file).ok().map(|module| find::sha256(&module));
         let admin = self.admin.clone().unwrap_or_else(|| Admin::Unix(config.state_dir.join(ADMIN_SOCKET)));
@@ -127,6 +137,20 @@ impl MachineArgs {
             listener: None,
         })
     }
+}
+
+/// The copy that `attache up` has made of it, under a name that holds its digest, where there is one.
+fn kept(found: PathBuf, config: &Config) -> PathBuf {
+    let digest = std::fs::read(&found).map(|module| find::sha256(&module));
+    let name = digest.map(|digest| format!("{KEPT}{digest}.wasm"));
+    let copy = name.map(|name| config.state_dir.join(CACHE).join(name));
+    copy.ok().filter(|copy| copy.is_file()).unwrap_or(found)
+}
+
+/// What doctor says of it, before it does.
+fn is_pinned(machine: &Machine) -> bool {
+    let name = machine.filter.file_name().unwrap_or_default().to_string_lossy();
+    machine.filter_sha256.as_ref().is_some_and(|digest| name.contains(digest))
 }
 
 pub(super) fn sha256(text: &str) -> Result<String, &'static str> {

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What the names of kept filters begin with.
-const KEPT: &str = "attache_filter.";
+pub const KEPT: &str = "attache_filter.";
 /// What the names of kept files of certificates begin with.
 const AUTHORITIES: &str = "authorities.";
 /// A token's file is far smaller.

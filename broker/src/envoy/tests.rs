@@ -247,3 +247,35 @@ fn the_example_bootstrap_is_what_the_example_config_generates() {
         serde_saphyr::from_str(&std::fs::read_to_string(envoy.join("gateway.yaml")).unwrap_or_default()).unwrap();
     assert_eq!(written, expected, "write it anew: tests/commands/bootstraps.rs says how");
 }
+
+/// Istio makes a cluster of its own of every port of a service that a proxy knows, with endpoints that come by themselves.
+#[test]
+fn doctor_knows_the_broker_by_the_names_that_istio_gives_it() {
+    let host = "attache-broker.attache.svc.cluster.local";
+    let found = |led: &str| {
+        let mut bootstrap = generated(CONFIG);
+        for cluster in bootstrap["static_resources"]["clusters"].as_array_mut().unwrap() {
+            if cluster["name"] == BROKER_CLUSTER {
+                let address = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
+                *cluster.pointer_mut(address).unwrap() =
+                    json!({"socket_address": {"address": host, "port_value": 3031}});
+            }
+        }
+        let listener = json!({"name": "0.0.0.0_3031", "address": {"socket_address": {"address": "0.0.0.0", "port_value": 3031}},
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": {
+            "@type": type_url("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"),
+            "stat_prefix": "tcp", "cluster": led,
+        }}]}]});
+        bootstrap["static_resources"]["listeners"].as_array_mut().unwrap().push(listener);
+        let findings = examine(&EnvoyConfig::from_bootstrap(&bootstrap));
+        findings.iter().any(|finding| finding.check == "broker-reachable")
+    };
+    for broker in ["outbound|3031||", "outbound|3031|v1|", "outbound_.3031_._."] {
+        assert!(found(&format!("{broker}{host}")), "{broker}");
+    }
+    for another in
+        [format!("outbound|3033||{host}"), "outbound|3031||another.attache.svc.cluster.local".into(), "x".into()]
+    {
+        assert!(!found(&another), "{another}");
+    }
+}

@@ -75,6 +75,11 @@ pub(super) fn not_after_ms(certificate: &CertificateDer<'_>) -> u64 {
     u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)
 }
 
+/// How many connections a peer may have.
+pub(super) fn most_of(peer: &Peer) -> usize {
+    if peer.sessions.is_some() { MOST_OF_SIDECAR } else { MOST_OF_PEER }
+}
+
 /// One of the connections that a peer may have.
 pub(super) struct Place {
     acceptor: Arc<Acceptor>,
@@ -84,7 +89,7 @@ pub(super) struct Place {
 impl Place {
     pub fn take(acceptor: Arc<Acceptor>, peer: &Peer) -> Option<Self> {
         let id = peer.id.as_str().to_owned();
-        let most = if peer.sessions.is_some() { MOST_OF_SIDECAR } else { MOST_OF_PEER };
+        let most = most_of(peer);
         let mut open = open(&acceptor);
         let count = open.entry(id.clone()).or_default();
         if *count >= most {

@@ -67,6 +67,9 @@ pub enum TlsError {
     /// A certificate that no peer believes any more.
     #[error("{0}: {1} has ended at {2}: look at what renews it")]
     Ended(File, std::path::PathBuf, String),
+    /// Authorities that nobody is believed by any more.
+    #[error("{0}: every authority in {1} has ended, the last at {2}: write those there that sign for peers now")]
+    AuthoritiesEnded(File, std::path::PathBuf, String),
     /// An authority that signs for nobody.
     #[error("listen.data_plane.tls.client_ca: one of its certificates is none of an authority: remove it")]
     NoAuthority,
@@ -90,11 +93,21 @@ fn fix(why: &MountedError) -> &'static str {
 /// The three files.
 pub(super) struct Files([(File, VolumeFile); 3]);
 
+/// Somebody who signs for peers. What follows from its certificate holds until that ends, too: a verifier that is given
+/// a trust anchor looks at its key alone.
+#[derive(Debug)]
+pub(super) struct Authority {
+    pub certificate: CertificateDer<'static>,
+    /// When it ends, in Unix milliseconds.
+    pub not_after_ms: u64,
+}
+
 /// What they said.
 pub(super) struct Read {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: Arc<dyn SigningKey>,
-    pub authorities: RootCertStore,
+    /// Never empty.
+    pub authorities: Vec<Authority>,
     /// When the broker's certificate ends, in Unix milliseconds.
     pub not_after_ms: u64,
     pub stamps: Stamps,
@@ -138,10 +151,7 @@ impl Files {
             return Err(TlsError::Exposed(key.0, key.1.path(), mode));
         }
         let chain = certificates(certificate)?;
-        let mut authorities = RootCertStore::empty();
-        for authority in certificates(client_ca)? {
-            authorities.add(authority).map_err(|_| TlsError::NoAuthority)?;
-        }
+        let authorities = authorities(client_ca)?;
         let no_key = || TlsError::NotPem(key.0, key.1.path(), "private key");
         let mut read = PrivateKeyDer::from_pem_slice(&bytes(key)?).map_err(|_| no_key())?;
         let signs = any_supported_type(&read);
@@ -152,6 +162,28 @@ impl Files {
         }
         Ok(Read { chain, key: signs.map_err(|_| no_key())?, authorities, not_after_ms, stamps })
     }
+}
+
+/// Those that have not ended. Others are left out, and told of: a bundle has the last one a while longer.
+fn authorities(file: &(File, VolumeFile)) -> Result<Vec<Authority>, TlsError> {
+    let now = Now::read().wall_ms;
+    let (mut believed, mut last_ms) = (Vec::new(), 0);
+    for certificate in certificates(file)? {
+        RootCertStore::empty().add(certificate.clone()).map_err(|_| TlsError::NoAuthority)?;
+        let not_after_ms = not_after_ms(&certificate);
+        last_ms = last_ms.max(not_after_ms);
+        if not_after_ms > now {
+            believed.push(Authority { certificate, not_after_ms });
+        } else {
+            let ended = rfc3339(not_after_ms);
+            tracing::warn!(
+                ended,
+                "an authority of listen.data_plane.tls.client_ca has ended: nobody is believed by it"
+            );
+        }
+    }
+    let all_ended = || TlsError::AuthoritiesEnded(file.0, file.1.path(), rfc3339(last_ms));
+    (!believed.is_empty()).then_some(believed).ok_or_else(all_ended)
 }
 
 fn bytes((file, at): &(File, VolumeFile)) -> Result<Zeroizing<Vec<u8>>, TlsError> {

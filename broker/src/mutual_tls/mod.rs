@@ -21,7 +21,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -33,9 +33,13 @@ use verifier::PeerVerifier;
 const ALPN: [&[u8]; 3] = [b"h2", b"http/1.1", OF_THE_MESH];
 /// Sidecars put it around what the processes of their pod send, too: no peer that is held to sessions gets in by it.
 const OF_THE_MESH: &[u8] = b"istio";
+/// What one reason is told of this often: a client tries again and again.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Reasons that are remembered as told; there are as many as there are IDs that our authorities sign.
+const MOST_TOLD: usize = 64;
 /// How often files are looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// Most connections of one peer at once: no workload keeps the others out.
+/// Most connections of one peer at once. The door has room for those of all: no workload keeps the others out.
 pub const MOST_OF_PEER: usize = 256;
 /// The same of a peer that is held to sessions.
 pub const MOST_OF_SIDECAR: usize = 32;
@@ -49,8 +53,14 @@ pub enum Refused {
     /// No certificate.
     #[error("it shows no certificate")]
     NoCertificate,
+    /// It breaks off, for it does not believe who we are.
+    #[error(
+        "it does not believe the broker's certificate: on its side, look at the ID that it demands (broker_id) and at who \
+         signs for the broker"
+    )]
+    NotBelieved,
     /// Signed by nobody whom we trust.
-    #[error("no authority of client_ca has signed its certificate")]
+    #[error("no authority of client_ca that is in time has signed its certificate")]
     Untrusted,
     /// Past its time, or before it.
     #[error("its certificate is not valid at this time: look at both clocks, and at what renews it")]
@@ -78,6 +88,8 @@ pub struct Acceptor {
     trouble: Mutex<Option<String>>,
     /// How many connections each peer has.
     open: Mutex<HashMap<String, usize>>,
+    /// Why clients were turned away: when it was told, and how often it was not since.
+    told: Mutex<HashMap<String, (Instant, u64)>>,
 }
 
 /// What the files said.
@@ -96,7 +108,7 @@ pub enum Standing {
     Well,
     /// What was read before is in use: the files are no good now.
     Kept(String),
-    /// The broker's own certificate is over: no peer believes it.
+    /// The broker's own certificate is over, so that no peer believes it; or every authority of theirs.
     Over(String),
 }
 
@@ -112,6 +124,7 @@ impl Acceptor {
             generation: watch::Sender::new(0),
             trouble: Mutex::default(),
             open: Mutex::default(),
+            told: Mutex::default(),
         })
     }
 
@@ -135,15 +148,52 @@ impl Acceptor {
         Ok((stream, Connected::new(peer, chain, generation, place)))
     }
 
+    /// How many connections all peers may have together.
+    pub fn most(&self) -> usize {
+        self.peers.iter().map(connected::most_of).sum()
+    }
+
+    /// Tells why a client was turned away: once a minute for each reason.
+    pub fn turned_away(&self, why: &Refused) {
+        if let Some(more) = self.is_news(why, Instant::now()) {
+            tracing::info!(%why, more, "a client of the data plane was turned away");
+        }
+    }
+
+    /// Whether it is told now, and how often it was not since the last time.
+    fn is_news(&self, why: &Refused, now: Instant) -> Option<u64> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = |at: Instant| now.duration_since(at) < TELL_AGAIN;
+        let why = why.to_string();
+        if let Some((_, more)) = told.get_mut(&why).filter(|(at, _)| is_fresh(*at)) {
+            *more += 1;
+            return None;
+        }
+        if told.len() >= MOST_TOLD && !told.contains_key(&why) {
+            told.retain(|_, (at, _)| is_fresh(*at));
+            if told.len() >= MOST_TOLD {
+                return None;
+            }
+        }
+        Some(told.insert(why, (now, 0)).map_or(0, |(_, more)| more))
+    }
+
     /// Looks at the files, over and over.
     pub async fn watch(&self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut failed = None;
+        let (mut failed, mut over_at) = (None, 0);
         loop {
             tick.tick().await;
-            let stamps = self.files.stamps();
-            if stamps == self.current().stamps {
+            let (stamps, current) = (self.files.stamps(), self.current());
+            let (ends_ms, _) = current.verifier.ends_ms();
+            let ended = ends_ms <= Now::read().wall_ms;
+            if ended && over_at != ends_ms {
+                // Whoever is connected by that authority is nobody any more, whatever the files say now.
+                (over_at, failed) = (ends_ms, None);
+                self.generation.send_modify(|generation| *generation += 1);
+            }
+            if stamps == current.stamps && !ended {
                 // What was bad is gone again.
                 if failed.take().is_some() {
                     *self.trouble() = None;
@@ -176,11 +226,15 @@ impl Acceptor {
 
     /// How it is.
     pub fn standing(&self) -> Standing {
-        let not_after_ms = self.current().not_after_ms;
+        let current = self.current();
         let trouble = self.trouble().clone();
-        if not_after_ms <= Now::read().wall_ms {
+        let ends = [
+            ("the broker's certificate", current.not_after_ms),
+            ("the last authority of client_ca", current.verifier.ends_ms().1),
+        ];
+        if let Some((what, ended_ms)) = ends.into_iter().find(|(_, ends_ms)| *ends_ms <= Now::read().wall_ms) {
             let why = trouble.map(|why| format!(", and {why}")).unwrap_or_default();
-            return Standing::Over(format!("the broker's certificate ended at {}{why}", rfc3339(not_after_ms)));
+            return Standing::Over(format!("{what} ended at {}{why}", rfc3339(ended_ms)));
         }
         trouble.map_or(Standing::Well, Standing::Kept)
     }
@@ -214,9 +268,19 @@ fn load(files: &Files, peers: &[Peer]) -> Result<Loaded, TlsError> {
 
 /// Why a handshake failed. What the other side sent is not repeated.
 fn refused(error: &std::io::Error) -> Refused {
-    use rustls::{CertificateError as Certificate, Error};
+    use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::NoCertificatesPresented) => Refused::NoCertificate,
+        Some(Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::DecryptError
+            | Alert::AccessDenied,
+        )) => Refused::NotBelieved,
         Some(Error::InvalidCertificate(why)) => match why {
             Certificate::Other(other) => match other.0.downcast_ref::<NotAPeer>() {
                 Some(why) => Refused::NotAPeer(why.clone()),

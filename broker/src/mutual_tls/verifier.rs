@@ -1,7 +1,7 @@
 //! Which client certificates are let in: signed by one of our authorities, in time, for clients, and naming
 //! exactly one of our peers.
 
-use super::files::TlsError;
+use super::files::{Authority, TlsError};
 use crate::config::PeerId;
 use crate::config::data_plane::Peer;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -34,14 +34,29 @@ pub enum NotAPeer {
 #[derive(Debug)]
 pub(super) struct PeerVerifier {
     signed: Arc<dyn ClientCertVerifier>,
+    authorities: Vec<Authority>,
+    provider: Arc<CryptoProvider>,
     peers: HashMap<PeerId, Peer>,
 }
 
 impl PeerVerifier {
-    pub fn new(authorities: RootCertStore, provider: Arc<CryptoProvider>, peers: &[Peer]) -> Result<Self, TlsError> {
-        let signed = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider).build();
-        let signed = signed.map_err(|_| TlsError::NoAuthority)?;
-        Ok(Self { signed, peers: peers.iter().map(|peer| (peer.id.clone(), peer.clone())).collect() })
+    pub fn new(authorities: Vec<Authority>, provider: Arc<CryptoProvider>, peers: &[Peer]) -> Result<Self, TlsError> {
+        let signed = signed_by(&authorities, 0, &provider).ok_or(TlsError::NoAuthority)?;
+        let peers = peers.iter().map(|peer| (peer.id.clone(), peer.clone())).collect();
+        Ok(Self { signed, authorities, provider, peers })
+    }
+
+    /// When the first and the last of the authorities end, in Unix milliseconds.
+    pub fn ends_ms(&self) -> (u64, u64) {
+        let ends = || self.authorities.iter().map(|authority| authority.not_after_ms);
+        (ends().min().unwrap_or_default(), ends().max().unwrap_or_default())
+    }
+
+    /// What verifies by the authorities that have not ended by then.
+    fn signed_at(&self, now: UnixTime) -> Option<Arc<dyn ClientCertVerifier>> {
+        let now_ms = now.as_secs().saturating_mul(1000);
+        let all = now_ms < self.ends_ms().0;
+        if all { Some(self.signed.clone()) } else { signed_by(&self.authorities, now_ms, &self.provider) }
     }
 
     /// The peer that a certificate names. Whether it is signed is another question.
@@ -49,6 +64,18 @@ impl PeerVerifier {
         let id = spiffe_id(certificate)?;
         self.peers.get(&id).cloned().ok_or(NotAPeer::Unlisted(id))
     }
+}
+
+fn signed_by(
+    authorities: &[Authority],
+    now_ms: u64,
+    provider: &Arc<CryptoProvider>,
+) -> Option<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities.iter().filter(|authority| now_ms < authority.not_after_ms) {
+        roots.add(authority.certificate.clone()).ok()?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().ok()
 }
 
 /// X.509-SVID, 2: exactly one URI SAN, and it is the ID.
@@ -86,7 +113,8 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.signed.verify_client_cert(end_entity, intermediates, now)?;
+        let signed = self.signed_at(now).ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let verified = signed.verify_client_cert(end_entity, intermediates, now)?;
         let named = self.peer(end_entity);
         named.map_err(|why| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why)))))?;
         Ok(verified)

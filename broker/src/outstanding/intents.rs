@@ -2,6 +2,8 @@
 
 use super::{Facts, Issue, LONGEST_TTL, LONGEST_USE, Outstanding};
 use crate::audit::Record;
+use crate::config::PeerId;
+use crate::fair::Fair;
 use attache_core::wire::UseRecord;
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
@@ -10,13 +12,18 @@ use std::time::Instant;
 /// each other where an agent leaves while a broker stands still.
 const MOST_ENDED: usize = 4096;
 
-/// Numbers of requests, each with its worker.
-#[derive(Default)]
-pub(super) struct Ended(VecDeque<(String, u64)>);
+/// Numbers of requests, each with its worker; by who its Envoy is.
+pub(super) struct Ended(Fair<(String, u64)>);
+
+impl Default for Ended {
+    fn default() -> Self {
+        Self(Fair::new(MOST_ENDED))
+    }
+}
 
 impl Ended {
     /// What a record of `worker` says: the request that it announced under this number has ended.
-    pub fn end(&mut self, issues: &mut VecDeque<Issue>, worker: &str, numbers: &HashSet<u64>) {
+    pub fn end(&mut self, issues: &mut VecDeque<Issue>, (worker, from): (&str, &str), numbers: &HashSet<u64>) {
         let mut open = HashSet::new();
         issues.retain(|issue| {
             let number = issue.facts.intent.filter(|_| issue.facts.issued_to.as_deref() == Some(worker));
@@ -24,16 +31,16 @@ impl Ended {
             open.extend(ended);
             ended.is_none()
         });
-        self.0.extend(numbers.difference(&open).map(|number| (worker.to_owned(), *number)));
-        let excess = self.0.len().saturating_sub(MOST_ENDED);
-        self.0.drain(..excess);
+        for number in numbers.difference(&open) {
+            self.0.push(from, (worker.to_owned(), *number));
+        }
     }
 
     /// Whether the request that this intent announces has ended already. It is asked about once.
     pub fn take(&mut self, intent: &Facts) -> bool {
         let (worker, number) = (intent.issued_to.as_deref(), intent.intent);
-        let at = self.0.iter().position(|(of, ended)| Some(of.as_str()) == worker && Some(*ended) == number);
-        at.and_then(|at| self.0.remove(at)).is_some()
+        let is_it = |(of, ended): &(String, u64)| Some(of.as_str()) == worker && Some(*ended) == number;
+        self.0.remove(intent.from(), is_it).is_some()
     }
 }
 
@@ -55,11 +62,11 @@ impl Outstanding {
     }
 
     /// These requests have ended: what became of them is on disk.
-    pub fn ended_uses(&self, worker: &str, numbers: &HashSet<u64>) {
+    pub fn ended_uses(&self, (worker, peer): (&str, Option<&PeerId>), numbers: &HashSet<u64>) {
         if !numbers.is_empty() {
             let mut open = self.open();
             let super::Open { issues, ended } = &mut *open;
-            ended.end(issues, worker, numbers);
+            ended.end(issues, (worker, peer.map(PeerId::as_str).unwrap_or_default()), numbers);
         }
     }
 }

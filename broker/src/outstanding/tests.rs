@@ -198,8 +198,8 @@ impl Life {
     async fn ended(&self, worker: &str, kind: &str, seqs_and_intents: &[(u64, u64)]) {
         let records: Vec<_> = seqs_and_intents.iter().map(|(seq, intent)| use_of(kind, *seq, *intent)).collect();
         let ended = announced_in(&records).into_iter().map(|(_, intent)| intent).collect();
-        self.audit.append_uses(worker.into(), records).await.unwrap();
-        self.outstanding.ended_uses(worker, &ended);
+        self.audit.append_uses(worker.into(), None, records).await.unwrap();
+        self.outstanding.ended_uses((worker, None), &ended);
     }
 
     /// The intents that were told of, each with its worker and its count.
@@ -302,4 +302,25 @@ async fn an_intent_that_its_record_has_overtaken_is_not_outstanding() {
     drop(life);
     let life = Life::begin(&dir);
     assert!(matches!(&open(&life)[..], [other] if other.issued_to.as_deref() == Some("worker-2")));
+}
+
+#[tokio::test]
+async fn an_envoy_that_is_granted_without_end_pushes_off_none_of_anothers_leases() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life::begin_at(&dir, Now::read(), NEVER);
+    let lease = |from: &str, lease: &str| {
+        let (lease_id, asked_by) = (Some(lease.to_owned()), Some(from.to_owned()));
+        let issued_to = Some("0000000a".to_owned());
+        life.outstanding
+            .issued(&Record { lease_id, asked_by, issued_to, ..Record::new(Kind::Issue, Now::read().wall_ms) }, TTL);
+    };
+    lease("modest", "first");
+    (0..10).for_each(|n| lease("greedy", &n.to_string()));
+    let mut open = life.outstanding.open();
+    let mut excess = super::excess(&open.issues, 8);
+    assert_eq!(excess, HashMap::from([("greedy".to_owned(), 3)]));
+    open.issues.retain(|issue| !takes(&mut excess, issue));
+    let left: Vec<_> = open.issues.iter().filter_map(|issue| issue.facts.lease_id.as_deref()).collect();
+    assert_eq!(left, ["first", "3", "4", "5", "6", "7", "8", "9"]);
+    assert!(super::excess(&open.issues, 8).is_empty());
 }

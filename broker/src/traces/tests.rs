@@ -116,3 +116,38 @@ async fn the_queue_is_bounded_and_nobody_waits_for_it() {
     drop(traces.serve("grant", parent()));
     assert_eq!(ended(traces.meters(), "dropped"), 101, "nor once the end has come");
 }
+
+#[tokio::test]
+async fn an_agents_flood_of_spans_costs_another_session_none() {
+    let (traces, export) = Traces::new(Some("http://127.0.0.1:1/v1/traces"), &Name::parse("i").unwrap());
+    let grant = |session: &str| {
+        let grant = traces.serve("grant", parent());
+        drop(grant.child("identity"));
+        grant.says(SESSION, session);
+        drop(grant.child("audit"));
+    };
+    grant("modest");
+    (0..MOST_WAITING).for_each(|_| grant("greedy"));
+    grant("modest");
+    assert_eq!(ended(traces.meters(), "dropped"), 2 * MOST_WAITING as u64 + 6);
+    drop(traces);
+    drop(export);
+}
+
+#[test]
+fn of_a_full_queue_the_other_sessions_spans_go_to_the_collector() {
+    let waiting = Arc::new(Mutex::new(Fair::new(4)));
+    let (wake, _woken) = channel(1);
+    let queue = Queue { waiting: waiting.clone(), parts: Mutex::default(), wake, meters: SpanMeters::default() };
+    let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
+    let traces = Traces { tracer: Some(provider.tracer("attache")), meters: SpanMeters::default() };
+    for session in ["greedy", "greedy", "greedy", "modest", "greedy"] {
+        let grant = traces.serve("grant", parent());
+        grant.says(SESSION, session);
+        drop(grant.child("audit"));
+    }
+    let kept: Vec<_> = waiting.lock().unwrap().by_ref().map(|span| (span.name, span.attributes)).collect();
+    let whole = |session: &str| kept.iter().filter(|(_, said)| format!("{said:?}").contains(session)).count();
+    assert_eq!((kept.len(), whole("modest"), whole("greedy")), (4, 1, 1));
+    assert_eq!(kept.iter().filter(|(name, _)| name == "audit").count(), 2);
+}

@@ -5,7 +5,8 @@
 //! agent can write.
 
 use super::entry::Entry;
-use super::shelf::Shelf;
+use super::shelf::Shelves;
+use crate::fair::Fair;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -17,8 +18,8 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 const ENTRIES: usize = 16_384;
 /// Records that wait at most.
 const RECORDS: usize = 1 << 17;
-/// Findings that are kept until somebody asks; more are counted. Of requests that went by the filter, twice
-/// as many are: a flood of others must not hide one.
+/// Findings that are kept until somebody asks; more are counted. Of requests that went by the filter, as many
+/// again: a flood of others must not hide one, nor one Envoy's those of another.
 const FINDINGS: usize = 16_384;
 /// Workers whose numbers are remembered; beyond, all are forgotten.
 const WORKERS: usize = 4096;
@@ -50,7 +51,7 @@ pub struct Recorded {
 /// What was found lately.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
-    /// In the order in which it was found.
+    /// Requests that went by the filter last.
     pub findings: Vec<Finding>,
     /// How many more there were.
     pub dropped: u64,
@@ -65,11 +66,13 @@ pub struct Comparison {
     /// When the broker began: who ended before told of it in the life before.
     began_ms: u64,
     hasher: RandomState,
-    entries: Shelf<Box<Entry>>,
-    records: Shelf<()>,
+    entries: Shelves<Box<Entry>>,
+    records: Shelves<()>,
     /// The last record of each worker that was noted.
     noted: HashMap<String, u64>,
     news: News,
+    findings: Fair<Finding>,
+    bypassed: Fair<Finding>,
     /// Whether an entry has ever come.
     heard: bool,
     /// Nothing is missing before this.
@@ -82,10 +85,12 @@ impl Comparison {
         Self {
             began_ms,
             hasher: RandomState::new(),
-            entries: Shelf::new(ENTRIES),
-            records: Shelf::new(RECORDS),
+            entries: Shelves::new(ENTRIES),
+            records: Shelves::new(RECORDS),
             noted: HashMap::new(),
             news: News::default(),
+            findings: Fair::new(FINDINGS),
+            bypassed: Fair::new(FINDINGS),
             heard: false,
             patient_until: None,
         }
@@ -126,23 +131,24 @@ impl Comparison {
             }
             return;
         };
-        if self.records.take(key).is_some() {
+        if self.records.take(&entry.from, key).is_some() {
             self.news.explained += 1;
         } else {
-            let pushed = self.entries.put(key, now, entry);
+            let from = entry.from.clone();
+            let pushed = self.entries.put(&from, key, now, entry);
             pushed.into_iter().for_each(|entry| self.found(Finding::Unrecorded(entry)));
         }
     }
 
-    /// A worker's records came, and those up to number `durable` are on disk. Some came before.
-    pub fn recorded(&mut self, worker: &str, records: &[Recorded], durable: u64, now: Instant) {
+    /// Records of a worker of this Envoy's came, and those up to number `durable` are on disk. Some came before.
+    pub fn recorded(&mut self, (from, worker): (&str, &str), records: &[Recorded], durable: u64, now: Instant) {
         let before = self.noted.get(worker).copied().unwrap_or(0);
         for record in records.iter().filter(|record| record.seq > before && record.seq <= durable) {
             let Some(key) = record.key else { continue };
-            if self.entries.take(key).is_some() {
+            if self.entries.take(from, key).is_some() {
                 self.news.explained += 1;
             } else if record.ended_ms >= self.began_ms {
-                self.news.without_entry += u64::from(self.records.put(key, now, ()).is_some());
+                self.news.without_entry += u64::from(self.records.put(from, key, now, ()).is_some());
             }
         }
         if self.noted.len() >= WORKERS && !self.noted.contains_key(worker) {
@@ -167,16 +173,16 @@ impl Comparison {
                 self.news.without_entry += 1;
             }
         }
-        std::mem::take(&mut self.news)
+        let findings = self.findings.by_ref().chain(self.bypassed.by_ref()).collect();
+        News { findings, ..std::mem::take(&mut self.news) }
     }
 
     fn found(&mut self, finding: Finding) {
-        let most = if let Finding::Bypassed(_) = finding { 2 * FINDINGS } else { FINDINGS };
-        if self.news.findings.len() < most {
-            self.news.findings.push(finding);
-        } else {
-            self.news.dropped += 1;
-        }
+        let (kept, from) = match &finding {
+            Finding::Bypassed(entry) => (&mut self.bypassed, entry.from.clone()),
+            Finding::NotDecided(entry) | Finding::Unrecorded(entry) => (&mut self.findings, entry.from.clone()),
+        };
+        self.news.dropped += u64::from(kept.push(&from, finding).is_some());
     }
 }
 

@@ -16,10 +16,10 @@ pub use record::{Told, session_of};
 use crate::audit::{AuditLog, Kind, Record};
 use crate::clock::{Now, rfc3339};
 use crate::config::PeerId;
+use crate::fair::Fair;
 use crate::meters::WitnessMeters;
 use attache_core::wire::{UseKind, UseRecord};
 use compare::{Comparison, Finding, News, Recorded};
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ pub struct Witness {
 struct State {
     comparison: Comparison,
     /// To be written.
-    records: VecDeque<Record>,
+    records: Fair<Record>,
     /// Findings that were not kept.
     dropped: u64,
     /// Requests on record without an entry, not told of yet.
@@ -93,7 +93,7 @@ impl Witness {
     pub fn new(audit: Arc<AuditLog>, now: Now) -> Self {
         let state = State {
             comparison: Comparison::new(now.wall_ms),
-            records: VecDeque::new(),
+            records: Fair::new(QUEUE),
             dropped: 0,
             without_entry: 0,
             told: None,
@@ -123,8 +123,8 @@ impl Witness {
     }
 
     /// Of these records of a worker, those up to number `durable` are on disk.
-    pub fn recorded(&self, worker: &str, records: &[Recorded], durable: u64) {
-        self.state().comparison.recorded(worker, records, durable, Instant::now());
+    pub fn recorded(&self, worker: &str, peer: Option<&PeerId>, records: &[Recorded], durable: u64) {
+        self.state().comparison.recorded((&of(peer), worker), records, durable, Instant::now());
     }
 
     /// What is counted here.
@@ -221,11 +221,9 @@ impl State {
                 let (route, cluster) = (entry.route.clone(), entry.cluster.clone());
                 self.bypasses = Some(Bypasses { count, last_ms: entry.at_ms, route, cluster });
             }
-            if self.records.len() < QUEUE {
-                self.records.push_back(record::record(finding));
-            } else {
-                self.dropped += 1;
-            }
+            let record = record::record(finding);
+            let from = record.asked_by.clone().unwrap_or_default();
+            self.dropped += u64::from(self.records.push(&from, record).is_some());
         }
     }
 
@@ -233,8 +231,8 @@ impl State {
     fn batch(&mut self, now: Instant) -> (Vec<Record>, Option<Lost>) {
         let (gap, told) = self.lost(now).unzip();
         let mut batch: Vec<_> = gap.into_iter().collect();
-        let more = self.records.len().min(BATCH - batch.len());
-        batch.extend(self.records.drain(..more));
+        let more = BATCH - batch.len();
+        batch.extend(self.records.by_ref().take(more));
         (batch, told)
     }
 

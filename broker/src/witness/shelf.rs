@@ -1,4 +1,5 @@
-//! Things that wait for their counterpart, by key and in the order in which they came.
+//! Things that wait for their counterpart, by key and in the order in which they came. Each Envoy has a shelf of its
+//! own, and all of them one room: who fills it pushes off what is his.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -6,9 +7,16 @@ use std::time::Instant;
 /// Slots there are at most, emptied ones between others included: a busy hour's ten seconds.
 const SLOTS: usize = 1 << 17;
 
-/// Bounded: what comes when it is full pushes the oldest off.
-pub struct Shelf<T> {
+/// The shelves of all owners. What comes when they are full pushes off the oldest of whoever has most.
+pub struct Shelves<T> {
     most: usize,
+    waiting: usize,
+    slots: usize,
+    by_owner: HashMap<String, Shelf<T>>,
+}
+
+/// One owner's.
+struct Shelf<T> {
     waiting: usize,
     /// In the order of arrival; `None` where the counterpart has come.
     slots: VecDeque<Option<Slot<T>>>,
@@ -24,10 +32,10 @@ struct Slot<T> {
     thing: T,
 }
 
-impl<T> Shelf<T> {
-    /// An empty one, for so many things.
+impl<T> Shelves<T> {
+    /// Empty ones, for so many things together.
     pub fn new(most: usize) -> Self {
-        Self { most, waiting: 0, slots: VecDeque::new(), first: 0, by_key: HashMap::new() }
+        Self { most, waiting: 0, slots: 0, by_owner: HashMap::new() }
     }
 
     /// How many things are there.
@@ -35,19 +43,76 @@ impl<T> Shelf<T> {
         self.waiting
     }
 
-    /// Puts a thing there; answers with what it pushed off.
-    pub fn put(&mut self, key: u64, since: Instant, thing: T) -> Option<T> {
-        let full = self.waiting >= self.most || self.slots.len() >= SLOTS;
-        let pushed = if full { self.pop() } else { None };
+    /// Puts a thing on its owner's shelf; answers with what was pushed off one.
+    pub fn put(&mut self, owner: &str, key: u64, since: Instant, thing: T) -> Option<T> {
+        let pushed = if self.waiting >= self.most {
+            self.push_off(|shelf| shelf.waiting)
+        } else if self.slots >= SLOTS {
+            self.push_off(Shelf::slots)
+        } else {
+            None
+        };
+        match self.by_owner.get_mut(owner) {
+            Some(shelf) => shelf.put(key, since, thing),
+            None => {
+                let mut shelf = Shelf::new();
+                shelf.put(key, since, thing);
+                self.by_owner.insert(owner.to_owned(), shelf);
+            }
+        }
+        (self.waiting, self.slots) = (self.waiting + 1, self.slots + 1);
+        pushed
+    }
+
+    /// Takes the oldest thing with this key off its owner's shelf.
+    pub fn take(&mut self, owner: &str, key: u64) -> Option<T> {
+        self.at(owner, |shelf| shelf.take(key))
+    }
+
+    /// Takes a thing that has been there since `deadline` or longer, the oldest of its owner.
+    pub fn overdue(&mut self, deadline: Instant) -> Option<T> {
+        let owner = self.by_owner.iter().find(|(_, shelf)| shelf.is_overdue(deadline))?.0.clone();
+        self.at(&owner, Shelf::pop)
+    }
+
+    fn push_off(&mut self, size: impl Fn(&Shelf<T>) -> usize) -> Option<T> {
+        let greediest = self.by_owner.iter().max_by_key(|(_, shelf)| size(shelf))?.0.clone();
+        self.at(&greediest, Shelf::pop)
+    }
+
+    fn at(&mut self, owner: &str, take: impl FnOnce(&mut Shelf<T>) -> Option<T>) -> Option<T> {
+        let shelf = self.by_owner.get_mut(owner)?;
+        let before = shelf.slots();
+        let taken = take(shelf);
+        self.slots -= before - shelf.slots();
+        self.waiting -= usize::from(taken.is_some());
+        if shelf.slots() == 0 {
+            self.by_owner.remove(owner);
+        }
+        taken
+    }
+}
+
+impl<T> Shelf<T> {
+    fn new() -> Self {
+        Self { waiting: 0, slots: VecDeque::new(), first: 0, by_key: HashMap::new() }
+    }
+
+    /// How many slots are taken up.
+    fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Puts a thing there.
+    fn put(&mut self, key: u64, since: Instant, thing: T) {
         self.waiting += 1;
         let number = self.first.saturating_add(self.slots.len() as u64);
         self.by_key.entry(key).or_default().push_back(number);
         self.slots.push_back(Some(Slot { key, since, thing }));
-        pushed
     }
 
     /// Takes the oldest thing with this key.
-    pub fn take(&mut self, key: u64) -> Option<T> {
+    fn take(&mut self, key: u64) -> Option<T> {
         let number = self.by_key.get_mut(&key)?.pop_front()?;
         self.by_key.get(&key).is_some_and(VecDeque::is_empty).then(|| self.by_key.remove(&key));
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
@@ -59,11 +124,10 @@ impl<T> Shelf<T> {
         found.map(|slot| slot.thing)
     }
 
-    /// Takes the oldest thing, if it has been there since `deadline` or longer.
-    pub fn overdue(&mut self, deadline: Instant) -> Option<T> {
+    /// Whether the oldest thing has been there since `deadline` or longer.
+    fn is_overdue(&self, deadline: Instant) -> bool {
         // The first slot is never empty.
-        let late = self.slots.front()?.as_ref().is_some_and(|slot| slot.since <= deadline);
-        if late { self.pop() } else { None }
+        self.slots.front().and_then(Option::as_ref).is_some_and(|slot| slot.since <= deadline)
     }
 
     fn pop(&mut self) -> Option<T> {
@@ -84,32 +148,34 @@ mod tests {
 
     #[test]
     fn things_are_found_by_key_the_oldest_first() {
-        let (now, mut shelf) = (Instant::now(), Shelf::new(10));
+        let (now, mut shelves) = (Instant::now(), Shelves::new(10));
         for (key, thing) in [(1, "a"), (2, "b"), (1, "c")] {
-            assert_eq!(shelf.put(key, now, thing), None);
+            assert_eq!(shelves.put("", key, now, thing), None);
         }
-        assert_eq!((shelf.take(2), shelf.take(2)), (Some("b"), None));
-        assert_eq!((shelf.take(1), shelf.take(1), shelf.take(1)), (Some("a"), Some("c"), None));
-        assert!(shelf.slots.is_empty() && shelf.by_key.is_empty(), "nothing is left behind");
-        assert_eq!(shelf.put(1, now, "d"), None);
-        assert_eq!(shelf.take(1), Some("d"));
+        assert_eq!(shelves.take("another", 2), None);
+        assert_eq!((shelves.take("", 2), shelves.take("", 2)), (Some("b"), None));
+        assert_eq!((shelves.take("", 1), shelves.take("", 1), shelves.take("", 1)), (Some("a"), Some("c"), None));
+        assert!(shelves.by_owner.is_empty() && shelves.slots == 0, "nothing is left behind");
+        assert_eq!(shelves.put("", 1, now, "d"), None);
+        assert_eq!(shelves.take("", 1), Some("d"));
     }
 
     #[test]
     fn what_waits_too_long_is_overdue_in_order() {
-        let (now, mut shelf) = (Instant::now(), Shelf::new(10));
+        let (now, mut shelves) = (Instant::now(), Shelves::new(10));
         let at = |s| now + Duration::from_secs(s);
         for second in 0..4 {
-            shelf.put(second, at(second), second);
+            shelves.put("", second, at(second), second);
         }
-        shelf.take(1);
-        assert_eq!([shelf.overdue(at(2)), shelf.overdue(at(2)), shelf.overdue(at(2))], [Some(0), Some(2), None]);
+        shelves.take("", 1);
+        assert_eq!([shelves.overdue(at(2)), shelves.overdue(at(2)), shelves.overdue(at(2))], [Some(0), Some(2), None]);
     }
 
     #[test]
-    fn it_is_bounded() {
-        let (now, mut shelf) = (Instant::now(), Shelf::new(2));
-        assert_eq!([shelf.put(1, now, 1), shelf.put(2, now, 2), shelf.put(3, now, 3)], [None, None, Some(1)]);
-        assert_eq!((shelf.take(1), shelf.take(2), shelf.slots.len()), (None, Some(2), 1));
+    fn they_are_bounded_and_who_fills_them_pushes_off_his_own() {
+        let (now, mut shelves) = (Instant::now(), Shelves::new(3));
+        assert_eq!(shelves.put("modest", 9, now, 9), None);
+        assert_eq!([1, 2, 3, 4].map(|n| shelves.put("greedy", n, now, n)), [None, None, Some(1), Some(2)]);
+        assert_eq!((shelves.take("modest", 9), shelves.take("greedy", 3), shelves.waiting()), (Some(9), Some(3), 1));
     }
 }

@@ -17,7 +17,7 @@ impl Log {
         let dir = Dir::new();
         let log = dir.try_open(1600, Checkpoints { records: 3, ..RARELY }).unwrap();
         for seq in 1..=7 {
-            log.append_uses("w1".into(), vec![used(seq)]).await.unwrap();
+            log.append_uses("w1".into(), None, vec![used(seq)]).await.unwrap();
         }
         drop(log);
         let report = verify(&dir.path(), None).unwrap();

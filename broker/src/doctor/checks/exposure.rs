@@ -97,8 +97,18 @@ fn broker_reachable(scene: &Scene<'_>) -> Vec<Symptom> {
     let addresses: Vec<_> =
         named.iter().filter_map(|name| scene.cluster(name)).flat_map(|cluster| &cluster.addresses).collect();
     let same = |address: &Node<'_>| addresses.iter().any(|broker| is_same(address, broker));
-    let is_broker =
-        |name: &&str| named.contains(name) || scene.cluster(name).is_some_and(|it| it.addresses.iter().any(same));
+    // Istio makes a cluster of its own of each port of a service, whose endpoints come by themselves.
+    let of_service = |name: &str| {
+        let Some((port, host)) = istios(name) else { return false };
+        let is_its = |address: &&Node<'_>| {
+            let number = address.number("socket_address.port_value");
+            number == Some(port) && address.text("socket_address.address") == Some(host)
+        };
+        addresses.iter().any(is_its) || named.iter().filter_map(|named| istios(named)).any(|it| it == (port, host))
+    };
+    let is_broker = |name: &&str| {
+        named.contains(name) || of_service(name) || scene.cluster(name).is_some_and(|it| it.addresses.iter().any(same))
+    };
     let mut symptoms = Vec::new();
     for route in scene.hcms.iter().flat_map(|hcm| &hcm.routes) {
         if let Some(name) = route.clusters().iter().find(|name| is_broker(name)) {
@@ -111,6 +121,17 @@ fn broker_reachable(scene: &Scene<'_>) -> Vec<Symptom> {
         }
     }
     symptoms
+}
+
+/// Port and host of a cluster that Istio has named: `outbound|PORT|SUBSET|HOST`, with `_` in names of SNI.
+fn istios(cluster: &str) -> Option<(u64, &str)> {
+    let (separator, rest) = match cluster.strip_prefix("outbound|") {
+        Some(rest) => ('|', rest),
+        None => ('_', cluster.strip_prefix("outbound_.")?),
+    };
+    let (port, rest) = rest.split_once(separator)?;
+    let (_, host) = rest.split_once(separator)?;
+    Some((port.trim_end_matches('.').parse().ok()?, host.trim_start_matches('.')))
 }
 
 pub(super) const BROKER_TRANSPORT: Check = Check {

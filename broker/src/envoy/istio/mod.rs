@@ -11,7 +11,7 @@ mod traffic;
 mod workload;
 
 use super::routes;
-use crate::config::Config;
+use crate::config::{Config, Endpoint};
 use attache_core::matching::host::Authority;
 use attache_core::policy::{DestinationSpec, Spec};
 use serde_json::{Value, json};
@@ -73,6 +73,20 @@ pub enum NotForIstio {
     /// A cluster that a route of Istio's cannot name.
     #[error("{0}: `upstream.cluster` is not of the form outbound|PORT|SUBSET|HOST, which is how Istio names clusters")]
     Cluster(String),
+    /// What only a bootstrap of our own can say.
+    #[error(
+        "listen.data_plane.envoy is for bootstraps that `attache envoy-config` writes: Istio's Envoys show the certificate \
+         that the mesh gives them, reach the broker at {BROKER_HOST}:{BROKER_PORT} and demand {BROKER_ID}; remove it from \
+         this config, and where yours are others change them in what is written"
+    )]
+    Envoy,
+    /// No Envoy of Istio's says the name of a listener.
+    #[error(
+        "session {0}: `bind: {{listener: …}}` names a listener of a bootstrap that `attache envoy-config` writes, and an Envoy \
+         of Istio's has none: bind it to `peer`, or hold the sidecar's own SPIFFE ID to its `sessions` in \
+         listen.data_plane.peers"
+    )]
+    Listener(String),
     /// What an extension in a sidecar would open.
     #[error(
         "in a sidecar the filter stands by an envoy-filter alone: an extension asks the broker by a cluster of the mesh's, \
@@ -94,6 +108,12 @@ pub fn manifests(
     }
     if topology == Topology::Sidecar && matches!(part, Part::TrafficExtension | Part::WasmPlugin) {
         return Err(NotForIstio::InSidecar);
+    }
+    if matches!(&config.listen.data_plane, Endpoint::Tls(door) if door.envoy.is_some()) {
+        return Err(NotForIstio::Envoy);
+    }
+    if let Some(session) = config.sessions.iter().find(|session| session.bind.listener.is_some()) {
+        return Err(NotForIstio::Listener(session.name.to_string()));
     }
     let ways: Vec<Way> = policy.destinations.iter().map(Way::of).collect::<Result<_, _>>()?;
     Ok(match part {

@@ -3,6 +3,7 @@
 
 use super::{AGENTS, BROKER_PORT, EGRESS, GATEWAY_PORTS, Topology, object};
 use crate::config::Config;
+use crate::envoy::stats::LABELS;
 use serde_json::{Value, json};
 
 /// Istio's control plane: configuration and certificates.
@@ -65,7 +66,11 @@ fn deployment() -> Value {
         },
     });
     let template = json!({
-        "metadata": {"labels": labels, "annotations": {"inject.istio.io/templates": "gateway"}},
+        "metadata": {"labels": labels, "annotations": {
+            "inject.istio.io/templates": "gateway",
+            // Its bootstrap takes the filter's labels out of names.
+            "proxy.istio.io/config": format!("extraStatTags: [{}]", LABELS.join(", ")),
+        }},
         "spec": {"serviceAccountName": EGRESS, "containers": [proxy]},
     });
     let spec = json!({"replicas": 2, "selector": {"matchLabels": {"istio": EGRESS}}, "template": template});

@@ -13,7 +13,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter pin reproduce demo up images test test-compose test-matrix fuzz clients check bench plots bench-intercept bench-broker bench-changes bench-scale fmt clean
+.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix fuzz clients check bench plots bench-intercept bench-broker bench-changes bench-scale fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -87,6 +87,9 @@ test: build $(TRAP) ## Set everything up and pass every test
 	@echo "Building the tests (the first time five minutes on two cores), then running them (about five) ..."
 	cargo test --workspace --exclude attache-filter --exclude attache-bench-noop --quiet --no-fail-fast$(if $(filter 0,$(shell id -u)), -- --include-ignored)
 	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
+
+test-attacks: build ## Try every attack of tests/corpus, and print what held; NAME=… for some of them; writes docs/attacks.md
+	NAME=$(NAME) $(if $(NAME),,ATTACHE_ATTACKS_TABLE=write) cargo test -p attache-tests --test attacks --quiet -- --nocapture
 
 test-compose: build ## Run envoy/docker-compose.yaml in both shapes on a Docker engine of its own (as root)
 	@scripts/compose

@@ -3,8 +3,6 @@
 
 #[path = "fails_closed/again.rs"]
 mod again;
-#[path = "fails_closed/agent.rs"]
-mod agent;
 #[path = "fails_closed/asserts.rs"]
 mod asserts;
 #[path = "fails_closed/broker.rs"]

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use attache_core::placeholder::Shape;
 use attache_core::refusal::Reason;
-use attache_tests::stack::SOON;
 use attache_tests::{Response, Stack, refusal};
 
 /// The bound of a decision: the default `callout_timeout`.
@@ -24,7 +23,7 @@ pub struct Scene<B> {
 
 impl<B> Scene<B> {
     pub async fn of(stack: Stack<B>) -> Self {
-        let vms = created(&stack).await;
+        let vms = stack.vms().await;
         Self { stack, asked: AtomicUsize::new(0), vms }
     }
 
@@ -102,15 +101,10 @@ impl<B> Scene<B> {
 
     /// No VM has died, and everything adds up.
     pub async fn ends_well(&self) {
-        assert_eq!(created(&self.stack).await, self.vms, "a VM was replaced");
+        assert_eq!(self.stack.vms().await, self.vms, "a VM was replaced");
         let log = self.stack.envoy.log();
         assert!(!log.contains("Uncaught RuntimeError"), "a VM has trapped");
         assert!(self.stack.envoy.alive());
         self.stack.reconcile().await;
     }
-}
-
-/// How many VMs Envoy has made so far.
-pub async fn created<B>(stack: &Stack<B>) -> u64 {
-    stack.envoy.wait_stat("wasm.envoy.wasm.runtime.v8.created", |_| true, SOON).await
 }

@@ -20,6 +20,8 @@ pub struct Spelled {
     /// Names and values, in order. HTTP/2 wants names in lower case.
     pub lines: Vec<(Vec<u8>, Vec<u8>)>,
     pub body: Vec<u8>,
+    /// Where the body is cut into chunks or frames; with none it has a length.
+    pub cuts: Vec<usize>,
 }
 
 impl Spelled {
@@ -32,6 +34,7 @@ impl Spelled {
             scheme: b"http".to_vec(),
             lines: Vec::new(),
             body: Vec::new(),
+            cuts: Vec::new(),
         }
     }
 
@@ -78,12 +81,36 @@ impl Spelled {
             line(b"host", authority);
         }
         self.lines.iter().for_each(|(name, value)| line(name, value));
-        if !self.body.is_empty() {
-            line(b"content-length", self.body.len().to_string().as_bytes());
+        match (self.cuts.is_empty(), self.body.is_empty()) {
+            (true, true) => {}
+            (true, false) => line(b"content-length", self.body.len().to_string().as_bytes()),
+            (false, _) => line(b"transfer-encoding", b"chunked"),
         }
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(&self.body);
+        if self.cuts.is_empty() {
+            out.extend_from_slice(&self.body);
+            return out;
+        }
+        for piece in self.pieces() {
+            out.extend(format!("{:x}\r\n", piece.len()).into_bytes());
+            out.extend([piece, b"\r\n"].concat());
+        }
+        out.extend_from_slice(b"0\r\n\r\n");
         out
+    }
+
+    /// The body in its pieces; none is empty.
+    fn pieces(&self) -> Vec<&[u8]> {
+        let (mut pieces, mut rest) = (Vec::new(), &self.body[..]);
+        let mut begun = 0;
+        for cut in &self.cuts {
+            let (piece, after) = rest.split_at(cut - begun);
+            pieces.push(piece);
+            (rest, begun) = (after, *cut);
+        }
+        pieces.push(rest);
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
     }
 
     /// Its fields in HTTP/2. CONNECT has neither scheme nor path there (RFC 9113, 8.5).
@@ -117,9 +144,9 @@ impl Spelled {
     pub async fn over_h2(&self, agent: &Agent, addr: SocketAddr) -> Result<Response, Unanswered> {
         let mut wire = agent.raw_h2(addr).await;
         let stream = wire.headers(&self.to_h2(), self.body.is_empty()).await;
-        let pieces = self.body.chunks(MAX_PAYLOAD);
+        let pieces: Vec<_> = self.pieces().into_iter().flat_map(|piece| piece.chunks(MAX_PAYLOAD)).collect();
         let last = pieces.len().saturating_sub(1);
-        for (index, piece) in pieces.enumerate() {
+        for (index, piece) in pieces.into_iter().enumerate() {
             wire.data(stream, piece, index == last).await.ok();
         }
         wire.response(stream, PATIENCE).await

@@ -472,6 +472,11 @@ impl<B> Stack<B> {
         self.agent().request(self.proxy, method, host, path, &[("authorization", &bearer)], body).await
     }
 
+    /// How many VMs Envoy has made for the filter so far.
+    pub async fn vms(&self) -> u64 {
+        self.envoy.wait_stat("wasm.envoy.wasm.runtime.v8.created", |_| true, SOON).await
+    }
+
     /// Reconciles everything that was seen; panics with an account of what does not fit.
     pub async fn reconcile(&self) {
         self.site.oracle.text("config_dump", self.envoy.config_dump().await);

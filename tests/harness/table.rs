@@ -1,153 +1,194 @@
-//! A table of requests spelled out by hand, each with its promised outcome over HTTP/1 and over
-//! HTTP/2; one Attaché answers them all, one after the other.
+//! A table of requests spelled out by hand, each with its promised outcome over HTTP/1, over HTTP/2 and in an
+//! intercepted tunnel; one Attaché answers them all, one after the other.
 //!
 //! Beyond the answers it holds: nothing goes upstream but what is served; each request that reached
 //! the filter has one audit record; each request, whether it reached it or not, has one line in
 //! Envoy's access log, which is the only witness of those that did not.
 
+mod tunnels;
+
+use std::fmt;
+
 use attache_broker::envoy::{TESTED_VERSION, Version, process};
 use attache_core::refusal::Reason;
 use serde_json::Value;
 
+pub use tunnels::{Inside, Tunnel};
+
 use crate::oracle::{Audit, Record};
 use crate::stack::SOON;
-use crate::{Attache, Response, Spelled, Stack, Unanswered, refusal, util};
+use crate::upstream::magic;
+use crate::{Attache, Reply, Response, Spelled, Stack, Unanswered, refusal, util};
 
 /// What must become of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
     /// It goes upstream, once, with the row's credential alone; the agent gets 200.
     Served,
     /// It goes upstream, once, with the row's credential alone, and the upstream answers with this status.
     Reached(u16),
+    /// It goes upstream, once, with the row's credential alone; the answer is replaced, for this reason.
+    Withheld(Reason),
+    /// It goes upstream, once, with the row's credential alone; the answer ends before its end.
+    Cut,
     /// The filter refuses it.
     Refused(Reason),
+    /// The door of a forward proxy refuses it, and says how clients of a proxy say who they are: 407.
+    Challenged(Reason),
+    /// The filter refuses it as clients of gRPC understand it: 200, and `grpc-status` 7.
+    Grpc(Reason),
     /// Envoy answers by itself: this status, and these details in its access log.
     Envoy(u16, &'static str),
     /// Envoy ends the HTTP/2 stream or connection without an answer, with these details.
     Ended(&'static str),
+    /// The TLS handshake in the tunnel is refused.
+    Unshaken,
+    /// The tunnel is closed without a byte.
+    Shut,
 }
 
-/// One request and what must become of it; `None` where a protocol cannot spell it.
-pub struct Row {
-    name: String,
-    request: Spelled,
-    promises: [(Protocol, Option<Promise>); 2],
-    credential: &'static str,
-    header: Option<(&'static str, Option<&'static str>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
+/// The way that a request travels on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
     H1,
     H2,
+    /// HTTP/1 in TLS that ends at the proxy, in a tunnel.
+    Tls,
+}
+
+impl Way {
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::H1 => "h1",
+            Self::H2 => "h2",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// One request and what must become of it, by each way that can spell it.
+#[derive(Clone)]
+pub struct Row {
+    /// How it is told from others.
+    pub name: String,
+    pub request: Spelled,
+    pub promises: Vec<(Way, Promise)>,
+    /// Where it goes upstream, it goes with this credential.
+    pub credential: String,
+    /// Headers that the answer must have with this value, or must not have.
+    pub headers: Vec<(String, Option<String>)>,
+    /// The body that the answer must have.
+    pub body: Option<Vec<u8>>,
+    /// What the upstream answers, rather than what its path says.
+    pub reply: Option<Reply>,
+    /// Where its tunnel leads, and who opens it.
+    pub tunnel: Option<Tunnel>,
+    /// What Envoys before a version do otherwise.
+    pub before: Vec<(Version, Option<Way>, Promise)>,
 }
 
 /// The line that names the row, in its request.
 const NAME: &str = "x-row";
 
-/// What Envoys before a version do otherwise with the rows of these names: they leave `..;` to the filter, which refuses it,
-/// know no QUERY, and mend what HTTP/2 lacks.
-const BEFORE: [(&str, &str, Option<Protocol>, Promise); 9] = [
-    ("1.39", "custom /v1/.;/x", None, Promise::Refused(Reason::PathMalformed)),
-    ("1.39", "custom /v1/..;/v2/x", None, Promise::Refused(Reason::PathMalformed)),
-    ("1.39", "custom /v1/..;a=b/v2", None, Promise::Refused(Reason::PathMalformed)),
-    ("1.39", "gateway /api.custom.test/..;/api.github.com/user", None, Promise::Refused(Reason::PathMalformed)),
-    ("1.40", "reader QUERY", Some(Protocol::H1), Promise::Envoy(400, "http1.codec_error")),
-    ("1.40", "QUERY /", Some(Protocol::H1), Promise::Envoy(400, "http1.codec_error")),
-    ("1.37", "to ", Some(Protocol::H2), Promise::Refused(Reason::AuthorityMalformed)),
-    ("1.37", "no scheme", Some(Protocol::H2), Promise::Served),
-    ("1.37", "odd scheme", Some(Protocol::H2), Promise::Served),
-];
-
-/// What this Envoy must do with a row.
-fn here(version: Version, row: &str, protocol: Protocol, promise: Promise) -> Promise {
-    let is_before = |before: &str| version < before.parse().expect("a version");
-    let mut all = BEFORE.iter();
-    let found = all
-        .find(|(before, name, over, _)| is_before(before) && *name == row && over.is_none_or(|over| over == protocol));
-    found.map_or(promise, |(.., promise)| *promise)
-}
-
 impl Row {
-    /// The same promise over both protocols.
-    pub fn new(name: impl Into<String>, request: Spelled, promise: Promise) -> Self {
-        let promises = [(Protocol::H1, Some(promise)), (Protocol::H2, Some(promise))];
-        Self { name: name.into(), request, promises, credential: "github", header: None }
-    }
-
-    /// Where it goes upstream, it goes with this credential; else with GitHub's.
-    #[must_use]
-    pub fn carrying(mut self, credential: &'static str) -> Self {
-        self.credential = credential;
-        self
-    }
-
-    /// Another promise over HTTP/1.
-    #[must_use]
-    pub fn h1(mut self, promise: impl Into<Option<Promise>>) -> Self {
-        self.promises[0].1 = promise.into();
-        self
-    }
-
-    /// Another promise over HTTP/2.
-    #[must_use]
-    pub fn h2(mut self, promise: impl Into<Option<Promise>>) -> Self {
-        self.promises[1].1 = promise.into();
-        self
-    }
-
-    /// A header that the answer must have with this value, or must not have.
-    #[must_use]
-    pub fn header(mut self, name: &'static str, value: Option<&'static str>) -> Self {
-        self.header = Some((name, value));
-        self
+    /// What this Envoy must do with it.
+    fn here(&self, version: Version, way: Way, promise: Promise) -> Promise {
+        let mut older = self.before.iter();
+        let found = older.find(|(before, over, _)| version < *before && over.is_none_or(|over| over == way));
+        found.map_or(promise, |(.., promise)| *promise)
     }
 }
 
-/// A table of which every promise was kept, so far.
+/// What kept its promise, so far.
 pub struct Held(Vec<Kept>);
 
 /// A request that was made and kept its promise.
 struct Kept {
     row: String,
-    protocol: Protocol,
+    way: Way,
     promise: Promise,
     /// What the refusal named.
     request_id: String,
 }
 
+/// A request that ended otherwise than promised.
+#[derive(Debug)]
+pub struct Broken {
+    /// The row's name.
+    pub row: String,
+    pub way: Way,
+    pub promise: Promise,
+    /// What happened instead.
+    pub what: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} over {}: {:?}, but {}", self.row, self.way.word(), self.promise, self.what)
+    }
+}
+
 /// Connections that break the rules are closed soon. Envoy would linger for a second each, for the sake of
 /// peers that still send; closed at once, a busy machine's client would find a reset in the place of its answer.
 pub fn without_lingering(bootstrap: &mut Value) {
-    let manager = bootstrap.pointer_mut("/static_resources/listeners/0/filter_chains/0/filters/0/typed_config");
-    manager.expect("the connection manager")["delayed_close_timeout"] = "0.1s".into();
+    let listeners = bootstrap.pointer_mut("/static_resources/listeners").and_then(Value::as_array_mut);
+    for listener in listeners.expect("listeners") {
+        let manager = listener.pointer_mut("/filter_chains/0/filters/0/typed_config");
+        if let Some(manager) = manager.filter(|manager| manager["http_filters"].is_array()) {
+            manager["delayed_close_timeout"] = "0.1s".into();
+        }
+    }
 }
 
-/// Makes all requests, which are the first of this stack, and holds every promise.
-///
-/// # Panics
-/// With all rows that broke their promise, or with an account of what does not add up.
-pub async fn hold(stack: &Stack<Attache>, rows: Vec<Row>) -> Held {
+/// Makes all requests, which are the first of this stack: straight, or `inside` the tunnels of a forward proxy.
+pub async fn attempt_all(stack: &Stack<Attache>, rows: &[Row], inside: Option<&Inside>) -> (Held, Vec<Broken>) {
     let (mut kept, mut broken) = (Vec::new(), Vec::new());
-    let version = process::version(&crate::envoy::binary()).expect("an Envoy");
+    let version = here();
     for row in rows {
-        for (protocol, promise) in row.promises {
-            let Some(promise) = promise else { continue };
-            let promise = here(version, &row.name, protocol, promise);
-            match attempt(stack, &row, protocol, promise).await {
-                Ok(request_id) => kept.push(Kept { row: row.name.clone(), protocol, promise, request_id }),
-                Err(what) => broken.push(format!("  - {} over {protocol:?}: {promise:?}, but {what}", row.name)),
+        for (way, promise) in &row.promises {
+            let (way, promise) = (*way, row.here(version, *way, *promise));
+            if (way == Way::Tls) != inside.is_some() {
+                continue;
+            }
+            let row_name = row.name.clone();
+            match attempt(stack, row, way, promise, inside).await {
+                Ok(request_id) => kept.push(Kept { row: row_name, way, promise, request_id }),
+                Err(what) => broken.push(Broken { row: row_name, way, promise, what }),
             }
         }
     }
-    assert!(broken.is_empty(), "{} broken promise(s):\n{}", broken.len(), broken.join("\n"));
-    stack.reconcile().await;
-    audited(stack, &kept, version < Version::MINTS).await;
-    Held(kept)
+    (Held(kept), broken)
+}
+
+/// The version of the Envoy that runs.
+fn here() -> Version {
+    process::version(&crate::envoy::binary()).expect("an Envoy")
 }
 
 impl Held {
+    /// How many kept their promise.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none did.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Holds everything that was seen against the audit log, which has one record of each refusal.
+    ///
+    /// # Panics
+    /// With an account of what does not add up.
+    pub async fn adds_up(&self, stack: &Stack<Attache>) {
+        stack.reconcile().await;
+        audited(stack, &self.0, here() < Version::MINTS).await;
+    }
+
     /// Ends Envoy, which then writes the rest of its access log: one line for each request, in
     /// order, that says what became of it.
     ///
@@ -156,13 +197,17 @@ impl Held {
     pub async fn is_witnessed(self, stack: &Stack<Attache>) {
         stack.envoy.quit(SOON).await;
         let log = stack.envoy.log();
-        let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        assert_eq!(lines.len(), self.0.len(), "lines in the access log");
+        // A tunnel that was opened has a line of its own, and what is asked in it another.
+        let tunnel = |line: &Value| verdict(line)["decision"] == "intercept";
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let lines: Vec<Value> = lines.filter(|line| !tunnel(line)).collect();
+        let asked = |kept: &&Kept| !matches!(kept.promise, Promise::Unshaken | Promise::Shut);
+        let kept: Vec<&Kept> = self.0.iter().filter(asked).collect();
+        assert_eq!(lines.len(), kept.len(), "lines in the access log");
         // Each Envoy has its own words for why it ended a stream; those of the default are held.
-        let version = process::version(&crate::envoy::binary()).expect("an Envoy");
-        let older = Ok(version) != TESTED_VERSION.parse();
+        let older = Ok(here()) != TESTED_VERSION.parse();
         let ended = |kept: &Kept| older && matches!(kept.promise, Promise::Ended(_));
-        let others = lines.iter().zip(&self.0).filter(|(line, kept)| !ended(kept) && !kept.is_witnessed_by(line));
+        let others = lines.iter().zip(kept).filter(|(line, kept)| !ended(kept) && !kept.is_witnessed_by(line));
         let others: Vec<_> = others.map(|(line, kept)| format!("  - {} is logged as {line}", kept.row)).collect();
         assert!(
             others.is_empty(),
@@ -173,39 +218,111 @@ impl Held {
     }
 }
 
-async fn attempt(stack: &Stack<Attache>, row: &Row, protocol: Protocol, promise: Promise) -> Result<String, String> {
+/// What came of a request.
+enum Outcome {
+    Http(Result<Response, Unanswered>),
+    /// No handshake, and why.
+    Unshaken(String),
+    /// What came before the tunnel was closed.
+    Shut(Vec<u8>),
+}
+
+async fn attempt(
+    stack: &Stack<Attache>,
+    row: &Row,
+    way: Way,
+    promise: Promise,
+    inside: Option<&Inside>,
+) -> Result<String, String> {
     let mut request = row.request.clone();
     request.lines.insert(0, (NAME.into(), row.name.clone().into_bytes()));
-    if let Promise::Ended(_) = promise {
+    if let Promise::Ended(_) | Promise::Cut = promise {
         stack.site.oracle.excuse(&row.name.as_bytes().escape_ascii().to_string());
     }
+    let reply = row.reply.clone();
+    stack.upstream().answer_with(move |asked| reply.clone().unwrap_or_else(|| magic(asked)));
     let before = stack.upstream().requests().len();
-    let answer = match protocol {
-        Protocol::H1 => request.over_h1(&stack.agent(), stack.proxy).await,
-        Protocol::H2 => request.over_h2(&stack.agent(), stack.proxy).await,
+    let outcome = match (way, &row.tunnel, inside) {
+        (Way::H2, ..) => Outcome::Http(request.over_h2(&stack.agent(), stack.proxy).await),
+        (Way::Tls, Some(tunnel), Some(inside)) => tunnel.carry(stack, &request, inside).await,
+        _ => Outcome::Http(request.over_h1(&stack.agent(), stack.proxy).await),
     };
     let sent = stack.upstream().requests().split_off(before);
-    let request_id = answered(&answer, promise)?;
-    if let (Some((name, value)), Ok(answer)) = (row.header, &answer)
-        && answer.header(name).as_deref() != value
-    {
-        return Err(format!("{name} is {:?}", answer.header(name)));
+    let request_id = answered(&outcome, promise)?;
+    if let Outcome::Http(Ok(answer)) = &outcome {
+        row.agrees(answer)?;
     }
     let carried: Vec<Vec<&str>> = sent.iter().map(|hit| hit.secrets.iter().map(String::as_str).collect()).collect();
-    let expected =
-        if let Promise::Served | Promise::Reached(_) = promise { vec![vec![row.credential]] } else { vec![] };
+    let expected = if promise.reaches() { vec![vec![row.credential.as_str()]] } else { vec![] };
     if carried == expected { Ok(request_id) } else { Err(format!("upstream got {sent:#?}")) }
 }
 
-fn answered(answer: &Result<Response, Unanswered>, promise: Promise) -> Result<String, String> {
+impl Row {
+    /// Whether an answer shows what it must.
+    fn agrees(&self, answer: &Response) -> Result<(), String> {
+        let lines = |name: &str| answer.fields.all(name).iter().map(|value| value.escape_ascii().to_string()).collect();
+        for (name, value) in &self.headers {
+            let there: Vec<String> = lines(name);
+            let agrees = match value {
+                Some(value) => there.contains(&value.as_bytes().escape_ascii().to_string()),
+                None => there.is_empty(),
+            };
+            if !agrees {
+                return Err(format!("{name} is {there:?}"));
+            }
+        }
+        match &self.body {
+            Some(body) if *body != answer.body => {
+                Err(format!("the body is {:?}", answer.body.escape_ascii().to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Promise {
+    /// Whether the upstream is asked.
+    fn reaches(self) -> bool {
+        matches!(self, Self::Served | Self::Reached(_) | Self::Withheld(_) | Self::Cut)
+    }
+
+    /// Why the filter refuses, if it does.
+    fn refused(self) -> Option<Reason> {
+        if let Self::Refused(reason) | Self::Challenged(reason) | Self::Grpc(reason) = self {
+            Some(reason)
+        } else {
+            None
+        }
+    }
+}
+
+fn answered(outcome: &Outcome, promise: Promise) -> Result<String, String> {
+    let answer = match (promise, outcome) {
+        (_, Outcome::Http(answer)) => answer,
+        (Promise::Unshaken, Outcome::Unshaken(_)) => return Ok(String::new()),
+        (Promise::Shut, Outcome::Shut(bytes)) if bytes.is_empty() => return Ok(String::new()),
+        (_, Outcome::Unshaken(why)) => return Err(format!("no handshake: {why}")),
+        (_, Outcome::Shut(bytes)) => return Err(format!("the tunnel said {:?}", bytes.escape_ascii().to_string())),
+    };
     let shown = match answer {
         Ok(answer) => format!("{} {:?} {:?}", answer.status, answer.fields, answer.text()),
         Err(why) => why.to_string(),
     };
     match (promise, answer) {
-        (Promise::Served, Ok(answer)) if answer.status == 200 => Ok(String::new()),
-        (Promise::Reached(status), Ok(answer)) if answer.status == status => Ok(String::new()),
-        (Promise::Refused(reason), Ok(answer)) => refusal::check(answer, reason),
+        (Promise::Served, Ok(answer)) if answer.status == 200 && answer.complete => Ok(String::new()),
+        (Promise::Reached(status), Ok(answer)) if answer.status == status && answer.complete => Ok(String::new()),
+        (Promise::Cut, Ok(answer)) if !answer.complete => Ok(String::new()),
+        (Promise::Cut, Err(Unanswered::Closed | Unanswered::Reset(_))) => Ok(String::new()),
+        (Promise::Refused(reason) | Promise::Withheld(reason), Ok(answer)) => refusal::check(answer, reason),
+        (Promise::Challenged(reason), Ok(answer)) => {
+            let asks = answer.header("proxy-authenticate").is_some_and(|how| how.starts_with("Basic realm="));
+            let said = (answer.status, refusal::reason(answer));
+            if asks && said == (407, Some(reason.as_str().into())) { Ok(String::new()) } else { Err(shown) }
+        }
+        (Promise::Grpc(reason), Ok(answer)) if answer.status == 200 => {
+            let said = [refusal::reason(answer), answer.header("grpc-status")];
+            if said == [Some(reason.as_str().into()), Some("7".into())] { Ok(String::new()) } else { Err(shown) }
+        }
         (Promise::Envoy(status, details), Ok(answer)) if answer.status == status => {
             // The bootstrap has words for one of Envoy's own answers.
             let word = (details == "upgrade_failed").then(|| "upgrade_refused".to_owned());
@@ -222,25 +339,23 @@ fn answered(answer: &Result<Response, Unanswered>, promise: Promise) -> Result<S
 /// witness, and nothing else was denied.
 async fn audited(stack: &Stack<Attache>, kept: &[Kept], older: bool) {
     let path = stack.dir().join("state/default/audit.jsonl");
-    let refused = |kept: &&Kept| matches!(kept.promise, Promise::Refused(_));
-    let refused: Vec<&Kept> = kept.iter().filter(refused).collect();
+    let refused: Vec<(&Kept, Reason)> = kept.iter().filter_map(|kept| Some((kept, kept.promise.refused()?))).collect();
     let by_envoy = kept.iter().filter(|kept| matches!(kept.promise, Promise::Envoy(..))).count();
     let seen_by_envoy = |record: &Record| record.text("reason") == "not_decided";
     let denied = || Audit::read(Some(&path)).0.of_kind("deny").cloned().partition::<Vec<_>, _>(seen_by_envoy);
     let all_there = |(witnessed, denied): &(Vec<Record>, Vec<Record>)| {
-        witnessed.len() >= by_envoy && denied.iter().filter(|record| !is_aborted(record)).count() >= refused.len()
+        witnessed.len() >= by_envoy && denied.iter().filter(|record| is_decided(record)).count() >= refused.len()
     };
     let (witnessed, mut denied) = util::eventually_some(SOON, || Some(denied()).filter(all_there)).await;
     // Envoys before 1.37 tell of a stream that they have ended as of one that they have answered.
     let ended = kept.iter().filter(|kept| older && matches!(kept.promise, Promise::Ended(_))).count();
     let told = by_envoy..=by_envoy + ended;
     assert!(told.contains(&witnessed.len()), "Envoy answered {} by itself, and should {told:?}", witnessed.len());
-    denied.retain(|record| !is_aborted(record));
-    for Kept { row, promise, request_id, .. } in &refused {
-        let Promise::Refused(reason) = promise else { continue };
+    denied.retain(is_decided);
+    for (Kept { row, request_id, .. }, reason) in &refused {
         if request_id.is_empty() {
-            // The answer to a HEAD named none.
-            let same = |record: &Record| record.text("method") == "HEAD" && record.text("reason") == reason.as_str();
+            // The answer to a HEAD names none, nor does that of gRPC.
+            let same = |record: &Record| record.text("reason") == reason.as_str();
             assert!(denied.iter().any(same), "{row}: no record");
             continue;
         }
@@ -252,28 +367,42 @@ async fn audited(stack: &Stack<Attache>, kept: &[Kept], older: bool) {
     assert_eq!(denied.len(), refused.len(), "more was denied than refused");
 }
 
-/// Of a request that Envoy ended without an answer.
-fn is_aborted(record: &Record) -> bool {
-    record.text("reason") == "aborted"
+/// Not of a request that Envoy ended without an answer, nor of a handshake.
+fn is_decided(record: &Record) -> bool {
+    !["aborted", "handshake_failed"].contains(&record.text("reason").as_str())
+}
+
+/// What the filter says of a request in its line.
+fn verdict(line: &Value) -> Value {
+    serde_json::from_str(line["attache"].as_str().unwrap_or("null")).expect("JSON")
 }
 
 impl Kept {
+    /// Whether the agent, which had all of its answer, was gone before Envoy was done with it.
+    fn may_have_left(&self, line: &Value) -> bool {
+        self.promise.reaches() && line["response_code_details"] == "downstream_remote_disconnect"
+    }
+
     fn is_witnessed_by(&self, line: &Value) -> bool {
-        let verdict: Value = serde_json::from_str(line["attache"].as_str().unwrap_or("null")).expect("JSON");
-        let spoken = if self.protocol == Protocol::H1 { "HTTP/1.1" } else { "HTTP/2" };
+        let verdict = verdict(line);
+        let spoken = if self.way == Way::H2 { "HTTP/2" } else { "HTTP/1.1" };
         let (status, details, decision) = match self.promise {
+            // How an answer ended, or a handshake, is Envoy's own to tell.
+            Promise::Withheld(_) | Promise::Cut => return verdict["decision"] == "forward",
+            Promise::Refused(Reason::UpstreamTls) => return line["response_code"] == 502,
             Promise::Served => (200, "via_upstream", Some("forward")),
             Promise::Reached(status) => (status, "via_upstream", Some("forward")),
             Promise::Refused(reason) => (reason.status(), reason.as_str(), Some("refuse")),
+            Promise::Challenged(reason) => (407, reason.as_str(), Some("refuse")),
+            Promise::Grpc(reason) => (200, reason.as_str(), Some("refuse")),
             Promise::Envoy(status, details) => (status, details, None),
             Promise::Ended(details) => (0, details, None),
+            Promise::Unshaken | Promise::Shut => return false,
         };
-        let reason = if let Promise::Refused(reason) = self.promise { Some(reason.as_str()) } else { None };
-        // An agent that has its answer leaves, and may be seen to leave before the upstream is seen to end.
-        let left = details == "via_upstream" && line["response_code_details"] == "downstream_remote_disconnect";
+        let reason = self.promise.refused().map(Reason::as_str);
         line["protocol"] == spoken
             && line["response_code"] == status
-            && (left || line["response_code_details"] == details)
+            && (line["response_code_details"] == details || self.may_have_left(line))
             && verdict["decision"].as_str() == decision
             && verdict["reason"].as_str() == reason
     }

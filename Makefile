@@ -13,7 +13,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix fuzz clients check bench plots bench-intercept bench-broker bench-changes bench-scale fmt clean
+.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix fuzz clients check bench plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -110,7 +110,7 @@ clients: build ## Run the real clients behind the forward proxy; writes their ta
 check: test ## Everything CI could object to: test (the demo with it), fmt, clippy, deny, rustdoc, core in wasm32, documents
 	@scripts/check
 
-bench: filter ## Measure what the filter costs, TLS interception and the broker, too; writes target/bench*.json
+bench: filter ## Measure what the filter costs, TLS interception, the broker, starts and bursts, too; writes target/bench*.json
 	@scripts/need wrk
 	@scripts/mitmproxy
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
@@ -119,6 +119,8 @@ bench: filter ## Measure what the filter costs, TLS interception and the broker,
 	$(TARGET)/release/bench
 	$(TARGET)/release/bench intercept
 	$(TARGET)/release/bench broker
+	$(TARGET)/release/bench starts
+	$(TARGET)/release/bench bursts
 
 plots: ## Draw docs/bench-*.svg from what the last runs of the bench wrote
 	cargo build --quiet --release -p attache-bench
@@ -142,11 +144,27 @@ bench-changes: filter ## Measure how fast a change arrives; writes target/bench-
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	$(TARGET)/release/bench changes
 
-bench-scale: filter ## Measure with up to 10,000 destinations and sessions; writes target/bench-scale.json
+bench-scale: filter ## Measure with up to 30,000 destinations and 100,000 sessions; writes target/bench-scale.json
 	@scripts/need wrk
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	$(TARGET)/release/bench scale
+
+bench-starts: filter ## Measure cold start, memory of a VM and a second worker; writes target/bench-starts.json
+	@scripts/need wrk
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	$(TARGET)/release/bench starts
+
+bench-bursts: filter ## Measure 200 and 2,000 requests at once, cold and warm; writes target/bench-bursts.json
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	$(TARGET)/release/bench bursts
+
+bench-feeds: setup ## Measure how fast a change reaches up to 500 workers; writes target/bench-feeds.json
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	$(TARGET)/release/bench feeds
 
 fuzz: ## Look for what breaks each fuzz target, for TIME seconds (default 60) each; NAME=… for one of them
 	@scripts/need c++:g++

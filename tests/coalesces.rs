@@ -8,7 +8,7 @@ use attache_tests::fake_broker::{Behaviour, Endpoint, Grant};
 use attache_tests::oracle::Audit;
 use attache_tests::stack::{GITHUB, Plan, SOON};
 use attache_tests::util::eventually;
-use attache_tests::{FakeBroker, Latch, Response, Stack};
+use attache_tests::{FakeBroker, Latch, Reply, Response, Stack};
 use serde_json::json;
 
 const HOST: &str = "api.github.com";
@@ -91,6 +91,45 @@ async fn an_answer_that_counts_for_nothing_refuses_all_and_the_next_request_pass
         assert_eq!(stack.broker.calls(Endpoint::Grants), 2, "{broken}");
         stack.reconcile().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_that_are_refused_at_once_are_each_told_why_and_on_record() {
+    const N: usize = 2_000;
+    let latch = Latch::default();
+    let denied = json!({"denied": {"reason": "source_unavailable"}});
+    let crowd = Crowd::gather(N, |broker| broker.answer_grants(latch.before(move |_| denied.clone()))).await;
+    latch.release();
+    let (stack, answers) = crowd.answers().await;
+    for answer in &answers {
+        assert_eq!(answer.header("x-attache-reason").as_deref(), Some("source_unavailable"), "{}", answer.status);
+    }
+    assert_eq!((answers.len(), stack.broker.calls(Endpoint::Grants)), (N, 1));
+    stack.broker.wait_records(N, SOON).await;
+    // The worker is the one that it was: it remembers the refusal.
+    assert_eq!(stack.get(HOST, "/next", &stack.placeholder()).await.status, 503);
+    assert_eq!(stack.broker.calls(Endpoint::Grants), 1);
+    stack.reconcile().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn six_hundred_streams_that_end_at_once_are_each_told_why_and_on_record() {
+    // Each has a connection to the upstream, with a TLS handshake.
+    const N: usize = 600;
+    let latch = Latch::default();
+    let crowd = Crowd::gather(N, |broker| broker.answer_grants(latch.before(|_| grant().answer()))).await;
+    crowd.stack.upstream().answer_with(|_| Reply::hang());
+    latch.release();
+    crowd.stack.upstream().wait_for(N, SOON).await;
+    crowd.stack.broker.deny("session_expired");
+    crowd.stack.broker.change(json!({"session_id": "session-1", "left": "nothing"}));
+    let (stack, answers) = crowd.answers().await;
+    for answer in &answers {
+        assert_eq!(answer.header("x-attache-reason").as_deref(), Some("session_expired"), "{}", answer.status);
+    }
+    assert_eq!(answers.len(), N);
+    stack.broker.wait_records(N, SOON).await;
+    stack.reconcile().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

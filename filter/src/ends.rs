@@ -35,6 +35,11 @@ impl Shared {
             let Some(reason) = flow.ends(*context, &cuts, stale_since) else { continue };
             // From here on its body is held, whatever Envoy makes of the reset.
             flow.cut = Some(reason);
+            if !self.may_act() {
+                flow.failures = 1;
+                self.owing.set(true);
+                continue;
+            }
             match self.end(*context, flow, reason) {
                 Ok(()) => self.metrics.borrow_mut().count(Counter::Cut),
                 Err(_) => self.failed(flow),
@@ -68,6 +73,10 @@ impl Shared {
         for (context, flow) in self.flows.borrow_mut().iter_mut() {
             if !(1..MOST_FAILURES).contains(&flow.failures) {
                 continue;
+            }
+            if !self.may_act() {
+                self.owing.set(true);
+                break;
             }
             self.metrics.borrow_mut().count(Counter::Retried);
             let done = match flow.is_over() {

@@ -1,5 +1,6 @@
 //! The root context: configuration, the tick, callouts and their answers.
 
+use crate::flow::Flow;
 use crate::gate::Gate;
 use crate::host::{self, Buffer, Map};
 use crate::judge::Judge;
@@ -101,6 +102,7 @@ impl Context for Root {
         if status != Some(200) {
             shared.metrics.borrow_mut().count(Counter::CalloutsFailed);
         }
+        shared.turn();
         let now = shared.now();
         if let Some((call, took)) = shared.worker.borrow().under_way(token, now) {
             shared.metrics.borrow_mut().answered(call, took.0);
@@ -136,6 +138,7 @@ impl RootContext for Root {
         #[cfg(feature = "trap")]
         crate::trap::spring_later("tick");
         let Some(Entry::Gate { shared, .. }) = &self.entry else { return };
+        shared.turn();
         let now = shared.now();
         shared.insist();
         shared.cut(now);
@@ -177,38 +180,56 @@ fn tell_of_lacks(plugin: &Plugin) {
     }
 }
 
-/// Wakes held requests; those that are gone by now are passed over.
+/// Wakes held requests, as many as this callback may; those that are gone by now are passed over.
 fn wake(shared: &Shared, wakeups: Vec<Wakeup>) {
+    let mut waiting = shared.waiting.take();
     for Wakeup { contexts, wake } in wakeups {
-        for context in contexts {
-            let Some(mut flow) = shared.take(context) else { continue };
-            if act_for(context).is_err() {
-                // It is here still, so it is answered, and recorded, as soon as Envoy lets us.
-                shared.strand(context, flow);
-                continue;
-            }
-            let step = match &wake {
-                Wake::Granted(grant) => shared.conclude(context, &mut flow, Rc::clone(grant), shared.now()),
-                Wake::Tunnel(tunnel) => {
-                    let entered = shared.enter(&mut flow, Rc::clone(tunnel), shared.now());
-                    entered.unwrap_or_else(|reason| shared.refuse(&mut flow, reason, None))
-                }
-                Wake::Refused(reason) => shared.refuse(&mut flow, *reason, None),
-                Wake::Again => shared.again(context, &mut flow),
-                Wake::Recorded(lease) => {
-                    flow.announced.is_recorded(Rc::clone(lease));
-                    shared.again(context, &mut flow)
-                }
-            };
-            if let Step::Go = step
-                && host::resume().is_err()
-            {
-                shared.failed(&mut flow);
-            }
-            // Kept until its log callback, held or not.
+        waiting.extend(contexts.into_iter().map(|context| (context, wake.clone())));
+    }
+    while let Some((context, wake)) = waiting.pop_front() {
+        let Some(flow) = shared.take(context) else { continue };
+        if !shared.may_act() {
             shared.keep(context, flow);
+            waiting.push_front((context, wake));
+            break;
+        }
+        wake_one(shared, context, flow, wake);
+    }
+    // What was learnt may be void when it is their turn: they look it up again.
+    for (_, wake) in &mut waiting {
+        if let Wake::Granted(_) | Wake::Tunnel(_) = wake {
+            *wake = Wake::Again;
         }
     }
+    *shared.waiting.borrow_mut() = waiting;
+}
+
+fn wake_one(shared: &Shared, context: u32, mut flow: Box<Flow>, wake: Wake) {
+    if act_for(context).is_err() {
+        // It is here still, so it is answered, and recorded, as soon as Envoy lets us.
+        shared.strand(context, flow);
+        return;
+    }
+    let step = match wake {
+        Wake::Granted(grant) => shared.conclude(context, &mut flow, grant, shared.now()),
+        Wake::Tunnel(tunnel) => {
+            let entered = shared.enter(&mut flow, tunnel, shared.now());
+            entered.unwrap_or_else(|reason| shared.refuse(&mut flow, reason, None))
+        }
+        Wake::Refused(reason) => shared.refuse(&mut flow, reason, None),
+        Wake::Again => shared.again(context, &mut flow),
+        Wake::Recorded(lease) => {
+            flow.announced.is_recorded(lease);
+            shared.again(context, &mut flow)
+        }
+    };
+    if let Step::Go = step
+        && host::resume().is_err()
+    {
+        shared.failed(&mut flow);
+    }
+    // Kept until its log callback, held or not.
+    shared.keep(context, flow);
 }
 
 fn act_for(context: u32) -> host::Result<()> {

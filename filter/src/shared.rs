@@ -13,10 +13,10 @@ use attache_core::refusal::{Form, Reason};
 use attache_core::request::{Asked, Snapshot, Way, authorise, identify};
 use attache_core::verdict::VERDICT_STATE;
 use attache_core::wire::{Lack, Plugin, Role, Transport};
-use attache_core::worker::{Entry, Grant, Intended, Outcome, Question, Worker, verdict};
+use attache_core::worker::{Entry, Grant, Intended, Outcome, Question, Wake, Worker, verdict};
 use proxy_wasm::types::Action;
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +28,10 @@ const PROXY_CHALLENGE: (&str, &[u8]) = ("proxy-authenticate", BASIC);
 const BASIC: &[u8] = b"Basic realm=\"attache\", charset=\"UTF-8\"";
 /// The status that goes with it.
 const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
+
+/// Most requests that one callback of the root answers, ends or lets go. Envoy does it when the callback has returned,
+/// each of them inside of the callbacks that the one before it causes: of some hundreds the VM's stack is full.
+const MOST_AT_ONCE: u32 = 32;
 
 /// One worker's state. Lives as long as its root context.
 pub struct Shared {
@@ -50,6 +54,12 @@ pub struct Shared {
     looked: Cell<Millis>,
     /// Whether Envoy has failed to do something that is to be tried again.
     pub owing: Cell<bool>,
+    /// Who is to be woken in the next callback, as this one has done enough.
+    pub waiting: RefCell<VecDeque<(u32, Wake)>>,
+    /// How many this callback may still act for.
+    room: Cell<u32>,
+    /// Whether there were more.
+    is_behind: Cell<bool>,
 }
 
 /// What the shell does next. There is no "released but undecided".
@@ -88,6 +98,9 @@ impl Shared {
             tick: Cell::new(0),
             looked: Cell::default(),
             owing: Cell::new(false),
+            waiting: RefCell::default(),
+            room: Cell::default(),
+            is_behind: Cell::default(),
         }
     }
 
@@ -122,10 +135,24 @@ impl Shared {
 
     /// Has the root called again when the worker wants to look around.
     pub fn schedule(&self) {
-        let period = u32::try_from(self.worker.borrow().next_tick().0).unwrap_or(1);
+        let wanted = if self.is_behind.get() { 1 } else { self.worker.borrow().next_tick().0 };
+        let period = u32::try_from(wanted).unwrap_or(1);
         if period != self.tick.get() && host::set_tick(period).is_ok() {
             self.tick.set(period);
         }
+    }
+
+    /// A callback of the root has begun.
+    pub fn turn(&self) {
+        self.room.set(MOST_AT_ONCE);
+        self.is_behind.set(false);
+    }
+
+    /// Whether this callback may act for one more; if not, the root is called again at once.
+    pub fn may_act(&self) -> bool {
+        let left = self.room.get().checked_sub(1);
+        left.map_or_else(|| self.is_behind.set(true), |left| self.room.set(left));
+        left.is_some()
     }
 
     /// Has the root called as soon as can be.

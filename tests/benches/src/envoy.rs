@@ -16,10 +16,21 @@ use crate::variants::{Alive, Part};
 
 /// The cluster of the shared upstream.
 const UPSTREAM: &str = "bench_upstream";
-/// Compiling the wasm modules included, and reading ten thousand destinations.
-const START_LIMIT: Duration = Duration::from_secs(120);
+/// Compiling the wasm modules included, and reading thirty thousand destinations.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// How often it is asked whether it is live.
+pub const LOOK: Duration = Duration::from_millis(5);
 
-/// A running Envoy with one worker.
+/// How an Envoy runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Threads {
+    /// Its workers.
+    pub workers: u32,
+    /// The core that it is bound to, if to one.
+    pub core: Option<usize>,
+}
+
+/// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
     process: Alive,
@@ -27,21 +38,34 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts Envoy on `core` and waits until every listener is there.
+    /// Starts Envoy with one worker on `core` and waits until every listener is there.
     pub fn start(dir: &Path, bootstrap: &Value, core: usize, client: &Client) -> Result<Self> {
+        Self::start_with(dir, bootstrap, Threads { workers: 1, core: Some(core) }, client)
+    }
+
+    /// Starts Envoy and waits until every listener is there.
+    pub fn start_with(dir: &Path, bootstrap: &Value, threads: Threads, client: &Client) -> Result<Self> {
         let config = dir.join("bootstrap.json");
         let admin_file = dir.join("admin_address");
         let log = dir.join("envoy.log");
         fs::write(&config, serde_json::to_vec_pretty(bootstrap)?)?;
+        // That of an Envoy before it in this directory.
+        let _ = fs::remove_file(&admin_file);
         let mut command = Command::new(binary()?);
         command
-            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn", "--config-path"])
+            .args(["--concurrency", &threads.workers.to_string()])
+            .args(["--disable-hot-restart", "--log-level", "warn", "--config-path"])
             .arg(&config)
             .arg("--admin-address-path")
             .arg(&admin_file)
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?);
-        let mut process = Alive(machine::pinned(core, || command.spawn().context("starting Envoy"))?);
+        let mut spawn = || command.spawn().context("starting Envoy");
+        let process = match threads.core {
+            Some(core) => machine::pinned(core, spawn),
+            None => spawn(),
+        };
+        let mut process = Alive(process?);
         let deadline = Instant::now() + START_LIMIT;
         loop {
             if let Some(ports) = listening(&admin_file, client) {
@@ -53,7 +77,7 @@ impl Envoy {
                 let how = ended.map_or("is not ready in time".to_owned(), |status| format!("ends with {status}"));
                 bail!("Envoy {how}; its log:\n{log}");
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(LOOK);
         }
     }
 

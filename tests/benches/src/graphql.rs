@@ -44,7 +44,7 @@ struct Row {
 /// Starts a broker and an Envoy of its own, has them show what they do, and measures.
 pub fn measure(ground: &Ground<'_>, cores: Cores, upstream: &Upstream, wrk: &Wrk, plan: &Plan) -> Result<Graphql> {
     let instance = start(ground)?;
-    let (reader, writer) = (instance.placeholder(READER)?, instance.placeholder(WRITER)?);
+    let (reader, writer) = (instance.served.placeholder(READER)?, instance.served.placeholder(WRITER)?);
     let (read, write) = (call("Board"), call("Close"));
     let port = instance.envoy.port(ATTACHE)?;
     let prover = Prover { client: ground.client, upstream, port, host: HOST, prefix: "" };
@@ -59,7 +59,7 @@ pub fn measure(ground: &Ground<'_>, cores: Cores, upstream: &Upstream, wrk: &Wrk
     };
     let bare = target("bare", instance.envoy.port(BARE)?, &reader);
     let targets = [bare, target("read-only", port, &reader), target("read-write", port, &writer)];
-    let probe = Probe { cores, processes: vec![instance.broker()] };
+    let probe = Probe { cores, processes: vec![instance.served.meter()] };
     let runner = Runner { wrk, probe: &probe, targets: &targets, seconds: plan.slice_seconds };
     runner.warm(plan.connections)?;
     let slices = runner.rounds(plan.connections, Duration::from_secs(plan.graphql_seconds))?;

@@ -49,16 +49,36 @@ pub struct Ground<'a> {
 pub struct Instance {
     /// Envoy, with the listeners [`ATTACHE`] and [`BARE`].
     pub envoy: Envoy,
-    /// How long the broker took until it served.
-    pub broker_started: Duration,
     /// How long Envoy took until it was live.
     pub envoy_started: Duration,
+    /// Its broker.
+    pub served: Served,
+}
+
+/// A broker, and what an Envoy of its own is made from; ended when dropped.
+#[derive(Debug)]
+pub struct Served {
+    /// How long it took until it served.
+    pub started: Duration,
     dir: PathBuf,
+    upstream_port: u16,
+    pieces: Pieces,
     broker: Alive,
 }
 
 impl Instance {
     /// Starts both, with these credentials and sessions in the config.
+    pub fn start(ground: &Ground<'_>, name: &str, credentials: Value, sessions: Value) -> Result<Self> {
+        let served = Served::start(ground, name, credentials, sessions)?;
+        let bootstrap = served.bootstrap(&[BARE, ATTACHE])?;
+        let began = Instant::now();
+        let envoy = Envoy::start(served.dir(), &bootstrap, ground.core, ground.client)?;
+        Ok(Self { envoy, envoy_started: began.elapsed(), served })
+    }
+}
+
+impl Served {
+    /// Starts it, with these credentials and sessions in the config.
     pub fn start(ground: &Ground<'_>, name: &str, credentials: Value, sessions: Value) -> Result<Self> {
         let module = attache::module(ground.target).context("the packed filter is not built")?;
         let binary = attache::broker(ground.target).context("the broker is not built")?;
@@ -68,33 +88,53 @@ impl Instance {
         let attache = Attache { binary: &binary, config: &config, module: &module };
         let began = Instant::now();
         let broker = attache.serve(&dir, data_plane)?;
-        let broker_started = began.elapsed();
-
+        let started = began.elapsed();
         let pieces = pieces(attache.bootstrap()?)?;
-        let bare = gateway::without_filters(&pieces.listener)?;
-        let nothing =
-            Pieces { listener: bare, clusters: vec![], secrets: vec![], bootstrap: Map::new(), access_log: None };
-        let bootstrap = envoy::bootstrap(ground.upstream_port, &mut [(BARE, part(nothing)), (ATTACHE, part(pieces))])?;
-        let began = Instant::now();
-        let envoy = Envoy::start(&dir, &bootstrap, ground.core, ground.client)?;
-        Ok(Self { envoy, broker_started, envoy_started: began.elapsed(), dir, broker })
+        Ok(Self { started, dir, upstream_port: ground.upstream_port, pieces, broker })
     }
 
-    /// The broker.
-    pub fn broker(&self) -> Meter {
-        Meter::Process(self.broker.0.id())
+    /// The bootstrap of an Envoy with these of the listeners [`ATTACHE`] and [`BARE`].
+    pub fn bootstrap(&self, listeners: &[&'static str]) -> Result<Value> {
+        let Pieces { listener, clusters, secrets, bootstrap, .. } = &self.pieces;
+        let bare = gateway::without_filters(listener)?;
+        let parts = listeners.iter().enumerate().map(|(index, name)| {
+            let listener = if *name == BARE { bare.clone() } else { listener.clone() };
+            let nothing =
+                Pieces { listener, clusters: Vec::new(), secrets: Vec::new(), bootstrap: Map::new(), access_log: None };
+            // The rest belongs to all of them, and stands there once.
+            let (clusters, secrets, bootstrap) = (clusters.clone(), secrets.clone(), bootstrap.clone());
+            let whole = if index == 0 { Pieces { clusters, secrets, bootstrap, ..nothing } } else { nothing };
+            (*name, part(whole))
+        });
+        envoy::bootstrap(self.upstream_port, &mut parts.collect::<Vec<_>>())
+    }
+
+    /// Its CPU time.
+    pub fn meter(&self) -> Meter {
+        Meter::Process(self.pid())
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.broker.0.id()
     }
 
     /// The placeholder of a session that has one.
     pub fn placeholder(&self, session: &str) -> Result<String> {
-        let mut control = UnixStream::connect(self.state().join("control.sock"))?;
-        let request = format!("GET /v1/sessions/{session}/env HTTP/1.1\r\nhost: attache\r\n\r\n");
-        let (status, body) = exchange(&mut control, request.as_bytes())?;
-        ensure!(status == 200, "the environment of {session} is answered {status}");
-        let variables: Value = serde_json::from_slice(&body)?;
+        let variables = self.operate("GET", &format!("/v1/sessions/{session}/env"), "")?;
         let mut values = variables.as_array().into_iter().flatten().filter_map(|one| one["value"].as_str());
         let placeholder = values.find(|value| value.starts_with(PREFIX));
         Ok(placeholder.with_context(|| format!("{session} has no placeholder"))?.to_owned())
+    }
+
+    /// One call of an operator.
+    pub fn operate(&self, method: &str, path: &str, body: &str) -> Result<Value> {
+        let mut control = UnixStream::connect(self.state().join("control.sock"))?;
+        let length = body.len();
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: attache\r\ncontent-length: {length}\r\n\r\n{body}");
+        let (status, body) = exchange(&mut control, request.as_bytes())?;
+        ensure!(status == 200, "{method} {path} is answered {status}: {}", String::from_utf8_lossy(&body));
+        Ok(serde_json::from_slice(&body)?)
     }
 
     /// How many grants were issued so far.
@@ -109,6 +149,15 @@ impl Instance {
             }
         }
         Ok(issued)
+    }
+
+    /// Writes another secret; the broker is not told.
+    pub fn write_secret(&self, secret: &str) -> Result<()> {
+        let (path, beside) = (self.dir.join("secrets").join(SECRET_FILE), self.dir.join("secrets/.new"));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(secret.as_bytes())?;
+        // Beside and moved: nobody reads half a secret.
+        Ok(fs::rename(beside, path)?)
     }
 
     /// Where its files may lie.

@@ -5,11 +5,13 @@
 //! It never fails on speed, never measures a variant that has not shown that
 //! it does its work, and never compares figures of different moments.
 //!
-//! `bench intercept`, `bench broker`, `bench changes`, `bench scale` and `bench modules` measure other things:
-//! [`intercept`], [`broker`], [`changes`], [`scale`], [`modules`]. `bench plots` draws what they wrote: [`plots`].
+//! `bench intercept`, `bench broker`, `bench changes`, `bench scale`, `bench starts`, `bench bursts`, `bench feeds` and
+//! `bench modules` measure other things: [`intercept`], [`broker`], [`changes`], [`scale`], [`starts`], [`bursts`],
+//! [`feeds`], [`modules`]. `bench plots` draws what they wrote: [`plots`].
 
 mod bodies;
 mod broker;
+mod bursts;
 mod changes;
 mod client;
 mod connections;
@@ -17,6 +19,7 @@ mod counters;
 mod envoy;
 mod estimate;
 mod exports;
+mod feeds;
 mod graphql;
 mod instance;
 mod intercept;
@@ -30,6 +33,7 @@ mod report;
 mod rules;
 mod scale;
 mod slices;
+mod starts;
 mod stats;
 mod upstream;
 mod variants;
@@ -69,9 +73,13 @@ fn main() -> ExitCode {
         Some("changes") => changes::run(),
         Some("scale") => scale::run(),
         Some("plots") => target_dir().and_then(|target| plots::run(&target)),
+        Some("starts") => starts::run(),
+        Some("bursts") => bursts::run(),
+        Some("feeds") => feeds::run(),
         Some("modules") => modules::run(&std::env::args_os().skip(2).map(PathBuf::from).collect::<Vec<_>>()),
         Some(other) => Err(anyhow!(
-            "there is `bench`, and with `intercept`, `broker`, `changes`, `scale`, `modules` or `plots` behind it, but not {other}"
+            "there is `bench`, and with `intercept`, `broker`, `changes`, `scale`, `starts`, `bursts`, `feeds`, `modules` or \
+             `plots` behind it, but not {other}"
         )),
     };
     match outcome {

@@ -103,7 +103,7 @@ fn by_followers(told: &Value) -> Result<Vec<Line>> {
         let followers = row["followers"].as_f64();
         ["p50", "p99"]
             .into_iter()
-            .filter_map(move |which| Some((which.to_owned(), followers?, row["last_follower_ms"][which].as_f64()?)))
+            .filter_map(move |which| Some((which.to_owned(), followers?, row["last_told_ms"][which].as_f64()?)))
     });
     Ok(gathered(points))
 }

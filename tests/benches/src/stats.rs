@@ -76,6 +76,15 @@ pub fn quantile_interval(values: &[f64], share: f64) -> Option<(f64, f64)> {
     Some((at(low)?, at(high?)?))
 }
 
+/// The slope of the line through these points by least squares; `None` unless two stand apart.
+pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let over = points.iter().map(|point| (point.0 - x).powi(2)).sum::<f64>();
+    (over > 0.0).then(|| points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum::<f64>() / over)
+}
+
 fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -127,6 +136,14 @@ mod tests {
         // From tables of Binomial(600, 0.99): P(X < 589) = 2.0 %, P(X >= 599) = 1.7 %.
         assert_eq!(of(600, 0.99), Some((589.0, 599.0)));
         assert_eq!(of(0, 0.5), None);
+    }
+
+    #[test]
+    fn a_slope_is_what_one_more_adds_and_not_where_it_begins() {
+        let points = [1.0, 2.0, 4.0, 8.0].map(|x| (x, 100.0 + 3.0 * x));
+        assert!((slope(&points).unwrap() - 3.0).abs() < 1e-9);
+        assert_eq!(slope(&points[..1]), None);
+        assert_eq!(slope(&[]), None);
     }
 
     #[test]

@@ -15,13 +15,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
 
 use crate::rules::{BODY_OF, PROOF_PATH};
 
 /// Half a kilobyte of JSON, as a small API answer.
 const BODY_BYTES: usize = 512;
+
+/// Connections that wait to be accepted: with fewer a burst of them would wait a second for the kernel's next try.
+const BACKLOG: u32 = 4096;
 
 /// The largest answer.
 const MOST_TEXT: usize = 10_000_000;
@@ -65,10 +68,14 @@ pub fn serve<F>(name: &str, answer: F) -> Result<(u16, i32)>
 where
     F: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    listener.set_nonblocking(true)?;
-    let port = listener.local_addr()?.port();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        socket.listen(BACKLOG)?
+    };
+    let port = listener.local_addr()?.port();
     let (announce, thread_id) = std::sync::mpsc::channel();
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _ = announce.send(nix::unistd::gettid().as_raw());
@@ -77,11 +84,10 @@ where
     Ok((port, thread_id.recv().context("the server thread ended at once")?))
 }
 
-async fn accept<F>(listener: std::net::TcpListener, answer: F) -> Result<()>
+async fn accept<F>(listener: TcpListener, answer: F) -> Result<()>
 where
     F: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,
 {
-    let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;

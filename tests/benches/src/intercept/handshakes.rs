@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::report;
 use super::upstream::Upstream;
 use super::way::{Tunnel, Way, nothing, whole};
-use crate::counters::{Interval, Meter, Probe, Snapshot};
+use crate::counters::{self, Interval, Meter, Probe, Snapshot};
 use crate::estimate::{Figure, is_undisturbed};
 use crate::rules::LOAD_PATH;
-use crate::stats::{quantile, quantile_interval};
+use crate::stats::{quantile, quantile_interval, slope};
 
 /// The way that the others are held against.
 const DIRECT: usize = 0;
@@ -24,6 +24,8 @@ const BLOCK: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Rounds that count for nothing: code and caches are warm after them.
 pub const WARM: usize = 8;
+/// Of fewer names in the second half, what each takes in memory is not told.
+const ENOUGH_NAMES: usize = 20;
 /// With fewer clean tunnels than this, all are used.
 const ENOUGH: usize = 30;
 
@@ -57,6 +59,16 @@ pub struct Handshakes {
     ways: Vec<&'static str>,
     has_service: Vec<bool>,
     tried: Vec<Tried>,
+    /// Of each way, whose memory was read when.
+    memory: Vec<Vec<Memory>>,
+}
+
+/// What a proxy and its service had in memory when so many names had been asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    names: usize,
+    /// Bytes of the proxy, and of its service.
+    bytes: [Option<u64>; 2],
 }
 
 /// A quantile with half of its interval.
@@ -89,6 +101,8 @@ pub struct Row {
     pub versions: [Option<ProtocolVersion>; 2],
     /// How many were clean, and how many there were.
     pub counts: (usize, usize),
+    /// Bytes that one more name takes in the proxy, and in its service, over the second half of all names.
+    pub of_a_name: [Option<f64>; 2],
 }
 
 /// Takes one name after another for as long as time is left. The first way is direct.
@@ -100,6 +114,7 @@ pub async fn measure(
 ) -> Result<Handshakes> {
     let began = Instant::now();
     let mut tried: Vec<Tried> = Vec::new();
+    let mut memory = vec![Vec::new(); ways.len()];
     let mut block = Block::begin(ways, probe, 0)?;
     for (round, name) in names.iter().enumerate() {
         // Who was asked for in the round before is known to all.
@@ -116,6 +131,9 @@ pub async fn measure(
         let is_last = round + 1 == names.len() || began.elapsed() > budget;
         if is_last || block.began.elapsed() >= BLOCK {
             block.end(ways, probe, &mut tried)?;
+            for (way, memory) in ways.iter().zip(&mut memory) {
+                memory.push(Memory { names: round + 1, bytes: [resident(&way.proxy)?, resident(&way.service)?] });
+            }
             block = Block::begin(ways, probe, tried.len())?;
         }
         if is_last {
@@ -124,7 +142,27 @@ pub async fn measure(
     }
     tried.retain(|one| one.round >= WARM);
     let has_service = ways.iter().map(|way| way.service.is_some()).collect();
-    Ok(Handshakes { ways: ways.iter().map(|way| way.name).collect(), has_service, tried })
+    Ok(Handshakes { ways: ways.iter().map(|way| way.name).collect(), has_service, tried, memory })
+}
+
+/// Bytes of a process, where it is one.
+fn resident(meter: &Option<Meter>) -> Result<Option<u64>> {
+    match meter {
+        Some(Meter::Process(pid)) => Ok(Some(counters::resident(*pid)?)),
+        _ => Ok(None),
+    }
+}
+
+/// What one more name takes: the slope over the second half of the names. What the first ones take, code and buffers
+/// among it, is not a name's.
+fn of_a_name(memory: &[Memory], whose: usize) -> Option<f64> {
+    let half = memory.last()?.names / 2;
+    if half < ENOUGH_NAMES {
+        return None;
+    }
+    let late = memory.iter().filter(|one| one.names >= half);
+    let points: Vec<_> = late.filter_map(|one| Some((one.names as f64, one.bytes[whose]? as f64))).collect();
+    slope(&points)
 }
 
 async fn try_one(way: &Way, host: &str, upstream: &Upstream) -> Result<Tried> {
@@ -210,6 +248,7 @@ impl Handshakes {
             upstream: upstream as f64 / f64::from(tunnels.max(1)),
             versions: self.of(way, is_first, false).last().map_or([None; 2], |one| one.versions),
             counts: (self.of(way, is_first, true).count(), self.of(way, is_first, false).count()),
+            of_a_name: [0, 1].map(|whose| of_a_name(self.memory.get(way)?, whose)),
         }
     }
 
@@ -266,6 +305,7 @@ impl Row {
             "handshake_vs_direct": ratio, "first_answer_vs_direct": answer_ratio,
             "upstream_handshakes": self.upstream, "tls": self.versions.map(|version| format!("{version:?}")),
             "proxy_cpu_ms": proxy, "service_cpu_ms": service,
+            "bytes_a_name": self.of_a_name[0], "service_bytes_a_name": self.of_a_name[1],
             "tunnels_clean": self.counts.0, "tunnels_total": self.counts.1,
         })
     }
@@ -283,8 +323,12 @@ mod tests {
             let one = move |way, is_first, times: f64| tunnel(way, is_first, round, speed * times);
             [one(0, true, 1.0), one(0, false, 1.0), one(1, true, 3.0), one(1, false, 2.0)]
         });
-        let handshakes =
-            Handshakes { ways: vec!["direct", "proxy"], has_service: vec![false, true], tried: tried.collect() };
+        let handshakes = Handshakes {
+            ways: vec!["direct", "proxy"],
+            has_service: vec![false, true],
+            tried: tried.collect(),
+            memory: vec![],
+        };
         let medians: Vec<f64> = handshakes.rows().iter().map(|row| row.ratios[0].unwrap().median).collect();
         assert_eq!(medians, [1.0, 1.0, 3.0, 2.0]);
     }
@@ -296,12 +340,27 @@ mod tests {
                 let is_disturbed = round < disturbed;
                 Tried { clean: !is_disturbed, ..tunnel(0, true, round, if is_disturbed { 9.0 } else { 1.0 }) }
             });
-            let handshakes = Handshakes { ways: vec!["direct"], has_service: vec![false], tried: tried.collect() };
+            let handshakes =
+                Handshakes { ways: vec!["direct"], has_service: vec![false], tried: tried.collect(), memory: vec![] };
             let row = handshakes.row(0, true);
             (row.handshake[1].unwrap().value, row.counts, row.is_rough())
         };
         assert_eq!(of(20), (1.0, (40, 60), false));
         assert_eq!(of(50), (9.0, (10, 60), true));
+    }
+
+    #[test]
+    fn a_name_takes_what_the_second_half_of_them_adds() {
+        // Ten thousand bytes of warming up, all in the first half; then a hundred a name.
+        let memory = (1..=20).map(|tens: usize| {
+            let warm = if tens < 8 { 0 } else { 10_000 };
+            Memory { names: tens * 10, bytes: [Some(warm + 1_000 * tens as u64), None] }
+        });
+        let memory: Vec<_> = memory.collect();
+        assert!((of_a_name(&memory, 0).unwrap() - 100.0).abs() < 1e-6);
+        assert_eq!(of_a_name(&memory, 1), None);
+        assert_eq!(of_a_name(&memory[..3], 0), None);
+        assert_eq!(of_a_name(&[], 0), None);
     }
 
     fn tunnel(way: usize, is_first: bool, round: usize, ms: f64) -> Tried {

@@ -20,18 +20,22 @@ pub struct Series {
 /// How tunnels begin.
 pub fn handshakes(rows: &[handshakes::Row]) -> String {
     let mut lines = vec![
-        "| way | name | handshake, ms | vs direct | first answer, ms | vs direct | proxy CPU, ms | broker CPU, ms | upstream | clean |"
+        "| way | name | handshake, ms | vs direct | first answer, ms | vs direct | proxy CPU, ms | broker CPU, ms | proxy KB a name | broker KB a name | upstream | clean |"
             .to_owned(),
-        "|---|---|---|---|---|---|---|---|---|---|".to_owned(),
+        "|---|---|---|---|---|---|---|---|---|---|---|---|".to_owned(),
     ];
     for row in rows {
         let name = if row.is_first { "never seen" } else { "seen" };
         let [handshake, answer] = [&row.handshake, &row.answer].map(|all| all.map(share).join(", "));
         let ([ratio, answer_ratio], [proxy, broker]) =
             (row.ratios.map(|one| show(one, 2)), row.cpu.map(|one| show(one, 2)));
+        // Each name is there once, however often it is asked for.
+        let bytes = row.of_a_name.map(|bytes| bytes.filter(|_| row.is_first));
+        let [memory, of_broker] = bytes.map(|bytes| bytes.map_or(String::new(), |bytes| format!("{:.1}", bytes / 1e3)));
         let (clean, all) = row.counts;
         lines.push(format!(
-            "| {} | {name} | {handshake} | {ratio} | {answer} | {answer_ratio} | {proxy} | {broker} | {:.2} | {clean}/{all} |",
+            "| {} | {name} | {handshake} | {ratio} | {answer} | {answer_ratio} | {proxy} | {broker} | {memory} | {of_broker} \
+             | {:.2} | {clean}/{all} |",
             row.way, row.upstream
         ));
     }

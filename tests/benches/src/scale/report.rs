@@ -42,6 +42,10 @@ pub struct Row {
     pub envoy_started: Duration,
     /// Envoy's memory.
     pub envoy_bytes: u64,
+    /// The broker's.
+    pub broker_bytes: u64,
+    /// Sessions that ask: no more than a worker keeps grants for.
+    pub asking: usize,
 }
 
 impl Series {
@@ -74,6 +78,8 @@ impl Row {
             "broker_started_ms": self.broker_started.as_millis() as u64,
             "envoy_started_ms": self.envoy_started.as_millis() as u64,
             "envoy_bytes": self.envoy_bytes,
+            "broker_bytes": self.broker_bytes,
+            "sessions_asking": self.asking,
         })
     }
 
@@ -93,7 +99,7 @@ impl Row {
         let (clean, total) = self.counts;
         let [broker, envoy] = [self.broker_started, self.envoy_started].map(|time| time.as_secs_f64());
         format!(
-            "| {} {} | {} | {} | {} | {} | {flat} | {clean}/{total} | {broker:.1} s, {envoy:.1} s | {} MB |",
+            "| {} {} | {} | {} | {} | {} | {flat} | {clean}/{total} | {broker:.1} s, {envoy:.1} s | {} MB | {} MB |",
             self.size,
             series.axis,
             series.way,
@@ -101,6 +107,7 @@ impl Row {
             show(self.cpu_ratio, 2),
             show(self.rps_ratio, 2),
             self.envoy_bytes / 1_000_000,
+            self.broker_bytes / 1_000_000,
         )
     }
 }
@@ -108,9 +115,9 @@ impl Row {
 /// The table, in Markdown.
 pub fn table(all: &[Series]) -> String {
     let mut lines = vec![
-        "| | by | CPU µs | CPU vs smallest | rps vs smallest | | clean | broker, Envoy start in | Envoy has |"
+        "| | by | CPU µs | CPU vs smallest | rps vs smallest | | clean | broker, Envoy start in | Envoy has | broker has |"
             .to_owned(),
-        "|---|---|---|---|---|---|---|---|---|".to_owned(),
+        "|---|---|---|---|---|---|---|---|---|---|".to_owned(),
     ];
     lines.extend(all.iter().flat_map(|series| series.rows.iter().map(|row| row.to_line(series))));
     if all.iter().flat_map(|series| &series.rows).any(|row| row.cpu_ratio.is_some_and(|figure| figure.rough)) {
@@ -140,6 +147,8 @@ mod tests {
             broker_started: Duration::ZERO,
             envoy_started: Duration::ZERO,
             envoy_bytes: 0,
+            broker_bytes: 0,
+            asking: 1,
         };
         assert_eq!(row(figure(0.9, 1.1), figure(0.95, 1.02)).is_flat(), Some(true));
         assert_eq!(row(figure(1.05, 1.1), figure(0.95, 1.02)).is_flat(), Some(false));

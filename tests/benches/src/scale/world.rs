@@ -19,6 +19,8 @@ use crate::variants::Claim;
 
 /// Destinations of one credential.
 const OF_ONE_CREDENTIAL: usize = 100;
+/// Grants that a worker keeps (`attache_core::worker`). With one more it would forget one, and ask again.
+const MOST_GRANTS: usize = 10_000;
 /// What every session's grants take, at two hundred a second.
 const WARM_LIMIT: Duration = Duration::from_secs(50);
 /// One run of the load while the grants are fetched.
@@ -49,6 +51,10 @@ pub struct World {
     pub size: usize,
     /// Resident memory of Envoy after all grants are there.
     pub envoy_bytes: u64,
+    /// And of the broker.
+    pub broker_bytes: u64,
+    /// Sessions that ask.
+    pub asking: usize,
     axis: Axis,
     instance: Instance,
     asked_for: String,
@@ -74,11 +80,14 @@ impl World {
         let instance = Instance::start(ground, &called, credentials(destinations, ground.upstream_port), declared)
             .with_context(|| format!("{size} {}", axis.as_str()))?;
 
-        let placeholders = sessions.iter().map(|session| instance.placeholder(session)).collect::<Result<Vec<_>>>()?;
-        let file = instance.dir().join("placeholders");
+        let asking: Vec<_> = sessions.iter().step_by(sessions.len().div_ceil(MOST_GRANTS)).collect();
+        let placeholders = asking.iter().map(|one| instance.served.placeholder(one)).collect::<Result<Vec<_>>>()?;
+        let file = instance.served.dir().join("placeholders");
         fs::write(&file, placeholders.join("\n") + "\n")?;
         let one = placeholders.into_iter().next().context("no session")?;
-        Ok(Self { size, envoy_bytes: 0, axis, instance, asked_for: host(middle), placeholders: file, one })
+        let (envoy_bytes, broker_bytes, asking) = (0, 0, asking.len());
+        let asked_for = host(middle);
+        Ok(Self { size, envoy_bytes, broker_bytes, asking, axis, instance, asked_for, placeholders: file, one })
     }
 
     /// Fails unless it injects, and refuses what it must.
@@ -93,7 +102,7 @@ impl World {
 
     /// Has the worker hold a grant for every session.
     pub fn warm(&mut self, wrk: &Wrk, connections: u32) -> Result<()> {
-        let sessions = if self.axis == Axis::Sessions { self.size } else { 1 };
+        let sessions = self.asking;
         let target = self.target(Way::Host)?;
         let deadline = Instant::now() + WARM_LIMIT;
         while self.grants_issued()? < sessions {
@@ -101,6 +110,7 @@ impl World {
             wrk.run(target.port, &target.ask, connections, WARM_SECONDS)?;
         }
         self.envoy_bytes = resident(self.instance.envoy.pid())?;
+        self.broker_bytes = resident(self.instance.served.pid())?;
         Ok(())
     }
 
@@ -119,17 +129,17 @@ impl World {
 
     /// The broker.
     pub fn broker(&self) -> Meter {
-        self.instance.broker()
+        self.instance.served.meter()
     }
 
     /// How many grants were issued so far.
     pub fn grants_issued(&self) -> Result<usize> {
-        self.instance.grants_issued()
+        self.instance.served.grants_issued()
     }
 
     /// How long the broker took until it served.
     pub fn broker_started(&self) -> Duration {
-        self.instance.broker_started
+        self.instance.served.started
     }
 
     /// How long Envoy took until it was live.

@@ -20,8 +20,8 @@ use super::{Absent, Alive, Claim, Part, Workbench};
 use crate::counters::Meter;
 use bootstrap::{pieces, with_log};
 
-/// Of a broker with ten thousand destinations, too.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// Of a broker with a hundred thousand sessions, too.
+const START_LIMIT: Duration = Duration::from_secs(300);
 
 /// The packed filter: `$ATTACHE_FILTER`, else `filter/attache_filter.wasm` in
 /// the target directory.

@@ -13,7 +13,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix fuzz clients check bench plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
+.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix test-faults fuzz clients check bench plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -102,6 +102,11 @@ test-matrix: build $(TRAP) ## Run the promises on every Envoy that is served; wr
 	@rm -f $(TARGET)/skipped
 	@scripts/matrix $(VERSIONS)
 	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
+
+test-faults: build $(TRAP) ## Cause every fault under load, kill the broker 200 times, soak for SOAK seconds (default 600); writes docs/faults.md
+	@echo "Building what causes the faults (the first time three minutes on two cores), then about 20 minutes and the soak ..."
+	@cargo build --quiet -p attache-tests --bin faults
+	@ROWS="$(ROWS)" SOAK="$(SOAK)" $(TARGET)/debug/faults
 
 clients: build ## Run the real clients behind the forward proxy; writes their table in docs/clients.md
 	@scripts/peers

@@ -74,9 +74,14 @@ impl Attache {
 
     /// Starts it again on the same state.
     pub async fn restart(&self) {
+        self.begin_again();
+        self.ready().await;
+    }
+
+    /// The same, without waiting until it is ready.
+    pub fn begin_again(&self) {
         self.kill();
         *self.child() = spawn(&self.under, &self.config, &self.env, &self.log);
-        self.ready().await;
     }
 
     /// Sends a signal by name (`STOP`, `CONT`, `TERM`).

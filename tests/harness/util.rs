@@ -67,6 +67,19 @@ pub fn resident(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
+/// For how long the threads of a process have run, and for how long they have waited to, in nanoseconds
+/// (`/proc/PID/task/TID/schedstat`, Documentation/scheduler/sched-stats.rst). Zero for what has ended.
+#[must_use]
+pub fn scheduled(pid: u32) -> (u64, u64) {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of_task = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let mut numbers = text.split_whitespace().map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    };
+    tasks.map(of_task).fold((0, 0), |(ran, waited), (more, longer)| (ran + more, waited + longer))
+}
+
 /// A loopback port that was free a moment ago: only for programs that cannot bind port 0.
 #[must_use]
 pub fn free_port() -> u16 {

@@ -1,6 +1,6 @@
 //! Who asked for a hit: the agent's own request, and whether the session on record is its.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
@@ -16,6 +16,8 @@ pub(super) struct Askers {
     known: Vec<Known>,
     variables: BTreeMap<String, String>,
     asked: Vec<Asked>,
+    /// Where in `asked` the request is whose hit has this name.
+    recorded: HashMap<String, usize>,
 }
 
 /// One request of an agent.
@@ -51,16 +53,17 @@ impl Askers {
         for transcript in ledger.transcripts() {
             all.extend(transcript.exchanges().into_iter().map(|exchange| asked(transcript.label(), exchange)));
         }
-        Self { variables: variables.clone(), asked: all, known }
+        let named = all.iter().enumerate().rev();
+        let recorded = named.filter_map(|(at, asked)| Some((asked.recorded_as.clone()?, at))).collect();
+        Self { variables: variables.clone(), asked: all, recorded, known }
     }
 
     /// The agent's request of this hit: the one whose answer bore the hit's name, or, when no answer
     /// came through, any that was under way.
     pub(super) fn judge(&self, hit: &Hit<'_>, used: &Record, audit: &Audit) -> Option<Violation> {
-        let id = hit.request.request_id();
-        let named = self.asked.iter().find(|asked| asked.recorded_as.is_some() && asked.recorded_as == id);
-        if let Some(asked) = named {
-            return self.fits(asked, hit, used, audit).err();
+        let named = hit.request.request_id().and_then(|id| self.recorded.get(&id));
+        if let Some(at) = named {
+            return self.fits(&self.asked[*at], hit, used, audit).err();
         }
         let mut nearest = None;
         for asked in self.asked.iter().filter(|asked| asked.recorded_as.is_none() && asked.at <= hit.request.at) {
@@ -74,7 +77,7 @@ impl Askers {
 
     fn fits(&self, asked: &Asked, hit: &Hit<'_>, used: &Record, audit: &Audit) -> Result<(), Violation> {
         let lease = used.text("lease_id");
-        let issue = audit.of_kind("issue").find(|record| record.text("lease_id") == lease);
+        let issue = audit.named("issue", &lease).next();
         match issue.and_then(|issue| issue.json.get("asked")) {
             Some(digests) => granted_for(asked, digests).map_err(|why| hit.unasked(why))?,
             None => self.belongs(asked, hit, used)?,
@@ -84,8 +87,7 @@ impl Askers {
         if let Some(end) = end.filter(|end| begun > end + ROUNDING_MS) {
             return Err(hit.expired(lease, begun - end));
         }
-        let ended = |record: &&Record| record.text("session_id") == used.text("session_id");
-        let ended = audit.of_kind("revoke").find(ended).and_then(Record::at_ms);
+        let ended = audit.named("revoke", &used.text("session_id")).next().and_then(Record::at_ms);
         if ended.is_some_and(|ended| begun > ended + STALE_AFTER_MS) {
             return Err(hit.revoked(used));
         }

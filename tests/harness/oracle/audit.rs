@@ -1,5 +1,6 @@
 //! Reads the audit log: JSON lines, hash-chained.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -13,6 +14,8 @@ use crate::rotated;
 #[derive(Debug, Default)]
 pub struct Audit {
     pub records: Vec<Record>,
+    /// Where the records of a kind that name this are, by [`Self::KEYS`]: logs of a load are long.
+    named: HashMap<(&'static str, String), Vec<usize>>,
 }
 
 /// One line.
@@ -26,6 +29,10 @@ pub struct Record {
 }
 
 impl Audit {
+    /// What the records of each kind are looked for by.
+    const KEYS: [(&'static str, &'static str); 4] =
+        [("use", "request_id"), ("intent", "request_id"), ("issue", "lease_id"), ("revoke", "session_id")];
+
     /// Reads a log with what was rotated away from it, oldest first; a last line without its line break is still being written and is left out.
     #[must_use]
     pub fn read(path: Option<&Path>) -> (Self, Vec<Violation>) {
@@ -45,12 +52,18 @@ impl Audit {
                 Err(error) => violations.push(Violation::AuditBroken { line, why: error.to_string() }),
             }
         }
-        (Self { records }, violations)
+        (Self { named: named(&records), records }, violations)
     }
 
     /// The records of a kind.
     pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Record> {
-        self.records.iter().filter(move |record| record.text("kind") == kind)
+        self.records.iter().filter(move |record| record.json["kind"] == kind)
+    }
+
+    /// The records of a kind whose member (one of [`Self::KEYS`]) is this, in order.
+    pub(super) fn named(&self, kind: &'static str, name: &str) -> impl Iterator<Item = &Record> {
+        let at = self.named.get(&(kind, name.to_owned())).map(Vec::as_slice).unwrap_or_default();
+        at.iter().map(|at| &self.records[*at])
     }
 }
 
@@ -81,6 +94,18 @@ impl Record {
             number => number.as_u64(),
         }
     }
+}
+
+fn named(records: &[Record]) -> HashMap<(&'static str, String), Vec<usize>> {
+    let mut named: HashMap<_, Vec<usize>> = HashMap::new();
+    for (at, record) in records.iter().enumerate() {
+        for (kind, member) in Audit::KEYS {
+            if record.json["kind"] == kind {
+                named.entry((kind, record.text(member))).or_default().push(at);
+            }
+        }
+    }
+    named
 }
 
 /// Follows `prev` and `hash`, where a log has them: `hash` is the SHA-256 of the line up to the

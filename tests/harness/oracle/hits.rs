@@ -73,7 +73,7 @@ impl Hit<'_> {
             violations.push(Violation::Unidentified { hit: self.to_string() });
             return violations;
         };
-        let uses: Vec<&Record> = audit.of_kind("use").filter(|record| record.text("request_id") == id).collect();
+        let uses: Vec<&Record> = audit.named("use", &id).collect();
         match uses[..] {
             [] => violations.push(Violation::Unrecorded { hit: self.to_string() }),
             [record] => {
@@ -114,11 +114,10 @@ impl Hit<'_> {
     fn issue(&self, audit: &Audit, used: &Record) -> Option<Violation> {
         let (hit, lease) = (self.to_string(), used.text("lease_id"));
         let same = |record: &&Record| {
-            let fits = |member| record.text(member) == used.text(member);
             let named = !used.text("session_id").is_empty() && record.text("credential") == self.secret;
-            fits("lease_id") && fits("session_id") && named
+            record.text("session_id") == used.text("session_id") && named
         };
-        let Some(issue) = audit.of_kind("issue").find(same) else {
+        let Some(issue) = audit.named("issue", &lease).find(same) else {
             return Some(Violation::Unissued { hit, lease });
         };
         let late = |how| Some(Violation::IssuedLate { hit: hit.clone(), lease: lease.clone(), how });
@@ -147,13 +146,13 @@ impl Hit<'_> {
     fn intent(&self, audit: &Audit, used: &Record) -> Option<Violation> {
         let unannounced = |how| Some(Violation::Unannounced { hit: self.to_string(), how });
         let lease = used.text("lease_id");
-        let strict = audit.of_kind("issue").any(|issue| issue.text("lease_id") == lease && issue.text("count") == "0");
+        let strict = audit.named("issue", &lease).any(|issue| issue.text("count") == "0");
         let fits = |own: &Record| {
             let same =
                 ["request_id", "lease_id", "session_id", "credential", "destination", "method", "path", "intent"];
             own.text("issued_to") == used.text("worker") && same.iter().all(|name| own.text(name) == used.text(name))
         };
-        let own: Vec<_> = audit.of_kind("intent").filter(|intent| fits(intent)).collect();
+        let own: Vec<_> = audit.named("intent", &used.text("request_id")).filter(|intent| fits(intent)).collect();
         match (strict, &own[..]) {
             (false, []) => None,
             (false, _) => unannounced("announced, though nothing asks for that"),

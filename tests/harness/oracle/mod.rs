@@ -166,9 +166,7 @@ impl Oracle {
     /// Requests without a whole answer, but for those that were cut off on purpose: then the record of
     /// their use says why.
     fn unanswered(&self, excused: &[String], audit: &Audit) -> Vec<Violation> {
-        let cut_on_purpose = |id: &String| {
-            audit.of_kind("use").any(|used| used.text("request_id") == *id && !used.text("reason").is_empty())
-        };
+        let cut_on_purpose = |id: &String| audit.named("use", id).any(|used| !used.text("reason").is_empty());
         let mut violations = Vec::new();
         for transcript in self.ledger.transcripts() {
             for exchange in transcript.exchanges() {

@@ -1,0 +1,350 @@
+//! One fault at one load: traffic before it, during it and after it, and what must hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
+
+use super::world::{Broker, World, stranger};
+use super::{Fault, Load, Row, kills, traps};
+use crate::agent::Wire;
+use crate::load::{self, Class, Made};
+use crate::oracle::{Audit, Violation};
+use crate::stack::SOON;
+use crate::util;
+
+/// What a busy machine may add to a bound.
+const SLACK: Duration = Duration::from_secs(1);
+/// How long is waited for what does not come back in time, to say how late it is.
+const LATEST: Duration = Duration::from_secs(15);
+/// By how much Envoy may grow, in bytes: buffers, its allocator's own, and no more however long it lasts.
+const GROWTH: u64 = 96 << 20;
+/// Who waits for a processor for more of the time than this cannot be held to times.
+const BUSY: f64 = 0.7;
+
+/// What became of a fault at one load.
+#[derive(Clone, Debug, Default)]
+pub struct Cell {
+    pub load: &'static str,
+    pub requests: usize,
+    pub served: usize,
+    /// By reason, or by Envoy's own status: how many.
+    pub others: BTreeMap<String, usize>,
+    pub unanswered: usize,
+    /// What went upstream without being asked for, granted, or on record; and records that are no good.
+    pub undecided: usize,
+    /// Secrets that stand where they must not.
+    pub secrets_out: usize,
+    /// Uses whose record a VM took along. Each has its issue on record.
+    pub lost: usize,
+    pub slowest: Duration,
+    pub recovery: Option<Duration>,
+    /// By how much Envoy has grown, in bytes.
+    pub grown: u64,
+    /// How much of the time in which Envoy and the test could run they waited for a processor, from 0 to 1.
+    pub waited: f64,
+    /// What did not hold in time, or was not served in time.
+    pub late: Vec<String>,
+    /// What did not hold.
+    pub failures: Vec<String>,
+}
+
+impl Cell {
+    /// What could not even be tried.
+    #[must_use]
+    pub fn failed(load: &'static str, why: String) -> Self {
+        Self { load, failures: vec![why], ..Self::default() }
+    }
+
+    /// Whether something was late that the machine had no time for: then it says nothing.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        self.failures.is_empty() && !self.late.is_empty() && self.waited > BUSY
+    }
+
+    /// All that did not hold.
+    pub fn wrong(&self) -> impl Iterator<Item = &String> {
+        self.failures.iter().chain(&self.late)
+    }
+}
+
+/// What Envoy and this process were let have of the processors, against what they would have had.
+struct Share {
+    pids: [u32; 2],
+    ran: u64,
+    waited: u64,
+}
+
+impl Share {
+    fn now(pids: [u32; 2]) -> Self {
+        let (ran, waited) = pids
+            .map(util::scheduled)
+            .into_iter()
+            .fold((0, 0), |(ran, waited), (more, longer)| (ran + more, waited + longer));
+        Self { pids, ran, waited }
+    }
+
+    /// How much of the time in which they could run they waited, from 0 to 1.
+    fn waited_since(&self) -> f64 {
+        let now = Self::now(self.pids);
+        let (ran, waited) = (now.ran.saturating_sub(self.ran), now.waited.saturating_sub(self.waited));
+        waited as f64 / (ran + waited).max(1) as f64
+    }
+}
+
+/// When a fault began, and when all went on again.
+struct Times {
+    begun: Instant,
+    back: Option<Instant>,
+}
+
+pub(super) async fn run(row: &Row, load: &Load, world: &World, nth: usize) -> Cell {
+    let mut cell = Cell { load: load.name, ..Cell::default() };
+    let [before, mut during, after] = load.phases;
+    // Longer than a callout waits.
+    if matches!(row.fault, Fault::Stopped) {
+        during += Duration::from_millis(1_200);
+    }
+    world.prepare(row.fault, load);
+    let (vms, memory, asked) = (vms(world).await, util::resident(world.envoy().pid()), world.questions());
+    let traffic = load::Load::begin(world.site().oracle.agent(), world.proxy(), load.rate, world.asking(row.fault));
+    let share = Share::now([world.envoy().pid(), std::process::id()]);
+    sleep(before).await;
+    let begun = Instant::now();
+    match row.fault {
+        Fault::Kills(times) => cell.recovery = Some(kills::run(world, times).await),
+        // Over with the next VM: that is when all goes on.
+        Fault::Traps(_) => {
+            world.begin(row.fault, load).await;
+            cell.recovery = recovery(world, row.fault).await;
+            sleep(during).await;
+        }
+        _ => {
+            world.begin(row.fault, load).await;
+            sleep(during).await;
+            cell.grown = util::resident(world.envoy().pid()).saturating_sub(memory);
+            world.end(row.fault).await;
+            if row.back.is_some() {
+                cell.recovery = recovery(world, row.fault).await;
+            }
+        }
+    }
+    let back = (row.back.is_some() && cell.recovery.is_some()).then(Instant::now);
+    if row.back.is_some() {
+        sleep(after).await;
+    }
+    let made = traffic.stop().await;
+    cell.grown = cell.grown.max(util::resident(world.envoy().pid()).saturating_sub(memory));
+    cell.count(row, &made, &Times { begun, back });
+    cell.waited = share.waited_since();
+    cell.bounds(row);
+    if let (Some(before), Some(now)) = (asked, world.questions()) {
+        // Each request asks once, and so do those that look, spring and leave: they are fewer than the requests.
+        cell.expect(now - before <= 2 * made.len() + 400, || format!("{} questions", now - before));
+    }
+    if !matches!(row.fault, Fault::Traps(_)) {
+        let now = self::vms(world).await;
+        cell.expect(now == vms, || format!("{} VMs were replaced", now - vms));
+        cell.expect(traps::sprung(&world.envoy().log()) == 0, || "a VM has trapped".into());
+    }
+    cell.reconcile(row, world, nth).await;
+    cell
+}
+
+impl Cell {
+    fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            self.failures.push(otherwise());
+        }
+    }
+
+    fn expect_in_time(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            self.late.push(otherwise());
+        }
+    }
+
+    /// What became of the requests, and what must not have.
+    fn count(&mut self, row: &Row, made: &[Made], times: &Times) {
+        let mut bitten = false;
+        for one in made {
+            self.requests += 1;
+            self.slowest = self.slowest.max(one.took);
+            let ended = one.at + one.took;
+            let Some(name) = named(&one.class) else {
+                self.served += 1;
+                continue;
+            };
+            if let Class::Unanswered(why) = &one.class {
+                self.unanswered += 1;
+                self.expect_in_time(false, || format!("{}: {why}", one.path));
+                continue;
+            }
+            *self.others.entry(name.clone()).or_default() += 1;
+            bitten = true;
+            self.expect_in_time(row.may.contains(&name.as_str()), || format!("{}: {name}", one.path));
+            self.expect_in_time(ended >= times.begun, || format!("{}: {name} before the fault", one.path));
+            let late = times.back.is_some_and(|back| one.at > back);
+            self.expect_in_time(!late, || format!("{}: {name} after all was well again", one.path));
+        }
+        self.late.truncate(8);
+        // Where little is asked, it may have been of what the fault does not touch.
+        self.expect_in_time(bitten || !row.bites || self.load != "100/s", || "the fault was none".into());
+    }
+
+    fn bounds(&mut self, row: &Row) {
+        let (slowest, recovery) = (self.slowest, self.recovery);
+        // Who asked of what stood still is answered once it goes on.
+        let stood = if matches!(row.fault, Fault::EnvoyStopped) { Duration::from_secs(3) } else { Duration::ZERO };
+        let bound = row.answers + SLACK + stood;
+        self.expect_in_time(slowest <= bound, || format!("answered after {slowest:?}"));
+        if let Some(back) = row.back {
+            let in_time = recovery.is_some_and(|took| took <= back + SLACK);
+            self.expect_in_time(in_time, || format!("back after {recovery:?}"));
+        }
+        let grown = self.grown;
+        self.expect(grown <= GROWTH, || format!("Envoy has grown by {} MB", grown >> 20));
+    }
+
+    /// The oracle, once what is on its way has come.
+    async fn reconcile(&mut self, row: &Row, world: &World, nth: usize) {
+        let oracle = &world.site().oracle;
+        if nth == 0 && world.envoy().alive() {
+            oracle.text("config_dump", world.envoy().config_dump().await);
+        }
+        let end = Instant::now() + SOON;
+        let found = loop {
+            let mut found = oracle.violations();
+            found.retain(|one| !excused(row.fault, one));
+            let lost = found.iter().filter(|one| lost(row.fault, one)).count();
+            let done = found.len() == lost && world_is_told(world);
+            if done || Instant::now() > end {
+                break found;
+            }
+            sleep(Duration::from_millis(100)).await;
+        };
+        let issued = issued(world);
+        for one in &found {
+            match one {
+                Violation::Unrecorded { hit } if lost(row.fault, one) && was_issued(&issued, hit) => self.lost += 1,
+                Violation::Leak { .. } | Violation::Astray { .. } => {
+                    self.secrets_out += 1;
+                    self.expect(false, || one.to_string());
+                }
+                // What became of each request is told already.
+                Violation::Unanswered { .. } => self.expect_in_time(false, || one.to_string()),
+                // Some seconds from the verdict to the upstream: the lease was alive when it was asked for.
+                Violation::Expired { .. } => self.expect_in_time(false, || one.to_string()),
+                _ => {
+                    self.undecided += 1;
+                    self.expect(false, || one.to_string());
+                }
+            }
+        }
+        self.late.truncate(8);
+        self.failures.truncate(8);
+        if let Broker::Real { stack, .. } = &world.broker {
+            let verified = stack.broker.cli(&["audit", "verify"]).status.code();
+            self.expect(verified == Some(0), || "the log does not verify".into());
+        }
+    }
+}
+
+/// What is asked of nobody any more: the real broker has what was sent to it.
+fn world_is_told(world: &World) -> bool {
+    match &world.broker {
+        Broker::Fake(_) => true,
+        Broker::Real { stack, .. } => stack.broker.alive(),
+    }
+}
+
+/// How a request that was not served is told of.
+fn named(class: &Class) -> Option<String> {
+    match class {
+        Class::Served => None,
+        Class::Refused(reason) => Some(reason.clone()),
+        Class::Other(status) => Some(status.to_string()),
+        Class::Cut => Some("cut".into()),
+        Class::NotAsked => Some("not asked".into()),
+        Class::Unanswered(_) => Some("unanswered".into()),
+    }
+}
+
+/// How long it takes until all that is asked is served.
+async fn recovery(world: &World, fault: Fault) -> Option<Duration> {
+    let (begun, agent) = (Instant::now(), world.site().oracle.agent());
+    while begun.elapsed() < LATEST {
+        let mut served = true;
+        for ask in world.probes(fault) {
+            let Ok(wire) = Wire::dial(world.proxy()).await else {
+                served = false;
+                break;
+            };
+            let mut connection = agent.h1_over(wire, "a look whether all goes on");
+            let headers = [("authorization", ask.bearer.as_str())];
+            let answer = connection.request("GET", ask.host, &ask.path, &headers, b"").await;
+            served &= answer.is_ok_and(|answer| answer.status == 200);
+        }
+        if served {
+            return Some(begun.elapsed());
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    None
+}
+
+pub(super) async fn recovered(world: &World, fault: Fault) -> Duration {
+    recovery(world, fault).await.unwrap_or(LATEST)
+}
+
+async fn vms(world: &World) -> u64 {
+    world.envoy().wait_stat("wasm.envoy.wasm.runtime.v8.created", |_| true, SOON).await
+}
+
+/// What is part of the fault.
+fn excused(fault: Fault, found: &Violation) -> bool {
+    match (fault, found) {
+        // The upstream has another clock. That each issue came first it knows by the length of the log.
+        (Fault::ClockJumps(_), Violation::IssuedLate { how, .. }) => *how == "by its timestamp",
+        (Fault::ClockJumps(_), Violation::Expired { .. }) => true,
+        // An answer is cut, and said to be.
+        (Fault::UpstreamCuts | Fault::Traps(_), Violation::Unanswered { why: Some(why), .. }) => {
+            why.ends_with("was cut off")
+        }
+        _ => false,
+    }
+}
+
+/// A record that a VM has taken along.
+fn lost(fault: Fault, found: &Violation) -> bool {
+    matches!((fault, found), (Fault::Traps(_), Violation::Unrecorded { .. }))
+}
+
+/// For which evidence, as its digest, the stand-in has granted.
+fn issued(world: &World) -> BTreeSet<String> {
+    let Broker::Fake(stack) = &world.broker else { return BTreeSet::new() };
+    let (audit, _) = Audit::read(Some(&stack.broker.audit_path()));
+    let digests = audit.of_kind("issue").filter_map(|issue| issue.json["asked"]["placeholder"].as_str());
+    digests.map(str::to_owned).collect()
+}
+
+/// Whether the log has an issue for who asked for this hit, whose path names the asker.
+fn was_issued(issued: &BTreeSet<String>, hit: &str) -> bool {
+    let number = hit.split("/load/").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let bearer = stranger(number.unwrap_or(traps::SPRINGER));
+    let digest = Sha256::digest(bearer.trim_start_matches("Bearer "));
+    issued.contains(&digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// What does not add up, where nothing was done.
+pub(super) async fn account(world: &World) -> Vec<String> {
+    let end = Instant::now() + SOON;
+    loop {
+        let found = world.site().oracle.violations();
+        if found.is_empty() || Instant::now() > end {
+            return found.iter().take(4).map(ToString::to_string).collect();
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}

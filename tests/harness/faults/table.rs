@@ -1,0 +1,216 @@
+//! The table itself.
+
+use std::time::Duration;
+
+use super::{Fault, Row};
+use crate::fake_broker::Behaviour;
+
+const MB: usize = 1 << 20;
+/// A decision: one callout timeout and a tick of the worker.
+const DECISION: Duration = Duration::from_millis(2_050);
+/// What is refused at once.
+const SOON: Duration = Duration::from_secs(1);
+/// How long recovery may take once its cause is gone.
+const RECOVERY: Duration = Duration::from_secs(2);
+/// How long until the next VM is there.
+const RELOAD: Duration = Duration::from_secs(1);
+/// A decision, and the bound of a stream on which nothing moves, as these rows set it: the shipped one is 15 s.
+const STRANDED: Duration = Duration::from_secs(4);
+
+const UNAVAILABLE: &[&str] = &["broker_unavailable"];
+/// What was granted may go on, as far as the filter may believe it and its records are taken.
+const WITHOUT_BROKER: &[&str] = &["broker_unavailable", "audit_backlog", "stale"];
+const TRAP: &[&str] = &["503", "cut", "broker_unavailable"];
+
+/// A broker's answer that counts for nothing.
+const fn answer(name: &'static str, behaviour: Behaviour) -> Row {
+    Row {
+        name,
+        promise: "503 `broker_unavailable` at once, no second question; the next right answer serves",
+        fault: Fault::Answers(behaviour),
+        may: UNAVAILABLE,
+        bites: true,
+        answers: SOON,
+        back: Some(RECOVERY),
+        short: false,
+    }
+}
+
+/// No answer of the broker's.
+const fn silence(name: &'static str, behaviour: Behaviour) -> Row {
+    let promise = "503 `broker_unavailable` within the callout timeout";
+    Row { promise, answers: DECISION, ..answer(name, behaviour) }
+}
+
+/// A trap of the filter.
+const fn trap(name: &'static str, callback: &'static str) -> Row {
+    Row {
+        name,
+        promise: "who is held gets 503 within the stream bound; another VM within 1 s; nothing undecided is forwarded",
+        fault: Fault::Traps(callback),
+        may: TRAP,
+        bites: false,
+        answers: STRANDED,
+        back: Some(RELOAD),
+        short: false,
+    }
+}
+
+/// What the real broker, or what is around it, meets with.
+const fn real(name: &'static str, fault: Fault, may: &'static [&'static str], promise: &'static str) -> Row {
+    Row { name, promise, fault, may, bites: true, answers: DECISION, back: Some(RECOVERY), short: false }
+}
+
+/// All of it. Names are those of the page.
+pub const ROWS: &[Row] = &[
+    Row { fault: Fault::Behaves(Behaviour::Close), ..answer("broker closes connections", Behaviour::Close) },
+    Row { fault: Fault::Refuses, ..answer("broker refuses connections", Behaviour::Close) },
+    Row { fault: Fault::Behaves(Behaviour::Status(503)), ..answer("broker answers 503", Behaviour::Status(503)) },
+    answer("broker answers 500", Behaviour::Status(500)),
+    answer("broker answers 429", Behaviour::Status(429)),
+    answer("broker answers 302", Behaviour::Redirect302),
+    answer("broker answers 204", Behaviour::Status(204)),
+    answer("a grant under 201", Behaviour::RightUnder(201)),
+    answer("a page for people", Behaviour::Html200),
+    answer("a grant as text", Behaviour::AsText),
+    answer("a grant that is cut", Behaviour::Truncated),
+    answer("bytes that are not HTTP", Behaviour::Garbage),
+    answer("headers that no proxy takes", Behaviour::ZeroHeaders),
+    answer("a grant to another question", Behaviour::WrongNonce),
+    answer("a member twice", Behaviour::DuplicateKeys),
+    answer("a member of no name", Behaviour::UnknownMember),
+    answer("members of other types", Behaviour::WrongType),
+    answer("a lease without time", Behaviour::ExpiredLease),
+    Row { answers: DECISION, ..answer("a grant of 200 MB", Behaviour::Oversized(200 * MB)) },
+    Row { fault: Fault::Behaves(Behaviour::Hang), ..silence("broker hangs", Behaviour::Hang) },
+    silence("a head and then silence", Behaviour::HeadersOnly),
+    silence("200 MB announced, then silence", Behaviour::Announced(200 * MB)),
+    silence("broker answers after 4 s", Behaviour::Delay(Duration::from_secs(4))),
+    Row {
+        promise: "served, later",
+        may: &[],
+        bites: false,
+        ..silence("broker answers after 500 ms", Behaviour::Delay(Duration::from_millis(500)))
+    },
+    Row {
+        short: true,
+        ..real(
+            "broker takes no records",
+            Fault::TakesNoRecords,
+            &["audit_backlog"],
+            "uses without an acknowledged record are bounded: then 503 `audit_backlog`, until records are taken again",
+        )
+    },
+    real(
+        "broker killed",
+        Fault::Killed,
+        WITHOUT_BROKER,
+        "nothing new without a broker; back within 2 s of its start, and no record is lost",
+    ),
+    real(
+        "broker killed 200 times",
+        Fault::Kills(200),
+        WITHOUT_BROKER,
+        "each grant that was used has its issue record, each use one record, and the log verifies",
+    ),
+    real("broker stopped", Fault::Stopped, WITHOUT_BROKER, "503 within the callout timeout; back within 2 s"),
+    real(
+        "disk full",
+        Fault::DiskFull,
+        WITHOUT_BROKER,
+        "nothing new is used; what is on record is whole; goes on by itself once there is room",
+    ),
+    Row {
+        bites: false,
+        ..real(
+            "a credential's file is gone",
+            Fault::SourceGone,
+            &["source_unavailable", "credential_not_granted"],
+            "what was granted ends with its lease, nothing new is granted; back with the file",
+        )
+    },
+    Row {
+        bites: false,
+        ..real(
+            "clock one hour ahead",
+            Fault::ClockJumps(3_600),
+            &[],
+            "no lease and no session lives longer; all goes on",
+        )
+    },
+    Row {
+        bites: false,
+        ..real(
+            "clock one hour back",
+            Fault::ClockJumps(-3_600),
+            &[],
+            "no lease and no session lives longer; all goes on",
+        )
+    },
+    trap("trap: context_create", "context_create"),
+    trap("trap: request_headers", "request_headers"),
+    trap("trap: request_body", "request_body"),
+    trap("trap: request_trailers", "request_trailers"),
+    trap("trap: judge_request_headers", "judge_request_headers"),
+    trap("trap: judge_request_body", "judge_request_body"),
+    trap("trap: judge_request_trailers", "judge_request_trailers"),
+    trap("trap: response_headers", "response_headers"),
+    trap("trap: response_body", "response_body"),
+    trap("trap: response_trailers", "response_trailers"),
+    trap("trap: log", "log"),
+    trap("trap: delete", "delete"),
+    trap("trap: tick", "tick"),
+    trap("trap: http_call_response", "http_call_response"),
+    Row {
+        bites: false,
+        short: true,
+        ..real("agents leave", Fault::AgentsLeave, &[], "whoever stays is served; each use is on record once")
+    },
+    Row {
+        bites: false,
+        ..real(
+            "9,900 idle connections",
+            Fault::Idle(9_900),
+            &[],
+            "whoever asks is served; what they hold is given back",
+        )
+    },
+    Row {
+        short: true,
+        ..real(
+            "upstream breaks connections",
+            Fault::UpstreamResets,
+            &["503", "502"],
+            "Envoy's own 503; one send, one record",
+        )
+    },
+    Row {
+        short: true,
+        ..real(
+            "upstream cuts its answers",
+            Fault::UpstreamCuts,
+            &["cut", "502", "503"],
+            "the answer is cut, not repeated",
+        )
+    },
+    Row {
+        bites: false,
+        ..real("upstream answers after 500 ms", Fault::UpstreamSlow(500), &[], "served, later; nobody else waits")
+    },
+    Row {
+        bites: false,
+        short: true,
+        ..real("endless answers that nobody reads", Fault::UpstreamEndless, &[], "memory is bounded; others are served")
+    },
+    Row {
+        bites: false,
+        short: true,
+        ..real("Envoy stopped", Fault::EnvoyStopped, UNAVAILABLE, "who asked meanwhile is answered afterwards")
+    },
+    Row {
+        bites: false,
+        short: true,
+        back: None,
+        ..real("Envoy drains", Fault::EnvoyDrains, &["503", "not asked"], "who is held is served, or gets 503")
+    },
+];

@@ -92,15 +92,12 @@ pub const ROWS: &[Row] = &[
         bites: false,
         ..silence("broker answers after 500 ms", Behaviour::Delay(Duration::from_millis(500)))
     },
-    Row {
-        short: true,
-        ..real(
-            "broker takes no records",
-            Fault::TakesNoRecords,
-            &["audit_backlog"],
-            "uses without an acknowledged record are bounded: then 503 `audit_backlog`, until records are taken again",
-        )
-    },
+    real(
+        "broker takes no records",
+        Fault::TakesNoRecords,
+        &["audit_backlog"],
+        "uses without an acknowledged record are bounded: then 503 `audit_backlog`, until records are taken again",
+    ),
     real(
         "broker killed",
         Fault::Killed,

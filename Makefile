@@ -13,7 +13,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix test-faults fuzz clients check bench plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
+.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix test-faults fuzz mutants differential clients check bench plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -175,6 +175,14 @@ fuzz: ## Look for what breaks each fuzz target, for TIME seconds (default 60) ea
 	@scripts/need c++:g++
 	@scripts/cargo-tool cargo-fuzz 0.13.2
 	@scripts/fuzz $(or $(TIME),60) $(NAME)
+
+mutants: ## Change core in one place after the other: do its tests notice? Most of a day; SHARD=0/36 for every 36th change
+	@scripts/cargo-tool cargo-mutants 27.1.0
+	@scripts/mutants $(SHARD)
+
+differential: setup ## Hold the filter's reading of hosts and paths against Envoy's, COUNT times (default a million); SEED=… for one run again
+	ATTACHE_DIFFERENTIAL_SEED=$(or $(SEED),$(shell date +%s)) ATTACHE_DIFFERENTIAL_COUNT=$(or $(COUNT),1000000) \
+	  cargo test -p attache-tests --test differential -- --nocapture
 
 fmt: ## Format everything
 	cargo fmt --all

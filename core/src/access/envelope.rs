@@ -13,8 +13,17 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
+/// Whether a body is text (RFC 8259, 8.1). In what is skipped serde looks for no more than quotes, where a lax
+/// decoder of UTF-8 may see other ones (`\xc0\xa2`).
+pub(super) fn is_text(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok()
+}
+
 /// All calls of a body: at least one. Anything else is unreadable.
 pub(super) fn calls<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<Vec<T>, Reason> {
+    if !is_text(body) {
+        return Err(Reason::BodyUnreadable);
+    }
     let calls: Calls<T> = serde_json::from_slice(body).map_err(|_| Reason::BodyUnreadable)?;
     if calls.0.is_empty() { Err(Reason::BodyUnreadable) } else { Ok(calls.0) }
 }
@@ -83,6 +92,15 @@ mod tests {
     struct Call {
         name: String,
         note: Option<Object<Note>>,
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_no_call_even_where_nobody_looks() {
+        let body = |inner: &[u8]| [br#"{"name":"a","note":{"name":"b","other":""#, inner, br#""}}"#].concat();
+        assert!(calls::<Call>(&body("\u{e9}".as_bytes())).is_ok());
+        for inner in [&b"\xc0\xa2"[..], b"\xff", b"\xc3", b"\xed\xa0\x80"] {
+            assert_eq!(calls::<Call>(&body(inner)).map(|calls| calls.len()), Err(Reason::BodyUnreadable), "{inner:?}");
+        }
     }
 
     #[test]

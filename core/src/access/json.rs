@@ -9,6 +9,9 @@ use std::fmt;
 /// Whether the object's top-level `member` is one of `any_of`. Anything that two parsers could
 /// read differently is unreadable: a repeated member, trailing text, something other than text.
 pub(super) fn member_is_one_of(body: &[u8], member: &str, any_of: &[String]) -> Result<bool, Reason> {
+    if !envelope::is_text(body) {
+        return Err(Reason::BodyUnreadable);
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let text = reader.deserialize_map(OneMember(member)).map_err(|_| Reason::BodyUnreadable)?;
     reader.end().map_err(|_| Reason::BodyUnreadable)?;
@@ -53,5 +56,8 @@ mod tests {
         ] {
             assert_eq!(check(body), Err(Reason::BodyUnreadable), "{body}");
         }
+        let skipped = b"{\"note\":\"\xc0\xa2\",\"operation\":\"download\"}";
+        let no_text = member_is_one_of(skipped, "operation", &["download".to_owned()]);
+        assert_eq!(no_text, Err(Reason::BodyUnreadable));
     }
 }

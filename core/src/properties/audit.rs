@@ -66,6 +66,24 @@ proptest! {
     }
 
     #[test]
+    fn with_the_head_known_no_cut_goes_unseen(
+        records in prop::collection::vec("[ -~]{0,20}", 1..6),
+        kept in any::<prop::sample::Index>(),
+    ) {
+        let lines = sealed(&records);
+        let head = |lines: &[&str]| {
+            let mut verifier = Verifier::after(genesis());
+            lines.iter().all(|line| verifier.check(line).is_ok()).then(|| verifier.head().to_owned())
+        };
+        let log = lines.join("\n");
+        let known = head(&log.split('\n').collect::<Vec<_>>()).unwrap();
+        // Whole lines, or some bytes of one.
+        let kept = &log[..kept.index(log.len())];
+        let lines: Vec<_> = kept.split_terminator('\n').collect();
+        prop_assert_ne!(head(&lines), Some(known), "{} of {} bytes kept", kept.len(), log.len());
+    }
+
+    #[test]
     fn every_record_is_one_line_of_ascii_json(
         (method, authority) in (bytes(12), bytes(24)),
         (target, request_id) in (bytes(40), bytes(12)),

@@ -2,13 +2,29 @@
 
 use super::{config, made_of};
 use crate::access::{Access, Body, Operation};
-use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec};
+use crate::fixture::{PLACEHOLDER, accepted, destination, granted, header, request, spec};
+use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec, Policy};
 use crate::request::Media;
+use crate::wire::Granted;
 use proptest::prelude::*;
 
 const PATHS: &[&str] = &["/a", "/b", "/*", "/info", "/refs", "/%61"];
 const REQUESTED: &[&str] = &["/a", "/b", "/info", "/refs", "/%61", "/x"];
 const QUERIES: &[&str] = &["&", "=", "service", "push", "pull", "_method", "%5fmethod", "%73ervice"];
+const REPOSITORY: &[&str] = &[
+    "/o/r",
+    "/info/refs",
+    "/git-upload-pack",
+    "/git-receive-pack",
+    "?",
+    "&",
+    "service=git-receive-pack",
+    "/",
+    "%2d",
+    "_method=PUT",
+];
+const BOUND: &[&str] = &["/proxy/", "/proxy/network/", "/proxy/network", "/status", "/"];
+const UNDER: &[&str] = &["/proxy", "/network", "/status", "/x", "/", "proxy", ";a", "%2e", "?"];
 const METHODS: &[&str] = &["GET", "HEAD", "OPTIONS", "POST", "PUT", "QUERY", "get"];
 
 fn operations() -> impl Strategy<Value = Vec<OperationSpec>> {
@@ -69,6 +85,45 @@ proptest! {
         if verdict(&bare, AccessMode::ReadOnly) {
             prop_assert!(matches!(method, "GET" | "HEAD" | "OPTIONS"), "without a rule only safe methods read");
             prop_assert!(reads_only);
+        }
+    }
+
+    #[test]
+    fn a_grant_to_read_sends_nothing_that_a_grant_to_write_does_not(
+        method in prop::sample::select(METHODS),
+        target in made_of(REPOSITORY, 5),
+        disguise in any::<bool>(),
+        body in body(),
+    ) {
+        let policy = Policy::compile(spec()).unwrap();
+        let plain = request(method, "github.com", target).bearer(PLACEHOLDER);
+        let asked = if disguise { plain.with("x-http-method-override", "PUT") } else { plain };
+        let sent = |access_mode| {
+            let granted = Granted { access_mode, ..granted("github", header("authorization", "Basic abcd")) };
+            asked.upstream_with(&policy, &accepted(&policy, destination::GIT, granted), body).ok().map(|sent| sent.0)
+        };
+        if let Some(sent_to_read) = sent(AccessMode::ReadOnly) {
+            prop_assert_eq!(sent(AccessMode::ReadWrite), Some(sent_to_read));
+        }
+    }
+
+    #[test]
+    fn a_binding_to_fewer_paths_opens_none_more(
+        some in prop::collection::vec(prop::sample::select(BOUND), 1..3),
+        more in prop::collection::vec(prop::sample::select(BOUND), 0..3),
+        target in made_of(UNDER, 5),
+    ) {
+        let asked = request("POST", "unifi.lan:8443", target).bearer(PLACEHOLDER);
+        let sent = |paths: Vec<&str>| {
+            let mut spec = spec();
+            spec.destinations[destination::UNIFI].bindings[0].paths = paths.into_iter().map(Into::into).collect();
+            let policy = Policy::compile(spec).unwrap();
+            let grant = accepted(&policy, destination::UNIFI, granted("unifi", header("x-unifi-key", "real")));
+            asked.upstream(&policy, &grant).is_ok()
+        };
+        if sent(some.clone()) {
+            prop_assert!(sent([some, more].concat()), "more paths");
+            prop_assert!(sent(Vec::new()), "every path");
         }
     }
 }

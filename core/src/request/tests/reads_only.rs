@@ -5,6 +5,7 @@ use crate::fixture::{PLACEHOLDER, Request, SECRET, accepted, bind, compiled, des
 use crate::fixture::{get, granted, header, request, spec, test};
 use crate::policy::{AccessMode, AccessSpec, BodyRule, OperationSpec, Policy, Unmatched};
 use crate::refusal::Reason;
+use crate::request::Media;
 
 fn sends(request: Request, access_mode: AccessMode) -> Result<(), Reason> {
     let policy = compiled(Unmatched::Deny);
@@ -210,5 +211,26 @@ fn the_body_is_asked_for_only_where_a_rule_needs_it() {
         let unasked = || -> Body<'_> { panic!("nobody needs the body of {method} {target}") };
         let verdict = crate::request::authorise(&policy, &snapshot, &asked, &grant, unasked);
         assert_eq!(verdict.is_ok(), method == "GET");
+    }
+}
+
+#[test]
+fn a_body_is_what_its_type_says_and_nothing_certain_where_that_says_more() {
+    for (written, media) in [
+        ("application/json", Media::Json),
+        ("Application/JSON; charset=utf-8", Media::Json),
+        ("application/graphql+json", Media::Json),
+        ("application/graphql", Media::Graphql),
+        ("application/graphql; charset=\"utf-8\"", Media::Graphql),
+        ("application/graphql; charset=utf-16", Media::Other),
+        ("application/vnd.api+json", Media::OnJson),
+        ("application/grpc", Media::Grpc),
+        ("application/grpc+proto", Media::Grpc),
+        ("text/plain", Media::Other),
+    ] {
+        let asked = request("POST", "api.github.com", "/graphql").with("content-type", written);
+        assert_eq!(asked.read(&compiled(Unmatched::Deny)).media(), media, "{written}");
+        let encoded = asked.with("content-encoding", "gzip").read(&compiled(Unmatched::Deny)).media();
+        assert!(!matches!(encoded, Media::Json | Media::OnJson | Media::Graphql), "{written}");
     }
 }

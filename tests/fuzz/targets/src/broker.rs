@@ -68,3 +68,35 @@ pub fn jwt(data: &[u8]) {
         assert!(named.is_err(), "somebody is named without a signature");
     });
 }
+
+/// A config with a credential of each kind of injection.
+const CONFIG: &str = "
+state_dir: state
+credentials:
+  github: {preset: github}
+  maps:
+    source: {env: MAPS}
+    inject: {query: key}
+    destinations: [{host: maps.example.com}]
+  asks:
+    source: {env: ASKS}
+    inject: {header: x-key}
+    access:
+      graphql: {paths: [/graphql]}
+      reads: [{method: POST, path: /rpc, body: {json_rpc: {methods: [read, tools/call], tools: [look]}}}]
+    destinations: [{host: asks.example.com, paths: [/graphql, /rpc, /files/]}]
+sessions:
+  - {name: reader, credentials: [github, maps, asks], access_mode: read-only}
+";
+
+/// The policy of that config, as `policy.json` has it for the targets that need no broker.
+///
+/// # Panics
+/// Where the config is wrong.
+pub fn published() -> String {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("attache.yaml");
+    std::fs::write(&file, CONFIG).expect("a file");
+    let config = Config::load(Some(&file), &Overrides::default(), &|_| None).unwrap_or_else(|error| panic!("{error}"));
+    serde_json::to_string_pretty(&config.policy()).expect("a policy is JSON") + "\n"
+}

@@ -1,7 +1,7 @@
 //! Everything that was kept of fuzzing still holds, and every target has something kept.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
-use attache_fuzz_targets::{TARGETS, run};
+use attache_fuzz_targets::{TARGETS, published, run};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,4 +39,17 @@ fn what_was_kept_still_holds() {
             assert!(held.is_ok(), "{name} does not hold of tests/fuzz/corpus/{name}/{input}");
         }
     }
+}
+
+/// What the targets that need no broker are tried on is what one publishes.
+#[test]
+fn the_policy_is_what_a_broker_publishes() {
+    const WRITE: &str = "ATTACHE_FUZZ_POLICY";
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/policy.json");
+    let expected = published();
+    if std::env::var_os(WRITE).is_some_and(|what| what == "write") {
+        fs::write(&file, &expected).unwrap();
+    }
+    let hint = format!("write it anew: {WRITE}=write cargo test -p attache-fuzz-targets");
+    assert_eq!(fs::read_to_string(&file).unwrap(), expected, "{hint}");
 }

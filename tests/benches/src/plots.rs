@@ -17,12 +17,18 @@ const TITLE: (&str, i32) = ("sans-serif", 19);
 const COLOURS: [RGBColor; 5] =
     [RGBColor(0, 90, 160), RGBColor(213, 94, 0), RGBColor(0, 140, 110), RGBColor(150, 90, 170), RGBColor(90, 90, 90)];
 
-/// A figure with its error.
+/// A figure with its error, where there are enough slices to tell.
 #[derive(Clone, Debug, PartialEq)]
 struct Bar {
     name: String,
     value: f64,
-    error: f64,
+    error: Option<f64>,
+}
+
+impl Bar {
+    fn spread(&self) -> f64 {
+        self.error.unwrap_or_default()
+    }
 }
 
 /// A line of points.
@@ -76,7 +82,7 @@ fn variants(told: &Value) -> Result<Vec<Bar>> {
     let mut bars: Vec<Bar> = all
         .iter()
         .filter_map(|(name, of)| {
-            let error = of["error"]["cpu_us_over_bare"].as_f64().unwrap_or_default();
+            let error = of["error"]["cpu_us_over_bare"].as_f64();
             Some(Bar { name: name.clone(), value: of["cpu_us_over_bare"].as_f64()?, error })
         })
         .filter(|bar| bar.name != "bare")
@@ -138,8 +144,8 @@ fn gathered(points: impl Iterator<Item = (String, f64, f64)>) -> Vec<Line> {
 
 fn bars(into: &Path, title: &str, bars: &[Bar]) -> Result<()> {
     ensure!(!bars.is_empty(), "nothing to draw");
-    let most = bars.iter().map(|bar| bar.value + bar.error).fold(1.0, f64::max);
-    let least = bars.iter().map(|bar| bar.value - bar.error).fold(0.0, f64::min);
+    let most = bars.iter().map(|bar| bar.value + bar.spread()).fold(1.0, f64::max);
+    let least = bars.iter().map(|bar| bar.value - bar.spread()).fold(0.0, f64::min);
     let area = SVGBackend::new(into, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(failed)?;
     let count = bars.len() as f64;
@@ -171,9 +177,10 @@ fn bars(into: &Path, title: &str, bars: &[Bar]) -> Result<()> {
         let middle = count - index as f64 - 0.5;
         let colour = if bar.name.starts_with("attache") { COLOURS[0] } else { COLOURS[4] };
         let body = Rectangle::new([(0.0, middle - 0.32), (bar.value, middle + 0.32)], colour.mix(0.75).filled());
-        let (low, high) = (bar.value - bar.error, bar.value + bar.error);
+        let (low, high) = (bar.value - bar.spread(), bar.value + bar.spread());
         let error = PathElement::new(vec![(low, middle), (high, middle)], BLACK.stroke_width(2));
-        let said = Text::new(format!("{:.0} ±{:.0}", bar.value, bar.error), (high + most * 0.01, middle + 0.15), FONT);
+        let said = bar.error.map_or("?".to_owned(), |error| format!("{error:.0}"));
+        let said = Text::new(format!("{:.0} ±{said}", bar.value), (high + most * 0.01, middle + 0.15), FONT);
         chart.draw_series([body]).map_err(failed)?;
         chart.draw_series([error]).map_err(failed)?;
         chart.draw_series([said]).map_err(failed)?;
@@ -245,11 +252,11 @@ mod tests {
         let told = json!({"variants": {
             "bare": {"cpu_us_over_bare": 0.1, "error": {}},
             "lua": {"cpu_us_over_bare": 13.7, "error": {"cpu_us_over_bare": 1.6}},
-            "native": {"cpu_us_over_bare": 1.7, "error": {"cpu_us_over_bare": 2.0}},
+            "native": {"cpu_us_over_bare": 1.7, "error": {"cpu_us_over_bare": null}},
             "other": {"absent": "not built"},
         }});
         let names: Vec<_> = variants(&told).unwrap().into_iter().map(|bar| (bar.name, bar.error)).collect();
-        assert_eq!(names, [("native".to_owned(), 2.0), ("lua".to_owned(), 1.6)]);
+        assert_eq!(names, [("native".to_owned(), None), ("lua".to_owned(), Some(1.6))]);
     }
 
     #[test]
@@ -264,13 +271,15 @@ mod tests {
     fn both_kinds_of_picture_hold_what_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (dir.path().join("bars.svg"), dir.path().join("lines.svg"));
-        let all =
-            [Bar { name: "first".into(), value: 3.0, error: 1.0 }, Bar { name: "next".into(), value: 9.0, error: 0.5 }];
+        let all = [
+            Bar { name: "first".into(), value: 3.0, error: Some(1.0) },
+            Bar { name: "next".into(), value: 9.0, error: None },
+        ];
         bars(&one, "Bars", &all).unwrap();
         let line = Line { name: "the line".into(), points: vec![(1.0, 1.0), (512.0, 0.5)] };
         lines(&other, "Lines", ("x", "y"), &[line]).unwrap();
         let (one, other) = (fs::read_to_string(one).unwrap(), fs::read_to_string(other).unwrap());
-        assert!(["first", "next", "3 ±1"].iter().all(|text| one.contains(text)), "{one}");
+        assert!(["first", "next", "3 ±1", "9 ±?"].iter().all(|text| one.contains(text)), "{one}");
         assert!(["the line", "Lines", "\n512\n"].iter().all(|text| other.contains(text)), "{other}");
         assert!(bars(&dir.path().join("none.svg"), "None", &[]).is_err());
     }

@@ -18,6 +18,7 @@ const RELOAD: Duration = Duration::from_secs(1);
 const STRANDED: Duration = Duration::from_secs(4);
 
 const UNAVAILABLE: &[&str] = &["broker_unavailable"];
+const SILENT: &[&str] = &["broker_unavailable", "stale"];
 /// What was granted may go on, as far as the filter may believe it and its records are taken.
 const WITHOUT_BROKER: &[&str] = &["broker_unavailable", "audit_backlog", "stale"];
 const TRAP: &[&str] = &["503", "cut", "broker_unavailable"];
@@ -63,9 +64,18 @@ const fn real(name: &'static str, fault: Fault, may: &'static [&'static str], pr
 
 /// All of it. Names are those of the page.
 pub const ROWS: &[Row] = &[
-    Row { fault: Fault::Behaves(Behaviour::Close), ..answer("broker closes connections", Behaviour::Close) },
-    Row { fault: Fault::Refuses, ..answer("broker refuses connections", Behaviour::Close) },
-    Row { fault: Fault::Behaves(Behaviour::Status(503)), ..answer("broker answers 503", Behaviour::Status(503)) },
+    // Of these the worker hears nothing more of changes, either.
+    Row {
+        fault: Fault::Behaves(Behaviour::Close),
+        may: SILENT,
+        ..answer("broker closes connections", Behaviour::Close)
+    },
+    Row { fault: Fault::Refuses, may: SILENT, ..answer("broker refuses connections", Behaviour::Close) },
+    Row {
+        fault: Fault::Behaves(Behaviour::Status(503)),
+        may: SILENT,
+        ..answer("broker answers 503", Behaviour::Status(503))
+    },
     answer("broker answers 500", Behaviour::Status(500)),
     answer("broker answers 429", Behaviour::Status(429)),
     answer("broker answers 302", Behaviour::Redirect302),
@@ -82,7 +92,7 @@ pub const ROWS: &[Row] = &[
     answer("members of other types", Behaviour::WrongType),
     answer("a lease without time", Behaviour::ExpiredLease),
     Row { answers: DECISION, ..answer("a grant of 200 MB", Behaviour::Oversized(200 * MB)) },
-    Row { fault: Fault::Behaves(Behaviour::Hang), ..silence("broker hangs", Behaviour::Hang) },
+    Row { fault: Fault::Behaves(Behaviour::Hang), may: SILENT, ..silence("broker hangs", Behaviour::Hang) },
     silence("a head and then silence", Behaviour::HeadersOnly),
     silence("200 MB announced, then silence", Behaviour::Announced(200 * MB)),
     silence("broker answers after 4 s", Behaviour::Delay(Duration::from_secs(4))),

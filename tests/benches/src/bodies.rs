@@ -84,9 +84,7 @@ impl Bodies {
 
     /// The same for machines.
     pub fn to_json(&self) -> Value {
-        let figure = |figure: &Option<Figure>| {
-            json!(figure.map(|f| json!({"median": f.median, "error": f.error(), "rough": f.rough})))
-        };
+        let figure = |figure: &Option<Figure>| json!(figure.map(Figure::to_json));
         json!({
             "bytes": self.size,
             "cpu_us_over_bare": figure(&self.cpu_over[0]),

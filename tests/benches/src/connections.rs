@@ -82,9 +82,7 @@ impl Connections {
 
     /// The same for machines.
     pub fn to_json(&self) -> Value {
-        let figure = |figure: Option<Figure>| {
-            json!(figure.map(|f| json!({"median": f.median, "error": f.error(), "rough": f.rough})))
-        };
+        let figure = |figure: Option<Figure>| figure.map(Figure::to_json);
         let rows = self.rows.iter().map(|row| {
             json!({
                 "variant": row.name,
@@ -100,7 +98,5 @@ impl Connections {
 }
 
 fn show(figure: Option<Figure>, decimals: usize) -> String {
-    let Some(figure) = figure else { return "-".to_owned() };
-    let error = figure.error().map_or("?".to_owned(), |error| format!("{error:.decimals$}"));
-    format!("{}{:.decimals$} ±{error}", if figure.rough { "~" } else { "" }, figure.median)
+    figure.map_or("-".to_owned(), |figure| figure.to_text(decimals))
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::counters::Interval;
 use crate::slices::{BARE, Slice};
@@ -165,6 +166,17 @@ impl Figure {
         let rough = clean.len() < enough;
         let used = if rough { values(false) } else { clean };
         Some(Self { median: median(&used)?, interval: median_interval(&used), rough })
+    }
+
+    /// For people: `~` where it is rough, the median, and its error or `?`.
+    pub fn to_text(self, decimals: usize) -> String {
+        let error = self.error().map_or("?".to_owned(), |error| format!("{error:.decimals$}"));
+        format!("{}{:.decimals$} ±{error}", if self.rough { "~" } else { "" }, self.median)
+    }
+
+    /// For machines.
+    pub fn to_json(self) -> Value {
+        json!({"median": self.median, "error": self.error(), "rough": self.rough})
     }
 }
 

@@ -137,14 +137,11 @@ impl Graphql {
 }
 
 fn figure(figure: Option<Figure>) -> Value {
-    json!(figure.map(|f| json!({"median": f.median, "error": f.error(), "rough": f.rough})))
+    json!(figure.map(Figure::to_json))
 }
 
 fn show(figure: Option<Figure>, decimals: usize) -> String {
-    figure.map_or("-".to_owned(), |figure| {
-        let error = figure.error().map_or("?".to_owned(), |error| format!("{error:.decimals$}"));
-        format!("{}{:.decimals$} ±{error}", if figure.rough { "~" } else { "" }, figure.median)
-    })
+    figure.map_or("-".to_owned(), |figure| figure.to_text(decimals))
 }
 
 #[cfg(test)]

@@ -78,11 +78,7 @@ pub fn run(modules: &[PathBuf]) -> Result<()> {
 }
 
 fn show(figure: Option<Figure>, decimals: usize) -> String {
-    figure.map_or_else(String::new, |figure| {
-        let rough = if figure.rough { "~" } else { "" };
-        let error = figure.error().map_or("?".to_owned(), |error| format!("{error:.decimals$}"));
-        format!("{rough}{:.decimals$} ±{error}", figure.median)
-    })
+    figure.map_or_else(String::new, |figure| figure.to_text(decimals))
 }
 
 /// The part of Attaché once for each module. What the listeners share stands in the first.

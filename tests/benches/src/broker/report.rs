@@ -120,8 +120,7 @@ impl Row {
     }
 
     fn to_json(&self) -> Value {
-        let figure =
-            |figure: Option<Figure>| figure.map(|f| json!({"median": f.median, "error": f.error(), "rough": f.rough}));
+        let figure = |figure: Option<Figure>| figure.map(Figure::to_json);
         json!({
             "name": self.name,
             "answers_a_second": figure(self.rps),

@@ -80,7 +80,7 @@ pub fn requests(series: &Series) -> String {
 
 /// A figure for machines.
 pub fn figure(figure: Option<Figure>) -> Value {
-    json!(figure.map(|f| json!({"median": f.median, "error": f.error(), "rough": f.rough})))
+    json!(figure.map(Figure::to_json))
 }
 
 fn share(share: Option<Share>) -> String {

@@ -63,8 +63,7 @@ impl Row {
     }
 
     fn to_json(&self) -> Value {
-        let figure =
-            |figure: Option<Figure>| figure.map(|f| json!({"median": f.median, "error": f.error(), "rough": f.rough}));
+        let figure = |figure: Option<Figure>| figure.map(Figure::to_json);
         json!({
             "size": self.size,
             "cpu_us": figure(self.cpu),
@@ -84,12 +83,8 @@ impl Row {
     }
 
     fn to_line(&self, series: &Series) -> String {
-        let show = |figure: Option<Figure>, decimals: usize| {
-            figure.map_or("-".to_owned(), |figure| {
-                let error = figure.error().map_or("?".to_owned(), |error| format!("{error:.decimals$}"));
-                format!("{}{:.decimals$} ±{error}", if figure.rough { "~" } else { "" }, figure.median)
-            })
-        };
+        let show =
+            |figure: Option<Figure>, decimals: usize| figure.map_or("-".to_owned(), |figure| figure.to_text(decimals));
         let flat = match (self.is_base, self.is_flat()) {
             (true, _) => "is the error",
             (false, Some(true)) => "within the error",

@@ -14,8 +14,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::grpc::{self, HeaderValueOption, HttpStatus};
-use super::{Claim, Part, Workbench};
-use crate::counters::Meter;
+use super::{Part, Workbench};
 use crate::rules::Rules;
 
 const CLUSTER: &str = "bench_ext_authz_grpc";
@@ -92,7 +91,7 @@ pub fn part(bench: &Workbench) -> Result<Part> {
     let call = async |request: axum::extract::Request| {
         Grpc::new(ProstCodec::default()).unary(service, request).await.map(axum::body::Body::new)
     };
-    let (port, thread) = grpc::serve("ext_authz_grpc", Router::new().route(CALL, post(call)))?;
+    let served = grpc::serve("ext_authz_grpc", Router::new().route(CALL, post(call)))?;
     let filter = json!({
         "name": "envoy.filters.http.ext_authz",
         "typed_config": {
@@ -101,11 +100,7 @@ pub fn part(bench: &Workbench) -> Result<Part> {
             "grpc_service": grpc::service(CLUSTER),
         },
     });
-    Ok(Part {
-        clusters: vec![grpc::cluster(CLUSTER, port)],
-        service: Some(Meter::Thread(thread)),
-        ..Part::filters(bench, vec![filter], Claim::decides_by(&bench.rules))
-    })
+    Ok(grpc::part(bench, filter, CLUSTER, served))
 }
 
 #[derive(Clone)]

@@ -16,8 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::grpc::{self, HeaderValue, HeaderValueOption, HttpStatus};
-use super::{Claim, Part, Workbench};
-use crate::counters::Meter;
+use super::{Part, Workbench};
 use crate::rules::Rules;
 
 const CLUSTER: &str = "bench_ext_proc";
@@ -84,7 +83,7 @@ pub fn part(bench: &Workbench) -> Result<Part> {
     let call = async |request: axum::extract::Request| {
         Grpc::new(ProstCodec::default()).streaming(service, request).await.map(axum::body::Body::new)
     };
-    let (port, thread) = grpc::serve("ext_proc", Router::new().route(CALL, post(call)))?;
+    let served = grpc::serve("ext_proc", Router::new().route(CALL, post(call)))?;
     let filter = json!({
         "name": "envoy.filters.http.ext_proc",
         "typed_config": {
@@ -94,11 +93,7 @@ pub fn part(bench: &Workbench) -> Result<Part> {
             "processing_mode": {"request_header_mode": "SEND", "response_header_mode": "SKIP"},
         },
     });
-    Ok(Part {
-        clusters: vec![grpc::cluster(CLUSTER, port)],
-        service: Some(Meter::Thread(thread)),
-        ..Part::filters(bench, vec![filter], Claim::decides_by(&bench.rules))
-    })
+    Ok(grpc::part(bench, filter, CLUSTER, served))
 }
 
 #[derive(Clone)]

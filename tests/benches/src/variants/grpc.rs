@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime;
 
+use super::{Claim, Part, Workbench};
+use crate::counters::Meter;
 use crate::envoy;
 use crate::rules::{AUTH_HEADERS, Refusal};
 
@@ -81,7 +83,7 @@ pub fn status(refusal: &Refusal) -> Option<HttpStatus> {
 }
 
 /// A cluster of one address that is spoken to over HTTP/2.
-pub fn cluster(name: &str, port: u16) -> Value {
+fn cluster(name: &str, port: u16) -> Value {
     let mut cluster = envoy::cluster(name, port);
     cluster["typed_extension_protocol_options"] = json!({
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -90,6 +92,15 @@ pub fn cluster(name: &str, port: u16) -> Value {
         },
     });
     cluster
+}
+
+/// A part that is this filter before the router, and the service behind it: its port, and its thread.
+pub fn part(bench: &Workbench, filter: Value, cluster: &str, (port, thread): (u16, i32)) -> Part {
+    Part {
+        clusters: vec![self::cluster(cluster, port)],
+        service: Some(Meter::Thread(thread)),
+        ..Part::filters(bench, vec![filter], Claim::decides_by(&bench.rules))
+    }
 }
 
 /// What asks it.

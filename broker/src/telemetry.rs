@@ -19,6 +19,8 @@ pub fn init(levels: Option<&str>) -> Result<(), ParseError> {
         .with_env_filter(filter)
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal())
+        // It would say on standard error that standard error cannot be written, and end the thread that logged.
+        .log_internal_errors(false)
         .try_init();
     Ok(())
 }

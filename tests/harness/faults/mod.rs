@@ -39,6 +39,10 @@ pub enum Fault {
     Stopped,
     /// The disk of the broker's state is full.
     DiskFull,
+    /// It becomes read-only.
+    DiskReadOnly,
+    /// No sync of it succeeds.
+    DiskFailsToSync,
     /// A credential's file is gone.
     SourceGone,
     /// The wall clock of broker and Envoy jumps by so many seconds, and back.

@@ -128,6 +128,24 @@ pub const ROWS: &[Row] = &[
         "nothing new is used; what is on record is whole; goes on by itself once there is room",
     ),
     Row {
+        short: true,
+        ..real(
+            "disk read-only",
+            Fault::DiskReadOnly,
+            WITHOUT_BROKER,
+            "nothing new is used; what is on record is whole; goes on by itself once it can be written",
+        )
+    },
+    Row {
+        short: true,
+        ..real(
+            "disk fails to sync",
+            Fault::DiskFailsToSync,
+            WITHOUT_BROKER,
+            "what is not safe on disk was promised to nobody; goes on by itself once syncs succeed",
+        )
+    },
+    Row {
         bites: false,
         ..real(
             "a credential's file is gone",

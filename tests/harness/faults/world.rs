@@ -12,6 +12,7 @@ use super::{Fault, Load, traps};
 use crate::agent::Wire;
 use crate::clock::Clock;
 use crate::disk::{self, Disk};
+use crate::failing_disk::FailingDisk;
 use crate::fake_broker::{Behaviour, Endpoint, Grant};
 use crate::load::{Ask, Asking, Rate};
 use crate::stack::{GITHUB, Plan, SOON, Site};
@@ -33,6 +34,7 @@ const DISK: u64 = 256 << 20;
 pub struct World {
     pub(super) broker: Broker,
     clock: Option<Clock>,
+    disk: Option<FailingDisk>,
     asked: AtomicU64,
     /// What lasts while the fault does.
     held: Mutex<Vec<TcpStream>>,
@@ -49,6 +51,7 @@ impl World {
     /// Starts what this fault needs.
     pub async fn of(fault: Fault) -> Self {
         let clock = matches!(fault, Fault::ClockJumps(_)).then(Clock::right);
+        let disk = matches!(fault, Fault::DiskReadOnly | Fault::DiskFailsToSync).then(FailingDisk::working);
         let broker = match fault {
             Fault::Answers(_)
             | Fault::Behaves(_)
@@ -61,10 +64,10 @@ impl World {
                 stack.upstream().answer_with(traps::answer);
                 Broker::Fake(stack)
             }
-            _ => real(clock.as_ref()).await,
+            _ => real(clock.as_ref(), disk.as_ref()).await,
         };
         let (held, busy) = (Mutex::default(), Mutex::default());
-        let world = Self { broker, clock, asked: AtomicU64::new(0), held, busy };
+        let world = Self { broker, clock, disk, asked: AtomicU64::new(0), held, busy };
         if let Broker::Fake(stack) = &world.broker {
             stack.broker.in_touch(2, SOON).await;
             // Slow enough that a fault finds requests in its way.
@@ -148,6 +151,8 @@ impl World {
             (Broker::Real { stack, .. }, Fault::SourceGone) => {
                 std::fs::remove_file(stack.dir().join("state/default/secrets/pay")).expect("the credential's file");
             }
+            (_, Fault::DiskReadOnly) => self.disk.iter().for_each(FailingDisk::becomes_read_only),
+            (_, Fault::DiskFailsToSync) => self.disk.iter().for_each(FailingDisk::fails_to_sync),
             (_, Fault::ClockJumps(seconds)) => self.clock.iter().for_each(|clock| clock.off_by(seconds)),
             (_, Fault::Idle(count)) => self.hold(count).await,
             (_, Fault::UpstreamResets) => self.site().upstream.answer_with(|_| Reply::reset()),
@@ -177,6 +182,7 @@ impl World {
                 std::fs::remove_file(stack.dir().join("state/filler")).expect("what filled the disk");
             }
             (Broker::Real { stack, .. }, Fault::SourceGone) => stack.site.keep("pay", STRICT_SECRET),
+            (_, Fault::DiskReadOnly | Fault::DiskFailsToSync) => self.disk.iter().for_each(FailingDisk::works),
             (_, Fault::ClockJumps(_)) => self.clock.iter().for_each(|clock| clock.off_by(0)),
             (_, Fault::UpstreamResets | Fault::UpstreamCuts | Fault::UpstreamSlow(_)) => {
                 self.site().upstream.answer_with(magic);
@@ -276,13 +282,16 @@ impl World {
 }
 
 /// The real broker, with one credential that is cached and one whose every use is announced.
-async fn real(clock: Option<&Clock>) -> Broker {
+async fn real(clock: Option<&Clock>, disk: Option<&FailingDisk>) -> Broker {
     let plan = Plan::default().credential("pay", STRICT_SECRET, STRICT);
     let mut plan = plan.session("{name: till, credentials: [pay]}").limit("grant_ttl: 3s");
     // A start reads the log that it goes on with.
     plan = plan.extra("audit: {rotate: 1MB}\n");
     if let Some(clock) = clock {
         plan = plan.clock(clock);
+    }
+    for (name, value) in disk.iter().flat_map(|disk| disk.env()) {
+        plan = plan.env(&name, &value);
     }
     // In memory where that can be: what others do on this machine's disk is no part of the fault.
     if Disk::may_be_mounted() {

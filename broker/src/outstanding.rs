@@ -35,6 +35,8 @@ const LONGEST_TTL: Duration = Duration::from_secs(3600);
 const MOST: usize = 262_144;
 /// How often it looks for workers that are gone.
 const TICK: Duration = Duration::from_millis(500);
+/// How often it looks at every lease though no worker is gone: at those that are over.
+const ALL: Duration = Duration::from_secs(10);
 /// How many records wait for the disk together.
 const TOGETHER: usize = 256;
 /// The `decision` of a `stop` before which every worker had delivered all its records.
@@ -53,6 +55,17 @@ pub struct Outstanding {
 struct Open {
     issues: VecDeque<Issue>,
     ended: Ended,
+    /// Whoever has one of them that nobody has told of. Workers are few, and leases many.
+    workers: HashSet<WorkerId>,
+    /// When all of them were looked at.
+    looked: Option<Instant>,
+}
+
+impl Open {
+    fn add(&mut self, issue: Issue) {
+        self.workers.insert(issue.worker);
+        self.issues.push_back(issue);
+    }
 }
 
 /// A worker's id, 8 hex digits; `None`: something else, which is no worker that lives.
@@ -137,7 +150,7 @@ impl Outstanding {
         let since = Instant::now();
         let until = since + ttl + LONGEST_USE;
         let issue = Issue::new(Facts::of(issue), (since, until), true);
-        self.open().issues.push_back(issue);
+        self.open().add(issue);
     }
 
     /// A lease did not leave the broker after all.
@@ -167,7 +180,14 @@ impl Outstanding {
     pub async fn look(&self) {
         let now = Instant::now();
         let gone = {
-            let issues = &mut self.open().issues;
+            let mut open = self.open();
+            let Open { issues, workers, looked, .. } = &mut *open;
+            let is_recent = looked.is_some_and(|at| now < at + ALL);
+            if is_recent && issues.len() <= MOST && workers.iter().all(|worker| self.is_alive(*worker)) {
+                return;
+            }
+            *looked = Some(now);
+            workers.clear();
             issues.retain(|issue| issue.until > now);
             let mut excess = excess(issues, MOST);
             // Few workers, and many leases.
@@ -176,9 +196,13 @@ impl Outstanding {
             let mut is_gone = |worker| !*alive.entry(worker).or_insert_with(|| self.is_alive(worker));
             // Of most, nothing is looked at but what stands in the queue itself.
             for issue in issues.iter() {
-                let silent = issue.since + self.stale_after <= now;
                 let too_many = takes(&mut excess, issue);
-                if (too_many || silent && is_gone(issue.worker)) && !issue.is_told() {
+                if issue.is_told() {
+                    continue;
+                }
+                workers.insert(issue.worker);
+                let silent = issue.since + self.stale_after <= now;
+                if too_many || silent && is_gone(issue.worker) {
                     gone.push(issue.untold());
                 }
             }
@@ -350,7 +374,7 @@ fn left_by_others(path: &Path, now: Now) -> std::io::Result<Open> {
 
 fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
     let Ok(facts) = serde_json::from_str::<Facts>(line) else { return };
-    let Open { issues, ended } = left;
+    let Open { issues, ended, .. } = &mut *left;
     match facts.kind.as_str() {
         "stop" if facts.decision.as_deref() == Some(DELIVERED) => issues.clear(),
         "unaccounted" => issues.retain(|issue| !issue.facts.is_of_same_use(&facts)),
@@ -364,7 +388,7 @@ fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
             let age = Duration::from_millis(now.wall_ms.saturating_sub(u64::try_from(at).unwrap_or(0)));
             if let Some(rest) = most.checked_sub(age).filter(|rest| !rest.is_zero()) {
                 let until = now.mono + rest;
-                issues.push_back(Issue::new(facts, (now.mono, until), false));
+                left.add(Issue::new(facts, (now.mono, until), false));
             }
         }
         _ => {}

@@ -51,7 +51,7 @@ impl Outstanding {
         let mut open = self.open();
         if !open.ended.take(&facts) {
             let until = since + LONGEST_TTL + LONGEST_USE;
-            open.issues.push_back(Issue::new(facts, (since, until), true));
+            open.add(Issue::new(facts, (since, until), true));
         }
     }
 
@@ -65,7 +65,7 @@ impl Outstanding {
     pub fn ended_uses(&self, (worker, peer): (&str, Option<&PeerId>), numbers: &HashSet<u64>) {
         if !numbers.is_empty() {
             let mut open = self.open();
-            let super::Open { issues, ended } = &mut *open;
+            let super::Open { issues, ended, .. } = &mut *open;
             ended.end(issues, (worker, peer.map(PeerId::as_str).unwrap_or_default()), numbers);
         }
     }

@@ -67,8 +67,8 @@ fn main() -> ExitCode {
         Some("broker") => broker::run(),
         // What `bench broker` starts beside the broker.
         Some("bare-handler") => match &std::env::args().skip(2).collect::<Vec<_>>()[..] {
-            [port, answer] => broker::bare::serve(port, answer.clone()),
-            _ => Err(anyhow!("bench bare-handler PORT ANSWER")),
+            [port, answer, log @ ..] => broker::bare::serve(port, answer.clone(), log.first().map(String::as_str)),
+            _ => Err(anyhow!("bench bare-handler PORT ANSWER [LOG]")),
         },
         Some("changes") => changes::run(),
         Some("scale") => scale::run(),

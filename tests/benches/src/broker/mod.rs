@@ -3,7 +3,8 @@
 //!
 //! A broker and the handler share one core, the load has the other. Slices are interleaved as everywhere: bare, one
 //! series, bare, the other. Every grant is a record that is durable before its answer leaves; at the end the log must
-//! hold as many as were answered.
+//! hold as many as were answered. What that costs by itself shows where the same is held against a handler that records,
+//! too.
 
 pub mod bare;
 mod report;
@@ -16,7 +17,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::counters::{Meter, Probe};
-use crate::estimate::{CPU_US, Held, LOAD_CORE, P50_US, RPS, Samples};
 use crate::load::Wrk;
 use crate::machine::{self, Cores, Machine};
 use crate::plan::is_quick;
@@ -36,11 +36,11 @@ pub const CREDENTIALS: usize = 20;
 const CONNECTIONS: u32 = 192;
 /// Pairs of a session and a credential that a cold slice has for itself.
 const OF_ONE_SLICE: usize = 20_000;
-/// Fewer clean slices than this, and a figure is marked as rough.
-const ENOUGH: usize = 6;
 
-/// The series, the first of them that against which the others are held.
-const SERIES: [&str; 3] = ["bare handler", "warm", "cold"];
+/// The series, the first of them that against which the others are held: in one round a handler that only answers, in
+/// another one that records.
+const SERIES: [[&str; 3]; 2] =
+    [["bare handler", "warm", "cold"], ["bare handler that records", "warm, against that", "cold, against that"]];
 
 /// Measures, prints tables and writes `bench-broker.json`.
 pub fn run() -> Result<()> {
@@ -56,26 +56,21 @@ pub fn run() -> Result<()> {
     drop(few);
     let world = World::start(dir.path(), &target, SESSIONS, cores)?;
     let many_bytes = world.bytes()?;
-    let bare = Bare::start(&world.granted, cores)?;
 
     let asks = world.asks(dir.path(), OF_ONE_SLICE)?;
-    eprintln!("{SESSIONS} sessions of {CREDENTIALS} credentials; measuring for {seconds} s");
-    let slices = measure((&world, &bare, &asks), cores, &wrk, Duration::from_secs(seconds))?;
+    eprintln!("{SESSIONS} sessions of {CREDENTIALS} credentials; measuring for twice {seconds} s");
+    let log = dir.path().join("bare.jsonl");
+    let mut rows = Vec::new();
+    // What was cold in one round is not in the next.
+    let rounds = asks.chunks(asks.len().div_ceil(SERIES.len()));
+    for ((names, log), asks) in SERIES.into_iter().zip([None, Some(log.as_path())]).zip(rounds) {
+        // One at a time: they share the broker's core.
+        let bare = Bare::start(&world.granted, log, cores)?;
+        let slices = measure((&world, &bare, asks), names, cores, &wrk, Duration::from_secs(seconds))?;
+        rows.extend(names.into_iter().enumerate().map(|(index, name)| Row::of(name, &slices, index)));
+    }
     let memory = leases(&world, &asks, &wrk, (few_bytes, many_bytes))?;
-
-    let rows = SERIES.iter().enumerate().map(|(index, name)| {
-        let samples = Samples::of(&slices, index, ENOUGH);
-        Row {
-            name,
-            rps: samples.figure(RPS, Held::Alone),
-            ratio: samples.figure(RPS, Held::Ratio),
-            cpu: samples.figure(CPU_US, Held::Alone),
-            p50: samples.figure(P50_US, Held::Alone),
-            load_core: samples.figure(LOAD_CORE, Held::Alone),
-            counts: samples.counts(),
-        }
-    });
-    let report = Report { machine, seconds, rows: rows.collect(), memory, started: world.started };
+    let report = Report { machine, seconds, rows, memory, started: world.started };
     let path = target.join("bench-broker.json");
     fs::write(&path, serde_json::to_vec_pretty(&report.to_json())?)?;
     println!("{}\n\n{}", report.to_text(), path.display());
@@ -85,6 +80,7 @@ pub fn run() -> Result<()> {
 /// Warm asks for the grants of one slice over and over, cold in each slice for others.
 fn measure(
     (world, bare, asks): (&World, &Bare, &[std::path::PathBuf]),
+    names: [&str; 3],
     cores: Cores,
     wrk: &Wrk,
     budget: Duration,
@@ -94,7 +90,7 @@ fn measure(
     let (warm, cold) = asks.split_first().context("nobody asks")?;
     let post = |target: usize, file: &Path| {
         let port = if target == BARE { bare.port } else { world.port };
-        wrk.post_each(port, (&world.token, file), CONNECTIONS, 1).with_context(|| SERIES[target].to_owned())
+        wrk.post_each(port, (&world.token, file), CONNECTIONS, 1).with_context(|| names[target].to_owned())
     };
     // Connections, caches, and what is cold only once.
     for target in [BARE, 1, BARE, 1] {
@@ -102,7 +98,7 @@ fn measure(
     }
     let issued = world.issued()?;
     let mut cold = cold.iter();
-    let slices = interleaved(SERIES.len(), budget, |target, round| {
+    let slices = interleaved(names.len(), budget, |target, round| {
         let file = if target == 2 { cold.next().unwrap_or(warm) } else { warm };
         let meter = &meters[target];
         let before = probe.read(meter, None)?;

@@ -5,8 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{CONNECTIONS, CREDENTIALS, OF_ONE_SLICE};
-use crate::estimate::{Figure, RULE};
+use crate::estimate::{CPU_US, Figure, Held, LOAD_CORE, P50_US, RPS, RULE, Samples};
 use crate::machine::Machine;
+use crate::slices::Slice;
+
+/// Fewer clean slices than this, and a figure is marked as rough.
+const ENOUGH: usize = 6;
 
 /// One series.
 #[derive(Debug)]
@@ -15,7 +19,7 @@ pub struct Row {
     pub name: &'static str,
     /// Answers a second.
     pub rps: Option<Figure>,
-    /// The same over the bare handler's.
+    /// The same over that of the bare handler in its round.
     pub ratio: Option<Figure>,
     /// CPU time of the process in µs for each answer.
     pub cpu: Option<Figure>,
@@ -60,7 +64,7 @@ pub struct Report {
 impl Report {
     /// As tables of Markdown.
     pub fn to_text(&self) -> String {
-        let head = "| | answers a second | vs the bare handler | CPU µs each | p50 µs | load core busy | clean slices |\n\
+        let head = "| | answers a second | vs the bare handler of its round | CPU µs each | p50 µs | load core busy | clean slices |\n\
                     |---|---|---|---|---|---|---|";
         let rows: Vec<_> = self.rows.iter().map(Row::to_line).collect();
         let Memory { few, many, session, lease, leases } = &self.memory;
@@ -105,6 +109,20 @@ impl Report {
 }
 
 impl Row {
+    /// What the slices of one series say, by its place.
+    pub fn of(name: &'static str, slices: &[Slice], series: usize) -> Self {
+        let samples = Samples::of(slices, series, ENOUGH);
+        Self {
+            name,
+            rps: samples.figure(RPS, Held::Alone),
+            ratio: samples.figure(RPS, Held::Ratio),
+            cpu: samples.figure(CPU_US, Held::Alone),
+            p50: samples.figure(P50_US, Held::Alone),
+            load_core: samples.figure(LOAD_CORE, Held::Alone),
+            counts: samples.counts(),
+        }
+    }
+
     fn to_line(&self) -> String {
         format!(
             "| {} | {} | {} | {} | {} | {} | {} of {} |",

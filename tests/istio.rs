@@ -5,6 +5,8 @@
 //! in a pod, are documented to make of them, and a real Envoy runs that. What only Istio's build of Envoy has
 //! (`istio.stats`, `istio.alpn`, `peer_metadata`) is left out.
 
+#[path = "istio/asks.rs"]
+mod asks;
 #[path = "istio/decides.rs"]
 mod decides;
 #[path = "istio/envoy_filter.rs"]

@@ -198,12 +198,13 @@ async fn an_upstream_that_cannot_prove_its_name_gets_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_module_than_the_pinned_one_is_not_run_and_nothing_passes() {
-    for part in [Part::EnvoyFilter, Part::TrafficExtension, Part::WasmPlugin] {
+    let parts = [Part::EnvoyFilter, Part::TrafficExtension, Part::WasmPlugin];
+    for (topology, part) in BOTH.iter().flat_map(|topology| parts.map(|part| (*topology, part))) {
         let other = |manifests: &mut Vec<Value>| repin(manifests, &"0".repeat(64));
         let changes = Changes { manifests: Some(&other), ..Changes::default() };
-        let world = World::changed(Topology::EgressGateway, part, changes).await;
+        let world = World::changed(topology, part, changes).await;
         let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
-        assert!(answer.status == 403 || answer.status == 421, "{}", answer.status);
+        assert!(answer.status == 403 || answer.status == 421, "{topology:?} {part:?}: {}", answer.status);
         assert!(world.upstream.requests().is_empty());
     }
 }
@@ -280,7 +281,8 @@ async fn where_other_hosts_pass_they_pass_without_a_credential_and_managed_ones_
     world.reconcile().await;
 }
 
-fn manager(bootstrap: &mut Value) -> &mut Value {
+/// The connection manager that serves agents.
+pub fn manager(bootstrap: &mut Value) -> &mut Value {
     let filters = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"];
     &mut filters.as_array_mut().expect("filters").last_mut().expect("a manager")["typed_config"]
 }

@@ -47,7 +47,7 @@ pub fn bootstrap(topology: Topology, manifests: &[Value], around: &Surroundings<
         envoy_filter::apply(&mut proxy, topology, manifest);
     }
     pilot_agent::deliver(&mut proxy, around);
-    to_our_broker(&mut proxy, around);
+    to_our_broker(&mut proxy, topology, around);
     let routes = std::mem::take(&mut proxy.routes);
     proxy.manager()["route_config"] = routes;
     let Proxy { listener, clusters, .. } = proxy;
@@ -84,18 +84,21 @@ pub fn of_kind<'a>(manifests: &'a [Value], kind: &'a str) -> impl Iterator<Item 
     manifests.iter().filter(move |manifest| manifest["kind"] == kind)
 }
 
-/// The broker's cluster, or the one that Istio makes of its service: here both lead to the broker of the test, by its
-/// UNIX socket and with its token; or by the patch as it is, with certificates from files.
-fn to_our_broker(proxy: &mut Proxy, around: &Surroundings<'_>) {
+/// The cluster that a patch adds, where there is one, and at a gateway the one that Istio makes of the broker's service, which
+/// no sidecar is told of: here both lead to the broker of the test, by its UNIX socket and with its token; or by the patch as
+/// it is, with certificates from files.
+fn to_our_broker(proxy: &mut Proxy, topology: Topology, around: &Surroundings<'_>) {
+    let patched = proxy.clusters.iter().position(|cluster| cluster["name"] == "attache_broker");
     if let Some(mesh) = &around.mesh {
-        let broker = proxy.clusters.iter_mut().find(|cluster| cluster["name"] == "attache_broker");
-        return by_files(broker.expect("the patch's cluster"), mesh);
+        return by_files(&mut proxy.clusters[patched.expect("the patch's cluster")], mesh);
     }
-    proxy.clusters.retain(|cluster| cluster["name"] != "attache_broker");
-    for name in ["attache_broker", "outbound|3031||attache-broker.attache.svc.cluster.local"] {
+    let patched = patched.map(|at| proxy.clusters.remove(at)["name"].take());
+    let service = "outbound|3031||attache-broker.attache.svc.cluster.local";
+    let service = (topology == Topology::EgressGateway).then(|| service.into());
+    for name in patched.into_iter().chain(service) {
         let mut broker = around.broker.clone();
-        broker["name"] = name.into();
-        broker["load_assignment"]["cluster_name"] = name.into();
+        broker["load_assignment"]["cluster_name"] = name.clone();
+        broker["name"] = name;
         proxy.clusters.push(broker);
     }
 }

@@ -9,8 +9,13 @@ use serde_json::{Value, json};
 use crate::decides::{BATCH, DOWNLOAD, LFS, basic};
 use crate::world::{Change, Changes, GITHUB, World};
 
-const WAYS: [(Topology, Part); 2] =
-    [(Topology::EgressGateway, Part::TrafficExtension), (Topology::EgressGateway, Part::WasmPlugin)];
+const WAYS: [(Topology, Part); 4] = [
+    (Topology::EgressGateway, Part::TrafficExtension),
+    (Topology::EgressGateway, Part::WasmPlugin),
+    (Topology::Sidecar, Part::TrafficExtension),
+    (Topology::Sidecar, Part::WasmPlugin),
+];
+const BOTH: [Topology; 2] = [Topology::EgressGateway, Topology::Sidecar];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_injected_and_what_needs_a_body_is_refused_and_the_log_says_so() {
@@ -48,12 +53,14 @@ async fn a_route_to_another_cluster_than_the_destinations_gets_nothing() {
             route["route"][0]["destination"]["host"] = "sentry.io".into();
         }
     };
-    let changes = Changes { manifests: Some(&astray), ..Changes::default() };
-    let world = World::changed(Topology::EgressGateway, Part::WasmPlugin, changes).await;
-    let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
-    refusal::expect(&answer, Reason::DestinationMismatch);
-    assert!(world.upstream.requests().is_empty());
-    world.reconcile().await;
+    for (topology, part) in WAYS {
+        let changes = Changes { manifests: Some(&astray), ..Changes::default() };
+        let world = World::changed(topology, part, changes).await;
+        let answer = world.get(("api.github.com", "/user"), &world.placeholder("builder", "GITHUB_TOKEN")).await;
+        refusal::expect(&answer, Reason::DestinationMismatch);
+        assert!(world.upstream.requests().is_empty(), "{topology:?} {part:?}");
+        world.reconcile().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,10 +92,10 @@ async fn nobody_elses_word_on_a_body_is_believed_where_there_is_no_judge() {
         let extension = manifests.iter_mut().find(|one| one["kind"] == "TrafficExtension").expect("an extension");
         extension["spec"]["wasm"]["pluginConfig"].as_object_mut().expect("settings").remove("lacks");
     };
-    for declared in [true, false] {
+    for (topology, declared) in BOTH.iter().flat_map(|topology| [true, false].map(|declared| (*topology, declared))) {
         let manifests: Change<'_, Vec<Value>> = if declared { None } else { Some(&undeclared) };
         let changes = Changes { bootstrap: Some(&other), manifests, ..Changes::default() };
-        let world = World::changed(Topology::EgressGateway, Part::TrafficExtension, changes).await;
+        let world = World::changed(topology, Part::TrafficExtension, changes).await;
         let reader = basic(&world.placeholder("reviewer", "GITHUB_TOKEN"));
         let read = world.send("POST", BATCH, &[("authorization", &reader), LFS], DOWNLOAD).await;
         if declared {
@@ -104,12 +111,15 @@ async fn nobody_elses_word_on_a_body_is_believed_where_there_is_no_judge() {
 /// The page of this feature names each of these.
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_says_what_else_they_leave_open() {
-    let world = World::start(Topology::EgressGateway, Part::TrafficExtension).await;
-    let dump = serde_json::from_str(&world.envoy.config_dump().await).expect("a dump");
-    let findings = doctor::examine(&EnvoyConfig::from_value(&dump));
-    let mut open: Vec<&str> = findings.iter().filter(|it| it.severity == Severity::Fail).map(|it| it.check).collect();
-    open.dedup();
-    let page = std::fs::read_to_string(util::workspace_root().join("docs/istio.md")).expect("the page");
-    let unnamed: Vec<_> = open.iter().filter(|check| !page.contains(&format!("`{check}`"))).collect();
-    assert!(unnamed.is_empty(), "docs/istio.md does not name {unnamed:?}");
+    for topology in BOTH {
+        let world = World::start(topology, Part::TrafficExtension).await;
+        let dump = serde_json::from_str(&world.envoy.config_dump().await).expect("a dump");
+        let findings = doctor::examine(&EnvoyConfig::from_value(&dump));
+        let failed = findings.iter().filter(|it| it.severity == Severity::Fail);
+        let mut open: Vec<&str> = failed.map(|it| it.check).collect();
+        open.dedup();
+        let page = std::fs::read_to_string(util::workspace_root().join("docs/istio.md")).expect("the page");
+        let unnamed: Vec<_> = open.iter().filter(|check| !page.contains(&format!("`{check}`"))).collect();
+        assert!(unnamed.is_empty(), "{topology:?}: docs/istio.md does not name {unnamed:?}");
+    }
 }

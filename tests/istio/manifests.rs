@@ -21,26 +21,58 @@ const PARTS: [(Part, &str); 4] = [
 ];
 const TOPOLOGIES: [(Topology, &str); 2] = [(Topology::EgressGateway, "egress-gateway"), (Topology::Sidecar, "sidecar")];
 
-/// What is written of each topology. In a sidecar an extension's way to the broker would be every process's.
-fn parts(topology: Topology) -> &'static [(Part, &'static str)] {
-    if topology == Topology::Sidecar { &PARTS[..2] } else { &PARTS }
-}
-
 /// Each shipped file, with the words that write it.
 fn files() -> impl Iterator<Item = (PathBuf, &'static str, &'static str)> {
-    let all = TOPOLOGIES.iter().flat_map(|(at, topology)| parts(*at).iter().map(move |(_, part)| (*topology, *part)));
+    let all = TOPOLOGIES.iter().flat_map(|(_, topology)| PARTS.iter().map(move |(_, part)| (*topology, *part)));
     all.map(|(topology, part)| (shipped().with_file_name(format!("{topology}/{part}.yaml")), topology, part))
 }
 
+/// For each service that a sidecar knows it listens, and puts the pod's certificate around whatever a process of the pod sends
+/// there. So all that a sidecar hears of the broker is a cluster of a patch, which is nobody's service.
 #[test]
-fn no_extension_is_written_for_a_sidecar() {
-    for (_, part) in &PARTS[2..] {
-        let said = run(&shipped(), &["istio", "sidecar", part, "--module-sha256", &"0".repeat(64)]);
-        let why = String::from_utf8_lossy(&said.stderr);
-        assert_eq!((said.status.code(), said.stdout.as_slice()), (Some(2), &b""[..]), "{why}");
-        assert!(why.contains("every process of the pod"), "{why}");
-        assert!(!shipped().with_file_name(format!("sidecar/{part}.yaml")).exists());
+fn a_sidecar_is_told_of_no_service_of_the_brokers() {
+    for (part, name) in PARTS {
+        for manifest in made(Topology::Sidecar, part) {
+            let (kind, spec) = (manifest["kind"].as_str().expect("a kind"), &manifest["spec"]);
+            if kind == "Sidecar" {
+                assert_eq!(spec["egress"], json!([{"hosts": ["./*"]}]), "its own namespace's alone");
+            }
+            let mut rest = manifest.clone();
+            if let Some(patches) = rest.pointer_mut("/spec/configPatches").and_then(Value::as_array_mut) {
+                patches.retain(|patch| patch["applyTo"] != "CLUSTER" || patch["patch"]["operation"] != "ADD");
+            }
+            assert!(!rest.to_string().contains(istio::BROKER_HOST), "{name}: {kind} names it");
+        }
     }
+}
+
+/// Beside an extension in a sidecar stands the way to the broker: the cluster of the whole EnvoyFilter, and nothing else. At a
+/// gateway, which has the service's, no EnvoyFilter does.
+#[test]
+fn an_extension_brings_its_way_to_the_broker_where_the_mesh_has_none() {
+    let way = |topology, part| {
+        let all = made(topology, part);
+        let added = of_kind(&all, "EnvoyFilter").next().map(|filter| filter["spec"]["configPatches"].clone());
+        (all.len(), added)
+    };
+    let whole = way(Topology::Sidecar, Part::EnvoyFilter).1.expect("patches");
+    for part in [Part::TrafficExtension, Part::WasmPlugin] {
+        assert_eq!(way(Topology::EgressGateway, part), (1, None));
+        assert_eq!(way(Topology::Sidecar, part), (2, Some(json!([whole[0]]))));
+        let all = made(Topology::Sidecar, part);
+        let settings = settings_of(&all[1]);
+        assert_eq!(settings["broker_cluster"], whole[0]["patch"]["value"]["name"]);
+        // Who takes the other part has neither's patches twice, and the same pods are meant.
+        let whole = &made(Topology::Sidecar, Part::EnvoyFilter)[0];
+        assert_eq!(all[0]["metadata"], whole["metadata"]);
+        assert_eq!(all[0]["spec"]["workloadSelector"]["labels"], all[1]["spec"]["selector"]["matchLabels"]);
+    }
+}
+
+/// The gate's settings in an extension.
+fn settings_of(extension: &Value) -> &Value {
+    let spec = &extension["spec"];
+    &(if extension["kind"] == "TrafficExtension" { &spec["wasm"] } else { spec })["pluginConfig"]
 }
 
 #[test]
@@ -108,7 +140,7 @@ fn what_is_shipped_is_what_the_command_writes() {
 #[test]
 fn each_manifest_is_what_istios_and_kubernetes_schemas_take() {
     let all: Vec<Value> =
-        TOPOLOGIES.iter().flat_map(|(at, _)| parts(*at).iter().flat_map(|(part, _)| made(*at, *part))).collect();
+        TOPOLOGIES.iter().flat_map(|(at, _)| PARTS.iter().flat_map(|(part, _)| made(*at, *part))).collect();
     let Some(wrong) = validated(&all) else { return };
     assert_eq!(wrong, "");
 }
@@ -130,6 +162,7 @@ fn the_schemas_refuse_what_they_do_not_know() {
             json!({"tls": {"verify": true}}),
         ),
         (Topology::EgressGateway, Part::Mesh, "ServiceEntry", "/spec/resolution", json!("GUESS")),
+        (Topology::Sidecar, Part::WasmPlugin, "EnvoyFilter", "/spec/workloadSelector", json!({"matchLabels": {}})),
         (Topology::Sidecar, Part::Mesh, "Sidecar", "/spec/outboundTrafficPolicy", json!({"mode": "REGISTRY"})),
         (Topology::Sidecar, Part::Mesh, "NetworkPolicy", "/spec/podSelector", json!({"labels": {}})),
     ] {
@@ -196,8 +229,9 @@ fn each_destination_has_a_cluster_that_verifies_its_name() {
 fn the_module_is_pinned_and_what_fails_stays_shut() {
     for (topology, _) in TOPOLOGIES {
         let pin = json!(module().sha256);
-        for (part, _) in &parts(topology)[2..] {
-            let placed = &made(topology, *part)[0]["spec"];
+        for (part, _) in &PARTS[2..] {
+            let all = made(topology, *part);
+            let placed = &all.last().expect("an extension")["spec"];
             let module = if *part == Part::TrafficExtension { &placed["wasm"] } else { placed };
             assert_eq!((&module["sha256"], &module["failStrategy"]), (&pin, &json!("FAIL_RELOAD")));
             assert_eq!(module["pluginConfig"]["lacks"], json!(["judge"]));

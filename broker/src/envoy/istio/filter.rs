@@ -5,10 +5,10 @@
 //! everything.
 
 use super::super::{
-    BROKER_CLUSTER, BUFFER_BYTES, MAX_CONNECTIONS, assertion, clusters, filter_state, filters, judged_paths, listener,
-    log, set, set_in, type_url,
+    BUFFER_BYTES, MAX_CONNECTIONS, assertion, clusters, filter_state, filters, judged_paths, listener, log, set,
+    set_in, type_url,
 };
-use super::{AGENT_PORT, BROKER_HOST, BROKER_ID, BROKER_PORT, GATEWAY_PORTS, Module, Topology, object};
+use super::{AGENT_PORT, GATEWAY_PORTS, Module, Topology, broker, object};
 use crate::config::Config;
 use crate::envoy::filters::{GATE, JUDGE};
 use crate::envoy::routes;
@@ -27,7 +27,7 @@ const PRIORITY: i32 = i32::MAX;
 pub(super) fn manifest(topology: Topology, config: &Config, policy: &Spec, module: &Module) -> Value {
     let context = Context(topology);
     let mut patches = Vec::new();
-    patches.push(context.patch("CLUSTER", Value::Null, "ADD", broker()));
+    patches.push(context.patch("CLUSTER", Value::Null, "ADD", broker::cluster()));
     for destination in &policy.destinations {
         patches.push(context.cluster(destination));
     }
@@ -43,6 +43,17 @@ pub(super) fn manifest(topology: Topology, config: &Config, policy: &Spec, modul
     for destination in &policy.destinations {
         patches.extend(context.routes(destination));
     }
+    envoy_filter(topology, patches)
+}
+
+/// The way to the broker, and nothing else: what an extension cannot bring along.
+pub(super) fn way_to_broker(topology: Topology) -> Value {
+    let added = Context(topology).patch("CLUSTER", Value::Null, "ADD", broker::cluster());
+    envoy_filter(topology, vec![added])
+}
+
+/// Of one name, whatever it holds: whoever takes another part leaves none of this one's patches behind.
+fn envoy_filter(topology: Topology, patches: Vec<Value>) -> Value {
     let spec = json!({
         "workloadSelector": {"labels": topology.labels()},
         "priority": PRIORITY,
@@ -203,52 +214,4 @@ fn manager() -> Value {
         expression.push_str(&format!(" && '{}' in filter_state", filter_state(VERDICT_STATE)));
     }
     json!({"name": MANAGER, "typed_config": manager})
-}
-
-/// The cluster of the broker's data plane: mutual TLS, with the certificate that Istio gave this workload.
-fn broker() -> Value {
-    let sds = |name: &str| {
-        json!({"name": name, "sds_config": {
-            "api_config_source": {
-                "api_type": "GRPC",
-                // In the bootstrap of every proxy of Istio's: the socket of its agent.
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}],
-                "set_node_on_first_message_only": true,
-                "transport_api_version": "V3",
-            },
-            "initial_fetch_timeout": "0s",
-            "resource_api_version": "V3",
-        }})
-    };
-    let identity = json!([{"san_type": "URI", "matcher": {"exact": BROKER_ID}}]);
-    let tls = json!({
-        "@type": type_url("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
-        "sni": BROKER_HOST,
-        // A session that is taken up again shows no certificate anew.
-        "max_session_keys": 0,
-        "common_tls_context": {
-            "alpn_protocols": ["http/1.1"],
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-            "tls_certificate_sds_secret_configs": [sds("default")],
-            "combined_validation_context": {
-                "default_validation_context": {"match_typed_subject_alt_names": identity},
-                "validation_context_sds_secret_config": sds("ROOTCA"),
-            },
-        },
-    });
-    let address = super::super::socket_address(BROKER_HOST, BROKER_PORT);
-    json!({
-        "name": BROKER_CLUSTER,
-        "type": "STRICT_DNS",
-        "connect_timeout": "1s",
-        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
-        "circuit_breakers": clusters::generous(),
-        "upstream_connection_options": clusters::keepalive(),
-        "load_assignment": clusters::assignment(BROKER_CLUSTER, &address),
-        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
-        "typed_extension_protocol_options": {clusters::OPTIONS: {
-            "@type": type_url(clusters::OPTIONS),
-            "explicit_http_config": {"http_protocol_options": {}},
-        }},
-    })
 }

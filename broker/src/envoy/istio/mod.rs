@@ -2,9 +2,11 @@
 //!
 //! An `EnvoyFilter` carries what the bootstraps carry, piece by piece, out of the same functions: the whole
 //! promise. `TrafficExtension` and `WasmPlugin` can name a module and its settings and nothing else; what that
-//! leaves out is declared in those settings ([`attache_core::wire::Lack`]). Around either stands what leads requests
-//! there, and nothing past it (`traffic.rs`, `workload.rs`).
+//! leaves out is declared in those settings ([`attache_core::wire::Lack`]); in a sidecar a small `EnvoyFilter` beside them
+//! adds the cluster by which the filter asks the broker. Around all of them stands what leads requests there, and nothing past
+//! it (`traffic.rs`, `workload.rs`).
 
+mod broker;
 mod extension;
 mod filter;
 mod traffic;
@@ -49,7 +51,8 @@ pub enum Part {
     Mesh,
     /// The filter by an EnvoyFilter: all that is promised.
     EnvoyFilter,
-    /// The filter by a TrafficExtension (Istio 1.30): no judge, no guard, no assertion, no witness.
+    /// The filter by a TrafficExtension (Istio 1.30): no judge, no guard, no assertion, no witness. For a sidecar with an
+    /// EnvoyFilter that adds the way to the broker, and nothing else.
     TrafficExtension,
     /// The same by a WasmPlugin, for an older Istio.
     WasmPlugin,
@@ -87,12 +90,6 @@ pub enum NotForIstio {
          listen.data_plane.peers"
     )]
     Listener(String),
-    /// What an extension in a sidecar would open.
-    #[error(
-        "in a sidecar the filter stands by an envoy-filter alone: an extension asks the broker by a cluster of the mesh's, \
-         by which every process of the pod could ask for its credentials, too"
-    )]
-    InSidecar,
 }
 
 /// The manifests of a part, in the order in which they are applied.
@@ -105,9 +102,6 @@ pub fn manifests(
 ) -> Result<Vec<Value>, NotForIstio> {
     if config.mesh.is_none() {
         return Err(NotForIstio::NoMesh);
-    }
-    if topology == Topology::Sidecar && matches!(part, Part::TrafficExtension | Part::WasmPlugin) {
-        return Err(NotForIstio::InSidecar);
     }
     if matches!(&config.listen.data_plane, Endpoint::Tls(door) if door.envoy.is_some()) {
         return Err(NotForIstio::Envoy);
@@ -123,8 +117,8 @@ pub fn manifests(
             all
         }
         Part::EnvoyFilter => vec![filter::manifest(topology, config, policy, module)],
-        Part::TrafficExtension => vec![extension::traffic_extension(topology, config, module)],
-        Part::WasmPlugin => vec![extension::wasm_plugin(topology, config, module)],
+        Part::TrafficExtension => extension::traffic_extension(topology, config, module),
+        Part::WasmPlugin => extension::wasm_plugin(topology, config, module),
     })
 }
 

@@ -1,5 +1,5 @@
-//! In a sidecar an extension asks the broker by a cluster that a small EnvoyFilter adds, over mutual TLS and for its own agent
-//! alone; and the agent beside it has no way there.
+//! In a sidecar an extension asks the broker by a cluster that a small EnvoyFilter adds, over mutual TLS and for its
+//! own agent alone; and the agent beside it has no way there.
 
 use std::time::{Duration, Instant};
 
@@ -95,8 +95,8 @@ async fn without_its_cluster_nothing_is_forwarded() {
     }
 }
 
-/// Whatever it calls the broker, and wherever the config lets other hosts pass: no listener and no route of the sidecar leads
-/// there. With a route that did, its own call would come in by the pod's certificate.
+/// Whatever it calls the broker, and also where the config lets other hosts pass: no listener and no route of the
+/// sidecar leads there. By a route that did, its own call would come in with the pod's certificate.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_beside_it_reaches_no_broker_by_it() {
     const CLUSTER: &str = "attache_broker";

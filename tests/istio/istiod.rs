@@ -84,9 +84,9 @@ pub fn of_kind<'a>(manifests: &'a [Value], kind: &'a str) -> impl Iterator<Item 
     manifests.iter().filter(move |manifest| manifest["kind"] == kind)
 }
 
-/// The cluster that a patch adds, where there is one, and at a gateway the one that Istio makes of the broker's service, which
-/// no sidecar is told of: here both lead to the broker of the test, by its UNIX socket and with its token; or by the patch as
-/// it is, with certificates from files.
+/// The cluster that a patch adds, where there is one, and at a gateway the one that Istio makes of the broker's
+/// service, which no sidecar is told of: here both lead to the broker of the test, by its UNIX socket and with its
+/// token; or by the patch as it is, with certificates from files.
 fn to_our_broker(proxy: &mut Proxy, topology: Topology, around: &Surroundings<'_>) {
     let patched = proxy.clusters.iter().position(|cluster| cluster["name"] == "attache_broker");
     if let Some(mesh) = &around.mesh {

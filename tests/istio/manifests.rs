@@ -27,8 +27,8 @@ fn files() -> impl Iterator<Item = (PathBuf, &'static str, &'static str)> {
     all.map(|(topology, part)| (shipped().with_file_name(format!("{topology}/{part}.yaml")), topology, part))
 }
 
-/// For each service that a sidecar knows it listens, and puts the pod's certificate around whatever a process of the pod sends
-/// there. So all that a sidecar hears of the broker is a cluster of a patch, which is nobody's service.
+/// For each service that a sidecar knows it listens, and puts the pod's certificate around whatever a process of the
+/// pod sends there. So all that a sidecar hears of the broker is a cluster of a patch, which is nobody's service.
 #[test]
 fn a_sidecar_is_told_of_no_service_of_the_brokers() {
     for (part, name) in PARTS {
@@ -46,8 +46,8 @@ fn a_sidecar_is_told_of_no_service_of_the_brokers() {
     }
 }
 
-/// Beside an extension in a sidecar stands the way to the broker: the cluster of the whole EnvoyFilter, and nothing else. At a
-/// gateway, which has the service's, no EnvoyFilter does.
+/// Beside an extension in a sidecar stands the way to the broker: the cluster of the whole EnvoyFilter, and nothing
+/// else. At a gateway, which has the service's, no EnvoyFilter does.
 #[test]
 fn an_extension_brings_its_way_to_the_broker_where_the_mesh_has_none() {
     let way = |topology, part| {

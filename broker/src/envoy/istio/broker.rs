@@ -1,5 +1,5 @@
-//! The cluster of the broker's data plane, as a patch adds it to a proxy: no service of the mesh's, so that no listener and no
-//! route leads there. The filter's own calls need neither.
+//! The cluster of the broker's data plane, as a patch adds it to a proxy: no service of the mesh's, so that no
+//! listener and no route leads there. The filter's own calls need neither.
 
 use super::super::{BROKER_CLUSTER, BUFFER_BYTES, clusters, socket_address, type_url};
 use super::{BROKER_HOST, BROKER_ID, BROKER_PORT};

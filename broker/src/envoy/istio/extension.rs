@@ -3,9 +3,9 @@
 //! Both stand last among extensions, nearest the router: no other of them sees what is injected. Neither takes
 //! inbound requests (`mode: CLIENT`): a sidecar would hand its own agent's credential to whoever calls it.
 //!
-//! Neither can add a cluster to ask the broker by. A gateway has the one that Istio makes of the broker's service. A sidecar
-//! that knew that service would listen for it, too, and lead every process of its pod there in its own name: beside the
-//! extension stands an `EnvoyFilter` that adds the cluster and nothing else (`broker.rs`).
+//! Neither can add a cluster to ask the broker by. A gateway has the one that Istio makes of the broker's service.
+//! A sidecar that knew that service would listen for it, too, and lead every process of its pod there in its own
+//! name: beside the extension stands an `EnvoyFilter` that adds the cluster and nothing else (`broker.rs`).
 
 use super::{BROKER_HOST, BROKER_PORT, Module, Topology, filter, object};
 use crate::config::Config;

@@ -2,9 +2,9 @@
 //!
 //! An `EnvoyFilter` carries what the bootstraps carry, piece by piece, out of the same functions: the whole
 //! promise. `TrafficExtension` and `WasmPlugin` can name a module and its settings and nothing else; what that
-//! leaves out is declared in those settings ([`attache_core::wire::Lack`]); in a sidecar a small `EnvoyFilter` beside them
-//! adds the cluster by which the filter asks the broker. Around all of them stands what leads requests there, and nothing past
-//! it (`traffic.rs`, `workload.rs`).
+//! leaves out is declared in those settings ([`attache_core::wire::Lack`]); in a sidecar a small `EnvoyFilter`
+//! beside them adds the cluster by which the filter asks the broker. Around all of them stands what leads requests
+//! there, and nothing past it (`traffic.rs`, `workload.rs`).
 
 mod broker;
 mod extension;
@@ -51,8 +51,8 @@ pub enum Part {
     Mesh,
     /// The filter by an EnvoyFilter: all that is promised.
     EnvoyFilter,
-    /// The filter by a TrafficExtension (Istio 1.30): no judge, no guard, no assertion, no witness. For a sidecar with an
-    /// EnvoyFilter that adds the way to the broker, and nothing else.
+    /// The filter by a TrafficExtension (Istio 1.30): no judge, no guard, no assertion, no witness. For a sidecar
+    /// with an EnvoyFilter that adds the way to the broker, and nothing else.
     TrafficExtension,
     /// The same by a WasmPlugin, for an older Istio.
     WasmPlugin,

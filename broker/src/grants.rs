@@ -217,15 +217,18 @@ impl Grants {
         let audit = span.child("audit");
         let written = self.audit.append(issued).await;
         drop(audit);
-        if written.is_err() {
-            self.outstanding.withdrawn(&lease.id);
-            return Err(Reason::BrokerUnavailable);
-        }
         // Writing took its time. What was taken from the session meanwhile does not leave.
         let now = Now::read();
-        let still = self.sessions.identify(evidence, by_jwt, &asker.sight, now)?.session;
-        if !Arc::ptr_eq(&still, &session) || still.mode(now) != mode {
-            return Ok(Grant::Changed);
+        let still = match written {
+            Ok(()) => self.sessions.identify(evidence, by_jwt, &asker.sight, now).map(|identified| {
+                let still = identified.session;
+                Arc::ptr_eq(&still, &session) && still.mode(now) == mode
+            }),
+            Err(_) => Err(Reason::BrokerUnavailable),
+        };
+        if still != Ok(true) {
+            self.outstanding.withdrawn(&lease.id);
+            return still.map(|_| Grant::Changed);
         }
 
         Ok(Grant::Made(Box::new(Granted {

@@ -280,8 +280,7 @@ impl Facts {
 
     /// Whether both are about the same lease and, where there is one, the same intent.
     fn is_of_same_use(&self, other: &Self) -> bool {
-        let of = |facts: &Self| (facts.issued_to.clone(), facts.lease_id.clone(), facts.intent);
-        of(self) == of(other)
+        (&self.lease_id, self.intent, &self.issued_to) == (&other.lease_id, other.intent, &other.issued_to)
     }
 
     fn record(&self) -> Record {

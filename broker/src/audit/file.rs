@@ -174,8 +174,9 @@ impl LogFile {
     pub fn rotate(&mut self) -> Result<(), FileError> {
         let at = |cause| FileError::Io { path: self.path.clone(), cause };
         let number = rotated(&self.path).map_err(at)?.last().map_or(1, |(number, _)| number + 1);
-        std::fs::rename(&self.path, suffixed(&self.path, &number.to_string())).map_err(at)?;
-        let (file, inode) = open(&self.path)?;
+        let aside = suffixed(&self.path, &number.to_string());
+        std::fs::rename(&self.path, &aside).map_err(at)?;
+        let (file, inode) = begun_or_back(&self.path, &aside, open)?;
         self.sync_dir().map_err(at)?;
         (self.file, self.inode, self.len) = (file, inode, 0);
         Ok(())
@@ -185,6 +186,16 @@ impl LogFile {
         let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent)?.sync_all()
     }
+}
+
+/// Begins a file where one was until it was put aside. Where that fails the old one is put back: whoever reads the log
+/// looks for it by its name, and it is what is written to.
+fn begun_or_back<T>(
+    path: &Path,
+    aside: &Path,
+    begin: impl FnOnce(&Path) -> Result<T, FileError>,
+) -> Result<T, FileError> {
+    begin(path).inspect_err(|_| drop(std::fs::rename(aside, path)))
 }
 
 impl Drop for LogFile {
@@ -249,6 +260,22 @@ mod tests {
         drop(log);
         assert!(LogFile::open(&path, u64::MAX).is_ok());
         drop(inherited);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_begun_leaves_the_old_one_where_it_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, aside) = (temp.path().join("audit.jsonl"), temp.path().join("audit.jsonl.1"));
+        std::fs::write(&aside, "old").unwrap();
+        // What a disk without room for one more file does.
+        let failed = begun_or_back(&path, &aside, |path| {
+            File::create(path).unwrap();
+            Err::<(), _>(FileError::NotAFile(path.to_owned()))
+        });
+        assert!(failed.is_err());
+        assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), aside.exists()), ("old", false));
+        begun_or_back(&path, &aside, |_| Ok(())).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
     }
 
     fn append(log: &mut LogFile) -> Result<(), FileError> {

@@ -96,20 +96,22 @@ impl AuditLog {
     pub async fn append(&self, record: impl Into<Box<Record>>) -> Result<(), Unavailable> {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Append { record: record.into(), done })?;
-        durable(answer).await
+        durable(answer, patience()).await
     }
 
-    /// Appends records and waits until they are durable; answers for each of them.
+    /// Appends records and waits until they are durable, for all of them together no longer than for one; answers for
+    /// each. One that comes too late for its answer is in the log all the same.
     pub async fn append_all(&self, records: Vec<Record>) -> Vec<Result<(), Unavailable>> {
         let submit = |record| {
             let (done, answer) = oneshot::channel();
             self.submit(Job::Append { record: Box::new(record), done }).map(|()| answer)
         };
         let submitted: Vec<_> = records.into_iter().map(submit).collect();
+        let until = patience();
         let mut done = Vec::with_capacity(submitted.len());
         for answer in submitted {
             done.push(match answer {
-                Ok(answer) => durable(answer).await,
+                Ok(answer) => durable(answer, until).await,
                 Err(unavailable) => Err(unavailable),
             });
         }
@@ -120,7 +122,7 @@ impl AuditLog {
     pub async fn sign(&self) -> Result<(), Unavailable> {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Sign { done })?;
-        durable(answer).await
+        durable(answer, patience()).await
     }
 
     /// How many requests with a credential are on record, of this life of the broker.
@@ -144,7 +146,7 @@ impl AuditLog {
     ) -> Result<u64, Unavailable> {
         let (done, answer) = oneshot::channel();
         self.submit(Job::Uses { worker, asked_by, records, done })?;
-        durable(answer).await
+        durable(answer, patience()).await
     }
 
     /// What is counted here.
@@ -178,8 +180,15 @@ impl AuditLog {
     }
 }
 
-async fn durable<T>(answer: oneshot::Receiver<Result<T, Unavailable>>) -> Result<T, Unavailable> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+fn patience() -> tokio::time::Instant {
+    tokio::time::Instant::now() + PATIENCE
+}
+
+async fn durable<T>(
+    answer: oneshot::Receiver<Result<T, Unavailable>>,
+    until: tokio::time::Instant,
+) -> Result<T, Unavailable> {
+    match tokio::time::timeout_at(until, answer).await {
         Ok(Ok(answer)) => answer,
         // The disk hangs, or the writer is gone.
         Ok(Err(_)) | Err(_) => Err(Unavailable),

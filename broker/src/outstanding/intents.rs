@@ -58,7 +58,10 @@ impl Outstanding {
     /// The worker was told that it may not go out.
     pub fn not_announced(&self, intent: &Record) {
         let facts = Facts::of(intent);
-        self.open().issues.retain(|issue| !issue.facts.is_of_same_use(&facts));
+        let issues = &mut self.open().issues;
+        // It is one of the last, however many there are.
+        let at = issues.iter().rposition(|issue| issue.facts.is_of_same_use(&facts));
+        at.map(|at| issues.remove(at));
     }
 
     /// These requests have ended: what became of them is on disk.

@@ -220,11 +220,12 @@ async fn start_in(
     let reason = unlocked.by.as_ref().map(|by| format!("state directory sealed by {by}"));
     audit.append(Record { reason, ..Record::new(Kind::Start, now.wall_ms) }).await?;
 
+    let past = outstanding::Past::read(&config.audit.path, now).map_err(StartError::AuditPast)?;
     let feed = Feed::new(policy.version.clone(), config.limits.stale_after)?;
-    let feed = Arc::new(if state_dir.has_lived() { feed.of_another_life() } else { feed });
-    let outstanding =
-        Outstanding::rebuild(&config.audit.path, now, config.limits.stale_after, feed.clone(), audit.clone());
-    let outstanding = Arc::new(outstanding.map_err(StartError::AuditPast)?);
+    let may_be_followed = state_dir.has_lived() && !past.has_no_workers();
+    let feed = Arc::new(if may_be_followed { feed.of_another_life() } else { feed });
+    let outstanding = Outstanding::new(past, config.limits.stale_after, feed.clone(), audit.clone());
+    let outstanding = Arc::new(outstanding);
     let leases = Arc::new(Leases::load(&config, environment, state_dir.key(), feed.clone()).await);
     // Whoever else asks OpenBao has said so by now.
     unlocked.leave().await;

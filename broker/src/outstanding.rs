@@ -61,6 +61,26 @@ struct Open {
     looked: Option<Instant>,
 }
 
+/// What the log says of the lives before.
+#[derive(Default)]
+pub struct Past {
+    open: Open,
+    /// How many lives have begun since one ended whose workers had ended before it; `None`: none did.
+    since_delivered: Option<u32>,
+}
+
+impl Past {
+    /// Reads the log at `path`, in which this life has recorded its start.
+    pub fn read(path: &Path, now: Now) -> std::io::Result<Self> {
+        left_by_others(path, now)
+    }
+
+    /// Whether the workers of the life before this one have ended, too: nobody believes what it granted.
+    pub fn has_no_workers(&self) -> bool {
+        self.since_delivered == Some(1)
+    }
+}
+
 impl Open {
     fn add(&mut self, issue: Issue) {
         self.workers.insert(issue.worker);
@@ -129,16 +149,9 @@ struct Facts {
 }
 
 impl Outstanding {
-    /// Reads from the log at `path` what lives before have issued.
-    pub fn rebuild(
-        path: &Path,
-        now: Now,
-        stale_after: Duration,
-        feed: Arc<Feed>,
-        audit: Arc<AuditLog>,
-    ) -> std::io::Result<Self> {
-        let open = Mutex::new(left_by_others(path, now)?);
-        Ok(Self { feed, audit, stale_after, open })
+    /// Goes on with what lives before have left.
+    pub fn new(past: Past, stale_after: Duration, feed: Arc<Feed>, audit: Arc<AuditLog>) -> Self {
+        Self { feed, audit, stale_after, open: Mutex::new(past.open) }
     }
 
     /// A lease was issued, and may be used for `ttl`.
@@ -346,9 +359,9 @@ fn takes(excess: &mut HashMap<String, usize>, issue: &Issue) -> bool {
 }
 
 /// The issues and intents of lives before that may still be outstanding.
-fn left_by_others(path: &Path, now: Now) -> std::io::Result<Open> {
+fn left_by_others(path: &Path, now: Now) -> std::io::Result<Past> {
     let most = LONGEST_TTL + LONGEST_USE;
-    let mut left = Open::default();
+    let mut left = Past::default();
     for opened in Files::of(path)? {
         let (_, file) = opened?;
         let changed = file.metadata()?.modified()?;
@@ -362,7 +375,7 @@ fn left_by_others(path: &Path, now: Now) -> std::io::Result<Open> {
             let text = std::str::from_utf8(&line).unwrap_or_default();
             // Quotes in values are escaped, so only kinds look like this.
             let of_kind = |kind: &&str| text.contains(&format!("\"kind\":\"{kind}\""));
-            if ["issue", "unaccounted", "stop"].iter().any(of_kind) || text.contains("\"intent\":") {
+            if ["issue", "unaccounted", "start", "stop"].iter().any(of_kind) || text.contains("\"intent\":") {
                 follow(text, now, most, &mut left);
             }
             line.clear();
@@ -371,11 +384,16 @@ fn left_by_others(path: &Path, now: Now) -> std::io::Result<Open> {
     Ok(left)
 }
 
-fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
+fn follow(line: &str, now: Now, most: Duration, left: &mut Past) {
     let Ok(facts) = serde_json::from_str::<Facts>(line) else { return };
-    let Open { issues, ended, .. } = &mut *left;
+    let Past { open, since_delivered } = left;
+    let Open { issues, ended, .. } = &mut *open;
     match facts.kind.as_str() {
-        "stop" if facts.decision.as_deref() == Some(DELIVERED) => issues.clear(),
+        "start" => *since_delivered = since_delivered.map(|lives| lives.saturating_add(1)),
+        "stop" if facts.decision.as_deref() == Some(DELIVERED) => {
+            issues.clear();
+            *since_delivered = Some(0);
+        }
         "unaccounted" => issues.retain(|issue| !issue.facts.is_of_same_use(&facts)),
         "use" | "deny" => {
             ended.end(issues, (&facts.worker, facts.from()), &facts.intent.into_iter().collect::<HashSet<_>>())
@@ -387,7 +405,7 @@ fn follow(line: &str, now: Now, most: Duration, left: &mut Open) {
             let age = Duration::from_millis(now.wall_ms.saturating_sub(u64::try_from(at).unwrap_or(0)));
             if let Some(rest) = most.checked_sub(age).filter(|rest| !rest.is_zero()) {
                 let until = now.mono + rest;
-                left.add(Issue::new(facts, (now.mono, until), false));
+                open.add(Issue::new(facts, (now.mono, until), false));
             }
         }
         _ => {}

@@ -330,6 +330,9 @@ fn path(name: &Name, rest: &str) -> String {
 /// What it may do, and for how long if that ends before the session does.
 fn mode_of(session: &SessionView) -> String {
     let mode = session.access_mode.as_str();
+    if session.state != "live" {
+        return "-".to_owned();
+    }
     session.elevated_ms.map_or_else(|| mode.to_owned(), |ms| format!("{mode} for {}", length(ms)))
 }
 

@@ -8,7 +8,7 @@ use super::hand_over::{FilterError, keep_filter};
 use super::session::export;
 use crate::api::control::SESSION_TOKEN_ENV;
 use crate::api::view::Variable;
-use crate::config::{Config, Endpoint, Lookup};
+use crate::config::{Config, Endpoint, Lookup, presets};
 use crate::doctor::{EnvoyConfig, Unsafe, vet};
 use crate::envoy::admin::AdminUrl;
 use crate::envoy::find::{self, NotFound};
@@ -18,6 +18,7 @@ use crate::leases::Standing;
 use crate::private_file::{PrivateDir, PrivateError};
 use crate::sources::Environment;
 use crate::{Running, StartError, Workers, hygiene, telemetry};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
@@ -283,13 +284,16 @@ fn found(config: &Config, common: &Common) -> String {
 }
 
 fn hint_at_presets() -> String {
-    let sources =
-        crate::config::presets::NAMES.iter().filter_map(|name| crate::config::presets::find(name)?.source.as_ref());
-    let variables: Vec<_> = sources.filter_map(|source| Some(source.env.as_ref()?.0.as_str())).collect();
+    // Of the others nobody knows where they belong but a config.
+    let with_hosts =
+        presets::NAMES.iter().filter_map(|name| presets::find(name)).filter(|preset| !preset.destinations.is_empty());
+    let variables: BTreeSet<_> =
+        with_hosts.filter_map(|preset| Some(preset.source.as_ref()?.env.as_ref()?.0.as_str())).collect();
+    let variables: Vec<_> = variables.into_iter().collect();
     let here = if Path::new("attache.yaml").exists() {
         " An attache.yaml here is read when it is named: --config attache.yaml."
     } else {
         ""
     };
-    format!("Write a config (`attache check` explains it), or set one of {}.{here}", variables.join(", "))
+    format!("Set one of {}, or write a config (README.md, \"A config\").{here}", variables.join(", "))
 }

@@ -30,7 +30,8 @@ impl Life {
         let config = AuditConfig { path: path.clone(), rotate_bytes: 2000, checkpoints, export: Vec::new() };
         let log = AuditLog::open(&config, &Name::parse("test").unwrap(), AuditKey::from_seed([1; 32])).unwrap();
         let (audit, feed) = (Arc::new(log), Arc::new(Feed::new("p".into(), stale).unwrap()));
-        let outstanding = Outstanding::rebuild(&path, now, stale, feed.clone(), audit.clone()).unwrap();
+        let past = Past::read(&path, now).unwrap();
+        let outstanding = Outstanding::new(past, stale, feed.clone(), audit.clone());
         Self { path, feed, audit, outstanding }
     }
 
@@ -288,6 +289,30 @@ async fn of_what_was_announced_exactly_what_has_no_record_is_told_of() {
     until_stale().await;
     life.outstanding.look().await;
     assert_eq!(life.told_intents().len(), 1, "once");
+}
+
+#[tokio::test]
+async fn only_the_next_life_after_workers_that_have_ended_has_none_that_it_does_not_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = async |kind, decision: Option<&str>| {
+        let decision = decision.map(str::to_owned);
+        let life = Life::begin(&dir);
+        life.audit.append(Record { decision, ..Record::new(kind, Now::read().wall_ms) }).await.unwrap();
+    };
+    let has_none = || Past::read(&dir.path().join("audit.jsonl"), Now::read()).unwrap().has_no_workers();
+    let steps = [
+        (Kind::Start, None, false),
+        (Kind::Stop, Some(DELIVERED), false),
+        (Kind::Start, None, true),
+        // This one was killed, and its workers may have lived on.
+        (Kind::Start, None, false),
+        (Kind::Stop, None, false),
+        (Kind::Start, None, false),
+    ];
+    for (step, (kind, decision, expected)) in steps.into_iter().enumerate() {
+        record(kind, decision).await;
+        assert_eq!(has_none(), expected, "step {step}");
+    }
 }
 
 #[tokio::test]

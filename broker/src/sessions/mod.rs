@@ -53,7 +53,7 @@ const TOKEN_PART: &str = ":session-token";
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// No live session of this name.
-    #[error("no live session is called {0}: see `attache session list`")]
+    #[error("no live session is called {0}: see `attache session list --all`")]
     Unknown(Name),
     /// The name belongs to the config.
     #[error("session {0} is declared in the config: change it there, or choose another name")]

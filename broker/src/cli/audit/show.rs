@@ -14,11 +14,16 @@ pub fn plain(line: &str) -> String {
     let destination = text("destination");
     let place = if destination.is_empty() { text("authority") } else { destination };
     let where_to = format!("{place}{}", text("path"));
+    // A request of nobody knows whom has its columns, too.
+    let of_request = |field: &str| match text(field) {
+        nobody if nobody.is_empty() && !text("method").is_empty() => "-".to_owned(),
+        told => told,
+    };
     let fields = [
         text("timestamp"),
         format!("{:6}", text("kind")),
-        text("session"),
-        text("access_mode"),
+        of_request("session"),
+        of_request("access_mode"),
         text("method"),
         where_to,
         text("response_code"),
@@ -47,7 +52,7 @@ mod tests {
     #[test]
     fn a_record_is_told_in_one_line() {
         let line = r#"{"timestamp":"T","kind":"deny","method":"GET","path":"/x","authority":"a.test","response_code":403,"reason":"read_only"}"#;
-        assert_eq!(plain(line), "T deny   GET a.test/x 403 read_only");
+        assert_eq!(plain(line), "T deny   - - GET a.test/x 403 read_only");
     }
 
     #[test]

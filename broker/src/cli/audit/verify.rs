@@ -52,10 +52,9 @@ fn told(report: &Report, anchored: bool) -> String {
     let signed = match (report.unsigned, report.checkpoints) {
         (Some(0), n) => format!("all signed, by {n} checkpoints"),
         (Some(unsigned), n) => format!(
-            "signed by {n} checkpoints; {unsigned} {} after the last checkpoint {} unsigned, and anybody who may write \
-             the file can have written them",
-            if unsigned == 1 { "record" } else { "records" },
-            if unsigned == 1 { "is" } else { "are" },
+            "signed by {n} {} but for the last {unsigned}, which the next one signs: until then they prove no more than \
+             the file does",
+            if n == 1 { "checkpoint" } else { "checkpoints" },
         ),
         (None, 0) => "not signed".to_owned(),
         (None, n) => format!("{n} checkpoints NOT checked, for there is no key here: name it with --key"),

@@ -45,6 +45,10 @@ pub const AUTH_PARAMETERS: &[&[u8]] = &[
     b"private_token",
     b"job_token",
     b"oauth_token",
+    b"bearer_token",
+    b"authorization",
+    // Google's APIs take any header from it (https://cloud.google.com/apis/docs/system-parameters).
+    b"$httpheaders",
     b"x-amz-security-token",
 ];
 

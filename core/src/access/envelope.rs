@@ -30,7 +30,8 @@ pub(super) fn calls<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<Vec<T>,
 
 /// What one member of an object says, if it stands there and is a text. The other members are skipped,
 /// but none of them may stand there twice, in any case: servers that fold case would take `Operation`
-/// for `operation`. Some fold more than ASCII, so a name outside it says nothing that is certain.
+/// for `operation`. Some fold more than ASCII, and some end a name at a NUL, so a name of anything but printable ASCII
+/// says nothing that is certain.
 pub(super) fn text_of<'de, A: MapAccess<'de>>(mut map: A, member: &str) -> Result<Option<String>, A::Error> {
     let (mut found, mut seen) = (None, HashSet::new());
     while let Some(key) = map.next_key::<String>()? {
@@ -39,7 +40,7 @@ pub(super) fn text_of<'de, A: MapAccess<'de>>(mut map: A, member: &str) -> Resul
         } else {
             map.next_value::<IgnoredAny>()?;
         }
-        if !key.is_ascii() || !seen.insert(key.to_ascii_lowercase()) {
+        if !key.bytes().all(|b| matches!(b, b' '..=b'~')) || !seen.insert(key.to_ascii_lowercase()) {
             return Err(A::Error::custom("ambiguous member"));
         }
     }

@@ -177,7 +177,7 @@ impl Access {
 
 /// Whether a query asks the upstream to treat the method as another.
 fn names_another_method(query: Option<&[u8]>) -> bool {
-    let one_of = |text: &[u8], known: &[&[u8]]| known.iter().any(|known| query::could_mean(text, known));
+    let one_of = |text: &[u8], known: &[&[u8]]| known.iter().any(|known| query::resembles(text, known));
     query::loose_parameters(query.unwrap_or_default()).any(|p| {
         one_of(p.name, &METHOD_PARAMETERS)
             || one_of(p.name, METHOD_HEADERS)
@@ -204,7 +204,7 @@ impl Rule {
     fn resembles(&self, operation: Operation<'_>) -> bool {
         let has = |(name, value): &(String, String)| {
             query::loose_parameters(operation.query.unwrap_or_default())
-                .any(|p| query::could_mean(p.name, name.as_bytes()) && query::could_mean(p.value, value.as_bytes()))
+                .any(|p| query::resembles(p.name, name.as_bytes()) && query::resembles(p.value, value.as_bytes()))
         };
         self.is_method(operation) && self.path.resembles(operation.path) && self.query.iter().all(has)
     }

@@ -70,30 +70,46 @@ pub fn decodes_to(written: &[u8], plain: &[u8]) -> bool {
     decode(written).eq(plain.iter().copied())
 }
 
-/// Whether `written` is `plain` to a server that takes both cases for the same.
+/// Whether `written` is `plain` to some server. Servers fold case, overlook white space around a name, end it at a NUL,
+/// and take other characters for `_`: PHP does so with dots, spaces and open brackets
+/// (<https://www.php.net/manual/en/language.variables.external.php>), and what makes variables of headers with all but
+/// letters and digits.
 pub fn resembles(written: &[u8], plain: &[u8]) -> bool {
-    let (Some(first), Some(wanted)) = (written.first(), plain.first()) else {
-        return written.is_empty() && plain.is_empty();
-    };
-    // Mostly the first byte tells.
-    if first.is_ascii_alphanumeric() && !first.eq_ignore_ascii_case(wanted) {
-        return false;
-    }
-    decode(written).map(|b| b.to_ascii_lowercase()).eq(plain.iter().map(u8::to_ascii_lowercase))
+    after(written, plain).is_some_and(|mut rest| rest.all(is_blank))
 }
 
-/// Whether `written` is `plain` to any server: one that folds case, or overlooks white space around.
-pub fn could_mean(written: &[u8], plain: &[u8]) -> bool {
-    let decoded: Vec<u8> = decode(written).collect();
-    decoded.trim_ascii().eq_ignore_ascii_case(plain.trim_ascii())
-}
-
-/// Whether some server takes a parameter of this name for one value of `plain`, or for its only
-/// one: `plain` as in [`could_mean`], or an element of it (`plain[]`, `plain[0]`).
+/// Whether some server takes a parameter of this name for one value of `plain`, or for its only one: `plain` as in
+/// [`resembles`], or an element of it (`plain[]`, `plain[0]`, `plain.0`).
 pub fn could_belong_to(written: &[u8], plain: &[u8]) -> bool {
-    let decoded: Vec<u8> = decode(written).collect();
-    let stem = decoded.split(|b| *b == b'[').next().unwrap_or_default();
-    stem.trim_ascii().eq_ignore_ascii_case(plain.trim_ascii()) || could_mean(written, plain)
+    after(written, plain).is_some_and(|rest| matches!(rest.skip_while(|b| is_blank(*b)).next(), None | Some(b'[' | b'.')))
+}
+
+/// What follows `plain` in what a server may read of `written`; `None`: it is something else.
+fn after<'a>(written: &'a [u8], plain: &[u8]) -> Option<impl Iterator<Item = u8> + use<'a>> {
+    let plain = plain.trim_ascii();
+    // Mostly the first byte tells.
+    if let (Some(first), Some(wanted)) = (written.first(), plain.first())
+        && first.is_ascii_alphanumeric()
+        && !first.eq_ignore_ascii_case(wanted)
+    {
+        return None;
+    }
+    let mut rest = decode(written).take_while(|b| *b != 0).skip_while(|b| is_blank(*b));
+    plain.iter().all(|wanted| rest.next().is_some_and(|found| folded(found) == folded(*wanted))).then_some(rest)
+}
+
+/// White space, and what else some trim away with it.
+fn is_blank(byte: u8) -> bool {
+    byte <= b' '
+}
+
+fn folded(byte: u8) -> u8 {
+    match byte {
+        // Google's parameters begin with it; beyond ASCII nothing is folded.
+        b'$' | 0x80.. => byte,
+        _ if byte.is_ascii_alphanumeric() => byte.to_ascii_lowercase(),
+        _ => b'_',
+    }
 }
 
 /// Percent-decodes (`+` is a space); a broken escape stands for itself, as most servers read it.
@@ -114,5 +130,32 @@ mod tests {
         assert!(decodes_to(b"a+b%2", b"a b%2"));
         assert!(!decodes_to(b"access_token2", b"access_token"));
         assert!(resembles(b"Access%5FTOKEN", b"access_token") && !resembles(b"access_toke", b"access_token"));
+    }
+
+    #[test]
+    fn a_name_is_what_any_server_makes_of_it() {
+        let spellings: [&[u8]; 9] = [
+            b"access.token",
+            b"access+token",
+            b"access[token",
+            b"access-token",
+            b"+access_token%0b",
+            b"access_token%00",
+            b"access_token%00x",
+            b"%41ccess%2eTOKEN",
+            b"%09access_token+",
+        ];
+        for written in spellings {
+            assert!(resembles(written, b"access_token"), "{written:?}");
+            assert!(could_belong_to(written, b"access_token"), "{written:?}");
+        }
+        for written in [&b"access_tokens"[..], b"xaccess_token", b"access", b"", b"%00access_token", b"access_token%e4"] {
+            assert!(!resembles(written, b"access_token"), "{written:?}");
+        }
+        for written in [&b"action[]"[..], b"action[0]", b"action.0", b"action+[x]", b"Action%5b%5d"] {
+            assert!(could_belong_to(written, b"action") && !resembles(written, b"action"), "{written:?}");
+        }
+        assert!(resembles(b"X.HTTP.Method.Override", b"x-http-method-override") && resembles(b"", b""));
+        assert!(!resembles(b"_httpheaders", b"$httpheaders"));
     }
 }

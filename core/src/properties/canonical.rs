@@ -89,7 +89,7 @@ proptest! {
         }
         for written in [&written, &plain] {
             let exactly = query::decodes_to(written.as_bytes(), plain.as_bytes());
-            prop_assert!(!exactly || query::could_mean(written.as_bytes(), plain.as_bytes()), "{written} {plain}");
+            prop_assert!(!exactly || query::resembles(written.as_bytes(), plain.as_bytes()), "{written} {plain}");
             for parameter in query::parameters(written.as_bytes()) {
                 prop_assert!(query::loose_parameters(written.as_bytes()).any(|loose| loose == parameter), "{written}");
             }

@@ -24,6 +24,8 @@ const QUERIES: &[&str] = &[
     "api_key",
     "X-Amz-Security-Token",
     "oauth_token",
+    "bearer.token",
+    "%00",
     "a",
     "b%26",
     "+",
@@ -39,10 +41,14 @@ fn query_of(target: &str) -> &str {
     target.split_once('?').map_or("", |(_, query)| query)
 }
 
-/// A parameter's name, as a server that folds case reads it.
+/// A parameter's name, as the laxest of servers reads it: it folds case, ends at a NUL, overlooks white space around, and
+/// takes whatever is neither letter nor digit for `_`.
 fn name(text: &str) -> String {
     let name = text.split('=').next().unwrap_or_default();
-    String::from_utf8_lossy(&query::decode(name.as_bytes()).collect::<Vec<_>>()).to_lowercase()
+    let decoded = query::decode(name.as_bytes()).collect::<Vec<_>>();
+    let decoded = String::from_utf8_lossy(&decoded).to_lowercase();
+    let name = decoded.split('\0').next().unwrap_or_default().trim_matches(|c| c <= ' ');
+    name.chars().map(|c| if c.is_ascii() && !c.is_ascii_alphanumeric() && c != '$' { '_' } else { c }).collect()
 }
 
 /// The parameters of a target to a server that splits at `&`, and those to one that splits at `;` too.
@@ -52,7 +58,7 @@ fn names(target: &str) -> Vec<String> {
 }
 
 fn is_auth(name: &str) -> bool {
-    AUTH_PARAMETERS.contains(&name.as_bytes())
+    AUTH_PARAMETERS.iter().any(|known| String::from_utf8_lossy(known).replace('-', "_") == name)
 }
 
 /// What was written beside them and beside the parameter that is set, in order.

@@ -151,8 +151,8 @@ fn beside(binding: &Binding, snapshot: &Snapshot, grant: &Grant) -> Vec<(String,
 /// Whether a parameter of this name may be one that carries a credential: most are not by their length.
 fn may_be_auth(name: &[u8]) -> bool {
     const KNOWN: Sieve = Sieve::of(&[AUTH_PARAMETERS]);
-    // Written with escapes it is longer than it is.
-    KNOWN.may_hold(name) || memchr::memchr(b'%', name).is_some()
+    // With an escape, or what a server overlooks, it is longer than what it means.
+    KNOWN.may_hold(name) || !name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
 /// The target without auth-bearing parameters and with the grant's, if that changes anything.

@@ -19,6 +19,11 @@ use document::Document;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+/// Longest path, in bytes, that may go on behind an endpoint's and be told apart from a question there.
+const MOST_PATH: usize = 4096;
+/// At most so many of its beginnings are looked at.
+const MOST_BEGINNINGS: usize = 64;
+
 /// Compiled endpoints.
 #[derive(Clone, Debug)]
 pub(super) struct Graphql {
@@ -63,9 +68,12 @@ impl Graphql {
     pub(super) fn may_be_asked(&self, operation: Operation<'_>) -> bool {
         let begins = |at: usize| operation.path.get(..at).is_some_and(|begin| self.is_at(begin));
         let named =
-            |p: Parameter<'_>| [&b"query"[..], b"extensions"].iter().any(|known| query::could_mean(p.name, known));
+            |p: Parameter<'_>| [&b"query"[..], b"extensions"].iter().any(|known| query::resembles(p.name, known));
         query::loose_parameters(operation.query.unwrap_or_default()).any(named)
-            && memchr::memchr2_iter(b'/', b'.', operation.path).any(begins)
+            // Each beginning is read whole: so many of so long a path that nobody waits for it.
+            && (operation.path.len() > MOST_PATH
+                || memchr::memchr2_iter(b'/', b'.', operation.path).nth(MOST_BEGINNINGS).is_some()
+                || memchr::memchr2_iter(b'/', b'.', operation.path).any(begins))
     }
 
     /// Allows what is sure to read.

@@ -293,6 +293,22 @@ fn a_get_runs_what_its_query_string_holds() {
 }
 
 #[test]
+fn a_path_with_many_beginnings_is_refused_unread() {
+    for (path, verdict) in [
+        (format!("/a{}", ".".repeat(63)), OK),
+        (format!("/a{}", ".".repeat(64)), WRITES),
+        ("/a".repeat(64), OK),
+        ("/a".repeat(65), WRITES),
+        (format!("/{}", "a".repeat(4095)), OK),
+        (format!("/{}", "a".repeat(4096)), WRITES),
+        (format!("/a{}", ".".repeat(58_000)), WRITES),
+    ] {
+        assert_eq!(get(&format!("{path}?query={{a}}")), verdict, "{} bytes", path.len());
+        assert_eq!(get(&format!("{path}?page=2")), OK, "{} bytes", path.len());
+    }
+}
+
+#[test]
 fn a_document_has_bounds() {
     let nested = |depth: usize| format!("{}{}", "{a".repeat(depth), "}".repeat(depth));
     let listed = |depth: usize| format!("{{a(x:{}{})}}", "[".repeat(depth), "]".repeat(depth));

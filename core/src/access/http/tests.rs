@@ -55,6 +55,11 @@ fn read_only_is_an_allowlist() {
         ("GET", "/user?_METHOD=DELETE", false),
         ("GET", "/user?a=1;_method=DELETE", false),
         ("GET", "/user?_method", false),
+        ("GET", "/user?.method=DELETE", false),
+        ("GET", "/user?_method%00x=DELETE", false),
+        ("GET", "/user?_method%0b=DELETE", false),
+        ("GET", "/user?http.method=DELETE", false),
+        ("GET", "/user?X.HTTP.Method.Override=PUT", false),
         ("GET", "/user?X-HTTP-Method-Override=PUT", false),
         ("GET", "/user?x-method-override=PUT", false),
         ("GET", "/user?x-http-method=PUT", false),
@@ -112,6 +117,11 @@ fn a_read_known_by_its_query_has_that_value_and_no_other() {
         ("action=query&action[]=delete", false),
         ("action=query&action%5B0%5D=delete", false),
         ("action=query&action", false),
+        // As PHP makes a variable of it.
+        ("action=query&action%00=delete", false),
+        ("action=query&action%00x=delete", false),
+        ("action=query&action.x=delete", false),
+        ("action=query&actions=delete", true),
     ] {
         let (path, written) = (b"/api", Some(query.as_bytes()));
         let operation = Operation {

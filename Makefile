@@ -13,7 +13,7 @@ WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') C
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix test-faults fuzz mutants differential clients check bench plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
+.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix test-faults fuzz mutants differential clients check bench bench-counts plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -130,6 +130,11 @@ bench: filter ## Measure what the filter costs, TLS interception, the broker, st
 plots: ## Draw docs/bench-*.svg from what the last runs of the bench wrote
 	cargo build --quiet --release -p attache-bench
 	$(TARGET)/release/bench plots
+
+bench-counts: filter ## Count what a warm request costs: instructions, entries, host calls; writes target/bench-counts.json
+	@echo "Building the bench (the first time five minutes on two cores) ..."
+	@cargo build --quiet -p attache-bench
+	@$(TARGET)/debug/bench counts
 
 bench-intercept: filter ## Measure TLS interception against direct TLS and mitmproxy; writes target/bench-intercept.json
 	@scripts/mitmproxy

@@ -5,9 +5,9 @@
 //! It never fails on speed, never measures a variant that has not shown that
 //! it does its work, and never compares figures of different moments.
 //!
-//! `bench intercept`, `bench broker`, `bench changes`, `bench scale`, `bench starts`, `bench bursts`, `bench feeds` and
-//! `bench modules` measure other things: [`intercept`], [`broker`], [`changes`], [`scale`], [`starts`], [`bursts`],
-//! [`feeds`], [`modules`]. `bench plots` draws what they wrote: [`plots`].
+//! `bench intercept`, `bench broker`, `bench changes`, `bench scale`, `bench starts`, `bench bursts`, `bench feeds`,
+//! `bench counts` and `bench modules` measure other things: [`intercept`], [`broker`], [`changes`], [`scale`], [`starts`],
+//! [`bursts`], [`feeds`], [`counts`], [`modules`]. `bench plots` draws what they wrote: [`plots`].
 
 mod bodies;
 mod broker;
@@ -16,6 +16,7 @@ mod changes;
 mod client;
 mod connections;
 mod counters;
+mod counts;
 mod envoy;
 mod estimate;
 mod exports;
@@ -76,10 +77,11 @@ fn main() -> ExitCode {
         Some("starts") => starts::run(),
         Some("bursts") => bursts::run(),
         Some("feeds") => feeds::run(),
+        Some("counts") => counts::run(),
         Some("modules") => modules::run(&std::env::args_os().skip(2).map(PathBuf::from).collect::<Vec<_>>()),
         Some(other) => Err(anyhow!(
-            "there is `bench`, and with `intercept`, `broker`, `changes`, `scale`, `starts`, `bursts`, `feeds`, `modules` or \
-             `plots` behind it, but not {other}"
+            "there is `bench`, and with `intercept`, `broker`, `changes`, `scale`, `starts`, `bursts`, `feeds`, `modules`, \
+             `counts` or `plots` behind it, but not {other}"
         )),
     };
     match outcome {

@@ -17,7 +17,7 @@ use wasmparser::{ExternalKind, Parser, Payload, TypeRef};
 const LARGEST: usize = 600_000;
 
 /// Everything Envoy can call. Each callback more costs 3–5 µs a request.
-const EXPORTS: [&str; 16] = [
+const EXPORTS: [&str; 15] = [
     "_initialize",
     "memory",
     "proxy_abi_version_0_2_1",
@@ -25,7 +25,6 @@ const EXPORTS: [&str; 16] = [
     "proxy_on_context_create",
     "proxy_on_delete",
     "proxy_on_http_call_response",
-    "proxy_on_log",
     "proxy_on_memory_allocate",
     "proxy_on_request_body",
     "proxy_on_request_headers",

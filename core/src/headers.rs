@@ -49,22 +49,28 @@ pub struct Line {
 /// All lines of a serialised map, in order. Ends early where the buffer contradicts itself;
 /// [`Lines::was_whole`] tells.
 pub fn lines(buffer: &[u8]) -> Lines<'_> {
-    let count = word(buffer, 0).unwrap_or(0);
-    Lines { buffer, count, read: 0, at: count.saturating_mul(8).saturating_add(4) }
+    let count = buffer.first_chunk().map_or(0, |count| u32::from_le_bytes(*count) as usize);
+    let at = count.saturating_mul(8).saturating_add(4);
+    Lines { buffer, sizes: buffer.get(4..at).unwrap_or_default(), at }
 }
 
 /// See [`lines`].
 pub struct Lines<'a> {
     buffer: &'a [u8],
-    count: usize,
-    read: usize,
+    /// Those of the lines that are not read yet.
+    sizes: &'a [u8],
     at: usize,
 }
 
 impl Lines<'_> {
+    /// Where the next line begins.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
     /// Whether every announced line was there and nothing besides, once all are read.
     pub fn was_whole(&self) -> bool {
-        self.buffer.is_empty() || (self.buffer.len() >= 4 && self.read == self.count && self.at == self.buffer.len())
+        self.buffer.is_empty() || (self.sizes.is_empty() && self.at == self.buffer.len())
     }
 }
 
@@ -74,18 +80,17 @@ impl Iterator for Lines<'_> {
     // Once a line of each request: a call would cost as much as what it does.
     #[inline(always)]
     fn next(&mut self) -> Option<Line> {
-        if self.read >= self.count {
+        let (sizes, more) = self.sizes.split_first_chunk()?;
+        let sizes = u64::from_le_bytes(*sizes);
+        // In 64 bits, in which none of this overflows.
+        let value_at = self.at as u64 + (sizes & u64::from(u32::MAX)) + 1;
+        let next = value_at + (sizes >> 32) + 1;
+        if next > self.buffer.len() as u64 {
             return None;
         }
-        let sizes = 4 + self.read * 8;
-        let (name_len, value_len) = (word(self.buffer, sizes)?, word(self.buffer, sizes + 4)?);
-        let value_at = self.at.checked_add(name_len)?.checked_add(1)?;
-        let next = value_at.checked_add(value_len)?.checked_add(1)?;
-        if next > self.buffer.len() {
-            return None;
-        }
+        let (value_at, next) = (value_at as usize, next as usize);
         let line = Line { name: Span::new(self.at, value_at - 1), value: Span::new(value_at, next - 1) };
-        (self.read, self.at) = (self.read + 1, next);
+        (self.sizes, self.at) = (more, next);
         Some(line)
     }
 }
@@ -114,8 +119,9 @@ pub fn serialize<'a>(lines: impl IntoIterator<Item = (&'a str, &'a [u8])> + Clon
     out
 }
 
-/// Tells most names that are in none of some lists, by length and first byte: no two names are compared.
+/// Tells most names that are in none of some lists, by length, first byte and last: no two names are compared.
 /// Letters of both cases are the same to it.
+#[derive(Clone, Debug)]
 pub struct Sieve([u32; 32]);
 
 impl Sieve {
@@ -138,21 +144,23 @@ impl Sieve {
         Self(firsts)
     }
 
+    /// The same with one more name.
+    pub fn and(mut self, name: &[u8]) -> Self {
+        let place = Self::place(name).and_then(|(at, bit)| Some((self.0.get_mut(at)?, bit)));
+        place.into_iter().for_each(|(own, bit)| *own |= bit);
+        self
+    }
+
     /// Whether a name may be in one of the lists. If not, it is in none.
     pub fn may_hold(&self, name: &[u8]) -> bool {
         Self::place(name).is_some_and(|(at, bit)| self.0.get(at).is_some_and(|firsts| firsts & bit != 0))
     }
 
     const fn place(name: &[u8]) -> Option<(usize, u32)> {
-        let [first, ..] = name else { return None };
+        let ([first, ..], [.., last]) = (name, name) else { return None };
         let at = if name.len() < 32 { name.len() } else { 31 };
-        Some((at, 1 << (*first & 31)))
+        Some((at, 1 << ((*first ^ *last) & 31)))
     }
-}
-
-fn word(buffer: &[u8], at: usize) -> Option<usize> {
-    let bytes = buffer.get(at..at.checked_add(4)?)?;
-    Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
 }
 
 #[cfg(test)]
@@ -175,7 +183,8 @@ mod tests {
         const LISTS: [&[&[u8]]; 2] = [&[b"cookie", b"x-api-key"], &[b":protocol", LONG]];
         const SIEVE: Sieve = Sieve::of(&LISTS);
         assert!(LISTS.iter().copied().flatten().all(|name| SIEVE.may_hold(name)));
-        for name in [&b""[..], b"accept", b"cookies", b"bookie", &[b'l'; 20]] {
+        assert!(!SIEVE.may_hold(b"x-one-more") && SIEVE.and(b"x-one-more").may_hold(b"x-one-more"));
+        for name in [&b""[..], b"accept", b"cookies", b"bookie", b"cookin", &[b'l'; 20]] {
             assert!(!SIEVE.may_hold(name), "{name:?}");
         }
     }

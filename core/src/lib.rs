@@ -15,6 +15,7 @@ pub mod door;
 pub mod evidence;
 #[cfg(test)]
 mod fixture;
+mod hashing;
 pub mod headers;
 pub mod injection;
 pub mod masking;
@@ -34,6 +35,7 @@ mod time;
 pub mod trace;
 pub mod verdict;
 pub mod wire;
+mod words;
 pub mod worker;
 
 pub use secret::Secret;

@@ -142,12 +142,22 @@ fn base62(byte: u8) -> Option<char> {
     DIGITS.get(usize::from(byte % 62)).map(|d| char::from(*d))
 }
 
-/// One bit a byte: `-` and digits, letters and `_`, letters.
-const TOKEN: [u32; 8] = [0, 0x03ff_2000, 0x87ff_fffe, 0x07ff_fffe, 0, 0, 0, 0];
+/// For each byte, whether it can stand inside a placeholder: read for every byte around one, in every request.
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut bytes: &[u8] = b"-_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    while let [byte, rest @ ..] = bytes {
+        if let (_, [own, ..]) = token.split_at_mut(*byte as usize) {
+            *own = true;
+        }
+        bytes = rest;
+    }
+    token
+};
 
 /// Whether a byte can stand inside a placeholder (and so does not end it).
 fn is_token_byte(byte: u8) -> bool {
-    TOKEN.get(usize::from(byte >> 5)).is_some_and(|bits| bits >> (byte & 31) & 1 == 1)
+    TOKEN.get(usize::from(byte)).is_some_and(|is_token| *is_token)
 }
 
 /// The longest run of token bytes around a marker that stands at `mark`.

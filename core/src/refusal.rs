@@ -8,6 +8,9 @@ pub use reply::{DENIED, TLS_ERROR};
 
 use serde::{Deserialize, Serialize};
 
+/// The header in which the word for the reason stands. It is ours: what an upstream says in it is taken out.
+pub const REASON_HEADER: &str = "x-attache-reason";
+
 /// Defines [`Reason`] from one visible table: variant, word, status, hint.
 macro_rules! reasons {
     ($($variant:ident $word:literal $status:literal $hint:literal)*) => {

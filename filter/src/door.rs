@@ -3,6 +3,7 @@
 use crate::flow::Flow;
 use crate::host;
 use crate::metrics::Counter;
+use crate::record::number;
 use crate::shared::{Shared, Step};
 use attache_core::Millis;
 use attache_core::door::{self, ADDRESS_STATE, Call, HOST_STATE, INSIDE_STATE, PROXY_AUTHORIZATION, Passage};
@@ -89,10 +90,5 @@ impl Shared {
 
 /// What went through a tunnel: from the agent, and to it.
 pub fn carried() -> (u64, u64) {
-    let size = |path| {
-        let said = host::property(path).ok().flatten().unwrap_or_default();
-        // An integer of CEL: eight bytes, little-endian.
-        <[u8; 8]>::try_from(said.as_slice()).map_or(0, |bytes| u64::try_from(i64::from_le_bytes(bytes)).unwrap_or(0))
-    };
-    (size("request\0size"), size("response\0size"))
+    (number("request\0size"), number("response\0size"))
 }

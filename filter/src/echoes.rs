@@ -9,7 +9,7 @@ use crate::host::{self, Buffer, Map};
 use crate::shared::Shared;
 use attache_core::masking::websocket::{self, Frames};
 use attache_core::masking::{self, Masker, Stream};
-use attache_core::refusal::Reason;
+use attache_core::refusal::{REASON_HEADER, Reason};
 use attache_core::request::Upgrade;
 use proxy_wasm::types::Action;
 
@@ -66,16 +66,28 @@ impl Shared {
     /// while its head is here, and cut after that.
     pub fn answered(&self, context: u32, piece: Piece) -> Action {
         self.with_flow(context, |flow| {
-            let Some(masker) = flow.grant().and_then(|grant| grant.masker.clone()) else { return Action::Continue };
+            let is_head = matches!(piece, Piece::Head(_));
+            let Some(masker) = flow.grant().and_then(|grant| grant.masker.clone()) else {
+                let taken = match piece {
+                    Piece::Head(_) if flow.comes_from_upstream() => take_reason(Map::Response),
+                    Piece::Trailers if flow.comes_from_upstream() => take_reason(Map::ResponseTrailers),
+                    _ => Ok(()),
+                };
+                if taken.is_ok() {
+                    return Action::Continue;
+                }
+                self.stop(flow, Reason::Internal, is_head);
+                return Action::Pause;
+            };
             if flow.echoes.stopped {
                 return Action::Pause;
             }
-            let is_head = matches!(piece, Piece::Head(_));
+            let is_ours = !flow.comes_from_upstream();
             let onward = match piece {
                 Piece::Head(last) => {
                     let bodiless = last || flow.snapshot.method() == b"HEAD";
                     let may_switch = flow.snapshot.upgrade() == Upgrade::WebSocket;
-                    flow.echoes.head(&masker, bodiless, may_switch)
+                    flow.echoes.head(&masker, bodiless, may_switch, is_ours)
                 }
                 Piece::Body(size, last) => flow.echoes.body(&masker, size, last),
                 Piece::Trailers => flow.echoes.trailers(&masker),
@@ -93,6 +105,11 @@ impl Shared {
     }
 }
 
+/// Takes out what an upstream says in the words in which we say why a request was refused.
+fn take_reason(map: Map) -> host::Result<()> {
+    host::remove_from(map, REASON_HEADER.as_bytes())
+}
+
 /// A piece of the body, all of it: what Envoy does not hand over was not searched.
 fn whole(start: usize, size: usize) -> host::Result<Vec<u8>> {
     let piece = host::part(Buffer::ResponseBody, start, size)?;
@@ -100,13 +117,17 @@ fn whole(start: usize, size: usize) -> host::Result<Vec<u8>> {
 }
 
 impl Echoes {
-    fn head(&mut self, masker: &Masker, bodiless: bool, may_switch: bool) -> host::Result<Onward> {
+    fn head(&mut self, masker: &Masker, bodiless: bool, may_switch: bool, is_ours: bool) -> host::Result<Onward> {
         let pairs = host::header_pairs(Map::Response)?;
         self.frames = (may_switch && websocket::begins(&pairs)).then(Frames::default);
-        let is_readable = self.frames.is_some() || masking::is_readable(&pairs, bodiless);
-        let (onward, pairs) = self.mask(masker, Map::Response, pairs, is_readable)?;
+        let head = masking::read_head(&pairs, bodiless);
+        let is_readable = self.frames.is_some() || head.is_readable;
+        let onward = self.mask(masker, Map::Response, pairs, is_readable)?;
         if matches!(onward, Onward::Go) {
-            self.status = std::str::from_utf8(masking::status(&pairs)).ok().and_then(|digits| digits.parse().ok());
+            self.status = head.status;
+            if head.claims_a_reason && !is_ours {
+                take_reason(Map::Response)?;
+            }
         }
         Ok(onward)
     }
@@ -117,26 +138,24 @@ impl Echoes {
             return Ok(Onward::Unreadable);
         }
         let pairs = host::header_pairs(Map::ResponseTrailers)?;
-        let is_readable = masking::is_readable(&pairs, true);
-        self.mask(masker, Map::ResponseTrailers, pairs, is_readable).map(|(onward, _)| onward)
+        let said = masking::read_head(&pairs, true);
+        let onward = self.mask(masker, Map::ResponseTrailers, pairs, said.is_readable)?;
+        if said.claims_a_reason {
+            take_reason(Map::ResponseTrailers)?;
+        }
+        Ok(onward)
     }
 
-    fn mask(
-        &mut self,
-        masker: &Masker,
-        map: Map,
-        mut pairs: Vec<u8>,
-        is_readable: bool,
-    ) -> host::Result<(Onward, Vec<u8>)> {
+    fn mask(&mut self, masker: &Masker, map: Map, mut pairs: Vec<u8>, is_readable: bool) -> host::Result<Onward> {
         if !is_readable {
-            return Ok((Onward::Unreadable, pairs));
+            return Ok(Onward::Unreadable);
         }
         let found = masking::mask_headers(masker, &mut pairs);
         if found > 0 {
             self.masked += found as u64;
             host::set_header_pairs(map, &pairs)?;
         }
-        Ok((Onward::Go, pairs))
+        Ok(Onward::Go)
     }
 
     fn body(&mut self, masker: &Masker, size: usize, last: bool) -> host::Result<Onward> {

@@ -70,21 +70,17 @@ impl HttpContext for Gate {
         crate::trap::spring_later("response_trailers");
         self.shared.answered(self.id, Piece::Trailers)
     }
-
-    fn on_log(&mut self) {
-        #[cfg(feature = "trap")]
-        crate::trap::spring("log");
-        // A request that never reached this filter has no flow: Envoy's own log is its witness.
-        if let Some(flow) = self.shared.take(self.id) {
-            self.shared.finish(self.id, &flow);
-        }
-    }
 }
 
+/// Envoy deletes the context when the request is over, whatever became of it: that is when it is recorded. A callback for
+/// its log would be one more entry into the VM.
 impl Drop for Gate {
     fn drop(&mut self) {
         #[cfg(feature = "trap")]
         crate::trap::spring_later("delete");
-        self.shared.forget(self.id);
+        // A request that never reached this filter has no flow: Envoy's own log is its witness.
+        if let Some(flow) = self.shared.take(self.id) {
+            self.shared.finish(self.id, &flow);
+        }
     }
 }

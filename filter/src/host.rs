@@ -121,8 +121,13 @@ pub fn set_header(name: &[u8], value: &[u8]) -> Result<()> {
 
 /// Takes every line of a request header out.
 pub fn remove_header(name: &[u8]) -> Result<()> {
+    remove_from(Map::Request, name)
+}
+
+/// Takes every line of a header out of a map, if there is one.
+pub fn remove_from(map: Map, name: &[u8]) -> Result<()> {
     // SAFETY: the slice outlives the call.
-    check(unsafe { proxy_remove_header_map_value(Map::Request as u32, name.as_ptr(), name.len()) })
+    check(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
 }
 
 /// A property of the stream; path segments are separated by zero bytes.
@@ -241,6 +246,38 @@ fn optional(result: Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {
         Err(Status(NOT_FOUND)) => Ok(None),
         other => other.map(Some),
     }
+}
+
+/// What compares memory everywhere in this module: hashed keys, names, credentials. WASI's own goes byte by byte, which was an
+/// eighth of all that a warm request executes; this goes by words.
+///
+/// # Safety
+///
+/// As C has it (C17, 7.24.4.1): both stretches are readable for `size` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, size: usize) -> i32 {
+    // SAFETY: whoever compares memory vouches for both stretches; nothing at or behind `size` is read.
+    let word = |at: usize| unsafe {
+        let (one, other) = (one.add(at).cast::<u64>(), other.add(at).cast::<u64>());
+        one.read_unaligned() == other.read_unaligned()
+    };
+    let mut at = 0;
+    while at + 8 <= size && word(at) {
+        at += 8;
+    }
+    // An end that is no whole word is read together with bytes before it, which are equal.
+    if size >= 8 && at + 8 > size && word(size - 8) {
+        return 0;
+    }
+    while at < size {
+        // SAFETY: as above.
+        let (a, b) = unsafe { (*one.add(at), *other.add(at)) };
+        if a != b {
+            return i32::from(a) - i32::from(b);
+        }
+        at += 1;
+    }
+    0
 }
 
 /// Takes over the memory that a host call returns.

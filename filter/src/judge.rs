@@ -10,7 +10,7 @@
 
 use crate::flow::{BODY, BODY_TOO_LARGE, BODY_WHOLE};
 use crate::host::{self, Buffer, Map};
-use attache_core::refusal::Reason;
+use attache_core::refusal::{REASON_HEADER, Reason};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -48,7 +48,7 @@ impl Judge {
         self.state = State::Answered;
         let reason = Reason::Internal;
         let lines: [(&str, &[u8]); 2] =
-            [("content-type", b"application/json"), ("x-attache-reason", reason.as_str().as_bytes())];
+            [("content-type", b"application/json"), (REASON_HEADER, reason.as_str().as_bytes())];
         if host::respond(reason.status(), reason.as_str(), &lines, reason.body(b"").as_bytes()).is_err() {
             log::error!("envoy refused a local response");
         }

@@ -2,13 +2,12 @@
 
 use crate::door::carried;
 use crate::flow::Flow;
-use crate::host::{self, Map};
+use crate::host;
 use crate::metrics::Counter;
 use crate::shared::Shared;
 use attache_core::door::Passage;
 use attache_core::refusal::Reason;
-use attache_core::verdict::VERDICT_STATE;
-use attache_core::worker::{Outcome, Report, verdict};
+use attache_core::worker::{Outcome, Report};
 
 impl Shared {
     /// Records a request that is over.
@@ -19,11 +18,7 @@ impl Shared {
         }
         let mut worker = self.worker.borrow_mut();
         match flow.outcome {
-            Outcome::Undecided => {
-                worker.leave(context);
-                // For Envoy's access log: the filter knew of it, and a record follows.
-                let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
-            }
+            Outcome::Undecided => worker.leave(context),
             // Whatever became of it upstream, or at the route guard: it is under way no more.
             Outcome::Forwarded(_) => worker.end_use(),
             _ => {}
@@ -62,7 +57,14 @@ impl Shared {
     }
 }
 
+/// The status that the agent got, whoever has answered; 0 if nobody has.
 fn response_code() -> u16 {
-    let status = host::header(Map::Response, ":status").ok().flatten();
-    status.and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok()).unwrap_or(0)
+    u16::try_from(number("response\0code")).unwrap_or(0)
+}
+
+/// A number that Envoy knows of the request; 0 where it knows none.
+pub fn number(path: &str) -> u64 {
+    let said = host::property(path).ok().flatten().unwrap_or_default();
+    // An integer of CEL: eight bytes, little-endian.
+    <[u8; 8]>::try_from(said.as_slice()).map_or(0, |bytes| u64::try_from(i64::from_le_bytes(bytes)).unwrap_or(0))
 }

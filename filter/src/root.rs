@@ -228,7 +228,7 @@ fn wake_one(shared: &Shared, context: u32, mut flow: Box<Flow>, wake: Wake) {
     {
         shared.failed(&mut flow);
     }
-    // Kept until its log callback, held or not.
+    // Kept until it is over, held or not.
     shared.keep(context, flow);
 }
 

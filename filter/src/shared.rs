@@ -9,7 +9,7 @@ use attache_core::connection::{Connection, Property};
 use attache_core::door::{PROXY_AUTHORIZATION, UNMATCHED_PLAIN_CLUSTER, UNMATCHED_TLS_CLUSTER};
 use attache_core::evidence::SESSION_HEADER;
 use attache_core::names::Name;
-use attache_core::refusal::{Form, Reason};
+use attache_core::refusal::{Form, REASON_HEADER, Reason};
 use attache_core::request::{Asked, Snapshot, Way, authorise, identify};
 use attache_core::verdict::VERDICT_STATE;
 use attache_core::wire::{Lack, Plugin, Role, Transport};
@@ -172,11 +172,15 @@ impl Shared {
             }
             Err(_) => self.refuse(&mut flow, Reason::Internal, None),
         };
+        if let Step::Hold = step {
+            // For Envoy's access log, should it go no further: the filter knew of it, and a record follows.
+            let _ = host::set_property(VERDICT_STATE, verdict(&flow.outcome, "").as_bytes());
+        }
         self.keep(context, flow);
         step
     }
 
-    /// Keeps a request until its log callback.
+    /// Keeps a request until it is over.
     pub fn keep(&self, context: u32, flow: Box<Flow>) {
         self.flows.borrow_mut().insert(context, flow);
     }
@@ -373,20 +377,10 @@ impl Shared {
         };
         let form = Form::of(flow.snapshot.bytes());
         let mut lines: Vec<(&str, &[u8])> =
-            vec![("content-type", form.content_type().as_bytes()), ("x-attache-reason", reason.as_str().as_bytes())];
+            vec![("content-type", form.content_type().as_bytes()), (REASON_HEADER, reason.as_str().as_bytes())];
         lines.extend(more);
         let body = reason.body_in(form, flow.snapshot.request_id());
         host::respond(status, reason.as_str(), &lines, body.as_bytes())
-    }
-
-    /// A request is gone without a record: its context was deleted.
-    pub fn forget(&self, context: u32) {
-        let Some(flow) = self.take(context) else { return };
-        let mut worker = self.worker.borrow_mut();
-        worker.leave(context);
-        if let Outcome::Forwarded(_) = flow.outcome {
-            worker.end_use();
-        }
     }
 }
 

@@ -295,7 +295,7 @@ async fn a_request_that_goes_by_the_filter_raises_an_alarm() {
 async fn a_use_whose_record_was_lost_is_told_with_its_lease() {
     let stack = Plan::default().with_traps().start().await;
     let bearer = format!("Bearer {}", stack.placeholder("writer", "github"));
-    let trap = [("authorization", bearer.as_str()), ("x-attache-trap", "log")];
+    let trap = [("authorization", bearer.as_str()), ("x-attache-trap", "delete")];
     assert_eq!(stack.agent().get(stack.proxy, "api.github.com", "/lost", &trap).await.status, 200);
     let all = witnessed(&stack, 1).await;
     let [record] = &all[..] else { panic!("{all:#?}") };

@@ -108,7 +108,7 @@ async fn a_worker_that_trapped_right_after_a_use_is_not_said_to_have_delivered()
     let proxy = ready["proxy"].as_str().and_then(|at| at.parse().ok()).expect("an address");
     let placeholder = ready["sessions"][0]["env"]["LAB_KEY"].as_str().expect("a placeholder");
     let oracle = Oracle::new(&Secrets::new([("lab", GITHUB)]));
-    let lines = [("authorization", format!("Bearer {placeholder}")), ("x-attache-trap", "log".into())];
+    let lines = [("authorization", format!("Bearer {placeholder}")), ("x-attache-trap", "delete".into())];
     let lines = [(lines[0].0, lines[0].1.as_str()), (lines[1].0, lines[1].1.as_str())];
     let answer = oracle.agent().get(proxy, "lab.test", "/x", &lines).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

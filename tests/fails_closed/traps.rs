@@ -26,7 +26,7 @@ pub const JUDGED: &str = "/o/r/info/lfs/objects/batch";
 
 /// The callbacks in which the test build can be made to trap, and what Envoy calls for each. In all
 /// but `configure` it is a request that makes it.
-pub const CALLBACKS: [(&str, &str); 15] = [
+pub const CALLBACKS: [(&str, &str); 14] = [
     ("configure", "proxy_on_configure"),
     ("context_create", "proxy_on_context_create"),
     ("request_headers", "proxy_on_request_headers"),
@@ -38,7 +38,6 @@ pub const CALLBACKS: [(&str, &str); 15] = [
     ("response_headers", "proxy_on_response_headers"),
     ("response_body", "proxy_on_response_body"),
     ("response_trailers", "proxy_on_response_trailers"),
-    ("log", "proxy_on_log"),
     ("delete", "proxy_on_delete"),
     ("tick", "proxy_on_tick"),
     ("http_call_response", "proxy_on_http_call_response"),
@@ -188,7 +187,7 @@ async fn a_trap_that_belongs_to_no_request_strands_nobody_for_long() {
 async fn a_trap_after_the_verdict_loses_one_record() {
     let scene = trapping(Plan::default().edit(stranded_sooner)).await;
     let mut lost = Vec::new();
-    for (callback, answered) in [("request_body", 503), ("request_trailers", 503), ("log", 200)] {
+    for (callback, answered) in [("request_body", 503), ("request_trailers", 503), ("delete", 200)] {
         scene.delivered(lost.len()).await;
         let (before, reloaded) = (scene.sent(), scene.reloaded().await);
         let traps = || scene.stack.envoy.log().matches("Uncaught RuntimeError").count();
@@ -204,7 +203,7 @@ async fn a_trap_after_the_verdict_loses_one_record() {
         let answer = h2.response(stream, PATIENCE).await.expect("an answer");
         assert_eq!(answer.status, answered, "{callback}: {}", answer.text());
         lost.push(path);
-        // A log callback runs after the answer is out: the next request must not overtake it.
+        // The record is written after the answer is out: the next request must not overtake it.
         util::eventually(SOON, || traps() > trapped).await;
         scene.comes_back(callback).await;
         assert_eq!(scene.reloaded().await, reloaded + 1, "{callback}");

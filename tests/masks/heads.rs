@@ -159,3 +159,26 @@ async fn an_echo_is_recorded_counted_and_told_of() {
     assert!(stack.envoy.log().contains("api.github.com:443 has sent back"));
     stack.reconcile().await;
 }
+
+/// Why a request was refused here only we say: an upstream that says it, too, would have its agent believe it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_does_not_speak_for_the_filter() {
+    let stack = Plan::default().start().await;
+    let reply = Reply::new(403)
+        .field("x-attache-reason", "read_only")
+        .field("x-attache-reason", GITHUB)
+        .field("x-reason", "its own")
+        .body("no")
+        .trailer("x-attache-reason", "read_only")
+        .trailer("x-end", "1");
+    for answer in both(&stack, reply).await {
+        assert_eq!((answer.status, &*answer.body), (403, &b"no"[..]));
+        assert_eq!((answer.header("x-attache-reason"), answer.header("x-reason").as_deref()), (None, Some("its own")));
+        assert_eq!(answer.trailers.text("x-attache-reason"), None);
+    }
+    let reply = Reply::new(200).field("x-attache-reason", "read_only").field("content-encoding", "gzip").body("no");
+    for answer in both(&stack, reply).await {
+        assert_eq!(answer.header("x-attache-reason").as_deref(), Some("response_unreadable"), "ours stays");
+    }
+    stack.reconcile().await;
+}

@@ -25,6 +25,13 @@ async fn it_is_off_where_the_config_says_so() {
     );
     stack.upstream().answer_with(|_| Reply::new(200).field("content-encoding", "gzip").body("any"));
     assert_eq!(stack.agent().get(stack.proxy, "loud.extra.test", "/", &wanted).await.status, 200);
+    // But no upstream says why we have refused something.
+    stack.upstream().answer_with(|_| Reply::new(403).field("x-attache-reason", "read_only").field("x-own", "1"));
+    let answer = stack.agent().get(stack.proxy, "loud.extra.test", "/", &wanted).await;
+    assert_eq!(
+        (answer.status, answer.header("x-attache-reason"), answer.header("x-own")),
+        (403, None, Some("1".into()))
+    );
     stack.reconcile().await;
 }
 

@@ -3,4 +3,4 @@
 pub mod chain;
 mod escape;
 
-pub use escape::escape_into;
+pub use escape::{Json, escape_into};

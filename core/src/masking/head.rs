@@ -2,6 +2,7 @@
 
 use super::{Masker, cover};
 use crate::headers;
+use crate::refusal::REASON_HEADER;
 
 /// Character sets in which ASCII is written as in ASCII, by how their names begin. A secret in another,
 /// as UTF-16 is, would not be found.
@@ -36,22 +37,55 @@ pub fn mask_headers(masker: &Masker, map: &mut [u8]) -> usize {
     found.len()
 }
 
-/// Whether what follows these response headers can be searched: it is not compressed, or nothing
-/// follows. A tunnel cannot: no body ends it.
+/// What the head of an answer says, or its trailers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Its status, where it has one.
+    pub status: Option<u16>,
+    /// Whether what follows can be searched: it is not compressed, or nothing follows. A tunnel cannot: no body ends it.
+    pub is_readable: bool,
+    /// Whether the upstream says why it was refused here, as only we may ([`REASON_HEADER`]).
+    pub claims_a_reason: bool,
+}
+
+/// Reads it; `bodiless` if nothing follows.
+pub fn read_head(map: &[u8], bodiless: bool) -> Head {
+    let is_identity = |coding: &[u8]| {
+        let coding = coding.trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+    };
+    let (mut status, mut is_plain, mut claims_a_reason) = (None, true, false);
+    let mut lines = headers::lines(map);
+    for line in lines.by_ref() {
+        let value = line.value.of(map);
+        match line.name.of(map) {
+            b":status" => status = status.or(Some(value)),
+            b"content-type" => is_plain &= names_no_other_charset(value),
+            // How a body is encoded: compressed, it cannot be searched.
+            b"content-encoding" | b"grpc-encoding" | b"connect-content-encoding" => {
+                is_plain &= value.split(|b| *b == b',').all(is_identity);
+            }
+            name => claims_a_reason |= name == REASON_HEADER.as_bytes(),
+        }
+    }
+    let status = status.unwrap_or_default();
+    let may_follow = !bodiless && !BODILESS.contains(&status);
+    Head {
+        status: number(status),
+        is_readable: lines.was_whole() && status != SWITCHED && (is_plain || !may_follow),
+        claims_a_reason,
+    }
+}
+
+/// Whether what follows these response headers can be searched ([`Head::is_readable`]).
 pub fn is_readable(map: &[u8], bodiless: bool) -> bool {
-    let is_identity = |coding: &[u8]| matches!(&*coding.trim_ascii().to_ascii_lowercase(), b"" | b"identity");
-    let is_plain = |value: &[u8]| value.split(|b| *b == b',').all(is_identity);
-    let status = status(map);
-    headers::is_whole(map)
-        && status != SWITCHED
-        && (bodiless
-            || BODILESS.contains(&status)
-            || headers::lines(map).all(|line| match line.name.of(map) {
-                b"content-type" => names_no_other_charset(line.value.of(map)),
-                // How a body is encoded: compressed, it cannot be searched.
-                b"content-encoding" | b"grpc-encoding" | b"connect-content-encoding" => is_plain(line.value.of(map)),
-                _ => true,
-            }))
+    read_head(map, bodiless).is_readable
+}
+
+/// Of three digits.
+fn number(status: &[u8]) -> Option<u16> {
+    let whole = status.len() == 3 && status.iter().all(u8::is_ascii_digit);
+    whole.then(|| status.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
 }
 
 /// The `:status` of response headers; empty if they have none.

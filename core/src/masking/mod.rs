@@ -23,7 +23,7 @@ mod stream;
 mod tests;
 pub mod websocket;
 
-pub use head::{is_readable, mask_headers, status};
+pub use head::{Head, is_readable, mask_headers, read_head, status};
 pub use kept::Maskers;
 pub use stream::{Found, Stream};
 

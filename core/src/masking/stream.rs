@@ -47,6 +47,9 @@ impl Stream {
             // What follows begins anew: the next message of a WebSocket.
             self.beginning.clear();
         }
+        if chunk.is_empty() && self.tail.is_empty() {
+            return Found { wide, ..Found::default() };
+        }
         let mut tail = std::mem::take(&mut self.tail);
         let text = if tail.is_empty() {
             chunk

@@ -6,6 +6,7 @@
 
 use super::percent::{decode, hex_byte};
 use crate::headers::Span;
+use crate::words;
 
 /// The parts of a request target, as positions in the buffer it was read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,9 +26,8 @@ impl Target {
     /// Splits and checks the target at `span` of `buffer`.
     pub fn parse(buffer: &[u8], span: Span) -> Result<Self, Ambiguous> {
         let text = span.of(buffer);
-        // To the end, whatever is found: sixteen bytes at a time.
-        let graphic = text.iter().fold(true, |all, b| all & (0x21..0x7f).contains(b) & (*b != b'#'));
-        if text.first() != Some(&b'/') || !graphic {
+        let odd = |word| words::below(word, 0x21) | words::from_del(word) | words::is(word, b'#');
+        if text.first() != Some(&b'/') || words::any(text, odd) {
             return Err(Ambiguous);
         }
         let split = memchr::memchr(b'?', text);
@@ -40,11 +40,14 @@ impl Target {
 
 /// Checks a path, as a config or a request wrote it.
 pub fn check_path(path: &[u8]) -> Result<(), Ambiguous> {
-    if path.first() != Some(&b'/') || path.contains(&b'\\') {
+    if path.first() != Some(&b'/') {
         return Err(Ambiguous);
     }
     if is_plain(path) {
         return Ok(());
+    }
+    if path.contains(&b'\\') {
+        return Err(Ambiguous);
     }
     let mut segments = path.split(|b| *b == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
@@ -59,9 +62,10 @@ pub fn check_path(path: &[u8]) -> Result<(), Ambiguous> {
 /// Whether no segment is empty, begins with a dot, or holds what could be read in another way. Most
 /// paths are.
 fn is_plain(path: &[u8]) -> bool {
-    let after = path.iter().skip(1).fold(true, |all, b| all & (*b != b'%') & (*b != b';'));
-    let pairs = path.iter().zip(path.iter().skip(1));
-    after & pairs.fold(true, |all, (a, b)| all & ((*a != b'/') | ((*b != b'/') & (*b != b'.'))))
+    let odd = |word| words::is(word, b'%') | words::is(word, b';') | words::is(word, b'\\');
+    let begins_oddly = |word, next| words::is(word, b'/') & (words::is(next, b'/') | words::is(next, b'.'));
+    let (Some((_, next)), Some((_, before))) = (path.split_first(), path.split_last()) else { return false };
+    !words::any(path, odd) && !words::any_pair(before, next, begins_oddly)
 }
 
 /// `.`, `..` and nothing, and what becomes them by decoding or by cutting `;parameters` off, in

@@ -7,13 +7,16 @@ use crate::access::{Access, AccessError};
 use crate::companion::{Companion, CompanionError};
 use crate::connection::Property;
 use crate::evidence::AUTH_HEADERS;
+use crate::hashing::Table;
+use crate::headers::Sieve;
 use crate::matching::host::{Authority, HostError};
 use crate::matching::path::{Ambiguous, check_path, is_under};
 use crate::names::Name;
 use crate::placeholder::MARKER;
+use crate::request::TELLING;
 use crate::strip::{Strip, StripError};
 use memchr::memmem::Finder;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Everything a filter decides by, besides grants. Immutable; swapped whole.
@@ -25,12 +28,13 @@ pub struct Policy {
     passthrough: HashSet<String>,
     intercept_unmatched: bool,
     destinations: Vec<Destination>,
-    by_authority: HashMap<Vec<u8>, usize>,
-    by_prefix: HashMap<Vec<u8>, usize>,
+    by_authority: Table<usize>,
+    by_prefix: Table<usize>,
     carriers: Vec<Vec<u8>>,
     properties: Vec<Property>,
     evidence: EvidenceSpec,
     marker: Finder<'static>,
+    telling: Sieve,
 }
 
 /// One place a credential may go.
@@ -135,6 +139,8 @@ impl Policy {
         for destination in spec.destinations {
             policy.add(destination)?;
         }
+        let named = policy.carriers.iter().map(Vec::as_slice).chain(policy.identity_headers());
+        policy.telling = named.fold(TELLING, Sieve::and);
         Ok(policy)
     }
 
@@ -190,12 +196,13 @@ impl Policy {
             passthrough: HashSet::new(),
             intercept_unmatched: false,
             destinations: Vec::new(),
-            by_authority: HashMap::new(),
-            by_prefix: HashMap::new(),
+            by_authority: Table::default(),
+            by_prefix: Table::default(),
             carriers: Vec::new(),
             properties: Vec::new(),
             evidence: EvidenceSpec::default(),
             marker: Finder::new(MARKER).into_owned(),
+            telling: TELLING,
         }
     }
 
@@ -291,9 +298,11 @@ impl Policy {
         found.is_some_and(|destination| destination.basic_challenge)
     }
 
-    /// Whether this header carries a credential or a JWT by what the config says, rather than everywhere.
+    /// Whether a request's header may say something: everywhere, or as it carries a credential or a JWT by what the config
+    /// says.
+    #[inline(always)]
     pub fn may_tell(&self, header: &[u8]) -> bool {
-        self.is_carrier(header) || self.identity_headers().any(|known| known == header)
+        self.telling.may_hold(header)
     }
 
     /// Whether some binding of some destination puts its credential into this header.

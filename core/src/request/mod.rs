@@ -9,6 +9,7 @@ mod snapshot;
 
 pub use authorise::{Forward, authorise, is_read, stands};
 pub use identify::{Asked, Way, identify};
+pub(crate) use snapshot::TELLING;
 pub use snapshot::{METHOD_HEADERS, Media, Snapshot, Upgrade};
 
 #[cfg(test)]

@@ -29,8 +29,20 @@ const UPGRADES: &[&[u8]] = &[b"upgrade", b":protocol"];
 /// Headers by which some servers take another path than `:path`.
 const REROUTES: &[&[u8]] = &[b"x-original-url", b"x-rewrite-url"];
 
-/// All of these lists. Most headers are in none.
-const TELLING: Sieve = Sieve::of(&[METHOD_HEADERS, UPGRADES, VEILS, REROUTES, AUTH_HEADERS]);
+/// Headers that every request has, or that say something of its body.
+const COMMON: &[&[u8]] = &[
+    b":method",
+    b":path",
+    b":authority",
+    b"x-request-id",
+    b"content-type",
+    b"content-encoding",
+    b"content-length",
+    b"transfer-encoding",
+];
+
+/// All of these lists. Most headers are in none, nor are they named by a policy, which adds those that are.
+pub(crate) const TELLING: Sieve = Sieve::of(&[COMMON, METHOD_HEADERS, UPGRADES, VEILS, REROUTES, AUTH_HEADERS]);
 
 /// What the types of forms have in their names. Frameworks read more than `multipart/form-data` as one.
 const FORMS: [&[u8]; 3] = [b"x-www-form-urlencoded", b"form-data", b"multipart/"];
@@ -147,12 +159,15 @@ impl Snapshot {
     /// everything that could be read in the record.
     pub fn read(bytes: Vec<u8>, policy: &Policy) -> Self {
         let mut snapshot = Self::default();
-        for at in policy.marker().find_iter(&bytes) {
-            snapshot.overflow |= snapshot.marks.try_push(at).is_err();
-        }
         let mut lines = headers::lines(&bytes);
+        // No placeholder stands in the lengths before them.
+        let first = lines.at();
+        for at in policy.marker().find_iter(bytes.get(first..).unwrap_or_default()) {
+            snapshot.overflow |= snapshot.marks.try_push(first + at).is_err();
+        }
         for line in lines.by_ref() {
             match line.name.of(&bytes) {
+                name if !policy.may_tell(name) && !is_ours(name) => {}
                 b":method" => snapshot.method = line.value,
                 b":path" => snapshot.target = line.value,
                 b":authority" => snapshot.authority = line.value,
@@ -164,7 +179,6 @@ impl Snapshot {
                     snapshot.bodiless = Some(empty && snapshot.bodiless != Some(false));
                 }
                 b"transfer-encoding" => snapshot.bodiless = Some(false),
-                name if !TELLING.may_hold(name) && !policy.may_tell(name) && !name.starts_with(OURS) => {}
                 name if METHOD_HEADERS.contains(&name) => snapshot.disguised = true,
                 name if UPGRADES.contains(&name) => {
                     let is_first = snapshot.upgrade == Upgrade::Nothing;
@@ -177,7 +191,7 @@ impl Snapshot {
                     snapshot.overflow |= snapshot.jwts.try_push(line).is_err();
                     snapshot.overflow |= snapshot.auth.try_push(line).is_err();
                 }
-                name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) || name.starts_with(OURS) => {
+                name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) || is_ours(name) => {
                     snapshot.overflow |= snapshot.auth.try_push(line).is_err();
                 }
                 _ => {}
@@ -322,6 +336,11 @@ impl Snapshot {
     pub fn token_around(&self, mark: usize) -> Span {
         placeholder::token_around(&self.bytes, mark)
     }
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    // Most names end here, before anything is called.
+    name.first_chunk() == Some(b"x-at") && name.starts_with(OURS)
 }
 
 fn hides_placeholder(target: &[u8], marker: &Finder<'_>) -> bool {

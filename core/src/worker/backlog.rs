@@ -36,7 +36,7 @@ pub struct Records {
 pub(super) struct Backlog {
     last_seq: u64,
     acked: u64,
-    lines: String,
+    lines: Vec<u8>,
     uses: u64,
     travelling: Option<Batch>,
     under_way: bool,
@@ -46,7 +46,7 @@ pub(super) struct Backlog {
 }
 
 struct Batch {
-    lines: String,
+    lines: Vec<u8>,
     last_seq: u64,
     uses: u64,
 }
@@ -68,7 +68,7 @@ impl Backlog {
     }
 
     /// Adds the record of a use.
-    pub fn push_use(&mut self, write: impl FnOnce(&mut String, u64)) {
+    pub fn push_use(&mut self, write: impl FnOnce(&mut Vec<u8>, u64)) {
         self.uses += 1;
         self.push(write);
     }
@@ -83,10 +83,10 @@ impl Backlog {
     }
 
     /// Adds a record; `write` appends it, given its number, without a line break.
-    pub fn push(&mut self, write: impl FnOnce(&mut String, u64)) {
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>, u64)) {
         self.last_seq += 1;
         write(&mut self.lines, self.last_seq);
-        self.lines.push('\n');
+        self.lines.push(b'\n');
     }
 
     /// Whether a refusal may still be kept; counts it if not.
@@ -98,7 +98,7 @@ impl Backlog {
     }
 
     /// The next batch to deliver, if it is time.
-    pub fn batch(&mut self, now: Millis, gap: impl FnOnce(&mut String, u64, u64)) -> Option<String> {
+    pub fn batch(&mut self, now: Millis, gap: impl FnOnce(&mut Vec<u8>, u64, u64)) -> Option<Vec<u8>> {
         if self.under_way || now < self.next {
             return None;
         }
@@ -119,15 +119,15 @@ impl Backlog {
 
     /// The oldest records, as many as one batch holds.
     fn cut(&mut self) -> Batch {
-        let head = self.lines.as_bytes().get(..MOST_AUDIT_BYTES);
+        let head = self.lines.get(..MOST_AUDIT_BYTES);
         let kept = match head.and_then(|head| memchr::memrchr(b'\n', head)) {
             Some(end) => self.lines.split_off(end + 1),
-            None => String::with_capacity(self.lines.len()),
+            None => Vec::with_capacity(self.lines.len()),
         };
         let lines = std::mem::replace(&mut self.lines, kept);
-        let left = memchr::memchr_iter(b'\n', self.lines.as_bytes()).count() as u64;
+        let left = memchr::memchr_iter(b'\n', &self.lines).count() as u64;
         // Quotes are escaped in whatever a request says, so only members are counted.
-        let uses_left = memchr::memmem::find_iter(self.lines.as_bytes(), USE).count() as u64;
+        let uses_left = memchr::memmem::find_iter(&self.lines, USE).count() as u64;
         let uses = std::mem::replace(&mut self.uses, uses_left).saturating_sub(uses_left);
         Batch { lines, last_seq: self.last_seq - left, uses }
     }
@@ -161,33 +161,36 @@ mod tests {
 
     fn backlog(records: u64) -> Backlog {
         let mut backlog = Backlog::default();
-        (0..records).for_each(|_| backlog.push(|out, seq| out.push_str(&seq.to_string())));
+        (0..records).for_each(|_| backlog.push(|out, seq| out.extend_from_slice(seq.to_string().as_bytes())));
         backlog
     }
 
     #[test]
     fn a_batch_is_repeated_until_it_is_acknowledged() {
         let mut backlog = backlog(2);
-        assert_eq!(backlog.batch(Millis(0), |_, _, _| ()).as_deref(), Some("1\n2\n"));
+        assert_eq!(backlog.batch(Millis(0), |_, _, _| ()).as_deref(), Some(&b"1\n2\n"[..]));
         assert_eq!(backlog.batch(Millis(1000), |_, _, _| ()), None, "one at a time");
-        backlog.push(|out, seq| out.push_str(&seq.to_string()));
+        backlog.push(|out, seq| out.extend_from_slice(seq.to_string().as_bytes()));
         backlog.failed(Millis(1000));
         assert_eq!(backlog.batch(Millis(1100), |_, _, _| ()), None, "not at once");
-        assert_eq!(backlog.batch(Millis(1200), |_, _, _| ()).as_deref(), Some("1\n2\n"));
+        assert_eq!(backlog.batch(Millis(1200), |_, _, _| ()).as_deref(), Some(&b"1\n2\n"[..]));
         backlog.acknowledged(2, Millis(1200));
         assert_eq!(backlog.unacked(), 1);
-        assert_eq!(backlog.batch(Millis(1300), |_, _, _| ()).as_deref(), Some("3\n"));
+        assert_eq!(backlog.batch(Millis(1300), |_, _, _| ()).as_deref(), Some(&b"3\n"[..]));
     }
 
     #[test]
     fn a_batch_holds_whole_records_and_no_more_than_the_broker_takes() {
         let mut backlog = Backlog::default();
-        let record = "r".repeat(300_000);
-        (0..10).for_each(|_| backlog.push(|out, _| out.push_str(&record)));
+        let record = [b'r'; 300_000];
+        (0..10).for_each(|_| backlog.push(|out, _| out.extend_from_slice(&record)));
         let mut batches = Vec::new();
         while let Some(batch) = backlog.batch(Millis(batches.len() as u64 * 1000), |_, _, _| ()) {
-            assert!(batch.len() <= MOST_AUDIT_BYTES && batch.lines().all(|line| line == record));
-            batches.push(batch.lines().count());
+            assert!(
+                batch.len() <= MOST_AUDIT_BYTES
+                    && batch.split(|b| *b == b'\n').all(|line| line.is_empty() || line == record)
+            );
+            batches.push(batch.iter().filter(|b| **b == b'\n').count());
             let sent = batches.iter().sum::<usize>() as u64;
             backlog.acknowledged(sent, Millis(0));
             assert_eq!(backlog.unacked(), 10 - sent);
@@ -200,7 +203,7 @@ mod tests {
         let mut backlog = Backlog::default();
         let mut kept = 0;
         while backlog.admits_refusal() {
-            backlog.push(|out, _| out.push_str(&"r".repeat(4096)));
+            backlog.push(|out, _| out.extend_from_slice(&[b'r'; 4096]));
             kept += 1;
         }
         assert!(kept < 4200 && backlog.has_room());
@@ -210,7 +213,9 @@ mod tests {
     fn dropped_refusals_are_counted() {
         let mut backlog = backlog(MOST_REFUSALS);
         assert!(!backlog.admits_refusal() && !backlog.admits_refusal());
-        let sent = backlog.batch(Millis(0), |out, seq, dropped| out.push_str(&format!("{seq}: {dropped} dropped")));
-        assert!(sent.unwrap().ends_with("\n16385: 2 dropped\n"));
+        let sent = backlog.batch(Millis(0), |out, seq, dropped| {
+            out.extend_from_slice(format!("{seq}: {dropped} dropped").as_bytes())
+        });
+        assert!(sent.unwrap().ends_with(b"\n16385: 2 dropped\n"));
     }
 }

@@ -5,10 +5,10 @@
 //! need no place in the key: a worker serves one instance, and a new policy empties the cache.
 
 use super::{Grant, Tunnel};
+use crate::hashing::Table;
 use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::wire::Change;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Most grants; about 2 KB each.
@@ -33,8 +33,8 @@ pub enum Entry {
 
 #[derive(Default)]
 pub(super) struct Cache {
-    grants: HashMap<Vec<u8>, Entry>,
-    refusals: HashMap<Vec<u8>, Entry>,
+    grants: Table<Entry>,
+    refusals: Table<Entry>,
 }
 
 impl Cache {
@@ -69,7 +69,7 @@ impl Cache {
     }
 }
 
-fn put(entries: &mut HashMap<Vec<u8>, Entry>, capacity: usize, key: Vec<u8>, entry: Entry, now: Millis) {
+fn put(entries: &mut Table<Entry>, capacity: usize, key: Vec<u8>, entry: Entry, now: Millis) {
     if entries.len() >= capacity && !entries.contains_key(&key) {
         entries.retain(|_, entry| entry.holds(now));
         if entries.len() >= capacity

@@ -134,7 +134,7 @@ impl Worker {
         }
         if let Some(lines) = self.backlog.batch(now, super::records::gap) {
             let path = format!("{AUDIT_PATH}?worker={}", self.id);
-            due.push(post(Call::Audit, path, lines.into_bytes(), timeout));
+            due.push(post(Call::Audit, path, lines, timeout));
         }
         due
     }

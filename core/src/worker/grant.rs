@@ -1,6 +1,6 @@
 //! A grant as one worker keeps it.
 
-use crate::audit::escape_into;
+use crate::audit::{Json, escape_into};
 use crate::masking::Masker;
 use crate::names::Name;
 use crate::policy::AccessMode;
@@ -165,12 +165,12 @@ fn shared<'a>(granted: &'a Granted, facts: &Facts<'a>, evidence: &'a str) -> [(&
 }
 
 /// Appends `,"name":"value"`.
-pub(crate) fn member(out: &mut String, name: &str, value: &str) {
-    out.push_str(",\"");
-    out.push_str(name);
-    out.push_str("\":\"");
+pub(crate) fn member(out: &mut impl Json, name: &str, value: &str) {
+    for part in [",\"", name, "\":\""] {
+        out.push_word(part);
+    }
     escape_into(out, value.as_bytes());
-    out.push('"');
+    out.push_word("\"");
 }
 
 fn is_header_name(name: &str) -> bool {

@@ -5,7 +5,7 @@
 //! which intents came to nothing.
 
 use super::grant::member;
-use super::records::{bytes_member, number, path};
+use super::records::{number, request_members};
 use super::{Grant, Worker};
 use crate::refusal::Reason;
 use crate::request::{Asked, Snapshot};
@@ -168,10 +168,7 @@ fn members(intended: &Intended<'_>, intent: u64) -> String {
     let mut out = String::new();
     number(&mut out, ",\"intent\":", intent);
     number(&mut out, ",\"at_ms\":", *at_ms);
-    bytes_member(&mut out, "request_id", snapshot.request_id());
-    bytes_member(&mut out, "method", snapshot.method());
-    bytes_member(&mut out, "authority", snapshot.authority());
-    bytes_member(&mut out, "path", path(snapshot, Some(asked)));
+    request_members(&mut out, snapshot, Some(asked));
     out.push_str(&grant.record_members);
     out.push('}');
     out

@@ -1,7 +1,7 @@
 //! One record a request, error paths included.
 
 use super::{Grant, Tunnel, Worker, grant};
-use crate::audit::escape_into;
+use crate::audit::{Json, escape_into};
 use crate::refusal::Reason;
 use crate::request::{Asked, Snapshot};
 use crate::verdict::verdict_prefix;
@@ -9,6 +9,13 @@ use std::rc::Rc;
 
 /// Most bytes of one text in a record: Envoy lets a path of 60 kB through, and no reader wants it.
 const LONGEST: usize = 4096;
+
+/// What stands before the word for a decision.
+const USED: &str = ",\"kind\":\"use\",\"decision\":\"";
+const TUNNELLED: &str = ",\"kind\":\"tunnel\",\"decision\":\"";
+const DENIED: &str = ",\"kind\":\"deny\",\"decision\":\"";
+/// What stands after it.
+const RESPONSE_CODE: &str = "\",\"response_code\":";
 
 /// What became of a request.
 #[derive(Clone, Default)]
@@ -59,24 +66,21 @@ impl Worker {
             return;
         }
         let is_use = matches!(report.outcome, Outcome::Forwarded(_));
-        let write = |out: &mut String, seq| {
-            let (kind, decision, reason) = match report.outcome {
-                Outcome::Forwarded(_) => ("use", "forward", report.cut.map(Reason::as_str)),
-                Outcome::Passed => ("use", "pass", None),
-                Outcome::Tunnelled(tunnel) => ("tunnel", tunnel.passage.as_str(), report.cut.map(Reason::as_str)),
-                Outcome::Refused(reason, _) => ("deny", "refuse", Some(reason.as_str())),
-                Outcome::Undecided => ("deny", "refuse", Some("aborted")),
+        let write = |out: &mut Vec<u8>, seq| {
+            let (decided, decision, reason) = match report.outcome {
+                Outcome::Forwarded(_) => (USED, "forward", report.cut.map(Reason::as_str)),
+                Outcome::Passed => (USED, "pass", None),
+                Outcome::Tunnelled(tunnel) => (TUNNELLED, tunnel.passage.as_str(), report.cut.map(Reason::as_str)),
+                Outcome::Refused(reason, _) => (DENIED, "refuse", Some(reason.as_str())),
+                Outcome::Undecided => (DENIED, "refuse", Some("aborted")),
             };
-            begin(out, seq, kind, report.at_ms, report.duration_ms, decision);
-            number(out, ",\"response_code\":", u64::from(report.response_code));
-            out.push_str(if is_use { ",\"auth_injected\":true" } else { ",\"auth_injected\":false" });
+            begin(out, seq, report.at_ms, report.duration_ms, decided, decision);
+            number(out, RESPONSE_CODE, u64::from(report.response_code));
+            out.push_word(if is_use { ",\"auth_injected\":true" } else { ",\"auth_injected\":false" });
             if report.masked > 0 {
                 number(out, ",\"masked\":", report.masked);
             }
-            bytes_member(out, "request_id", report.snapshot.request_id());
-            bytes_member(out, "method", report.snapshot.method());
-            bytes_member(out, "authority", report.snapshot.authority());
-            bytes_member(out, "path", path(report.snapshot, report.asked));
+            request_members(out, report.snapshot, report.asked);
             if let Some(intent) = report.intent {
                 number(out, ",\"intent\":", intent);
             }
@@ -89,7 +93,7 @@ impl Worker {
             }
             match report.outcome {
                 Outcome::Tunnelled(tunnel) => tunnel_members(out, tunnel),
-                Outcome::Forwarded(grant) | Outcome::Refused(_, Some(grant)) => out.push_str(&grant.record_members),
+                Outcome::Forwarded(grant) | Outcome::Refused(_, Some(grant)) => out.push_word(&grant.record_members),
                 _ => {
                     let evidence = report.asked.map_or_else(|| "none".into(), |a| a.evidence.word(report.snapshot));
                     grant::member(out, "evidence", &evidence);
@@ -98,7 +102,7 @@ impl Worker {
                     }
                 }
             }
-            out.push('}');
+            out.push(b'}');
         };
         match is_use {
             true => self.backlog.push_use(write),
@@ -107,7 +111,7 @@ impl Worker {
     }
 }
 
-fn tunnel_members(out: &mut String, tunnel: &Tunnel) {
+fn tunnel_members(out: &mut impl Json, tunnel: &Tunnel) {
     let address = tunnel.address.to_string();
     for (name, value) in [
         ("evidence", tunnel.evidence.as_str()),
@@ -140,45 +144,49 @@ pub fn verdict(outcome: &Outcome, cluster: &str) -> String {
 }
 
 /// The record that stands for refusals which were not kept.
-pub(super) fn gap(out: &mut String, seq: u64, dropped: u64) {
-    begin(out, seq, "gap", 0, 0, "refuse");
-    number(out, ",\"response_code\":0,\"auth_injected\":false,\"reason\":\"", dropped);
-    out.push_str(" refusals not kept\"");
+pub(super) fn gap(out: &mut Vec<u8>, seq: u64, dropped: u64) {
+    begin(out, seq, 0, 0, ",\"kind\":\"gap\",\"decision\":\"", "refuse");
+    number(out, "\",\"response_code\":0,\"auth_injected\":false,\"reason\":\"", dropped);
+    out.push_word(" refusals not kept\"");
     for name in ["request_id", "method", "authority", "path"] {
         grant::member(out, name, "");
     }
     grant::member(out, "evidence", "none");
-    out.push('}');
+    out.push(b'}');
 }
 
-fn begin(out: &mut String, seq: u64, kind: &str, at_ms: u64, duration_ms: u64, decision: &str) {
+/// The beginning of a record, up to the word for the decision: what stands before that names the kind.
+fn begin(out: &mut impl Json, seq: u64, at_ms: u64, duration_ms: u64, decided: &str, decision: &str) {
     number(out, "{\"seq\":", seq);
     number(out, ",\"at_ms\":", at_ms);
     number(out, ",\"duration_ms\":", duration_ms);
     // Words of ours need no escapes.
-    for part in [",\"kind\":\"", kind, "\",\"decision\":\"", decision, "\""] {
-        out.push_str(part);
-    }
+    out.push_word(decided);
+    out.push_word(decision);
 }
 
-pub(super) fn number(out: &mut String, before: &str, value: u64) {
-    out.push_str(before);
+pub(super) fn number(out: &mut impl Json, before: &str, value: u64) {
+    out.push_word(before);
     // The formatting machinery costs ten times as much, four times a request.
-    out.push_str(itoa::Buffer::new().format(value));
+    out.push_word(itoa::Buffer::new().format(value));
 }
 
-/// Appends a member; of a value longer than [`LONGEST`], its beginning.
-pub(super) fn bytes_member(out: &mut String, name: &str, value: &[u8]) {
-    let value = value.get(..LONGEST).unwrap_or(value);
-    for part in [",\"", name, "\":\""] {
-        out.push_str(part);
+/// Appends what a request says of itself; of a value longer than [`LONGEST`], its beginning.
+pub(super) fn request_members(out: &mut impl Json, snapshot: &Snapshot, asked: Option<&Asked>) {
+    for (before, value) in [
+        (",\"request_id\":\"", snapshot.request_id()),
+        ("\",\"method\":\"", snapshot.method()),
+        ("\",\"authority\":\"", snapshot.authority()),
+        ("\",\"path\":\"", path(snapshot, asked)),
+    ] {
+        out.push_word(before);
+        escape_into(out, value.get(..LONGEST).unwrap_or(value));
     }
-    escape_into(out, value);
-    out.push('"');
+    out.push_word("\"");
 }
 
 /// The path at the destination, or the target without its query where it was not understood.
-pub(super) fn path<'a>(snapshot: &'a Snapshot, asked: Option<&'a Asked>) -> &'a [u8] {
+fn path<'a>(snapshot: &'a Snapshot, asked: Option<&'a Asked>) -> &'a [u8] {
     let bytes = snapshot.bytes();
     match asked {
         Some(asked) => asked.path.of(bytes),

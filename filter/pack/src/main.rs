@@ -25,7 +25,6 @@ const EXPORTS: &[&str] = &[
     "proxy_on_response_headers",
     "proxy_on_response_body",
     "proxy_on_response_trailers",
-    "proxy_on_log",
     "proxy_on_delete",
 ];
 

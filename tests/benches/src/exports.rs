@@ -12,7 +12,7 @@ use wasmparser::{Parser, Payload};
 /// The exports of the measured filter by its callback contract: until the
 /// verdict headers, body and trailers hold; responses are scanned; one record
 /// a request. Used only where the filter's own module is not there to be read.
-pub const CONTRACT: [&str; 18] = [
+pub const CONTRACT: [&str; 17] = [
     "_initialize",
     "memory",
     "proxy_abi_version_0_2_1",
@@ -21,7 +21,6 @@ pub const CONTRACT: [&str; 18] = [
     "proxy_on_delete",
     "proxy_on_done",
     "proxy_on_http_call_response",
-    "proxy_on_log",
     "proxy_on_memory_allocate",
     "proxy_on_request_body",
     "proxy_on_request_headers",

@@ -182,7 +182,6 @@ pub const ROWS: &[Row] = &[
     trap("trap: response_headers", "response_headers"),
     trap("trap: response_body", "response_body"),
     trap("trap: response_trailers", "response_trailers"),
-    trap("trap: log", "log"),
     trap("trap: delete", "delete"),
     trap("trap: tick", "tick"),
     trap("trap: http_call_response", "http_call_response"),

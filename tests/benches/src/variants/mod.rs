@@ -123,7 +123,6 @@ pub fn all(mut bench: Workbench) -> Result<Vec<Variant>> {
         (BARE, Ok(bare::part(bench))),
         ("minimal", Ok(minimal::part(bench))),
         ("noop_wasm", noop_wasm::part(bench)?),
-        ("noop_unlogged", noop_wasm::unlogged(bench)?),
         ("credential_injector", Ok(credential_injector::part(bench)?)),
         ("lua", Ok(lua::part(bench)?)),
         ("attache", attache),

@@ -15,26 +15,16 @@ const LINKED: &str = "wasm32-wasip1/wasm/attache_bench_noop.wasm";
 
 /// The no-op module, cut to the measured filter's exports.
 pub fn part(bench: &Workbench) -> Result<Result<Part, Absent>> {
-    cut(bench, "bench_noop", wanted_exports(bench)?)
-}
-
-/// The same without the callback at a request's end, from which the filter writes its record.
-pub fn unlogged(bench: &Workbench) -> Result<Result<Part, Absent>> {
-    let mut wanted = wanted_exports(bench)?;
-    wanted.remove("proxy_on_log");
-    cut(bench, "bench_noop_unlogged", wanted)
-}
-
-fn cut(bench: &Workbench, id: &str, wanted: BTreeSet<String>) -> Result<Result<Part, Absent>> {
     let linked = bench.target.join(LINKED);
     if !linked.exists() {
         let build = "cargo build --profile wasm --target wasm32-wasip1 -p attache-bench-noop";
         return Ok(Err(Absent::NotBuilt(build.to_owned())));
     }
     let wasm = fs::read(&linked)?;
-    let module = bench.dir.join(format!("{id}.wasm"));
-    fs::write(&module, exports::keep(&wasm, &wanted).with_context(|| format!("{}", linked.display()))?)?;
-    Ok(Ok(Part::filters(bench, vec![filter(id, &module)], Claim::Untouched)))
+    let module = bench.dir.join("bench_noop.wasm");
+    let cut = exports::keep(&wasm, &wanted_exports(bench)?).with_context(|| format!("{}", linked.display()))?;
+    fs::write(&module, cut)?;
+    Ok(Ok(Part::filters(bench, vec![filter(&module)], Claim::Untouched)))
 }
 
 /// The measured filter's own exports, or, where it is not built, those of its
@@ -46,16 +36,16 @@ fn wanted_exports(bench: &Workbench) -> Result<BTreeSet<String>> {
     }
 }
 
-fn filter(id: &str, module: &std::path::Path) -> Value {
+fn filter(module: &std::path::Path) -> Value {
     json!({
         "name": "envoy.filters.http.wasm",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
             "config": {
-                "name": id,
+                "name": "bench_noop",
                 "failure_policy": "FAIL_RELOAD",
                 "vm_config": {
-                    "vm_id": id,
+                    "vm_id": "bench_noop",
                     "runtime": "envoy.wasm.runtime.v8",
                     "code": {"local": {"filename": module}},
                 },

@@ -163,6 +163,12 @@ impl Sieve {
     }
 }
 
+/// Whether two lower-case names are one variable to a server that takes all but letters and digits for the same.
+pub fn is_same_variable(one: &[u8], other: &[u8]) -> bool {
+    let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { *byte } else { b'-' };
+    one.len() == other.len() && one.iter().map(folded).eq(other.iter().map(folded))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +192,16 @@ mod tests {
         assert!(!SIEVE.may_hold(b"x-one-more") && SIEVE.and(b"x-one-more").may_hold(b"x-one-more"));
         for name in [&b""[..], b"accept", b"cookies", b"bookie", b"cookin", &[b'l'; 20]] {
             assert!(!SIEVE.may_hold(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_is_the_same_whatever_stands_between_its_words() {
+        for name in [&b"x-api-key"[..], b"x.api.key", b"x_api-key", b"x+api~key"] {
+            assert!(is_same_variable(name, b"x-api-key"), "{name:?}");
+        }
+        for name in [&b"x-api-keys"[..], b"x-apikey", b"xaapi-key", b""] {
+            assert!(!is_same_variable(name, b"x-api-key"), "{name:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! too plain to be taken out everywhere, as Gemini's `?key=` is.
 
 use crate::companion::is_telling;
-use crate::headers::Line;
+use crate::headers::{Line, is_same_variable};
 use crate::injection::{header::may_be_set, query::is_name};
 use crate::matching::query;
 use crate::policy::StripSpec;
@@ -42,9 +42,9 @@ impl Strip {
         })
     }
 
-    /// Whether a header of this lower-case name is taken out.
+    /// Whether a header of this lower-case name is taken out, in any spelling that a server may take for it.
     pub fn takes_header(&self, name: &[u8]) -> bool {
-        self.headers.iter().any(|known| known == name)
+        self.headers.iter().any(|known| is_same_variable(name, known))
     }
 
     /// Whether a parameter is taken out, in any spelling of its name.

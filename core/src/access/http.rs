@@ -177,7 +177,7 @@ impl Access {
 
 /// Whether a query asks the upstream to treat the method as another.
 fn names_another_method(query: Option<&[u8]>) -> bool {
-    let one_of = |text: &[u8], known: &[&[u8]]| known.iter().any(|known| query::resembles(text, known));
+    let one_of = |text: &[u8], known: &[&[u8]]| known.iter().any(|known| query::could_belong_to(text, known));
     query::loose_parameters(query.unwrap_or_default()).any(|p| {
         one_of(p.name, &METHOD_PARAMETERS)
             || one_of(p.name, METHOD_HEADERS)

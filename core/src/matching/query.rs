@@ -81,7 +81,8 @@ pub fn resembles(written: &[u8], plain: &[u8]) -> bool {
 /// Whether some server takes a parameter of this name for one value of `plain`, or for its only one: `plain` as in
 /// [`resembles`], or an element of it (`plain[]`, `plain[0]`, `plain.0`).
 pub fn could_belong_to(written: &[u8], plain: &[u8]) -> bool {
-    after(written, plain).is_some_and(|rest| matches!(rest.skip_while(|b| is_blank(*b)).next(), None | Some(b'[' | b'.')))
+    after(written, plain)
+        .is_some_and(|rest| matches!(rest.skip_while(|b| is_blank(*b)).next(), None | Some(b'[' | b'.')))
 }
 
 /// What follows `plain` in what a server may read of `written`; `None`: it is something else.
@@ -149,7 +150,8 @@ mod tests {
             assert!(resembles(written, b"access_token"), "{written:?}");
             assert!(could_belong_to(written, b"access_token"), "{written:?}");
         }
-        for written in [&b"access_tokens"[..], b"xaccess_token", b"access", b"", b"%00access_token", b"access_token%e4"] {
+        for written in [&b"access_tokens"[..], b"xaccess_token", b"access", b"", b"%00access_token", b"access_token%e4"]
+        {
             assert!(!resembles(written, b"access_token"), "{written:?}");
         }
         for written in [&b"action[]"[..], b"action[0]", b"action.0", b"action+[x]", b"Action%5b%5d"] {

@@ -8,7 +8,7 @@ use crate::companion::{Companion, CompanionError};
 use crate::connection::Property;
 use crate::evidence::AUTH_HEADERS;
 use crate::hashing::Table;
-use crate::headers::Sieve;
+use crate::headers::{Sieve, is_same_variable};
 use crate::matching::host::{Authority, HostError};
 use crate::matching::path::{Ambiguous, check_path, is_under};
 use crate::names::Name;
@@ -308,6 +308,11 @@ impl Policy {
     /// Whether some binding of some destination puts its credential into this header.
     pub fn is_carrier(&self, header: &[u8]) -> bool {
         self.carriers.iter().any(|known| known == header)
+    }
+
+    /// Whether some server takes this for such a header, though it has another name.
+    pub fn is_carrier_respelled(&self, header: &[u8]) -> bool {
+        self.carriers.iter().any(|known| is_same_variable(header, known))
     }
 }
 

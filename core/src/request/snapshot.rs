@@ -54,6 +54,9 @@ const UTF8: [&[u8]; 2] = [b"charset=utf-8", b"charset=\"utf-8\""];
 pub const VEILS: &[&[u8]] = &[
     b"range",
     b"if-range",
+    // https://learn.microsoft.com/rest/api/storageservices/specifying-the-range-header-for-blob-service-operations
+    b"x-ms-range",
+    b"request-range",
     b"grpc-accept-encoding",
     b"connect-accept-encoding",
     b"accept-charset",
@@ -194,7 +197,7 @@ impl Snapshot {
                 name if AUTH_HEADERS.contains(&name) || policy.is_carrier(name) || is_ours(name) => {
                     snapshot.overflow |= snapshot.auth.try_push(line).is_err();
                 }
-                _ => {}
+                name => snapshot.overflow |= is_respelled(name, policy),
             }
         }
         snapshot.whole = lines.was_whole();
@@ -336,6 +339,17 @@ impl Snapshot {
     pub fn token_around(&self, mark: usize) -> Span {
         placeholder::token_around(&self.bytes, mark)
     }
+}
+
+/// Whether some server takes a header of this name for one that tells something here: what makes variables of headers
+/// takes all but letters and digits for the same (RFC 3875, 4.1.18, and what servers make of it).
+fn is_respelled(name: &[u8], policy: &Policy) -> bool {
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':');
+    if name.iter().all(is_plain) {
+        return false;
+    }
+    let mut lists = [METHOD_HEADERS, UPGRADES, VEILS, REROUTES, AUTH_HEADERS].into_iter().flatten().copied();
+    lists.any(|known| headers::is_same_variable(name, known)) || policy.is_carrier_respelled(name)
 }
 
 fn is_ours(name: &[u8]) -> bool {

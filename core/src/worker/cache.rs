@@ -20,6 +20,9 @@ const REFUSALS: usize = 1_000;
 /// How long a refusal by the broker is believed.
 const REFUSAL_TTL: Millis = Millis(2_000);
 
+/// How long one is believed that is no decision: the broker, its log or a source has failed.
+const FAULT_TTL: Millis = Millis(250);
+
 /// What is known of (evidence, destination).
 #[derive(Clone)]
 pub enum Entry {
@@ -50,7 +53,8 @@ impl Cache {
 
     pub fn refuse(&mut self, key: Vec<u8>, reason: Reason, now: Millis) {
         self.grants.remove(&key);
-        put(&mut self.refusals, REFUSALS, key, Entry::Refused(reason, now + REFUSAL_TTL), now);
+        let ttl = if reason.status() >= 500 { FAULT_TTL } else { REFUSAL_TTL };
+        put(&mut self.refusals, REFUSALS, key, Entry::Refused(reason, now + ttl), now);
     }
 
     /// Drops what a change voids. A refusal may have been lifted by any change.
@@ -112,6 +116,20 @@ mod tests {
         assert!(cache.find(&(REFUSALS + 499).to_le_bytes(), Millis(0)).is_some(), "the newest is in");
         refused(&mut cache, REFUSALS + 499, Millis(1));
         assert_eq!(cache.refusals.len(), REFUSALS, "one that is known needs no room");
+    }
+
+    #[test]
+    fn what_will_pass_by_itself_is_asked_about_sooner_than_what_was_decided() {
+        let mut cache = Cache::default();
+        for (reason, key, until) in [
+            (Reason::PlaceholderUnknown, b"a", Millis(2_000)),
+            (Reason::BrokerUnavailable, b"b", Millis(250)),
+            (Reason::SourceUnavailable, b"c", Millis(250)),
+        ] {
+            cache.refuse(key.to_vec(), reason, Millis(0));
+            assert!(cache.find(key, Millis(until.0 - 1)).is_some(), "{reason:?}");
+            assert!(cache.find(key, until).is_none(), "{reason:?}");
+        }
     }
 
     #[test]

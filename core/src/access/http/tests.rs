@@ -56,6 +56,7 @@ fn read_only_is_an_allowlist() {
         ("GET", "/user?a=1;_method=DELETE", false),
         ("GET", "/user?_method", false),
         ("GET", "/user?.method=DELETE", false),
+        ("GET", "/user?_method[]=DELETE", false),
         ("GET", "/user?_method%00x=DELETE", false),
         ("GET", "/user?_method%0b=DELETE", false),
         ("GET", "/user?http.method=DELETE", false),

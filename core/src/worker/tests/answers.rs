@@ -188,15 +188,19 @@ fn an_injection_cannot_break_out_of_its_place() {
 }
 
 #[test]
-fn a_denial_is_handed_on_and_believed_for_two_seconds_at_most() {
-    for reason in [Reason::CredentialNotGranted, Reason::PlaceholderUnknown, Reason::SourceUnavailable] {
+fn a_denial_is_handed_on_and_believed_for_a_while() {
+    for (reason, believed) in [
+        (Reason::CredentialNotGranted, 2_000),
+        (Reason::PlaceholderUnknown, 2_000),
+        (Reason::SourceUnavailable, 250),
+    ] {
         let mut desk = Desk::ready();
         desk.hold(1, &api());
         let question = desk.question();
         desk.wait(300);
         let denial = GrantAnswer { nonce: question.asks.nonce.clone(), granted: None, denied: Some(Denied { reason }) };
         assert_eq!(desk.answer(question.token, &denial), [(1, Learnt::Refused(reason))]);
-        desk.wait(1_999);
+        desk.wait(believed - 1);
         assert_eq!(desk.find(&api()), Some(Learnt::Refused(reason)));
         desk.wait(1);
         assert_eq!(desk.find(&api()), None);

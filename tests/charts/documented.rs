@@ -9,7 +9,7 @@ const PAGE: &str = "docs/kubernetes.md";
 const BEGIN: &str = "<!-- values: written by ATTACHE_CHARTS=write cargo test -p attache-tests --test charts -->\n";
 const END: &str = "<!-- values: end -->";
 
-/// The table of values: each with what it is unless it is said, and what its schema says of it.
+/// The table of values: each with its default, and what its schema says of it.
 #[test]
 fn the_table_of_values_is_the_schemas() {
     let page = read(PAGE);
@@ -17,7 +17,7 @@ fn the_table_of_values_is_the_schemas() {
     let (_, after) = rest.split_once(END).expect("its end");
     let values: Value = serde_saphyr::from_str(&read("envoy/helm/values.yaml")).expect("YAML");
     let schema: Value = serde_json::from_str(&read("envoy/helm/values.schema.json")).expect("JSON");
-    let mut rows = vec!["| value | unless it is said | |".to_owned(), "|---|---|---|".to_owned()];
+    let mut rows = vec!["| value | default | |".to_owned(), "|---|---|---|".to_owned()];
     tell("", &values, &schema, &mut rows);
     let written = format!("{before}{BEGIN}{}\n{END}{after}", rows.join("\n"));
     if std::env::var_os("ATTACHE_CHARTS").is_some_and(|what| what == "write") {

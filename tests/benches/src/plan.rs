@@ -1,11 +1,11 @@
-//! How long the run takes. `BENCH_QUICK=1` asks for three minutes instead of a quarter of an hour.
+//! How long the run takes: the README says it.
 
 use serde::Serialize;
 
 /// The budget of one run.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Plan {
-    /// A minute, to see that everything works; its figures are rough.
+    /// To see that everything works; its figures are rough.
     pub quick: bool,
     /// One measurement. wrk's shortest.
     pub slice_seconds: u64,
@@ -28,7 +28,10 @@ pub struct Plan {
 impl Plan {
     /// The plan that the environment asks for.
     pub fn from_env() -> Self {
-        let quick = is_quick();
+        Self::of(is_quick())
+    }
+
+    fn of(quick: bool) -> Self {
         let (throughput_seconds, latency_seconds, bodies_seconds) = if quick { (42, 21, 18) } else { (330, 110, 90) };
         let connections_seconds = if quick { 49 } else { 350 };
         let graphql_seconds = if quick { 8 } else { 32 };
@@ -58,4 +61,18 @@ impl Plan {
 /// Whether the environment asks for a short, rough run.
 pub fn is_quick() -> bool {
     std::env::var_os("BENCH_QUICK").is_some_and(|value| value != "0" && !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_says_how_long_it_takes() {
+        let readme = include_str!("../README.md");
+        for quick in [false, true] {
+            let seconds = format!("{} s", Plan::of(quick).measured_seconds());
+            assert_eq!(readme.matches(&seconds).count(), 1, "{seconds}");
+        }
+    }
 }

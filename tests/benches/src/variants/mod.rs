@@ -172,3 +172,25 @@ impl Claim {
         Self::Decides { authorization: rules.authorization(), read_only: rules.placeholder(true) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envoy;
+
+    #[test]
+    fn the_filter_as_it_is_shipped_stands_right_below_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let bench = Workbench {
+            dir: dir.path().to_owned(),
+            target: dir.path().join("nothing is built"),
+            upstream_port: 1,
+            rules: Rules::random(),
+            gateway: envoy::listener(),
+        };
+        let all = all(bench).unwrap();
+        let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.first(), Some(&BARE));
+        assert!(names.windows(2).any(|pair| pair == ["attache", "attache_logged"]), "{names:?}");
+    }
+}

@@ -17,12 +17,12 @@ use crate::stats::{median, median_interval};
 /// and of the bare throughput.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Rule {
-    /// Envoy was runnable without running, longer than this.
-    pub envoy_waited: f64,
+    /// Others used more than this of Envoy's core.
+    pub envoy_core_foreign: f64,
     /// The hypervisor took more than this from both cores together.
     pub stolen: f64,
     /// Others used more than this of the load core.
-    pub foreign: f64,
+    pub load_core_foreign: f64,
     /// The throughputs of its two bare neighbours differ by more than this:
     /// the machine's speed changed meanwhile. That it is another speed than a
     /// minute ago matters to no ratio.
@@ -30,7 +30,7 @@ pub struct Rule {
 }
 
 /// The limits in use.
-pub const RULE: Rule = Rule { envoy_waited: 0.03, stolen: 0.03, foreign: 0.10, bare_differs: 0.10 };
+pub const RULE: Rule = Rule { envoy_core_foreign: 0.03, stolen: 0.03, load_core_foreign: 0.10, bare_differs: 0.10 };
 
 /// A variant's slice with its bare neighbours.
 #[derive(Clone, Copy, Debug)]
@@ -185,12 +185,12 @@ impl Figure {
 pub struct Disturbed {
     /// All slices.
     pub slices: usize,
-    /// Envoy's core was shared.
-    pub envoy_waited: usize,
+    /// Envoy's core was shared with others.
+    pub envoy_core_foreign: usize,
     /// The hypervisor took time.
     pub stolen: usize,
-    /// The load core was shared.
-    pub foreign: usize,
+    /// The load core was.
+    pub load_core_foreign: usize,
 }
 
 impl Disturbed {
@@ -200,9 +200,9 @@ impl Disturbed {
             let excess = Excess::of(&slice.interval);
             Self {
                 slices: sum.slices + 1,
-                envoy_waited: sum.envoy_waited + usize::from(excess.envoy_waited),
+                envoy_core_foreign: sum.envoy_core_foreign + usize::from(excess.envoy_core_foreign),
                 stolen: sum.stolen + usize::from(excess.stolen),
-                foreign: sum.foreign + usize::from(excess.foreign),
+                load_core_foreign: sum.load_core_foreign + usize::from(excess.load_core_foreign),
             }
         })
     }
@@ -210,18 +210,18 @@ impl Disturbed {
 
 /// Which limits are exceeded.
 struct Excess {
-    envoy_waited: bool,
+    envoy_core_foreign: bool,
     stolen: bool,
-    foreign: bool,
+    load_core_foreign: bool,
 }
 
 impl Excess {
     fn of(interval: &Interval) -> Self {
         let over = |part: Duration, limit: f64| part.as_secs_f64() > limit * interval.wall.as_secs_f64();
         Self {
-            envoy_waited: over(interval.envoy_waited, RULE.envoy_waited),
+            envoy_core_foreign: over(interval.envoy_core_foreign, RULE.envoy_core_foreign),
             stolen: over(interval.stolen, RULE.stolen),
-            foreign: over(interval.foreign, RULE.foreign),
+            load_core_foreign: over(interval.load_core_foreign, RULE.load_core_foreign),
         }
     }
 }
@@ -232,8 +232,8 @@ fn undisturbed(slice: &Slice) -> bool {
 
 /// Whether nothing exceeds a limit of the [`RULE`].
 pub fn is_undisturbed(interval: &Interval) -> bool {
-    let Excess { envoy_waited, stolen, foreign } = Excess::of(interval);
-    !(envoy_waited || stolen || foreign)
+    let Excess { envoy_core_foreign, stolen, load_core_foreign } = Excess::of(interval);
+    !(envoy_core_foreign || stolen || load_core_foreign)
 }
 
 fn is_steady(bare: &[Slice; 2]) -> bool {
@@ -266,9 +266,9 @@ mod tests {
     #[test]
     fn a_disturbed_slice_or_neighbour_is_rejected() {
         let disturb: [fn(&mut Slice); 4] = [
-            |slice| slice.interval.envoy_waited = Duration::from_millis(40),
+            |slice| slice.interval.envoy_core_foreign = Duration::from_millis(40),
             |slice| slice.interval.stolen = Duration::from_millis(40),
-            |slice| slice.interval.foreign = Duration::from_millis(110),
+            |slice| slice.interval.load_core_foreign = Duration::from_millis(110),
             |slice| slice.count.rps *= 0.5,
         ];
         for (case, disturb) in disturb.iter().enumerate() {
@@ -283,7 +283,7 @@ mod tests {
     fn too_few_clean_slices_make_a_rough_figure() {
         let mut series: Vec<Slice> = (0..21).map(|i| slice(i % 2, i / 2, 1000.0)).collect();
         for slice in series.iter_mut().take(12) {
-            slice.interval.foreign = Duration::from_millis(500);
+            slice.interval.load_core_foreign = Duration::from_millis(500);
         }
         let samples = Samples::of(&series, 1, 6);
         assert_eq!(samples.counts(), (4, 10));
@@ -309,8 +309,8 @@ mod tests {
             wall: Duration::from_secs(1),
             envoy: Duration::from_secs(1),
             service: Duration::ZERO,
-            envoy_waited: Duration::ZERO,
-            foreign: Duration::ZERO,
+            envoy_core_foreign: Duration::ZERO,
+            load_core_foreign: Duration::ZERO,
             stolen: Duration::ZERO,
             load_core: Duration::from_millis(300),
         };

@@ -10,7 +10,6 @@ use crate::counters::{Meter, Probe};
 use crate::estimate::{CPU_US, Figure, Held, P50_US, RPS, Samples};
 use crate::instance::{ATTACHE, BARE, Ground, Instance, SECRET, credential};
 use crate::load::{Ask, Wrk};
-use crate::machine::Cores;
 use crate::plan::Plan;
 use crate::proof::Prover;
 use crate::rules::{HOST, PROOF_PATH};
@@ -41,8 +40,8 @@ struct Row {
     counts: (usize, usize),
 }
 
-/// Starts a broker and an Envoy of its own, has them show what they do, and measures.
-pub fn measure(ground: &Ground<'_>, cores: Cores, upstream: &Upstream, wrk: &Wrk, plan: &Plan) -> Result<Graphql> {
+/// Starts a broker and an Envoy of its own beside what is there, has them show what they do, and measures.
+pub fn measure(ground: &Ground<'_>, beside: &Probe, upstream: &Upstream, wrk: &Wrk, plan: &Plan) -> Result<Graphql> {
     let instance = start(ground)?;
     let (reader, writer) = (instance.served.placeholder(READER)?, instance.served.placeholder(WRITER)?);
     let (read, write) = (call("Board"), call("Close"));
@@ -59,7 +58,7 @@ pub fn measure(ground: &Ground<'_>, cores: Cores, upstream: &Upstream, wrk: &Wrk
     };
     let bare = target("bare", instance.envoy.port(BARE)?, &reader);
     let targets = [bare, target("read-only", port, &reader), target("read-write", port, &writer)];
-    let probe = Probe { cores, processes: vec![instance.served.meter()] };
+    let probe = beside.with(Meter::Process(instance.envoy.pid()), instance.served.meter());
     let runner = Runner { wrk, probe: &probe, targets: &targets, seconds: plan.slice_seconds };
     runner.warm(plan.connections)?;
     let slices = runner.rounds(plan.connections, Duration::from_secs(plan.graphql_seconds))?;

@@ -2,9 +2,12 @@
 //! results.
 
 use std::fs;
+use std::process::Command;
+use std::sync::LazyLock;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+use attache_broker::clock::{Now, rfc3339};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -56,19 +59,36 @@ pub fn pinned<T: Send>(core: usize, start: impl FnOnce() -> Result<T> + Send) ->
     })
 }
 
-/// What the results say about the machine.
+/// Whether the kernel charges nobody for interrupts, so that those of the benchmark's own packets are in no process's
+/// time. The file that most distributions keep says so; without it, they are taken for somebody's.
+pub fn counts_interrupts_apart() -> bool {
+    static IS_APART: LazyLock<bool> = LazyLock::new(|| {
+        let kernel = read("/proc/sys/kernel/osrelease");
+        has_irq_time(&read(&format!("/boot/config-{}", kernel.trim())))
+    });
+    *IS_APART
+}
+
+fn has_irq_time(config: &str) -> bool {
+    config.lines().any(|line| line == "CONFIG_IRQ_TIME_ACCOUNTING=y")
+}
+
+/// What the results say about the machine, and of what and when they are.
 #[derive(Debug, Serialize)]
 pub struct Machine {
     cpu: String,
     cores: usize,
     kernel: String,
     load_average_before: String,
-    pinned: Cores,
+    /// Where nothing is bound to a core, nothing.
+    pinned: Option<Cores>,
+    commit: String,
+    date: String,
 }
 
 impl Machine {
     /// Reads `/proc`; a field that is not there stays empty.
-    pub fn describe(pinned: Cores) -> Self {
+    pub fn describe(pinned: impl Into<Option<Cores>>) -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
         Self {
@@ -76,9 +96,28 @@ impl Machine {
             cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             load_average_before: read("/proc/loadavg").trim().to_owned(),
-            pinned,
+            pinned: pinned.into(),
+            commit: commit(),
+            date: rfc3339(Now::read().wall_ms).chars().take_while(|c| *c != 'T').collect(),
         }
     }
+
+    /// The line above a report's tables: who copies them copies it.
+    pub fn to_line(&self) -> String {
+        let Self { cpu, cores, kernel, commit, date, .. } = self;
+        let cpu = if cpu.is_empty() { "unknown CPU" } else { cpu };
+        format!("Measured on {date} at {commit}: {cpu}, {cores} cores, Linux {kernel}")
+    }
+}
+
+/// Of the repository that the bench runs in, and whether it is all of what was built.
+fn commit() -> String {
+    let git = |arguments: &[&str]| Command::new("git").args(arguments).output().ok();
+    let told = git(&["rev-parse", "--short", "HEAD"]).filter(|told| told.status.success());
+    let Some(told) = told else { return "no commit".to_owned() };
+    let is_changed = git(&["diff", "--quiet", "HEAD"]).is_none_or(|told| !told.status.success());
+    let changed = if is_changed { ", changed since" } else { "" };
+    format!("commit {}{changed}", String::from_utf8_lossy(&told.stdout).trim())
 }
 
 fn siblings(core: usize) -> Vec<usize> {
@@ -97,4 +136,34 @@ fn core_range(text: &str) -> Vec<usize> {
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_copied_says_where_of_what_and_when() {
+        let machine = Machine {
+            cpu: "Some CPU @ 2 GHz".to_owned(),
+            cores: 2,
+            kernel: "6.1.0".to_owned(),
+            load_average_before: String::new(),
+            pinned: None,
+            commit: "commit 0123456".to_owned(),
+            date: "2026-01-31".to_owned(),
+        };
+        let line = "Measured on 2026-01-31 at commit 0123456: Some CPU @ 2 GHz, 2 cores, Linux 6.1.0";
+        assert_eq!(machine.to_line(), line);
+        let here = Machine::describe(None);
+        assert!(here.commit == "no commit" || here.commit.starts_with("commit "), "{here:?}");
+        assert_eq!(here.date.len(), "2026-01-31".len(), "{here:?}");
+    }
+
+    #[test]
+    fn interrupts_are_apart_where_the_kernels_config_says_so() {
+        assert!(has_irq_time("CONFIG_HZ=250\nCONFIG_IRQ_TIME_ACCOUNTING=y\n"));
+        assert!(!has_irq_time("CONFIG_HAVE_IRQ_TIME_ACCOUNTING=y\n# CONFIG_IRQ_TIME_ACCOUNTING is not set\n"));
+        assert!(!has_irq_time(""));
+    }
 }

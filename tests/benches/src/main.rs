@@ -113,7 +113,7 @@ fn run() -> Result<()> {
     let envoy = Envoy::start(dir.path(), &bootstrap, cores.envoy, &client)?;
     let targets = prove(&parts, &envoy, &upstream, &client)?;
 
-    let probe = Probe { cores, processes: processes(&parts) };
+    let probe = Probe { cores, on_envoy_core: vec![Meter::Process(envoy.pid())], on_load_core: processes(&parts) };
     let runner = Runner { wrk: &wrk, probe: &probe, targets: &targets, seconds: plan.slice_seconds };
     eprintln!("{} variants; measuring for {} s", targets.len(), plan.measured_seconds());
     runner.warm(plan.connections)?;
@@ -124,7 +124,7 @@ fn run() -> Result<()> {
     let is_there = parts.iter().any(|(name, _)| *name == "attache");
     let target = target_dir()?;
     let ground = Ground { dir: dir.path(), target: &target, core: cores.envoy, upstream_port, client: &client };
-    let graphql = is_there.then(|| graphql::measure(&ground, cores, &upstream, &wrk, &plan)).transpose()?;
+    let graphql = is_there.then(|| graphql::measure(&ground, &probe, &upstream, &wrk, &plan)).transpose()?;
 
     let unmasked = parts.iter().find_map(|(_, part)| part.unmasked.as_deref());
     let bodies = bodies::measure(&runner, unmasked, &plan)?;

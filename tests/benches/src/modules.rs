@@ -10,11 +10,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::client::Client;
-use crate::counters::Probe;
+use crate::counters::{Meter, Probe};
 use crate::envoy::{self, Envoy};
 use crate::estimate::{CPU_US, Figure, Held, RPS, Samples};
 use crate::load::Wrk;
-use crate::machine::{self, Cores};
+use crate::machine::{self, Cores, Machine};
 use crate::plan::Plan;
 use crate::rules::Rules;
 use crate::slices::Runner;
@@ -29,6 +29,7 @@ pub fn run(modules: &[PathBuf]) -> Result<()> {
     ensure!(!modules.is_empty(), "bench modules FILE.wasm …");
     let plan = Plan::from_env();
     let cores = Cores::choose()?;
+    let machine = Machine::describe(cores);
     machine::pin(cores.load)?;
     let dir = tempfile::tempdir()?;
     let (wrk, client, upstream) = (Wrk::find(dir.path())?, Client::new()?, Upstream::start()?);
@@ -52,15 +53,21 @@ pub fn run(modules: &[PathBuf]) -> Result<()> {
     let envoy = Envoy::start(dir.path(), &bootstrap, cores.envoy, &client)?;
     let targets = crate::prove(&parts, &envoy, &upstream, &client)?;
 
-    let probe = Probe { cores, processes: crate::processes(&parts) };
+    let on_envoy_core = vec![Meter::Process(envoy.pid())];
+    let probe = Probe { cores, on_envoy_core, on_load_core: crate::processes(&parts) };
     let runner = Runner { wrk: &wrk, probe: &probe, targets: &targets, seconds: plan.slice_seconds };
     runner.warm(plan.connections)?;
     let slices = runner.rounds(plan.connections, Duration::from_secs(plan.throughput_seconds))?;
     let samples: Vec<_> = (0..targets.len()).map(|index| Samples::of(&slices, index, plan.enough)).collect();
     let first = parts.iter().position(|(name, _)| !BESIDE.contains(name)).context("no module")?;
     println!(
-        "{:<32} {:>14} {:>18} {:>22} {:>8}",
-        "module", "rps vs bare", "CPU µs over bare", "over the first", "clean"
+        "{}\n\n{:<32} {:>14} {:>18} {:>22} {:>8}",
+        machine.to_line(),
+        "module",
+        "rps vs bare",
+        "CPU µs over bare",
+        "over the first",
+        "clean"
     );
     for (target, own) in targets.iter().zip(&samples) {
         let over_first = own.against(&samples[first], CPU_US, Held::Alone, |a, b| a - b);

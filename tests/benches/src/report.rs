@@ -99,6 +99,7 @@ impl Report {
     /// The same for people.
     pub fn to_text(&self) -> String {
         let mut lines = vec![
+            self.machine.to_line(),
             format!(
                 "Envoy {}, one worker; {} rounds of throughput, {} of latency",
                 self.envoy, self.rounds.0, self.rounds.1
@@ -111,11 +112,14 @@ impl Report {
         ];
         lines.extend(self.variants.iter().map(|(name, measured)| measured.to_row(name)));
         lines.extend(self.absent.iter().map(|(name, absent)| format!("{name:<20} absent, {absent}")));
-        let Disturbed { slices, envoy_waited, stolen, foreign } = self.disturbed;
+        let Disturbed { slices, envoy_core_foreign, stolen, load_core_foreign } = self.disturbed;
         lines.push(format!(
-            "\nof {slices} slices, Envoy had to wait for its core in {envoy_waited}, the hypervisor took time in \
-             {stolen}, others used the load core in {foreign}\n"
+            "\nof {slices} slices, others used Envoy's core in {envoy_core_foreign}, the hypervisor took time in \
+             {stolen}, others used the load core in {load_core_foreign}\n"
         ));
+        lines.push(
+            "attache_logged is the filter as it is shipped; the targets are attache's, without the log:".to_owned(),
+        );
         for Verdict { target, measured, verdict } in self.verdicts() {
             lines.push(format!("{target:<52} {measured:>18}  {verdict}"));
         }

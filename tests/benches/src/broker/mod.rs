@@ -86,7 +86,8 @@ fn measure(
     budget: Duration,
 ) -> Result<Vec<Slice>> {
     let meters = [bare.meter(), world.meter(), world.meter()];
-    let probe = Probe { cores, processes: vec![bare.meter(), world.meter()] };
+    // Both have Envoy's core; the load core has this process and wrk.
+    let probe = Probe { cores, on_envoy_core: vec![bare.meter(), world.meter()], on_load_core: Vec::new() };
     let (warm, cold) = asks.split_first().context("nobody asks")?;
     let post = |target: usize, file: &Path| {
         let port = if target == BARE { bare.port } else { world.port };

@@ -99,7 +99,7 @@ impl Broker {
     /// One size: so many followers, so many changes.
     fn measure(&self, count: usize, changes: usize) -> Result<Row> {
         let pid = self.process.0.id();
-        let (meter, cpu) = (Meter::Process(pid), |meter: &Meter| anyhow::Ok(meter.read()?.cpu));
+        let meter = Meter::Process(pid);
         let mut followers = Followers::new(self.port, &self.token)?;
         // What the first one and the first changes take, they take once.
         followers.add(1)?;
@@ -115,19 +115,19 @@ impl Broker {
         }
         let bytes = resident(pid)?;
 
-        let before = cpu(&meter)?;
+        let before = meter.read()?;
         thread::sleep(IDLE);
-        let idle = (cpu(&meter)? - before).div_f64(IDLE.as_secs_f64());
+        let idle = (meter.read()? - before).div_f64(IDLE.as_secs_f64());
 
         let mut row = Row { followers: count, idle, alone, bytes, ..Row::default() };
-        let (before, began) = (cpu(&meter)?, Instant::now());
+        let (before, began) = (meter.read()?, Instant::now());
         for n in 0..changes {
             thread::sleep(PAUSE.mul_f64(fastrand::f64()));
             row.changes.push(self.change(n, &followers)?);
         }
         // What it would have spent meanwhile anyway is not the changes'.
         let meanwhile = idle.mul_f64(began.elapsed().as_secs_f64());
-        row.cpu = (cpu(&meter)? - before).saturating_sub(meanwhile).div_f64(changes as f64);
+        row.cpu = (meter.read()? - before).saturating_sub(meanwhile).div_f64(changes as f64);
         Ok(row)
     }
 

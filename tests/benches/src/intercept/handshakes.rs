@@ -166,8 +166,7 @@ fn of_a_name(memory: &[Memory], whose: usize) -> Option<f64> {
 }
 
 async fn try_one(way: &Way, host: &str, upstream: &Upstream) -> Result<Tried> {
-    let spent =
-        |meter: &Option<Meter>| anyhow::Ok(meter.as_ref().map(Meter::read).transpose()?.unwrap_or_default().cpu);
+    let spent = |meter: &Option<Meter>| anyhow::Ok(meter.as_ref().map(Meter::read).transpose()?.unwrap_or_default());
     let before = [spent(&way.proxy)?, spent(&way.service)?];
     let shaken = upstream.handshakes();
     let mut tunnel: Tunnel = way.open(host).await?;
@@ -199,14 +198,14 @@ impl Block {
         Ok(Self { began: Instant::now(), from, before: look(ways, probe)? })
     }
 
-    /// A tunnel is clean where its proxy had its core, and nobody else took much of either.
+    /// A tunnel is clean where nobody else took much of either core.
     fn end(&self, ways: &[&Way], probe: &Probe, tried: &mut [Tried]) -> Result<()> {
         let after = look(ways, probe)?;
         let since = self.before.iter().zip(&after).map(|(before, after)| before.until(after));
-        // Who goes directly waits for no proxy.
+        // Who goes directly has no proxy on that core.
         let own = |(way, between): (&&Way, Interval)| match way.proxy {
             Some(_) => between,
-            None => Interval { envoy_waited: Duration::ZERO, ..between },
+            None => Interval { envoy_core_foreign: Duration::ZERO, ..between },
         };
         let between: Vec<Interval> = ways.iter().zip(since).map(own).collect();
         for one in &mut tried[self.from..] {

@@ -93,7 +93,9 @@ pub fn run() -> Result<()> {
         client.block_on(proof::prove(&site, writer, &through_mitmproxy(running, &running.reader, HTTP1)?))?;
     }
 
-    let probe = Probe { cores, processes: vec![attache.broker()] };
+    let proxies = [Some(attache.proxy()), mitmproxy.as_ref().map(mitmproxy::Running::proxy)];
+    let on_envoy_core = proxies.into_iter().flatten().collect();
+    let probe = Probe { cores, on_envoy_core, on_load_core: vec![attache.broker()] };
     let ways: Vec<&Way> = [Some(&direct), Some(&ours), theirs.as_ref()].into_iter().flatten().collect();
     eprintln!("{} ways; handshakes for at most {} s", ways.len(), plan.handshakes_seconds);
     let budget = Duration::from_secs(plan.handshakes_seconds);
@@ -101,7 +103,8 @@ pub fn run() -> Result<()> {
     let begun = client.block_on(tunnels)?.rows();
 
     let version = mitmproxy.as_ref().map_or("absent", |running| &running.version);
-    println!("Envoy {}, one worker; mitmproxy {version}\n\n{}", envoy::version()?, report::handshakes(&begun));
+    let (line, envoy) = (machine.to_line(), envoy::version()?);
+    println!("{line}\nEnvoy {envoy}, one worker; mitmproxy {version}\n\n{}", report::handshakes(&begun));
 
     let unmasked = Way { token: attache.writer.unmasked.clone(), ..ours.clone() };
     let over_http2 = [self::direct(&site, HTTP2)?, through_attache(&attache, &attache.writer, HTTP2)?];
@@ -135,7 +138,7 @@ pub fn run() -> Result<()> {
     let told = json!({
         "machine": machine,
         "load_average_after": fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
-        "envoy": envoy::version()?,
+        "envoy": envoy,
         "mitmproxy": absent.as_ref().map_or(version.to_owned(), Absent::to_string),
         "method": method(&plan),
         "handshakes": begun.iter().map(handshakes::Row::to_json).collect::<Vec<_>>(),

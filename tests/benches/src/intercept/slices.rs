@@ -93,8 +93,8 @@ pub fn measure(
             ensure!(tries < MOST_TRIES, "{}", failed.join("; "));
         };
         if way.proxy.is_none() {
-            // No proxy waits, and none spends.
-            interval = Interval { envoy: Duration::ZERO, envoy_waited: Duration::ZERO, ..interval };
+            // No proxy spends, and none has that core.
+            interval = Interval { envoy: Duration::ZERO, envoy_core_foreign: Duration::ZERO, ..interval };
         }
         Ok(Slice { target, round, count, interval })
     };

@@ -80,7 +80,8 @@ pub fn run() -> Result<()> {
 /// All sizes of one series, each slice between two of the smallest.
 fn measure(worlds: &[World], (axis, way): (Axis, Way), cores: Cores, wrk: &Wrk, budget: Duration) -> Result<Series> {
     let targets = worlds.iter().map(|world| world.target(way)).collect::<Result<Vec<_>>>()?;
-    let probe = Probe { cores, processes: worlds.iter().map(World::broker).collect() };
+    let (on_envoy_core, on_load_core) = worlds.iter().map(|world| (world.envoy(), world.broker())).unzip();
+    let probe = Probe { cores, on_envoy_core, on_load_core };
     let runner = Runner { wrk, probe: &probe, targets: &targets, seconds: SLICE_SECONDS };
     runner.warm(CONNECTIONS)?;
     let issued = worlds.iter().map(World::grants_issued).collect::<Result<Vec<_>>>()?;

@@ -122,12 +122,17 @@ impl World {
             name: self.axis.as_str(),
             port: self.instance.envoy.port(ATTACHE)?,
             ask: Ask { host, path: format!("{prefix}{LOAD_PATH}"), agents, post: None },
-            envoy: Meter::Process(self.instance.envoy.pid()),
+            envoy: self.envoy(),
             service: None,
         })
     }
 
-    /// The broker.
+    /// Its Envoy.
+    pub fn envoy(&self) -> Meter {
+        Meter::Process(self.instance.envoy.pid())
+    }
+
+    /// Its broker.
     pub fn broker(&self) -> Meter {
         self.instance.served.meter()
     }

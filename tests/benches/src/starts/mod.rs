@@ -106,7 +106,7 @@ impl Bench<'_> {
         let live = began.elapsed();
         self.first(&envoy, name)?;
         let first = began.elapsed();
-        Ok([live, first, Meter::Process(envoy.pid()).read()?.cpu].map(|time| time.as_secs_f64() * 1e3))
+        Ok([live, first, Meter::Process(envoy.pid()).read()?].map(|time| time.as_secs_f64() * 1e3))
     }
 
     fn envoy(&self, name: &'static str, threads: Threads) -> Result<Envoy> {
@@ -171,7 +171,7 @@ impl Bench<'_> {
             }
         }
         // What it says of cores is not used: nothing has one.
-        let probe = Probe { cores, processes: Vec::new() };
+        let probe = Probe { cores, on_envoy_core: Vec::new(), on_load_core: Vec::new() };
         let runner = Runner { wrk: self.wrk, probe: &probe, targets: &targets, seconds: 1 };
         runner.warm(CONNECTIONS)?;
         let slices: Vec<Slice> = runner.rounds(CONNECTIONS, budget)?;

@@ -69,9 +69,10 @@ impl Report {
         let rows: Vec<_> = self.rows.iter().map(Row::to_line).collect();
         let Memory { few, many, session, lease, leases } = &self.memory;
         format!(
-            "{head}\n{}\n\n| memory | |\n|---|---|\n| broker with {} sessions of {CREDENTIALS} credentials | {:.1} MiB |\n\
+            "{}\n\n{head}\n{}\n\n| memory | |\n|---|---|\n| broker with {} sessions of {CREDENTIALS} credentials | {:.1} MiB |\n\
              | with {} | {:.1} MiB |\n| each session | {session:.0} B |\n| each lease that is out, of {leases} | {lease:.0} B |\n\
              | start with {} sessions | {:.1} s |",
+            self.machine.to_line(),
             rows.join("\n"),
             few.0,
             mib(few.1),

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::load::Wrk;
+use crate::machine::Machine;
 use crate::plan::is_quick;
 use crate::target_dir;
 use crate::upstream::Upstream;
@@ -36,6 +37,7 @@ const PAUSE: Duration = Duration::from_millis(60);
 /// Measures, prints a table and writes `bench-changes.json`.
 pub fn run() -> Result<()> {
     let changes = if is_quick() { 20 } else { 200 };
+    let machine = Machine::describe(None);
     let upstream = Upstream::start()?;
     let mut rows = Vec::new();
     for workers in WORKERS {
@@ -56,13 +58,12 @@ pub fn run() -> Result<()> {
     }
     let path = target_dir()?.join("bench-changes.json");
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let cores = thread::available_parallelism().map_or(0, usize::from);
     let told = json!({
-        "envoy": crate::envoy::version()?, "cores": cores, "load_average_after": load.trim(),
+        "machine": machine, "envoy": crate::envoy::version()?, "load_average_after": load.trim(),
         "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
     });
     fs::write(&path, serde_json::to_vec_pretty(&told)?)?;
-    println!("{}\n\n{}", report::table(&rows), path.display());
+    println!("{}\n\n{}\n\n{}", machine.to_line(), report::table(&rows), path.display());
     Ok(())
 }
 

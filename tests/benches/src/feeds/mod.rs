@@ -59,7 +59,7 @@ pub fn run() -> Result<()> {
         "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
     });
     fs::write(&path, serde_json::to_vec_pretty(&told)?)?;
-    println!("{}\n\n{}", report::table(&rows), path.display());
+    println!("{}\n\n{}\n\n{}", machine.to_line(), report::table(&rows), path.display());
     Ok(())
 }
 

@@ -73,7 +73,7 @@ pub fn run() -> Result<()> {
 
     let path = target.join("bench-scale.json");
     fs::write(&path, serde_json::to_vec_pretty(&told(&machine, seconds, &all)?)?)?;
-    println!("{}\n\n{}", report::table(&all), path.display());
+    println!("{}\n\n{}\n\n{}", machine.to_line(), report::table(&all), path.display());
     Ok(())
 }
 

@@ -141,6 +141,7 @@ impl Report {
     /// As tables of Markdown.
     pub fn to_text(&self) -> String {
         let mut lines = vec![
+            self.machine.to_line() + "\n",
             "| start, ms | pairs | bare | with the filter | difference |".to_owned(),
             "|---|---|---|---|---|".to_owned(),
         ];

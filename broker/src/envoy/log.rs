@@ -89,12 +89,11 @@ pub(super) fn by_grpc(config: &Config, machine: &Machine) -> (Value, Value) {
 
 /// Handshakes that failed, on a listener that ends TLS: its clients are told of by an alert alone.
 ///
-/// Envoy has a reason for failure, too, where a client ends a connection in order. When the handshake was over is
-/// known from 1.40 on; before, what came after it tells.
+/// Envoy has a reason for failure, too, where a client ends a connection in order: whether the handshake was over
+/// tells them apart.
 pub(super) fn handshakes() -> Value {
     let fields = [
-        (witness::HANDSHAKE_MS, "%COMMON_DURATION(DS_CX_BEG:DS_HS_END:ms)%"),
-        (witness::BYTES_RECEIVED, "%BYTES_RECEIVED%"),
+        (witness::HANDSHAKE_MS, "%DOWNSTREAM_HANDSHAKE_DURATION%"),
         ("authority", "%REQUESTED_SERVER_NAME%"),
         ("response_code_details", "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%"),
         ("duration_ms", "%DURATION%"),

@@ -4,7 +4,7 @@
 //! with bytes for texts: protobuf refuses a batch for one text that is no UTF-8, and agents write what
 //! they want into a path.
 
-use super::{BYTES_RECEIVED, HANDSHAKE_MS, HANDSHAKE_ROUTE, MOST_LINES};
+use super::{HANDSHAKE_MS, HANDSHAKE_ROUTE, MOST_LINES};
 use attache_core::verdict::verdict_prefix;
 use prost::Message;
 
@@ -112,8 +112,7 @@ impl From<Line> for Entry {
                 b"upstream_cluster" => entry.cluster = text(),
                 b"upstream_host" => entry.upstream = text(),
                 b"attache" => entry.verdict = text(),
-                key if key == HANDSHAKE_MS.as_bytes() => entry.secured |= !value.is_empty(),
-                key if key == BYTES_RECEIVED.as_bytes() => entry.secured |= number() > 0,
+                key if key == HANDSHAKE_MS.as_bytes() => entry.secured = !value.is_empty(),
                 _ => {}
             }
         }

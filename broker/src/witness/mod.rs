@@ -29,10 +29,8 @@ pub const ACCESS_LOG_PATH: &str = "/v1/access-log";
 pub const HEALTH_ROUTE: &str = "health";
 /// Stands for the route where a TLS handshake with a client failed.
 pub const HANDSHAKE_ROUTE: &str = "attache:handshake";
-/// The member of an entry that says when its handshake was over; of a handshake alone.
+/// The member of an entry that says how long its handshake took, if it was over; of a handshake alone.
 pub const HANDSHAKE_MS: &str = "handshake_ms";
-/// The member of an entry that says how many bytes came within TLS; of a handshake alone.
-pub const BYTES_RECEIVED: &str = "bytes_received";
 /// Longest batch, in bytes. Envoy's are of 128 KiB and one entry more.
 pub const MOST_BYTES: usize = 256 << 10;
 /// Most lines of one: each takes much more room when it is read than on its way.

@@ -17,6 +17,7 @@ pub mod faults;
 pub mod fields;
 pub mod latch;
 pub mod load;
+pub mod matrix;
 pub mod oracle;
 pub mod preloaded;
 pub mod refusal;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::scene::{Answer, HOST, Scene};
+use crate::scene::{Answer, HOST, Scene, client};
 
 /// Far more than a denial takes, and less than a handshake may wait (5 s).
 const FAST: Duration = Duration::from_secs(3);
@@ -72,6 +72,21 @@ async fn other_hosts_have_certificates_where_they_are_decrypted() {
         is_denied(&scene, Some(spelled.as_bytes())).await;
     }
     is_denied(&scene, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_outlives_the_name_that_it_is_for() {
+    let scene = Scene::start().await;
+    let other = "api.other.test";
+    let tls = client(&scene.export());
+    for _ in 0..2 {
+        scene.shake_with(other, tls.clone()).await.expect("a handshake");
+    }
+    scene.rewrite("# no other host");
+    scene.broker.restart().await;
+    scene.denies(Some(other.as_bytes())).await;
+    scene.shake_with(other, tls.clone()).await.expect_err("nor does whoever was let in before get in");
+    scene.shake_with(HOST, tls).await.expect("a handshake");
 }
 
 async fn is_denied(scene: &Scene, spelled: Option<&[u8]>) {

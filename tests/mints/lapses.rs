@@ -67,6 +67,7 @@ async fn what_the_policy_names_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_it_does_not_name_lapses_and_is_asked_for_anew_without_a_failure() {
     let lapses = start().await;
+    // One client after the other knows of the session before: it ends with its leaf at the latest.
     let leaves = shown(&lapses, "www.elsewhere.test").await.len();
     assert!((2..=4).contains(&leaves), "{leaves}");
 }

@@ -149,7 +149,10 @@ impl Authority {
         (params.not_before, params.not_after) = validity(now_ms, LEAF_LIFETIME, self.facts.not_after_ms)?;
         let not_after_ms = millis(params.not_after.unix_timestamp()).ok_or(SignError::Clock(now_ms))?;
         params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
-        params.distinguished_name.push(DnType::CommonName, short(name));
+        // Leaves of one name differ in subject: Envoy before 1.38 takes a TLS session up again, whatever it is told,
+        // and knows by that, the alternative names and the issuer whether its leaf is still the same.
+        let mark = serial.get(..8).unwrap_or_default();
+        params.distinguished_name.push(DnType::CommonName, short(&format!("{mark} {name}")));
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -91,7 +91,8 @@ fn tls_context(mapper: &Value) -> Value {
     });
     json!({
         "@type": type_url("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
-        // A session that is taken up again asks for no certificate.
+        // A client whose session is taken up again is shown no certificate. Before 1.38 Envoy applies both to the
+        // contexts of certificates alone, and not to the one that decides: there a session ends with its leaf.
         "disable_stateless_session_resumption": true,
         "disable_stateful_session_resumption": true,
         "common_tls_context": {

@@ -2,6 +2,7 @@
 
 use attache_tests::agent::{PATIENCE, Wire};
 use attache_tests::fake_broker::Endpoint;
+use attache_tests::matrix::promises_less;
 use attache_tests::stack::{Plan, SOON};
 use attache_tests::{FakeBroker, Reply, Stack};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +21,13 @@ async fn asks(stack: &Stack<FakeBroker>, wire: Wire, mine: &str) {
 async fn one_connection_may_hold_tunnels_of_several_sessions() {
     let stack = start(Plan::default()).await;
     let mut proxy = stack.agent().h2(stack.proxy).await;
+    if promises_less("proxies::tunnels::one_connection_may_hold_tunnels_of_several_sessions") {
+        let shown = basic(&token("mine"));
+        let answer = proxy.tunnel("api.github.com:443", &[("proxy-authorization", &shown)]).await;
+        assert!(answer.is_err(), "HTTP/2 is taken after all");
+        assert_eq!(stack.broker.calls(Endpoint::Tunnels), 0, "nobody was asked about it");
+        return stack.reconcile().await;
+    }
     let mut open = Vec::new();
     for n in 0..10 {
         let mine = token(&format!("session-{n}"));

@@ -81,8 +81,7 @@ pub fn resembles(written: &[u8], plain: &[u8]) -> bool {
 /// Whether some server takes a parameter of this name for one value of `plain`, or for its only one: `plain` as in
 /// [`resembles`], or an element of it (`plain[]`, `plain[0]`, `plain.0`).
 pub fn could_belong_to(written: &[u8], plain: &[u8]) -> bool {
-    after(written, plain)
-        .is_some_and(|rest| matches!(rest.skip_while(|b| is_blank(*b)).next(), None | Some(b'[' | b'.')))
+    after(written, plain).is_some_and(|mut rest| matches!(rest.find(|b| !is_blank(*b)), None | Some(b'[' | b'.')))
 }
 
 /// What follows `plain` in what a server may read of `written`; `None`: it is something else.

@@ -189,11 +189,9 @@ fn an_injection_cannot_break_out_of_its_place() {
 
 #[test]
 fn a_denial_is_handed_on_and_believed_for_a_while() {
-    for (reason, believed) in [
-        (Reason::CredentialNotGranted, 2_000),
-        (Reason::PlaceholderUnknown, 2_000),
-        (Reason::SourceUnavailable, 250),
-    ] {
+    for (reason, believed) in
+        [(Reason::CredentialNotGranted, 2_000), (Reason::PlaceholderUnknown, 2_000), (Reason::SourceUnavailable, 250)]
+    {
         let mut desk = Desk::ready();
         desk.hold(1, &api());
         let question = desk.question();

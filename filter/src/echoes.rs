@@ -13,6 +13,9 @@ use attache_core::refusal::{REASON_HEADER, Reason};
 use attache_core::request::Upgrade;
 use proxy_wasm::types::Action;
 
+/// Envoy's details of an answer that an upstream gave (`ResponseCodeDetails::ViaUpstream`).
+const VIA_UPSTREAM: &[u8] = b"via_upstream";
+
 /// So much of what waits in Envoy's buffer may be copied for one answer: eight times what the buffer holds.
 const MOST_COPIED: usize = 8 << 20;
 
@@ -69,8 +72,8 @@ impl Shared {
             let is_head = matches!(piece, Piece::Head(_));
             let Some(masker) = flow.grant().and_then(|grant| grant.masker.clone()) else {
                 let taken = match piece {
-                    Piece::Head(_) if flow.comes_from_upstream() => take_reason(Map::Response),
-                    Piece::Trailers if flow.comes_from_upstream() => take_reason(Map::ResponseTrailers),
+                    Piece::Head(_) if flow.comes_from_upstream() => take_reason_if_any(Map::Response),
+                    Piece::Trailers if flow.comes_from_upstream() => take_reason_if_any(Map::ResponseTrailers),
                     _ => Ok(()),
                 };
                 if taken.is_ok() {
@@ -105,9 +108,18 @@ impl Shared {
     }
 }
 
-/// Takes out what an upstream says in the words in which we say why a request was refused.
+/// Takes out what an upstream says in the words in which we say why a request was refused. Envoy says it by the
+/// bootstrap: where it has no way to the upstream, or where the assertion behind this filter lets nothing pass.
 fn take_reason(map: Map) -> host::Result<()> {
+    if host::property("response\0code_details")?.as_deref() != Some(VIA_UPSTREAM) {
+        return Ok(());
+    }
     host::remove_from(map, REASON_HEADER.as_bytes())
+}
+
+/// The same, where nobody has looked yet whether it says so.
+fn take_reason_if_any(map: Map) -> host::Result<()> {
+    if host::header(map, REASON_HEADER)?.is_some() { take_reason(map) } else { Ok(()) }
 }
 
 /// A piece of the body, all of it: what Envoy does not hand over was not searched.

@@ -254,6 +254,7 @@ impl H1 {
                 return Ok(Some(bytes));
             }
             if body.done() {
+                self.ended();
                 return Ok(None);
             }
             let (broken, until_close) = (body.broken(), body.until_close());
@@ -261,8 +262,16 @@ impl H1 {
                 if broken || !until_close {
                     self.cut();
                 }
+                self.ended();
                 return Ok(None);
             }
+        }
+    }
+
+    /// Nothing more of the answer comes.
+    fn ended(&self) {
+        if let Some(open) = &self.answered {
+            open.ended(std::time::Instant::now());
         }
     }
 

@@ -1,7 +1,7 @@
 //! HTTP/2 by a well-behaved library: multiplexing, flow control, trailers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -172,7 +172,10 @@ impl H2Exchange {
                 self.open.cut();
                 Err(refused(&error))
             }
-            None => Ok(None),
+            None => {
+                self.open.ended(Instant::now());
+                Ok(None)
+            }
         }
     }
 

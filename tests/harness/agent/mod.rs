@@ -29,6 +29,9 @@ use crate::fields::Fields;
 /// How long an agent waits for an answer unless told otherwise: past every bound that is promised.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How it is told that nothing came in time.
+pub const SILENCE: &str = "no answer within";
+
 /// A client of the proxy. Clones write into the same ledger.
 #[derive(Clone, Default)]
 pub struct Agent {
@@ -169,7 +172,7 @@ impl Response {
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut(deadline) => write!(f, "no answer within {deadline:?}"),
+            Self::TimedOut(deadline) => write!(f, "{SILENCE} {deadline:?}"),
             Self::Closed => f.write_str("the connection was closed without an answer"),
             Self::Reset(code) => write!(f, "the stream was reset with code {code}"),
             Self::GoAway(code) => write!(f, "the connection was ended with code {code}"),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -154,7 +155,7 @@ impl Watch {
         self.transcript.note(event);
         match event {
             Event::Head { stream, fields } => self.begun(*stream, fields),
-            Event::End { stream } => drop(self.open.remove(stream)),
+            Event::End { stream } => self.ended(*stream),
             Event::Reset { stream, code } => {
                 self.over(*stream, Outcome::Refused(format!("the stream was reset with code {code}")));
             }
@@ -174,8 +175,19 @@ impl Watch {
         }
     }
 
+    /// Its answer is whole.
+    fn ended(&mut self, stream: u32) {
+        if let Some(exchange) = self.open.remove(&stream) {
+            exchange.open.ended(Instant::now());
+        }
+    }
+
     fn over(&mut self, stream: u32, outcome: Outcome) {
         if let Some(exchange) = self.open.remove(&stream) {
+            // What the client gave up may be under way still.
+            if outcome != Outcome::Aborted {
+                exchange.open.ended(Instant::now());
+            }
             exchange.open.settle(outcome);
         }
     }
@@ -231,7 +243,10 @@ impl Drop for Watch {
             match exchange.answered {
                 _ if by_client => exchange.open.settle(Outcome::Aborted),
                 true => exchange.open.cut(),
-                false => exchange.open.settle(Outcome::Lost("the proxy closed the connection".into())),
+                false => {
+                    exchange.open.ended(Instant::now());
+                    exchange.open.settle(Outcome::Lost("the proxy closed the connection".into()));
+                }
             }
         }
     }

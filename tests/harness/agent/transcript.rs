@@ -42,6 +42,9 @@ pub struct Exchange {
     /// For people: its first line.
     pub what: String,
     pub at: Instant,
+    /// When its answer had come whole, or the peer had ended it. `None` where that was not seen: it may be under way
+    /// still, as what an agent gave up may be.
+    pub ended: Option<Instant>,
     pub outcome: Outcome,
     /// Its first bytes: the head, and no more than [`MOST_SENT`].
     pub sent: Vec<u8>,
@@ -135,7 +138,7 @@ impl Transcript {
     /// A request is being made.
     pub fn begin(self: &Arc<Self>, what: impl Into<String>) -> Open {
         let (at, outcome) = (Instant::now(), Outcome::Pending);
-        let exchange = Exchange { what: what.into(), at, outcome, sent: Vec::new(), recorded_as: None };
+        let exchange = Exchange { what: what.into(), at, ended: None, outcome, sent: Vec::new(), recorded_as: None };
         let mut kept = self.kept();
         kept.exchanges.push(exchange);
         Open { transcript: Arc::clone(self), index: kept.exchanges.len() - 1 }
@@ -169,11 +172,17 @@ impl Open {
         sent.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// What was sent for the request before it: an answer nobody asked for belongs to that.
+    /// Nothing more comes for it, as was seen at this moment; the first counts.
+    pub(crate) fn ended(&self, at: Instant) {
+        self.transcript.kept().exchanges[self.index].ended.get_or_insert(at);
+    }
+
+    /// What was sent for the request before it: an answer nobody asked for belongs to that, which had not ended then.
     pub(super) fn sent_before(&self) {
         let mut kept = self.transcript.kept();
-        let before = self.index.checked_sub(1).map(|before| kept.exchanges[before].sent.clone());
-        kept.exchanges[self.index].sent = before.unwrap_or_default();
+        let Some(before) = self.index.checked_sub(1) else { return };
+        kept.exchanges[before].ended = None;
+        kept.exchanges[self.index].sent = kept.exchanges[before].sent.clone();
     }
 
     /// The outcome once the head of an answer is there, as an agent's method returns it: whether the
@@ -189,6 +198,7 @@ impl Open {
 
     /// Its answer has broken off.
     pub(super) fn cut(&self) {
+        self.ended(Instant::now());
         let outcome = &mut self.transcript.kept().exchanges[self.index].outcome;
         if let Outcome::Answered(status) = *outcome {
             *outcome = Outcome::Cut(status);
@@ -203,6 +213,10 @@ impl Open {
     pub(super) fn settled(&self, answer: Result<Response, Unanswered>) -> Result<Response, Unanswered> {
         if let Ok(response) = &answer {
             self.recorded_as(response);
+        }
+        // Who waits no longer has not seen an end.
+        if !matches!(&answer, Err(Unanswered::TimedOut(_) | Unanswered::Broken(_))) {
+            self.ended(Instant::now());
         }
         self.settle(match &answer {
             Ok(response) if response.complete => Outcome::Answered(response.status),

@@ -1,7 +1,7 @@
 //! Who asked for a hit: the agent's own request, and whether the session on record is its.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
@@ -23,6 +23,7 @@ pub(super) struct Askers {
 /// One request of an agent.
 struct Asked {
     at: Instant,
+    ended: Option<Instant>,
     shown: Vec<String>,
     /// The label of its connection.
     connection: String,
@@ -35,6 +36,8 @@ const TOKEN: &str = "ATTACHE_SESSION_TOKEN";
 /// The default `stale_after`, in milliseconds: longer serves nobody who is revoked, whether the
 /// test knows when the command returned or not.
 const STALE_AFTER_MS: u64 = 10_000;
+/// What was sent upstream before an answer ended may lie there unread for so long: this test runs on a busy machine.
+const UNREAD: Duration = Duration::from_secs(1);
 
 impl Askers {
     /// `variables` says for which credential each variable holds a placeholder.
@@ -42,12 +45,12 @@ impl Askers {
         let known = evidence.known();
         let jwts: Vec<&String> =
             known.iter().filter(|known| known.kind == Kind::Jwt).map(|known| &known.text).collect();
-        let asked = |label: &str, Exchange { at, sent, recorded_as, .. }| {
+        let asked = |label: &str, Exchange { at, ended, sent, recorded_as, .. }| {
             let jwts = jwts.iter().filter(|jwt| memchr::memmem::find(&sent, jwt.as_bytes()).is_some());
             // A connection's label says what it was opened with.
             let before = evidence::shown(label.as_bytes());
             let shown = evidence::shown(&sent).into_iter().chain(before).chain(jwts.map(|jwt| (*jwt).clone()));
-            Asked { at, shown: shown.collect(), connection: label.to_owned(), recorded_as }
+            Asked { at, ended, shown: shown.collect(), connection: label.to_owned(), recorded_as }
         };
         let mut all = Vec::new();
         for transcript in ledger.transcripts() {
@@ -66,13 +69,14 @@ impl Askers {
             return self.fits(&self.asked[*at], hit, used, audit).err();
         }
         let mut nearest = None;
-        for asked in self.asked.iter().filter(|asked| asked.recorded_as.is_none() && asked.at <= hit.request.at) {
+        let unnamed = self.asked.iter().filter(|asked| asked.recorded_as.is_none());
+        for asked in unnamed.filter(|asked| asked.was_under_way(hit.request.at)) {
             match self.fits(asked, hit, used, audit) {
                 Ok(()) => return None,
                 Err(why) => nearest = Some(why),
             }
         }
-        Some(nearest.unwrap_or_else(|| hit.unasked("no agent had asked for anything")))
+        Some(nearest.unwrap_or_else(|| hit.unasked("no request of an agent was under way")))
     }
 
     fn fits(&self, asked: &Asked, hit: &Hit<'_>, used: &Record, audit: &Audit) -> Result<(), Violation> {
@@ -120,6 +124,13 @@ impl Askers {
             }
         }
         Ok(())
+    }
+}
+
+impl Asked {
+    /// Whether it had begun by then, and not ended: where no end was seen, it may have gone on.
+    fn was_under_way(&self, then: Instant) -> bool {
+        self.at <= then && self.ended.is_none_or(|ended| then <= ended + UNREAD)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Each hit is the doing of an agent that showed what belongs to the session on record.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{HOST, SECRET, Scene, issue, scene, used, with};
-use crate::agent::Outcome;
+use super::{HOST, SECRET, SOON, Scene, issue, scene, used, with};
+use crate::agent::{Outcome, Transcript, head};
 use crate::oracle::{Evidence, Violation};
-use crate::util;
+use crate::{Agent, Reply, util};
 
 /// A scene whose one hit an agent asked for, showing this; what the broker wrote is still to come.
 async fn asked(shown: &str, at: &[Value]) -> Scene {
@@ -90,6 +92,80 @@ async fn a_jwt_and_a_connection_name_the_sessions_that_the_test_says() {
         let found = scene.found();
         assert_eq!(found.is_empty(), fits, "{label}, {shown}: {found:?}");
     }
+}
+
+/// Whoever was refused long ago did not ask for what goes out now.
+#[tokio::test]
+async fn a_hit_after_the_answer_to_the_request_that_could_have_asked_for_it_is_found() {
+    let ago = |time: Duration| Instant::now().checked_sub(time).expect("a machine that has run for a while");
+    for (ended, fits) in [(None, true), (Some(Duration::ZERO), true), (Some(Duration::from_secs(3)), false)] {
+        let scene = Scene::set().await;
+        let evidence = Evidence::default();
+        evidence.add("agent", "GITHUB_TOKEN", "ghp_ATTACHEmine");
+        scene.oracle.evidence(&evidence);
+        scene.oracle.exports("github", "GITHUB_TOKEN");
+        let open = scene.oracle.agent().ledger().open("an agent").begin("GET /user");
+        open.sent(b"GET /user HTTP/1.1\r\nAuthorization: Bearer ghp_ATTACHEmine\r\n\r\n");
+        open.settle(Outcome::Answered(403));
+        ended.into_iter().for_each(|time| open.ended(ago(time)));
+        scene.write(&issue());
+        scene.hit("r1").await;
+        scene.write(&used());
+        let found = scene.found();
+        assert_eq!(found.is_empty(), fits, "{ended:?}: {found:?}");
+        let unasked = |one: &Violation| matches!(one, Violation::Unasked { why, .. } if why.contains("under way"));
+        assert!(found.iter().all(unasked), "{found:?}");
+    }
+}
+
+/// An end that was seen counts; what is given up, or read no further, may go on.
+#[tokio::test]
+async fn a_request_ends_with_its_whole_answer_and_not_with_the_agents_patience() {
+    let scene = Scene::set().await;
+    let (agent, at) = (scene.oracle.agent(), scene.upstream.addr());
+    let ended =
+        |transcript: &Transcript| transcript.exchanges().iter().map(|one| one.ended.is_some()).collect::<Vec<_>>();
+    scene.upstream.answer_with(|asked| match asked.path.as_str() {
+        "/hang" => Reply::new(200).after(SOON * 10),
+        "/reset" => Reply::reset(),
+        _ => Reply::new(200).body("whole").chunked(),
+    });
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+
+    let mut h1 = agent.h1(at).await;
+    h1.request("GET", HOST, "/", &[], b"").await.expect("an answer");
+    h1.send(get("/")).await.expect("sent");
+    h1.head(SOON).await.expect("a head");
+    assert_eq!(ended(h1.transcript()), [true, false]);
+    while h1.piece(SOON).await.expect("in time").is_some() {}
+    assert_eq!(ended(h1.transcript()), [true, true]);
+    let mut hangs = agent.h1(at).await;
+    hangs.send(get("/hang")).await.expect("sent");
+    hangs.response(Duration::from_millis(50)).await.expect_err("it hangs");
+    assert_eq!(ended(hangs.transcript()), [false]);
+    let mut reset = agent.h1(at).await;
+    reset.request("GET", HOST, "/reset", &[], b"").await.expect_err("closed without a word");
+    assert_eq!(ended(reset.transcript()), [true]);
+    // Two requests in one go: the answer to the first is not the end of what was sent.
+    let mut both = agent.h1(at).await;
+    both.send(format!("{}{}", get("/"), get("/"))).await.expect("sent");
+    both.response(SOON).await.expect("an answer");
+    both.response(SOON).await.expect("another");
+    assert_eq!(ended(both.transcript()), [false, true]);
+
+    let mut h2 = agent.h2(at).await;
+    h2.request("GET", HOST, "/", &[], b"").await.expect("an answer");
+    let mut read = h2.start(head("GET", HOST, "/", &[]), true).await.expect("begun");
+    read.head(SOON).await.expect("a head");
+    assert_eq!(ended(h2.transcript()), [true, false]);
+    while read.piece(SOON).await.expect("in time").is_some() {}
+    h2.start(head("GET", HOST, "/hang", &[]), true).await.expect("begun").reset();
+    assert_eq!(ended(h2.transcript()), [true, true, false]);
+
+    let port = agent.port(at).await;
+    Agent::new().get(port.addr, HOST, "/", &[]).await;
+    let relayed = agent.ledger().transcripts().pop().expect("the relay's");
+    util::eventually(SOON, || ended(&relayed) == [true]).await;
 }
 
 /// Two agents ask at once, and the upstream's answer says whose request was whose.

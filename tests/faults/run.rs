@@ -49,7 +49,7 @@ async fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One row. Where the machine is too busy for what is tested, it is tried again.
+/// One row. Where the machine is too busy for what is tested, and nothing else is wrong, it is tried again.
 async fn caused(row: &'static Row) -> Vec<Cell> {
     const TRIES: u32 = 3;
     let mut last = Vec::new();
@@ -58,9 +58,8 @@ async fn caused(row: &'static Row) -> Vec<Cell> {
             Ok(cells) => cells,
             Err(why) => vec![Cell::failed("all", why.to_string())],
         };
-        let void = last.iter().any(|cell| cell.is_void() || cell.requests == 0);
         // Two hundred kills are long, and what they must show is no matter of time.
-        if !void || matches!(row.fault, Fault::Kills(_)) {
+        if !faults::says_nothing(&last) || matches!(row.fault, Fault::Kills(_)) {
             break;
         }
         eprint!("too busy, so again: {}", page::lines(row, &last));

@@ -122,8 +122,13 @@ impl Envoy {
     }
 
     /// Does something through the admin (`/drain_listeners`, `/logging?level=…`); the answer's body.
+    ///
+    /// # Panics
+    /// When the admin does not do it.
     pub async fn admin_post(&self, path: &str) -> String {
-        Agent::new().request(self.admin, "POST", "admin", path, &[], b"").await.text()
+        let answer = Agent::new().request(self.admin, "POST", "admin", path, &[], b"").await;
+        assert_eq!(answer.status, 200, "POST {path}: {}", answer.text());
+        answer.text()
     }
 
     /// The value of a counter or gauge; `None` while it does not exist.

@@ -27,7 +27,6 @@ const TRAP: &[&str] = &["503", "cut", "broker_unavailable"];
 const fn answer(name: &'static str, behaviour: Behaviour) -> Row {
     Row {
         name,
-        promise: "503 `broker_unavailable` at once, no second question; the next right answer serves",
         fault: Fault::Answers(behaviour),
         may: UNAVAILABLE,
         bites: true,
@@ -39,15 +38,13 @@ const fn answer(name: &'static str, behaviour: Behaviour) -> Row {
 
 /// No answer of the broker's.
 const fn silence(name: &'static str, behaviour: Behaviour) -> Row {
-    let promise = "503 `broker_unavailable` within the callout timeout";
-    Row { promise, answers: DECISION, ..answer(name, behaviour) }
+    Row { answers: DECISION, ..answer(name, behaviour) }
 }
 
 /// A trap of the filter.
 const fn trap(name: &'static str, callback: &'static str) -> Row {
     Row {
         name,
-        promise: "who is held gets 503 within the stream bound; another VM within 1 s; nothing undecided is forwarded",
         fault: Fault::Traps(callback),
         may: TRAP,
         bites: false,
@@ -58,8 +55,8 @@ const fn trap(name: &'static str, callback: &'static str) -> Row {
 }
 
 /// What the real broker, or what is around it, meets with.
-const fn real(name: &'static str, fault: Fault, may: &'static [&'static str], promise: &'static str) -> Row {
-    Row { name, promise, fault, may, bites: true, answers: DECISION, back: Some(RECOVERY), short: false }
+const fn real(name: &'static str, fault: Fault, may: &'static [&'static str]) -> Row {
+    Row { name, fault, may, bites: true, answers: DECISION, back: Some(RECOVERY), short: false }
 }
 
 /// All of it. Names are those of the page.
@@ -97,81 +94,20 @@ pub const ROWS: &[Row] = &[
     silence("200 MB announced, then silence", Behaviour::Announced(200 * MB)),
     silence("broker answers after 4 s", Behaviour::Delay(Duration::from_secs(4))),
     Row {
-        promise: "served, later",
         may: &[],
         bites: false,
         ..silence("broker answers after 500 ms", Behaviour::Delay(Duration::from_millis(500)))
     },
-    real(
-        "broker takes no records",
-        Fault::TakesNoRecords,
-        &["audit_backlog"],
-        "uses without an acknowledged record are bounded: then 503 `audit_backlog`, until records are taken again",
-    ),
-    real(
-        "broker killed",
-        Fault::Killed,
-        WITHOUT_BROKER,
-        "nothing new without a broker; back within 2 s of its start, and no record is lost",
-    ),
-    real(
-        "broker killed 200 times",
-        Fault::Kills(200),
-        WITHOUT_BROKER,
-        "each grant that was used has its issue record, each use one record, and the log verifies",
-    ),
-    real("broker stopped", Fault::Stopped, WITHOUT_BROKER, "503 within the callout timeout; back within 2 s"),
-    real(
-        "disk full",
-        Fault::DiskFull,
-        WITHOUT_BROKER,
-        "nothing new is used; what is on record is whole; goes on by itself once there is room",
-    ),
-    Row {
-        short: true,
-        ..real(
-            "disk read-only",
-            Fault::DiskReadOnly,
-            WITHOUT_BROKER,
-            "nothing new is used; what is on record is whole; goes on by itself once it can be written",
-        )
-    },
-    Row {
-        short: true,
-        ..real(
-            "disk fails to sync",
-            Fault::DiskFailsToSync,
-            WITHOUT_BROKER,
-            "what is not safe on disk was promised to nobody; goes on by itself once syncs succeed",
-        )
-    },
-    Row {
-        bites: false,
-        ..real(
-            "a credential's file is gone",
-            Fault::SourceGone,
-            &["source_unavailable", "credential_not_granted"],
-            "what was granted ends with its lease, nothing new is granted; back with the file",
-        )
-    },
-    Row {
-        bites: false,
-        ..real(
-            "clock one hour ahead",
-            Fault::ClockJumps(3_600),
-            &[],
-            "no lease and no session lives longer; all goes on",
-        )
-    },
-    Row {
-        bites: false,
-        ..real(
-            "clock one hour back",
-            Fault::ClockJumps(-3_600),
-            &[],
-            "no lease and no session lives longer; all goes on",
-        )
-    },
+    real("broker takes no records", Fault::TakesNoRecords, &["audit_backlog"]),
+    real("broker killed", Fault::Killed, WITHOUT_BROKER),
+    real("broker killed 200 times", Fault::Kills(200), WITHOUT_BROKER),
+    real("broker stopped", Fault::Stopped, WITHOUT_BROKER),
+    real("disk full", Fault::DiskFull, WITHOUT_BROKER),
+    Row { short: true, ..real("disk read-only", Fault::DiskReadOnly, WITHOUT_BROKER) },
+    Row { short: true, ..real("disk fails to sync", Fault::DiskFailsToSync, WITHOUT_BROKER) },
+    real("a credential's file is gone", Fault::SourceGone, &["source_unavailable", "credential_not_granted"]),
+    Row { bites: false, ..real("clock one hour ahead", Fault::ClockJumps(3_600), &[]) },
+    Row { bites: false, ..real("clock one hour back", Fault::ClockJumps(-3_600), &[]) },
     trap("trap: context_create", "context_create"),
     trap("trap: request_headers", "request_headers"),
     trap("trap: request_body", "request_body"),
@@ -185,56 +121,12 @@ pub const ROWS: &[Row] = &[
     trap("trap: delete", "delete"),
     trap("trap: tick", "tick"),
     trap("trap: http_call_response", "http_call_response"),
-    Row {
-        bites: false,
-        short: true,
-        ..real("agents leave", Fault::AgentsLeave, &[], "whoever stays is served; each use is on record once")
-    },
-    Row {
-        bites: false,
-        ..real(
-            "9,900 idle connections",
-            Fault::Idle(9_900),
-            &[],
-            "whoever asks is served; what they hold is given back",
-        )
-    },
-    Row {
-        short: true,
-        ..real(
-            "upstream breaks connections",
-            Fault::UpstreamResets,
-            &["503", "502"],
-            "Envoy's own 503; one send, one record",
-        )
-    },
-    Row {
-        short: true,
-        ..real(
-            "upstream cuts its answers",
-            Fault::UpstreamCuts,
-            &["cut", "502", "503"],
-            "the answer is cut, not repeated",
-        )
-    },
-    Row {
-        bites: false,
-        ..real("upstream answers after 500 ms", Fault::UpstreamSlow(500), &[], "served, later; nobody else waits")
-    },
-    Row {
-        bites: false,
-        short: true,
-        ..real("endless answers that nobody reads", Fault::UpstreamEndless, &[], "memory is bounded; others are served")
-    },
-    Row {
-        bites: false,
-        short: true,
-        ..real("Envoy stopped", Fault::EnvoyStopped, UNAVAILABLE, "who asked meanwhile is answered afterwards")
-    },
-    Row {
-        bites: false,
-        short: true,
-        back: None,
-        ..real("Envoy drains", Fault::EnvoyDrains, &["503", "not asked"], "who is held is served, or gets 503")
-    },
+    Row { bites: false, short: true, ..real("agents leave", Fault::AgentsLeave, &[]) },
+    Row { bites: false, ..real("9,900 idle connections", Fault::Idle(9_900), &[]) },
+    Row { short: true, ..real("upstream breaks connections", Fault::UpstreamResets, &["503", "502"]) },
+    Row { short: true, ..real("upstream cuts its answers", Fault::UpstreamCuts, &["cut", "502", "503"]) },
+    Row { bites: false, ..real("upstream answers after 500 ms", Fault::UpstreamSlow(500), &[]) },
+    Row { bites: false, short: true, ..real("endless answers that nobody reads", Fault::UpstreamEndless, &[]) },
+    Row { bites: false, short: true, ..real("Envoy stopped", Fault::EnvoyStopped, UNAVAILABLE) },
+    Row { bites: false, short: true, back: None, ..real("Envoy drains", Fault::EnvoyDrains, &["503", "not asked"]) },
 ];

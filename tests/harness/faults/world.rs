@@ -1,6 +1,6 @@
 //! A whole Attaché under fault: who asks for what, how each fault begins and how it ends.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct World {
     clock: Option<Clock>,
     disk: Option<FailingDisk>,
     asked: AtomicU64,
+    /// How many requests were made beside a load's.
+    beside: Arc<AtomicUsize>,
     /// What lasts while the fault does.
     held: Mutex<Vec<TcpStream>>,
     busy: Mutex<Vec<JoinHandle<()>>>,
@@ -67,7 +69,8 @@ impl World {
             _ => real(clock.as_ref(), disk.as_ref()).await,
         };
         let (held, busy) = (Mutex::default(), Mutex::default());
-        let world = Self { broker, clock, disk, asked: AtomicU64::new(0), held, busy };
+        let (asked, beside) = (AtomicU64::new(0), Arc::default());
+        let world = Self { broker, clock, disk, asked, beside, held, busy };
         if let Broker::Fake(stack) = &world.broker {
             stack.broker.in_touch(2, SOON).await;
             // Slow enough that a fault finds requests in its way.
@@ -106,6 +109,7 @@ impl World {
     /// What all goes on with: each is served once it does.
     pub fn probes(&self, fault: Fault) -> Vec<Ask> {
         let from = self.asked.fetch_add(1, Ordering::Relaxed);
+        self.beside.fetch_add(1, Ordering::Relaxed);
         let ask = |host, bearer| Ask { host, path: format!("/load/{from}"), bearer };
         match &self.broker {
             // The one whose records are not taken is the one who asks all the time.
@@ -140,7 +144,10 @@ impl World {
             (Broker::Fake(stack), Fault::TakesNoRecords) => {
                 stack.broker.behave(Endpoint::Audit, Behaviour::Status(503));
             }
-            (Broker::Fake(stack), Fault::Traps(callback)) => traps::spring(stack, callback).await,
+            (Broker::Fake(stack), Fault::Traps(callback)) => {
+                self.beside.fetch_add(1, Ordering::Relaxed);
+                traps::spring(stack, callback).await;
+            }
             (Broker::Fake(_), Fault::AgentsLeave) => self.leave(load),
             (Broker::Real { stack, .. }, Fault::Killed) => stack.broker.kill(),
             (Broker::Real { stack, .. }, Fault::Stopped) => {
@@ -164,7 +171,10 @@ impl World {
                 self.site().upstream.answer_with(move |asked| magic(asked).after(Duration::from_millis(ms)))
             }
             (_, Fault::UpstreamEndless) => self.pour(load).await,
-            (_, Fault::EnvoyStopped) => signal(self.envoy().pid(), "STOP"),
+            (_, Fault::EnvoyStopped) => {
+                signal(self.envoy().pid(), "STOP");
+                util::eventually(SOON, || util::stands(self.envoy().pid())).await;
+            }
             (_, Fault::EnvoyDrains) => drop(self.envoy().admin_post("/drain_listeners").await),
             (_, other) => unreachable!("{other:?} has another broker"),
         }
@@ -217,8 +227,10 @@ impl World {
             Rate::Most => Duration::from_millis(4),
         };
         let from = (self.asked.load(Ordering::Relaxed) >> 20) << 20;
+        let beside = Arc::clone(&self.beside);
         let leaving = tokio::spawn(async move {
             for n in (1 << 18)..(1 << 19) {
+                beside.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(leave(agent.clone(), proxy, from + n));
                 tokio::time::sleep(every).await;
             }
@@ -272,10 +284,10 @@ impl World {
         }
     }
 
-    /// How many questions for grants have come to the stand-in.
-    pub fn questions(&self) -> Option<usize> {
+    /// How many questions for grants have come to the stand-in, and how many requests were made beside a load's.
+    pub fn questions(&self) -> Option<(usize, usize)> {
         match &self.broker {
-            Broker::Fake(stack) => Some(stack.broker.calls(Endpoint::Grants)),
+            Broker::Fake(stack) => Some((stack.broker.calls(Endpoint::Grants), self.beside.load(Ordering::Relaxed))),
             Broker::Real { .. } => None,
         }
     }

@@ -1,0 +1,98 @@
+//! That a fault was there, where no request is refused for it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use super::Fault;
+use super::world::{Broker, World};
+use crate::Agent;
+use crate::fake_broker::Behaviour;
+use crate::oracle::Audit;
+use crate::stack::SOON;
+use crate::util;
+
+/// Connections that agents broke while Envoy owed them an answer.
+const LEFT: &str = "http.attache.downstream_cx_destroy_remote_active_rq";
+const DAY: i64 = 24 * 60 * 60;
+/// What a clock that is read back may be off by, in seconds: some time passes between two looks.
+const READING: i64 = 60;
+
+/// What is counted before the fault begins.
+pub(super) struct Before {
+    left: u64,
+}
+
+impl Before {
+    pub(super) async fn of(world: &World) -> Self {
+        Self { left: world.envoy().stat(LEFT).await.unwrap_or_default() }
+    }
+}
+
+/// Looks once more before the cause is taken away: what of it is not there.
+pub(super) async fn missing(world: &World, fault: Fault, before: &Before) -> Option<String> {
+    match (&world.broker, fault) {
+        (Broker::Real { stack, .. }, Fault::SourceGone) => {
+            stack.dir().join("state/default/secrets/pay").exists().then(|| "the file was there".into())
+        }
+        (Broker::Real { stack, .. }, Fault::ClockJumps(seconds)) => {
+            let log = stack.dir().join("state/default/audit.jsonl");
+            let clocks = [("the broker", recorded(&log)), ("Envoy", told(world).await)];
+            let is_off = |clock: Option<i64>| clock.is_some_and(|clock| apart(clock, now() + seconds) <= READING);
+            let (whose, _) = clocks.into_iter().find(|(_, clock)| !is_off(*clock))?;
+            Some(format!("the clock of {whose} was not {seconds} s off"))
+        }
+        (_, Fault::AgentsLeave) => {
+            let left = world.envoy().stat(LEFT).await.unwrap_or_default();
+            (left <= before.left).then(|| "no agent broke a connection that was owed an answer".into())
+        }
+        (_, Fault::EnvoyStopped) => (!util::stands(world.envoy().pid())).then(|| "Envoy ran".into()),
+        // A moment after Envoy has said that it will.
+        (_, Fault::EnvoyDrains) => {
+            let end = Instant::now() + SOON;
+            while TcpStream::connect(world.proxy()).await.is_ok() {
+                if Instant::now() > end {
+                    return Some("Envoy took connections".into());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+/// How long the answer to whoever asks while this lasts takes at least.
+pub(super) fn at_least(fault: Fault) -> Option<Duration> {
+    match fault {
+        Fault::UpstreamSlow(ms) => Some(Duration::from_millis(ms)),
+        Fault::Answers(Behaviour::Delay(time)) => Some(time),
+        _ => None,
+    }
+}
+
+/// Now, in seconds since the epoch.
+fn now() -> i64 {
+    i64::try_from(util::wall_ms() / 1_000).unwrap_or(i64::MAX)
+}
+
+/// The time of the newest record.
+fn recorded(log: &Path) -> Option<i64> {
+    let (audit, _) = Audit::read(Some(log));
+    i64::try_from(audit.records.last()?.at_ms()? / 1_000).ok()
+}
+
+/// The time of day in an answer of Envoy's own (`date`, RFC 9110, 5.6.7), in seconds.
+async fn told(world: &World) -> Option<i64> {
+    let answer = Agent::new().get(world.envoy().admin(), "admin", "/ready", &[]).await;
+    let date = answer.header("date")?;
+    let numbers = date.split(' ').nth(4)?.split(':').map(|number| number.parse::<i64>().ok());
+    numbers.collect::<Option<Vec<_>>>().map(|numbers| numbers.into_iter().fold(0, |time, number| time * 60 + number))
+}
+
+/// How far two times of day are apart, in seconds.
+fn apart(one: i64, other: i64) -> i64 {
+    let ahead = (one - other).rem_euclid(DAY);
+    ahead.min(DAY - ahead)
+}

@@ -6,6 +6,7 @@ use attache_core::masking::websocket::Frames;
 use attache_core::masking::{Masker, Stream, cover};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use std::ops::Range;
 
 /// A secret, where to cut, and a text: the first two on a line each. In the text `\0` stands for the secret and `\x01`
 /// for its base64. Nothing of it is left, and the cuts change nothing.
@@ -72,11 +73,13 @@ fn differ_in_leads(written: &[u8], whole: &[u8], streamed: &[u8]) -> bool {
     true
 }
 
-/// Frames from an upstream, cut by the first line. None is longer or shorter afterwards, and none stops the reader.
+/// Frames from an upstream, cut by the first line. What announces a frame stays as it is, and so each is as long as it
+/// was; no message holds the secret, in one frame or in several, in text or in what stands between (ping, pong, close).
 pub fn websocket(data: &[u8]) {
+    const SECRET: &str = "s3cr3t-0123456789";
     let [cuts, frames] = parts(data);
-    let Ok(masker) = Masker::new([&Secret::new("s3cr3t-0123456789")]) else { return };
-    let (mut reader, mut at) = (Frames::default(), 0);
+    let Ok(masker) = Masker::new([&Secret::new(SECRET)]) else { return };
+    let (mut masked, mut reader, mut at) = (frames.to_vec(), Frames::default(), 0);
     let mut cuts = cuts.iter().cycle().map(|byte| usize::from(*byte) + 1);
     while at < frames.len() {
         let end = (at + cuts.next().unwrap_or(usize::MAX / 2)).min(frames.len());
@@ -84,6 +87,43 @@ pub fn websocket(data: &[u8]) {
         let Ok(found) = reader.feed(&masker, &frames[at..end], end == frames.len()) else { return };
         let most = held + (end - at);
         assert!(found.held <= most && found.echoes.iter().all(|echo| echo.end <= most), "beyond what has come");
+        found.echoes.into_iter().for_each(|echo| cover(&mut masked[at - held..], echo));
         at = end;
     }
+    let (mut message, mut heads) = (Vec::new(), 0);
+    let holds = |text: &[u8]| text.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+    for (first, payload) in payloads(frames) {
+        assert_eq!(frames[heads..payload.start], masked[heads..payload.start], "the head of a frame is masked");
+        heads = payload.end;
+        let text = &masked[payload];
+        if first & 0x08 != 0 {
+            assert!(!holds(text), "a secret is left between the frames of a message");
+            continue;
+        }
+        message.extend_from_slice(text);
+        assert!(!holds(&message), "a secret is left in a message");
+        if first & 0x80 != 0 {
+            message.clear();
+        }
+    }
+}
+
+/// The first byte of each frame, and where its payload stands, as far as it has come (RFC 6455, 5.2).
+fn payloads(frames: &[u8]) -> Vec<(u8, Range<usize>)> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let [first, second, rest @ ..] = &frames[at..] {
+        let size = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let Some(length) = rest.get(..size) else { break };
+        let said = length.iter().fold(0_u64, |length, byte| length << 8 | u64::from(*byte));
+        let length = if size == 0 { u64::from(second & 0x7f) } else { said };
+        let start = at + 2 + size;
+        let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(frames.len());
+        found.push((*first, start..end));
+        at = end;
+    }
+    found
 }

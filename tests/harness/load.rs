@@ -48,7 +48,8 @@ pub enum Class {
     Other(u16),
     /// An answer that broke off.
     Cut,
-    /// Nobody took the connection, or it was over before the request was on it: nothing was asked.
+    /// Nobody took the connection (of HTTP/2 not even a greeting came), or it was over before the request was on it:
+    /// nothing was asked.
     NotAsked,
     /// No answer, for this reason.
     Unanswered(String),
@@ -209,9 +210,11 @@ impl Lanes {
             }
             begun
         };
-        match begun {
-            Ok(exchange) => classed(exchange.response(PATIENCE).await),
-            Err(_) => Class::NotAsked,
+        let Ok(exchange) = begun else { return Class::NotAsked };
+        let transcript = exchange.transcript();
+        match exchange.response(PATIENCE).await {
+            Err(why) if !matches!(why, Unanswered::TimedOut(_)) && transcript.raw().is_empty() => Class::NotAsked,
+            answer => classed(answer),
         }
     }
 }

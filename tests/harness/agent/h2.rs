@@ -195,6 +195,12 @@ impl H2Exchange {
         self.body.0.send_trailers(trailers).map_err(|error| refused(&error))
     }
 
+    /// The bytes received on its connection and their meaning.
+    #[must_use]
+    pub fn transcript(&self) -> Arc<Transcript> {
+        self.open.transcript()
+    }
+
     /// What is being sent, and what is received.
     pub(super) fn into_parts(self) -> (Sending, Option<RecvStream>) {
         (self.body, self.receiving)

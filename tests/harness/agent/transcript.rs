@@ -165,6 +165,11 @@ impl Open {
         self.transcript.kept().exchanges[self.index].outcome = outcome;
     }
 
+    /// Of its connection.
+    pub(super) fn transcript(&self) -> Arc<Transcript> {
+        Arc::clone(&self.transcript)
+    }
+
     /// These bytes are being sent for it.
     pub fn sent(&self, bytes: &[u8]) {
         let sent = &mut self.transcript.kept().exchanges[self.index].sent;

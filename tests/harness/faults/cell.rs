@@ -174,14 +174,6 @@ impl Cell {
         }
     }
 
-    /// What may be so for want of time where it took so long, and else must not be however busy the machine is.
-    fn expect_unless_late(&mut self, holds: bool, took: Duration, otherwise: impl FnOnce() -> String) {
-        match took >= WAITED {
-            true => self.expect_in_time(holds, otherwise),
-            false => self.expect(holds, otherwise),
-        }
-    }
-
     fn expect_in_time(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
             self.late.push(otherwise());
@@ -213,11 +205,17 @@ impl Cell {
             *self.others.entry(name.clone()).or_default() += 1;
             bitten = true;
             let may = row.may.contains(&name.as_str());
-            self.expect_unless_late(may, one.took, || format!("{}: {name}", one.path));
             let during = ended >= times.begun;
-            self.expect_unless_late(during, one.took, || format!("{}: {name} before the fault", one.path));
             let late = times.back.is_some_and(|back| one.at > back + settles);
-            self.expect_unless_late(!late, one.took, || format!("{}: {name} after all was well again", one.path));
+            // What waited, or was refused because the worker had heard nothing for so long.
+            let for_time = one.took >= WAITED || name == "stale";
+            for (holds, when) in [(may, ""), (during, " before the fault"), (!late, " after all was well again")] {
+                let otherwise = || format!("{}: {name}{when}", one.path);
+                match for_time {
+                    true => self.expect_in_time(holds, otherwise),
+                    false => self.expect(holds, otherwise),
+                }
+            }
         }
         self.late.truncate(8);
         // Where little is asked, it may have been of what the fault does not touch.
@@ -353,6 +351,8 @@ fn excused(fault: Fault, found: &Violation) -> bool {
         // The upstream has another clock. That each issue came first it knows by the length of the log.
         (Fault::ClockJumps(_), Violation::IssuedLate { how, .. }) => *how == "by its timestamp",
         (Fault::ClockJumps(_), Violation::Expired { .. }) => true,
+        // Only what the load asks, and of that it is told already who found nobody there.
+        (Fault::EnvoyDrains, Violation::Unanswered { .. }) => true,
         // An answer is cut, and said to be.
         (Fault::UpstreamCuts | Fault::Traps(_), Violation::Unanswered { why: Some(why), .. }) => {
             why.ends_with("was cut off")

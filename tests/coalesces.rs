@@ -97,17 +97,17 @@ async fn an_answer_that_counts_for_nothing_refuses_all_and_the_next_request_pass
 async fn two_thousand_that_are_refused_at_once_are_each_told_why_and_on_record() {
     const N: usize = 2_000;
     let latch = Latch::default();
-    let denied = json!({"denied": {"reason": "source_unavailable"}});
+    let denied = json!({"denied": {"reason": "credential_not_granted"}});
     let crowd = Crowd::gather(N, |broker| broker.answer_grants(latch.before(move |_| denied.clone()))).await;
     latch.release();
     let (stack, answers) = crowd.answers().await;
     for answer in &answers {
-        assert_eq!(answer.header("x-attache-reason").as_deref(), Some("source_unavailable"), "{}", answer.status);
+        assert_eq!(answer.header("x-attache-reason").as_deref(), Some("credential_not_granted"), "{}", answer.status);
     }
     assert_eq!((answers.len(), stack.broker.calls(Endpoint::Grants)), (N, 1));
     stack.broker.wait_records(N, SOON).await;
     // The worker is the one that it was: it remembers the refusal.
-    assert_eq!(stack.get(HOST, "/next", &stack.placeholder()).await.status, 503);
+    assert_eq!(stack.get(HOST, "/next", &stack.placeholder()).await.status, 403);
     assert_eq!(stack.broker.calls(Endpoint::Grants), 1);
     stack.reconcile().await;
 }

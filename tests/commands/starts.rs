@@ -241,7 +241,7 @@ async fn what_is_missing_or_taken_is_said() {
     };
     refuses(&proxy, &[], None, &["is in use", "listen: {proxy: "]);
     refuses(&door, &[], None, &["cannot listen on 127.0.0.1:", "Address already in use"]);
-    refuses(&empty, &[], None, &["no credential", "attache check", "GITHUB_TOKEN"]);
+    refuses(&empty, &[], None, &["no credential", "README.md", "GITHUB_TOKEN"]);
     for variable in ["ATTACHE_ENVOY", "ATTACHE_FILTER"] {
         let missing = format!("{variable}=/nonexistent/part: No such file");
         refuses(&path, &[], Some((variable, "/nonexistent/part")), &[&missing]);

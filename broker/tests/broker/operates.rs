@@ -101,5 +101,5 @@ async fn nonsense_is_refused_with_what_to_do() {
         assert_eq!(world.operate(method, path, Value::Null).await.status, status, "{method} {path}");
     }
     let missing = world.operate("GET", "/v1/sessions/none", Value::Null).await.json();
-    assert_eq!(missing["error"], "no live session is called none: see `attache session list`");
+    assert_eq!(missing["error"], "no live session is called none: see `attache session list --all`");
 }

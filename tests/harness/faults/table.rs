@@ -104,7 +104,7 @@ pub const ROWS: &[Row] = &[
     real("broker stopped", Fault::Stopped, WITHOUT_BROKER),
     real("disk full", Fault::DiskFull, WITHOUT_BROKER),
     Row { short: true, ..real("disk read-only", Fault::DiskReadOnly, WITHOUT_BROKER) },
-    Row { short: true, ..real("disk fails to sync", Fault::DiskFailsToSync, WITHOUT_BROKER) },
+    Row { short: true, ..real("disk cannot sync", Fault::DiskFailsToSync, WITHOUT_BROKER) },
     real("a credential's file is gone", Fault::SourceGone, &["source_unavailable", "credential_not_granted"]),
     Row { bites: false, ..real("clock one hour ahead", Fault::ClockJumps(3_600), &[]) },
     Row { bites: false, ..real("clock one hour back", Fault::ClockJumps(-3_600), &[]) },

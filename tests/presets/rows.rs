@@ -292,6 +292,7 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                 ("POST", "/api/ds/query"),
                 ("POST", "/api/dashboards/db"),
             ],
+            foreign_headers: &["x-webauth-user"],
             ..plain_at("grafana.extra.test", BEARER)
         }],
     },
@@ -344,8 +345,6 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
             shown: &[&[("authorization", bearer)], &[("x-api-key", plain)], &[("api-key", plain)]],
             foreign_headers: &["x-litellm-api-key", "ocp-apim-subscription-key", "x-mcp-auth"],
             reads: &[
-                ("/v1/chat/completions", JSON, "{}"),
-                ("/chat/completions", JSON, "{}"),
                 ("/v1/completions", JSON, "{}"),
                 ("/completions", JSON, "{}"),
                 ("/v1/embeddings", JSON, "{}"),
@@ -358,9 +357,15 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
                 ("/audio/speech", JSON, "{}"),
                 ("/v1/images/generations", JSON, "{}"),
                 ("/images/generations", JSON, "{}"),
-                ("/v1/messages", JSON, "{}"),
             ],
-            writes: &[("POST", "/key/generate"), ("POST", "/model/new"), ("POST", "/v1/responses")],
+            writes: &[
+                ("POST", "/key/generate"),
+                ("POST", "/model/new"),
+                ("POST", "/v1/responses"),
+                ("POST", "/v1/chat/completions"),
+                ("POST", "/chat/completions"),
+                ("POST", "/v1/messages"),
+            ],
             ..plain_at("litellm.extra.test", BEARER)
         }],
     },
@@ -421,9 +426,9 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
         secret: "sntrys_TheRealToken_0000000000000015",
         sdk: Some(("SENTRY_URL", "/api/0/projects/", "/api/0/projects/")),
         destinations: &[
-            Destination { writes: POST, ..plain_at("sentry.io", BEARER) },
-            Destination { writes: POST, ..plain_at("us.sentry.io", BEARER) },
-            Destination { writes: POST, ..plain_at("de.sentry.io", BEARER) },
+            Destination { writes: POST, foreign_headers: &["x-sentry-auth"], ..plain_at("sentry.io", BEARER) },
+            Destination { writes: POST, foreign_headers: &["x-sentry-auth"], ..plain_at("us.sentry.io", BEARER) },
+            Destination { writes: POST, foreign_headers: &["x-sentry-auth"], ..plain_at("de.sentry.io", BEARER) },
         ],
     },
 ];

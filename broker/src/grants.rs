@@ -227,7 +227,10 @@ impl Grants {
             Err(_) => Err(Reason::BrokerUnavailable),
         };
         if still != Ok(true) {
-            self.outstanding.withdrawn(&lease.id);
+            // What is announced one by one was not entered.
+            if !strict {
+                self.outstanding.withdrawn(&lease.id);
+            }
             return still.map(|_| Grant::Changed);
         }
 

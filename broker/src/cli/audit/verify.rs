@@ -49,15 +49,18 @@ pub fn check(path: &Path, args: VerifyArgs, common: &Common) -> std::io::Result<
 }
 
 fn told(report: &Report, anchored: bool) -> String {
+    let by = match report.checkpoints {
+        1 => "1 checkpoint".to_owned(),
+        n => format!("{n} checkpoints"),
+    };
     let signed = match (report.unsigned, report.checkpoints) {
-        (Some(0), n) => format!("all signed, by {n} checkpoints"),
-        (Some(unsigned), n) => format!(
-            "signed by {n} {} but for the last {unsigned}, which the next one signs: until then they prove no more than \
-             the file does",
-            if n == 1 { "checkpoint" } else { "checkpoints" },
+        (Some(0), _) => format!("all signed, by {by}"),
+        (Some(unsigned), _) => format!(
+            "signed by {by} but for the last {unsigned}, which the next one signs: until then they prove no more than the \
+             file does"
         ),
         (None, 0) => "not signed".to_owned(),
-        (None, n) => format!("{n} checkpoints NOT checked, for there is no key here: name it with --key"),
+        (None, _) => format!("{by} NOT checked, for there is no key here: name it with --key"),
     };
     let complete = if anchored { "; nothing is missing up to the given head" } else { "" };
     format!("{} records, unbroken, {signed}{complete}; the last hash is {}", report.lines, report.head)

@@ -35,7 +35,7 @@ mod time;
 pub mod trace;
 pub mod verdict;
 pub mod wire;
-mod words;
+pub mod words;
 pub mod worker;
 
 pub use secret::Secret;

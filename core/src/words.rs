@@ -28,6 +28,22 @@ pub fn any_pair(one: &[u8], other: &[u8], mark: impl Fn(u64, u64) -> u64) -> boo
     marked & HIGHS != 0
 }
 
+/// The bytes at the first place where two texts of one length differ.
+#[inline(always)]
+pub fn first_difference(one: &[u8], other: &[u8]) -> Option<(u8, u8)> {
+    let (Some(end), Some(other_end)) = (one.last_chunk(), other.last_chunk()) else {
+        return one.iter().zip(other).find(|(a, b)| a != b).map(|(a, b)| (*a, *b));
+    };
+    let (words, others) = (one.as_chunks::<8>().0, other.as_chunks::<8>().0);
+    let differ = |(a, b): &(&[u8; 8], &[u8; 8])| u64::from_le_bytes(**a) != u64::from_le_bytes(**b);
+    // What the last whole word leaves is read together with bytes before it, which are equal.
+    let (a, b) = words.iter().zip(others).find(differ).unwrap_or((end, other_end));
+    let (a, b) = (u64::from_le_bytes(*a), u64::from_le_bytes(*b));
+    let at = (a ^ b).trailing_zeros() & !7;
+    // Where they are equal there is nothing to shift to.
+    Some((a.checked_shr(at)? as u8, b.checked_shr(at)? as u8))
+}
+
 fn short(text: &[u8]) -> u64 {
     text.iter().fold(FILLER, |word, byte| word << 8 | u64::from(*byte))
 }
@@ -74,6 +90,20 @@ mod tests {
         assert_marks(|word| is(word, 0xff) | is(word, 0), |byte| byte == 0xff || byte == 0);
         assert_marks(|word| below(word, 0x21), |byte| byte < 0x21);
         assert_marks(from_del, |byte| byte >= 0x7f);
+    }
+
+    #[test]
+    fn a_difference_is_found_wherever_it_stands_and_the_first_of_several() {
+        for length in 0..40 {
+            let one = vec![b'm'; length];
+            assert_eq!(first_difference(&one, &one.clone()), None, "{length}");
+            for (first, second) in (0..length).flat_map(|first| (first..length).map(move |second| (first, second))) {
+                let mut other = one.clone();
+                (other[second], other[first]) = (b'z', b'a');
+                assert_eq!(first_difference(&one, &other), Some((b'm', b'a')), "{first}, {second} of {length}");
+                assert_eq!(first_difference(&other, &one), Some((b'a', b'm')), "{first}, {second} of {length}");
+            }
+        }
     }
 
     #[test]

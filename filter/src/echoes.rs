@@ -6,6 +6,7 @@
 //! then all goes on but what may be a secret's beginning, which the VM keeps for the next chunk.
 
 use crate::host::{self, Buffer, Map};
+use crate::record::details;
 use crate::shared::Shared;
 use attache_core::masking::websocket::{self, Frames};
 use attache_core::masking::{self, Masker, Stream};
@@ -72,8 +73,8 @@ impl Shared {
             let is_head = matches!(piece, Piece::Head(_));
             let Some(masker) = flow.grant().and_then(|grant| grant.masker.clone()) else {
                 let taken = match piece {
-                    Piece::Head(_) if flow.comes_from_upstream() => take_reason_if_any(Map::Response),
-                    Piece::Trailers if flow.comes_from_upstream() => take_reason_if_any(Map::ResponseTrailers),
+                    Piece::Head(_) if flow.is_released() => take_reason_if_any(Map::Response),
+                    Piece::Trailers if flow.is_released() => take_reason_if_any(Map::ResponseTrailers),
                     _ => Ok(()),
                 };
                 if taken.is_ok() {
@@ -85,12 +86,11 @@ impl Shared {
             if flow.echoes.stopped {
                 return Action::Pause;
             }
-            let is_ours = !flow.comes_from_upstream();
             let onward = match piece {
                 Piece::Head(last) => {
                     let bodiless = last || flow.snapshot.method() == b"HEAD";
                     let may_switch = flow.snapshot.upgrade() == Upgrade::WebSocket;
-                    flow.echoes.head(&masker, bodiless, may_switch, is_ours)
+                    flow.echoes.head(&masker, bodiless, may_switch)
                 }
                 Piece::Body(size, last) => flow.echoes.body(&masker, size, last),
                 Piece::Trailers => flow.echoes.trailers(&masker),
@@ -111,10 +111,7 @@ impl Shared {
 /// Takes out what an upstream says in the words in which we say why a request was refused. Envoy says it by the
 /// bootstrap: where it has no way to the upstream, or where the assertion behind this filter lets nothing pass.
 fn take_reason(map: Map) -> host::Result<()> {
-    if host::property("response\0code_details")?.as_deref() != Some(VIA_UPSTREAM) {
-        return Ok(());
-    }
-    host::remove_from(map, REASON_HEADER.as_bytes())
+    if details() == VIA_UPSTREAM { host::remove_from(map, REASON_HEADER.as_bytes()) } else { Ok(()) }
 }
 
 /// The same, where nobody has looked yet whether it says so.
@@ -129,7 +126,7 @@ fn whole(start: usize, size: usize) -> host::Result<Vec<u8>> {
 }
 
 impl Echoes {
-    fn head(&mut self, masker: &Masker, bodiless: bool, may_switch: bool, is_ours: bool) -> host::Result<Onward> {
+    fn head(&mut self, masker: &Masker, bodiless: bool, may_switch: bool) -> host::Result<Onward> {
         let pairs = host::header_pairs(Map::Response)?;
         self.frames = (may_switch && websocket::begins(&pairs)).then(Frames::default);
         let head = masking::read_head(&pairs, bodiless);
@@ -137,7 +134,7 @@ impl Echoes {
         let onward = self.mask(masker, Map::Response, pairs, is_readable)?;
         if matches!(onward, Onward::Go) {
             self.status = head.status;
-            if head.claims_a_reason && !is_ours {
+            if head.claims_a_reason {
                 take_reason(Map::Response)?;
             }
         }

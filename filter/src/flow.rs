@@ -75,11 +75,6 @@ impl Flow {
         matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed | Outcome::Tunnelled(_)) && self.cut.is_none()
     }
 
-    /// Whether an answer to it is its upstream's, or Envoy's, and none of ours.
-    pub fn comes_from_upstream(&self) -> bool {
-        matches!(self.outcome, Outcome::Forwarded(_) | Outcome::Passed) && self.cut.is_none()
-    }
-
     /// Why it is not to go on, once that is decided.
     pub fn is_over(&self) -> Option<Reason> {
         match &self.outcome {

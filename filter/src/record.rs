@@ -26,7 +26,6 @@ impl Shared {
         self.note_echoes(flow);
         let duration = self.now().since(flow.started).0;
         let response_code = flow.echoes.status.unwrap_or_else(response_code);
-        let details = || host::property("response\0code_details").ok().flatten().unwrap_or_default();
         let turned_away = Reason::of_local_reply(response_code, details).map(|reason| Outcome::Refused(reason, None));
         worker.record(&Report {
             snapshot: &flow.snapshot,
@@ -60,6 +59,11 @@ impl Shared {
 /// The status that the agent got, whoever has answered; 0 if nobody has.
 fn response_code() -> u16 {
     u16::try_from(number("response\0code")).unwrap_or(0)
+}
+
+/// What Envoy says of the answer: that an upstream gave it, or why it is its own.
+pub fn details() -> Vec<u8> {
+    host::property("response\0code_details").ok().flatten().unwrap_or_default()
 }
 
 /// A number that Envoy knows of the request; 0 where it knows none.

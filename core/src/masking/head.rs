@@ -77,11 +77,6 @@ pub fn read_head(map: &[u8], bodiless: bool) -> Head {
     }
 }
 
-/// Whether what follows these response headers can be searched ([`Head::is_readable`]).
-pub fn is_readable(map: &[u8], bodiless: bool) -> bool {
-    read_head(map, bodiless).is_readable
-}
-
 /// Of three digits.
 fn number(status: &[u8]) -> Option<u16> {
     let whole = status.len() == 3 && status.iter().all(u8::is_ascii_digit);
@@ -89,7 +84,7 @@ fn number(status: &[u8]) -> Option<u16> {
 }
 
 /// The `:status` of response headers; empty if they have none.
-pub fn status(map: &[u8]) -> &[u8] {
+pub(super) fn status(map: &[u8]) -> &[u8] {
     let line = headers::lines(map).find(|line| line.name.of(map) == b":status");
     line.map_or(&b""[..], |line| line.value.of(map))
 }

@@ -23,7 +23,7 @@ mod stream;
 mod tests;
 pub mod websocket;
 
-pub use head::{Head, is_readable, mask_headers, read_head, status};
+pub use head::{Head, mask_headers, read_head};
 pub use kept::Maskers;
 pub use stream::{Found, Stream};
 

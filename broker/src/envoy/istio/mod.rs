@@ -54,7 +54,7 @@ pub enum Part {
     /// The filter by a TrafficExtension (Istio 1.30): no judge, no guard, no assertion, no witness. For a sidecar
     /// with an EnvoyFilter that adds the way to the broker, and nothing else.
     TrafficExtension,
-    /// The same by a WasmPlugin, for an older Istio.
+    /// The same by a WasmPlugin, for Istio before 1.30.
     WasmPlugin,
 }
 

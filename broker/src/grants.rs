@@ -220,10 +220,7 @@ impl Grants {
         // Writing took its time. What was taken from the session meanwhile does not leave.
         let now = Now::read();
         let still = match written {
-            Ok(()) => self.sessions.identify(evidence, by_jwt, &asker.sight, now).map(|identified| {
-                let still = identified.session;
-                Arc::ptr_eq(&still, &session) && still.mode(now) == mode
-            }),
+            Ok(()) => Ok(self.sessions.is_unchanged(&session) && session.is_live(now) && session.mode(now) == mode),
             Err(_) => Err(Reason::BrokerUnavailable),
         };
         if still != Ok(true) {
@@ -301,3 +298,6 @@ fn injected_unasked(spec: &DestinationSpec, session: &Session) -> Result<Name, R
 fn service(spec: &DestinationSpec, credential: &Name) -> Option<String> {
     spec.bindings.iter().find(|binding| binding.credential == *credential).map(|binding| binding.service.clone())
 }
+
+#[cfg(test)]
+mod tests;

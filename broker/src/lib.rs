@@ -396,7 +396,7 @@ async fn start_in(
     let data_plane_address = filters.tcp_address();
     let door = |door| connections.get_or_create(&Door { door }).clone();
     let mut doors = JoinSet::new();
-    doors.spawn(filters.serve(data_plane.router(), stopped.clone(), door("data-plane")));
+    doors.spawn(filters.serve(data_plane.behind_entrance(), stopped.clone(), door("data-plane")));
     doors.spawn(operators.serve(control.router(), stopped.clone(), door("control")));
     if let Some(socket) = probes {
         let pages = Probes { health: Mutex::new(health()), metrics };

@@ -2,10 +2,6 @@
 //! and waits for itself alone.
 
 use crate::grants::Asker;
-use axum::extract::{Request, State};
-use axum::http::header;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,19 +34,6 @@ impl Bodies {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(owner).or_insert_with(|| Arc::new(Semaphore::new(most / UNIT))).clone()
     }
-}
-
-/// Lets a request on when there is room for its body.
-pub(super) async fn admit(State(bodies): State<Arc<Bodies>>, request: Request, next: Next) -> Response {
-    let Some(asker) = request.extensions().get::<Asker>() else {
-        return super::answer::ApiError::Unauthorized.into_response();
-    };
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    let room = bodies.room(asker, length).await;
-    let answer = next.run(request).await;
-    drop(room);
-    answer
 }
 
 #[cfg(test)]

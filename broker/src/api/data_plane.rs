@@ -2,61 +2,41 @@
 //! network for a certificate.
 
 use super::answer::{ApiError, Failure, json, json_with, parse, secret_json};
-use super::bodies::{self, Bodies};
+use super::entrance::Entrance;
 use super::health::{self, Readiness};
 use super::{Health, Metrics};
 use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
 use crate::config::PeerId;
-use crate::config::data_plane::Peer;
 use crate::grants::{Asker, Grants};
 use crate::mutual_tls::Workers;
 use crate::outstanding::announced_in;
 use crate::publication::Publication;
 use crate::sds::Sds;
-use crate::sessions::{Sessions, Sight};
+use crate::sessions::Sessions;
 use crate::tunnels::Tunnels;
 use crate::witness::{self, Witness};
 use attache_core::Secret;
 use attache_core::trace::{TRACEPARENT, TraceParent};
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, Intent, IntentAnswer};
-use attache_core::wire::{MOST_AUDIT_BYTES, TunnelAnswer, TunnelRequest, UseRecord, WireInjection};
+use attache_core::wire::{TunnelAnswer, TunnelRequest, UseRecord, WireInjection};
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde::Deserialize;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use subtle::ConstantTimeEq;
-use tower_http::timeout::TimeoutLayer;
 
-/// Longest request for a grant or a way, in bytes.
-const GRANT_BODY: usize = 64 * 1024;
-/// What an answer to it takes without its injections, in bytes: members, numbers, and names of 63 bytes at most.
+/// What an answer with a grant takes without its injections, in bytes: members, numbers, and names of 63 bytes at most.
 const GRANT_ANSWER: usize = 1024;
 /// What an injection takes besides its name and its secret, in bytes, and more than what stands around one to mask.
 const AROUND_SECRET: usize = 32;
-/// Longest intent, in bytes: texts of 4 kB, each of their bytes escaped.
-const INTENT_BODY: usize = 128 * 1024;
-/// How long a body may take to arrive and be answered.
-const BODY_TIME: Duration = Duration::from_secs(10);
-
-/// What an Envoy needs that serves some sessions alone. The rest is refused: certificates of an authority that all
-/// agents trust, ways through a proxy, how the instance is.
-const OF_SIDECARS: [&str; 7] = [
-    wire::POLICY_PATH,
-    wire::GRANTS_PATH,
-    wire::INTENTS_PATH,
-    wire::CHANGES_PATH,
-    wire::AUDIT_PATH,
-    witness::ACCESS_LOG_PATH,
-    "/healthz",
-];
 
 /// How it is known who asks.
 pub enum Admission {
@@ -95,71 +75,27 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// All routes.
-    pub fn router(self) -> Router {
+    /// All routes, behind the entrance.
+    pub fn behind_entrance(self) -> Entrance {
         let door = Arc::new(self);
-        let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, BODY_TIME);
-        // Within the timeout: nobody waits for room for ever.
-        let bodies = middleware::from_fn_with_state(Arc::<Bodies>::default(), bodies::admit);
-        let posts = Router::new()
-            .route(wire::GRANTS_PATH, post(grants).layer(DefaultBodyLimit::max(GRANT_BODY)))
-            .route(wire::TUNNELS_PATH, post(tunnels).layer(DefaultBodyLimit::max(GRANT_BODY)))
-            .route(wire::INTENTS_PATH, post(intents).layer(DefaultBodyLimit::max(INTENT_BODY)))
-            .route(wire::AUDIT_PATH, post(audit).layer(DefaultBodyLimit::max(MOST_AUDIT_BYTES)))
-            .route(witness::ACCESS_LOG_PATH, post(access_log).layer(DefaultBodyLimit::max(witness::MOST_BYTES)))
-            .layer(bodies.clone())
-            .layer(timeout);
-        let log = witness::grpc::router(&door.witness).layer(bodies).layer(timeout);
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))
+            .route(wire::GRANTS_PATH, post(grants))
+            .route(wire::TUNNELS_PATH, post(tunnels))
+            .route(wire::INTENTS_PATH, post(intents))
             .route(wire::CHANGES_PATH, get(changes))
+            .route(wire::AUDIT_PATH, post(audit))
+            .route(witness::ACCESS_LOG_PATH, post(access_log))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
-            .merge(posts)
             .fallback(async || ApiError::NotFound)
             .with_state(door.clone())
             .merge(door.sds.router())
-            .merge(log);
-        // Around the router, not on its routes: not even which methods a path takes shows without the token.
-        Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(door, authenticate))
+            .merge(witness::grpc::router(&door.witness));
+        Entrance::new(door, routes)
     }
-}
 
-async fn authenticate(State(door): State<Arc<DataPlane>>, mut request: Request, next: Next) -> Response {
-    let asker = match &door.admission {
-        Admission::Token(token) => shows(&request, token).then_some(Asker { sight: Sight::All, peer: None }),
-        Admission::Certificate => request.extensions().get::<Arc<Peer>>().map(|peer| Asker::from(&**peer)),
-    };
-    let Some(asker) = asker else {
-        // Strangers hold no connection.
-        return ([(header::CONNECTION, "close")], ApiError::Unauthorized).into_response();
-    };
-    if asker.sight.is_narrow() && !OF_SIDECARS.contains(&request.uri().path()) {
-        return ApiError::NotForThisPeer.into_response();
-    }
-    request.extensions_mut().insert(asker);
-    next.run(request).await
-}
-
-fn shows(request: &Request, token: &Secret) -> bool {
-    let mut shown = request.headers().get_all(header::AUTHORIZATION).iter();
-    let shown = match (shown.next(), shown.next()) {
-        (Some(one), None) => one.as_bytes().strip_prefix(b"Bearer ").unwrap_or_default(),
-        _ => &[],
-    };
-    // Exposed to the comparison, which takes as long for any token of this length.
-    bool::from(shown.ct_eq(token.expose().as_bytes()))
-}
-
-impl From<&Peer> for Asker {
-    fn from(peer: &Peer) -> Self {
-        let sight = peer.sessions.clone().map_or(Sight::All, Sight::These);
-        Self { sight, peer: Some(peer.id.clone()) }
-    }
-}
-
-impl DataPlane {
     /// Whether this is a worker, and of whom asks.
     fn check_worker(&self, worker: &str, asker: &Asker) -> Result<(), ApiError> {
         check_worker(worker)?;
@@ -221,40 +157,51 @@ pub(super) async fn policy(State(door): State<Arc<DataPlane>>, headers: HeaderMa
 ))]
 pub(super) async fn grants(
     State(door): State<Arc<DataPlane>>,
-    headers: HeaderMap,
+    Traced(trace): Traced,
     Extension(asker): Extension<Asker>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let request: GrantRequest = parse(&body?)?;
     door.check_worker(&request.worker, &asker)?;
     check_nonce(&request.nonce)?;
-    let answer = door.grants.answer(request, &asker, trace(&headers)).await;
+    let answer = door.grants.answer(request, &asker, trace).await;
     Ok(secret_json(&answer, room_of(&answer)))
 }
 
-/// The trace that the request belongs to. A filter has read it; it is read again.
-fn trace(headers: &HeaderMap) -> Option<TraceParent> {
-    let mut told = headers.get_all(TRACEPARENT).iter();
-    match (told.next(), told.next()) {
-        (Some(one), None) => TraceParent::parse(one.as_bytes()),
-        _ => None,
+/// The trace that a request belongs to, if any. A filter has read it; it is read again.
+pub(super) struct Traced(Option<TraceParent>);
+
+impl<S: Sync> FromRequestParts<S> for Traced {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let mut told = parts.headers.get_all(TRACEPARENT).iter();
+        Ok(Self(match (told.next(), told.next()) {
+            (Some(one), None) => TraceParent::parse(one.as_bytes()),
+            _ => None,
+        }))
     }
 }
 
-/// How many bytes of JSON it is at most: a character takes six where it is escaped.
+/// How many bytes of JSON it is at most: a character that is escaped takes six for each of its bytes at most.
 fn room_of(answer: &GrantAnswer) -> usize {
-    let text = |length: usize| AROUND_SECRET + 6 * length;
+    let text = |text: &str| AROUND_SECRET + text.bytes().map(|byte| if is_plain(byte) { 1 } else { 6 }).sum::<usize>();
     let injection = |one: &WireInjection| {
-        let names = one.header.iter().chain(&one.query).map(String::len);
+        let names = one.header.iter().chain(&one.query).map(|name| text(name));
         // Exposed to be measured.
-        text(names.sum::<usize>() + one.value.expose().len())
+        names.sum::<usize>() + text(one.value.expose())
     };
     let granted = answer.granted.iter();
     let secrets = granted.map(|granted| {
-        let masked = granted.mask.iter().map(|secret| text(secret.expose().len()));
+        let masked = granted.mask.iter().map(|secret| text(secret.expose()));
         granted.injections.iter().map(injection).chain(masked).sum::<usize>()
     });
     GRANT_ANSWER + secrets.sum::<usize>()
+}
+
+/// Whether JSON writes a byte as it is.
+fn is_plain(byte: u8) -> bool {
+    byte >= b' ' && byte != b'"' && byte != b'\\'
 }
 
 /// A way through the door of a forward proxy, or why there is none.
@@ -416,4 +363,40 @@ fn is_hex(text: &str, digits: usize) -> bool {
 fn check_worker(worker: &str) -> Result<(), ApiError> {
     let is_lower = !worker.bytes().any(|b| b.is_ascii_uppercase());
     if is_hex(worker, 8) && is_lower { Ok(()) } else { Err(ApiError::Field("worker")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use attache_core::names::Name;
+    use attache_core::policy::AccessMode;
+    use attache_core::wire::{Granted, Lease};
+
+    #[test]
+    fn an_answer_with_secrets_never_outgrows_its_room() {
+        let name = || Name::parse(&"n".repeat(Name::MAX_LEN)).unwrap();
+        for text in ["plain", "\"\\", "\u{1}\u{1f}\u{7f}", "\n\t\r", "ü€\u{1f511}", ""] {
+            let secret = || Secret::new(text.repeat(1000));
+            let injection = |header, query| WireInjection { header, query, value: secret() };
+            let granted = Granted {
+                as_of: u64::MAX,
+                session_id: "f".repeat(32),
+                session: name(),
+                credential: name(),
+                access_mode: AccessMode::ReadWrite,
+                lease: Lease {
+                    id: "l-0123456789abcdef".into(),
+                    fingerprint: "0123456789abcdef".into(),
+                    ttl_ms: u64::MAX,
+                    refresh_after_ms: u64::MAX,
+                },
+                max_unacked_uses: u32::MAX,
+                strict: true,
+                injections: vec![injection(Some("x".repeat(256)), None), injection(None, Some("\"".repeat(256)))],
+                mask: vec![secret(), secret()],
+            };
+            let answer = GrantAnswer { nonce: "0".repeat(32), granted: Some(granted), denied: None };
+            assert!(serde_json::to_vec(&answer).unwrap().len() <= room_of(&answer), "{text:?}");
+        }
+    }
 }

@@ -2,15 +2,17 @@
 
 use super::strangers::{self, Standing, Strangers};
 use crate::mutual_tls::{Acceptor, Connected};
-use axum::Router;
+use axum::response::Response;
 use hyper::StatusCode;
-use hyper::service::{Service, service_fn};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::net::sockopt;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tower_service::Service;
 
 /// Most connections at once, on one socket. By mutual TLS each peer has its own number of them, and strangers theirs.
 const MOST_CONNECTIONS: usize = 1024;
@@ -44,6 +47,21 @@ const AHEAD: u32 = 256 << 10;
 const MOST_STREAMS: u32 = 16;
 /// Pause after an accept that failed for want of resources.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What answers: a router, or what stands before one.
+pub trait Answers:
+    Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
 
 /// A bound socket.
 pub enum Socket {
@@ -126,16 +144,22 @@ impl Socket {
 
     /// Serves until `stop` holds true, then lets open requests end.
     /// `open` counts the connections.
-    pub async fn serve(self, router: Router, stop: watch::Receiver<bool>, open: Gauge) {
-        self.serve_within(None, router, stop, open).await;
+    pub async fn serve(self, answers: impl Answers, stop: watch::Receiver<bool>, open: Gauge) {
+        self.serve_within(None, answers, stop, open).await;
     }
 
     /// The same, for a door that lets everybody in: no connection lasts longer than a page may take.
-    pub async fn serve_briefly(self, router: Router, stop: watch::Receiver<bool>, open: Gauge) {
-        self.serve_within(Some(BRIEFLY), router, stop, open).await;
+    pub async fn serve_briefly(self, answers: impl Answers, stop: watch::Receiver<bool>, open: Gauge) {
+        self.serve_within(Some(BRIEFLY), answers, stop, open).await;
     }
 
-    async fn serve_within(self, longest: Option<Duration>, router: Router, stop: watch::Receiver<bool>, open: Gauge) {
+    async fn serve_within(
+        self,
+        longest: Option<Duration>,
+        answers: impl Answers,
+        stop: watch::Receiver<bool>,
+        open: Gauge,
+    ) {
         let places = Arc::new(Semaphore::new(self.most()));
         let (mut connections, mut strangers) = (JoinSet::new(), Strangers::default());
         let stopped = told(stop.clone());
@@ -147,7 +171,7 @@ impl Socket {
                     Ok(accepted) => {
                         let (standing, counted) = (Arc::<Standing>::default(), Counted::one(&open));
                         let briefly = longest.is_some();
-                        let talk = converse(accepted, standing.clone(), router.clone(), stop.clone(), briefly);
+                        let talk = converse(accepted, standing.clone(), answers.clone(), stop.clone(), briefly);
                         let connection = connections.spawn(async move {
                             match longest {
                                 Some(longest) => drop(tokio::time::timeout(longest, talk).await),
@@ -289,7 +313,7 @@ async fn ends(stop: watch::Receiver<bool>, connected: Option<&Connected>) {
 async fn converse(
     accepted: Accepted,
     standing: Arc<Standing>,
-    router: Router,
+    answers: impl Answers,
     stop: watch::Receiver<bool>,
     briefly: bool,
 ) {
@@ -309,7 +333,7 @@ async fn converse(
         .timer(TokioTimer::new())
         .keep_alive_interval(ALIVE)
         .keep_alive_timeout(ALIVE);
-    let router = TowerToHyperService::new(router);
+    let answers = TowerToHyperService::new(answers);
     let service = service_fn(|mut request: Request<_>| {
         standing.asks();
         let is_http2 = request.version() == Version::HTTP_2;
@@ -317,7 +341,7 @@ async fn converse(
         if let Some(peer) = connected.as_ref().and_then(Connected::peer) {
             request.extensions_mut().insert(peer.clone());
         }
-        let (answer, standing) = (router.call(request), standing.clone());
+        let (answer, standing) = (answers.call(request), standing.clone());
         async move {
             let answer = answer.await;
             let let_in = answer.as_ref().is_ok_and(|answer| answer.status() != StatusCode::UNAUTHORIZED);
@@ -363,6 +387,7 @@ async fn converse(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
     use std::os::unix::fs::PermissionsExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -271,6 +271,12 @@ impl Sessions {
         session.is_some_and(|session| session.is_live(now))
     }
 
+    /// Whether nothing was given to or taken from a session since it was looked up. Time may have ended it all the same.
+    pub fn is_unchanged(&self, session: &Arc<Session>) -> bool {
+        let now = self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(&session.id);
+        now.is_some_and(|now| Arc::ptr_eq(&now, session))
+    }
+
     /// All sessions that are known, oldest first.
     pub fn all(&self) -> Vec<Arc<Session>> {
         let mut all = self.index.read().unwrap_or_else(PoisonError::into_inner).all();

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 /// The call (`opentelemetry.proto.collector.logs.v1`).
-const PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+pub const PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 /// The one call. Who asks is known by then, and may tell of every session.
 pub fn router(witness: &Arc<Witness>) -> Router {

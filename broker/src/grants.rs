@@ -217,18 +217,16 @@ impl Grants {
         let audit = span.child("audit");
         let written = self.audit.append(issued).await;
         drop(audit);
-        // Writing took its time. What was taken from the session meanwhile does not leave.
+        // Writing took its time. What was taken from the session meanwhile does not leave. (A session that has begun
+        // meanwhile, and that its connection would name as well, voids this grant by the feed.)
         let now = Now::read();
-        let still = match written {
-            Ok(()) => Ok(self.sessions.is_unchanged(&session) && session.is_live(now) && session.mode(now) == mode),
-            Err(_) => Err(Reason::BrokerUnavailable),
-        };
-        if still != Ok(true) {
+        let is_same = self.sessions.is_unchanged(&session) && session.is_live(now) && session.mode(now) == mode;
+        if written.is_err() || !is_same {
             // What is announced one by one was not entered.
             if !strict {
                 self.outstanding.withdrawn(&lease.id);
             }
-            return still.map(|_| Grant::Changed);
+            return written.map(|()| Grant::Changed).map_err(|_| Reason::BrokerUnavailable);
         }
 
         Ok(Grant::Made(Box::new(Granted {

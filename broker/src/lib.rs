@@ -46,7 +46,8 @@ pub mod tunnels;
 pub mod witness;
 
 use api::control::Control;
-use api::data_plane::{Admission, DataPlane};
+use api::data_plane::DataPlane;
+use api::entrance::Admission;
 use api::probes::Probes;
 use api::server::{BindError, Socket};
 use api::withheld::Withheld;
@@ -332,11 +333,11 @@ async fn start_in(
         connections: &connections,
     };
     let metrics = Arc::new(Metrics::new(watched, &counted));
+    let admission = match &acceptor {
+        Some(_) => Admission::Certificate,
+        None => Admission::Token(state_dir.token().clone()),
+    };
     let data_plane = DataPlane {
-        admission: match &acceptor {
-            Some(_) => Admission::Certificate,
-            None => Admission::Token(state_dir.token().clone()),
-        },
         workers: mutual_tls::Workers::default(),
         sessions: sessions.clone(),
         policy: publication.clone(),
@@ -396,7 +397,7 @@ async fn start_in(
     let data_plane_address = filters.tcp_address();
     let door = |door| connections.get_or_create(&Door { door }).clone();
     let mut doors = JoinSet::new();
-    doors.spawn(filters.serve(data_plane.behind_entrance(), stopped.clone(), door("data-plane")));
+    doors.spawn(filters.serve(data_plane.behind(admission), stopped.clone(), door("data-plane")));
     doors.spawn(operators.serve(control.router(), stopped.clone(), door("control")));
     if let Some(socket) = probes {
         let pages = Probes { health: Mutex::new(health()), metrics };

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// What is counted, in bytes.
 const UNIT: usize = 1024;
 /// The longest body that any route takes, in bytes; one that does not say how long it is counts as that.
-const LONGEST: usize = attache_core::wire::MOST_AUDIT_BYTES;
+pub(super) const LONGEST: usize = attache_core::wire::MOST_AUDIT_BYTES;
 /// What an Envoy may have under way, in bytes.
 const OF_ENVOY: usize = 16 * LONGEST;
 /// The same of one that is held to sessions.

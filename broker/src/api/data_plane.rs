@@ -2,7 +2,7 @@
 //! network for a certificate.
 
 use super::answer::{ApiError, Failure, json, json_with, parse, secret_json};
-use super::entrance::Entrance;
+use super::entrance::{Admission, Entrance};
 use super::health::{self, Readiness};
 use super::{Health, Metrics};
 use crate::audit::AuditLog;
@@ -16,7 +16,6 @@ use crate::sds::Sds;
 use crate::sessions::Sessions;
 use crate::tunnels::Tunnels;
 use crate::witness::{self, Witness};
-use attache_core::Secret;
 use attache_core::trace::{TRACEPARENT, TraceParent};
 use attache_core::wire::{self, AuditAnswer, Changes, GrantAnswer, GrantRequest, Intent, IntentAnswer};
 use attache_core::wire::{TunnelAnswer, TunnelRequest, UseRecord, WireInjection};
@@ -35,21 +34,11 @@ use std::time::Duration;
 
 /// What an answer with a grant takes without its injections, in bytes: members, numbers, and names of 63 bytes at most.
 const GRANT_ANSWER: usize = 1024;
-/// What an injection takes besides its name and its secret, in bytes, and more than what stands around one to mask.
+/// What stands around a name, a secret to inject or one to mask, in bytes, and more.
 const AROUND_SECRET: usize = 32;
-
-/// How it is known who asks.
-pub enum Admission {
-    /// By what every call must show.
-    Token(Secret),
-    /// By the certificate of the connection, which was verified before anything was read.
-    Certificate,
-}
 
 /// What the filters' door leads to.
 pub struct DataPlane {
-    /// How it is known who asks.
-    pub admission: Admission,
     /// Whose worker is whose.
     pub workers: Workers,
     /// Whose sessions they are.
@@ -76,7 +65,7 @@ pub struct DataPlane {
 
 impl DataPlane {
     /// All routes, behind the entrance.
-    pub fn behind_entrance(self) -> Entrance {
+    pub fn behind(self, admission: Admission) -> Entrance {
         let door = Arc::new(self);
         let routes = Router::new()
             .route(wire::POLICY_PATH, get(policy))
@@ -93,7 +82,7 @@ impl DataPlane {
             .with_state(door.clone())
             .merge(door.sds.router())
             .merge(witness::grpc::router(&door.witness));
-        Entrance::new(door, routes)
+        Entrance::new(admission, routes)
     }
 
     /// Whether this is a worker, and of whom asks.
@@ -183,7 +172,7 @@ impl<S: Sync> FromRequestParts<S> for Traced {
     }
 }
 
-/// How many bytes of JSON it is at most: a character that is escaped takes six for each of its bytes at most.
+/// How many bytes of JSON it is at most: a byte that is escaped takes six.
 fn room_of(answer: &GrantAnswer) -> usize {
     let text = |text: &str| AROUND_SECRET + text.bytes().map(|byte| if is_plain(byte) { 1 } else { 6 }).sum::<usize>();
     let injection = |one: &WireInjection| {
@@ -368,6 +357,7 @@ fn check_worker(worker: &str) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use attache_core::Secret;
     use attache_core::names::Name;
     use attache_core::policy::AccessMode;
     use attache_core::wire::{Granted, Lease};

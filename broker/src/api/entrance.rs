@@ -4,7 +4,6 @@
 
 use super::answer::ApiError;
 use super::bodies::Bodies;
-use super::data_plane::{Admission, DataPlane};
 use crate::config::data_plane::Peer;
 use crate::grants::Asker;
 use crate::sessions::Sight;
@@ -26,10 +25,20 @@ use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 use tower_service::Service;
 
-/// Longest request for a grant or a way, in bytes.
+/// What a request for a grant or a way has at most, in bytes.
 const GRANT_BODY: usize = 64 * 1024;
-/// Longest intent, in bytes: texts of 4 kB, each of their bytes escaped.
+/// What an intent has: texts of 4 kB, each of their bytes escaped.
 const INTENT_BODY: usize = 128 * 1024;
+/// How long a body may be, in bytes, where one is read. Certificates are asked for by a stream, which has bounds of its own
+/// and no end.
+const BODIES: [(&str, usize); 6] = [
+    (wire::GRANTS_PATH, GRANT_BODY),
+    (wire::TUNNELS_PATH, GRANT_BODY),
+    (wire::INTENTS_PATH, INTENT_BODY),
+    (wire::AUDIT_PATH, MOST_AUDIT_BYTES),
+    (witness::ACCESS_LOG_PATH, witness::MOST_BYTES),
+    (witness::grpc::PATH, witness::MOST_BYTES),
+];
 /// How long a body may take to arrive and be answered.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
@@ -45,23 +54,31 @@ const OF_SIDECARS: [&str; 7] = [
     "/healthz",
 ];
 
+/// How it is known who asks.
+pub enum Admission {
+    /// By what every call must show.
+    Token(Secret),
+    /// By the certificate of the connection, which was verified before anything was read.
+    Certificate,
+}
+
 /// Who is let in, and what of bodies is under way.
 #[derive(Clone)]
 pub struct Entrance {
-    door: Arc<DataPlane>,
+    admission: Arc<Admission>,
     bodies: Arc<Bodies>,
     routes: Router,
 }
 
 impl Entrance {
     /// Before these routes.
-    pub(super) fn new(door: Arc<DataPlane>, routes: Router) -> Self {
-        Self { door, bodies: Arc::default(), routes }
+    pub(super) fn new(admission: Admission, routes: Router) -> Self {
+        Self { admission: Arc::new(admission), bodies: Arc::default(), routes }
     }
 
     /// Who asks, if anybody whom we let in.
     fn asker(&self, request: &Request) -> Option<Asker> {
-        match &self.door.admission {
+        match &*self.admission {
             Admission::Token(token) => shows(request, token).then_some(Asker { sight: Sight::All, peer: None }),
             Admission::Certificate => request.extensions().get::<Arc<Peer>>().map(|peer| Asker::from(&**peer)),
         }
@@ -94,16 +111,9 @@ impl Entrance {
     }
 }
 
-/// How long a body may be that goes there, in bytes; `None`: none is read, or a stream is, which has its own bounds and
-/// no end.
+/// How long a body may be that goes there; `None`: none is read.
 fn longest(path: &str) -> Option<usize> {
-    match path {
-        wire::GRANTS_PATH | wire::TUNNELS_PATH => Some(GRANT_BODY),
-        wire::INTENTS_PATH => Some(INTENT_BODY),
-        wire::AUDIT_PATH => Some(MOST_AUDIT_BYTES),
-        witness::ACCESS_LOG_PATH | witness::grpc::PATH => Some(witness::MOST_BYTES),
-        _ => None,
-    }
+    BODIES.iter().find(|(of, _)| *of == path).map(|(_, longest)| *longest)
 }
 
 /// Around the router, not on its routes: not even which methods a path takes shows without the token.
@@ -135,5 +145,28 @@ impl From<&Peer> for Asker {
     fn from(peer: &Peer) -> Self {
         let sight = peer.sessions.clone().map_or(Sight::All, Sight::These);
         Self { sight, peer: Some(peer.id.clone()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{bodies, openapi};
+
+    /// A route that is missing in the table would have no bound on its time and its share.
+    #[test]
+    fn every_route_that_reads_a_body_says_how_long_it_may_be() {
+        let document = serde_json::to_value(openapi::Door::DataPlane.document()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let reads_one =
+            |path: &&String| paths[*path].as_object().unwrap().values().any(|how| how["requestBody"].is_object());
+        let mut reading: Vec<_> = paths.keys().filter(reads_one).map(String::as_str).collect();
+        // What tonic reads is no part of the document.
+        reading.push(witness::grpc::PATH);
+        reading.sort();
+        let mut said: Vec<_> = BODIES.iter().map(|(path, _)| *path).collect();
+        said.sort();
+        assert_eq!(reading, said);
+        assert!(BODIES.iter().all(|(_, longest)| *longest <= bodies::LONGEST));
     }
 }

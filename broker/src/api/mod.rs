@@ -8,7 +8,7 @@ mod authority;
 mod bodies;
 pub mod control;
 pub mod data_plane;
-mod entrance;
+pub mod entrance;
 mod feed;
 mod health;
 mod metrics;

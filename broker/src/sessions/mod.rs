@@ -271,10 +271,10 @@ impl Sessions {
         session.is_some_and(|session| session.is_live(now))
     }
 
-    /// Whether nothing was given to or taken from a session since it was looked up. Time may have ended it all the same.
+    /// Whether nothing was given to or taken from a session since it was looked up, and no other has its name. Time may have
+    /// ended it all the same.
     pub fn is_unchanged(&self, session: &Arc<Session>) -> bool {
-        let now = self.index.read().unwrap_or_else(PoisonError::into_inner).by_id(&session.id);
-        now.is_some_and(|now| Arc::ptr_eq(&now, session))
+        self.named(&session.name).is_some_and(|current| Arc::ptr_eq(&current, session))
     }
 
     /// All sessions that are known, oldest first.

@@ -52,7 +52,7 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     let evidence = Evidence::default();
     oracle.evidence(&evidence);
     oracle.exports("lab", "LAB_KEY");
-    for name in ["up.err", "up.out", "state/default/envoy.log", "state/default/envoy-access.jsonl"] {
+    for name in ["up.err", "up.out", "state/default/logs/envoy.log", "state/default/logs/envoy-access.jsonl"] {
         oracle.log(name, dir.path().join(name));
     }
 
@@ -79,6 +79,13 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
 
     let (own, envoy) = (up.pid(), envoy_of(&ready));
     assert!(lives(own) && lives(envoy));
+    // Envoy watches where it reads from, and would be woken by each line that it writes there.
+    let bootstrap = std::fs::read_to_string(dir.path().join("state/default/envoy.json")).expect("its bootstrap");
+    for descriptor in ["1", "2"] {
+        let log = std::fs::read_link(format!("/proc/{envoy}/fd/{descriptor}")).expect("a log");
+        let beside = log.parent().and_then(Path::to_str).expect("a plain path");
+        assert!(!bootstrap.contains(&format!("\"{beside}/")) && bootstrap.contains("/data-plane-token.sds.json\""), "{beside}");
+    }
     // The record of a last request, still on its way, must not be lost.
     assert_eq!(agent.get(proxy, "lab.test", "/last", &[("authorization", &bearer)]).await.status, 200);
     up.signal("INT");
@@ -209,7 +216,7 @@ async fn an_unsafe_bootstrap_is_not_run() {
             assert!(told.contains(word), "{check}, {word}: {told}");
         }
         assert!(!told.contains("attache: envoy ") && up.said().is_empty(), "{check}: {told}");
-        for never in ["envoy.json", "envoy.log"] {
+        for never in ["envoy.json", "logs"] {
             assert!(!dir.path().join("state/default").join(never).exists(), "{check}: {never} was written");
         }
     }

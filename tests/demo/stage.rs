@@ -131,8 +131,8 @@ impl Stage {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
         vec![
             ("attache up", said),
-            ("Envoy", read("envoy.log")),
-            ("Envoy's access log", read("envoy-access.jsonl")),
+            ("Envoy", read("logs/envoy.log")),
+            ("Envoy's access log", read("logs/envoy-access.jsonl")),
             ("the audit log", read("audit.jsonl")),
         ]
     }

@@ -23,6 +23,9 @@ use tokio::time::{Instant, sleep, timeout};
 pub const BECOME_ENVOY: &str = "become-envoy";
 
 const BOOTSTRAP: &str = "envoy.json";
+/// Where Envoy's logs are: a directory of their own. Envoy watches those that it reads certificates and tokens from, and is
+/// woken by whatever is written there; at level `debug` it would log that it was, for ever.
+const LOGS: &str = "logs";
 /// Envoy's access log, one JSON object a line, begun anew at each start.
 const ACCESS_LOG: &str = "envoy-access.jsonl";
 /// Envoy's own log, begun anew at each start.
@@ -113,6 +116,7 @@ impl Process {
     ) -> Result<Self, ProcessError> {
         let failed = |cause| ProcessError::Start { binary: binary.to_owned(), cause };
         dir.replace(BOOTSTRAP, bootstrap.to_string().as_bytes())?;
+        let logs = PrivateDir::open_or_create(&dir.path().join(LOGS))?;
         let own = std::env::current_exe().map_err(failed)?;
         let child = Command::new(own)
             .arg(BECOME_ENVOY)
@@ -123,13 +127,13 @@ impl Process {
             // It needs nothing of our environment, where secrets may be.
             .env_clear()
             .stdin(Stdio::null())
-            .stdout(fresh(dir, ACCESS_LOG)?)
-            .stderr(fresh(dir, LOG)?)
+            .stdout(fresh(&logs, ACCESS_LOG)?)
+            .stderr(fresh(&logs, LOG)?)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
-        let mut process = Self { child, admin, log: dir.path().join(LOG) };
+        let mut process = Self { child, admin, log: logs.path().join(LOG) };
         process.wait_until_ready().await?;
         Ok(process)
     }

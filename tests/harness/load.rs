@@ -14,7 +14,7 @@ use crate::{Agent, Response, Unanswered, refusal};
 /// How many requests one load makes at most: no loop is without an end.
 const MOST: u64 = 100_000;
 /// How many agents ask one after the other where the machine sets the rate.
-const LANES: usize = 24;
+pub const LANES: usize = 24;
 /// Connections that HTTP/2 requests share.
 const SHARED: usize = 4;
 

@@ -181,7 +181,7 @@ fuzz: ## Look for what breaks each fuzz target, for TIME seconds (default 60) ea
 	@scripts/cargo-tool cargo-fuzz 0.13.2
 	@scripts/fuzz $(or $(TIME),60) $(NAME)
 
-mutants: ## Change core in one place after the other: do its tests notice? Most of a day; SHARD=0/36 for every 36th change
+mutants: ## Change core in one place after the other: do its tests notice? Five hours; SHARD=0/60 for every 60th change
 	@scripts/cargo-tool cargo-mutants 27.1.0
 	@scripts/mutants $(SHARD)
 

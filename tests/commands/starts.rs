@@ -84,7 +84,10 @@ async fn up_serves_an_agent_and_ctrl_c_ends_everything() {
     for descriptor in ["1", "2"] {
         let log = std::fs::read_link(format!("/proc/{envoy}/fd/{descriptor}")).expect("a log");
         let beside = log.parent().and_then(Path::to_str).expect("a plain path");
-        assert!(!bootstrap.contains(&format!("\"{beside}/")) && bootstrap.contains("/data-plane-token.sds.json\""), "{beside}");
+        assert!(
+            !bootstrap.contains(&format!("\"{beside}/")) && bootstrap.contains("/data-plane-token.sds.json\""),
+            "{beside}"
+        );
     }
     // The record of a last request, still on its way, must not be lost.
     assert_eq!(agent.get(proxy, "lab.test", "/last", &[("authorization", &bearer)]).await.status, 200);

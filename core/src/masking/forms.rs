@@ -133,3 +133,16 @@ fn sextets(value: usize, free: usize) -> Class {
         other => [*other; 2],
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_has_the_bytes_that_it_is_made_of() {
+        for byte in 0..=u8::MAX {
+            assert!(Class::of([byte]).bytes().eq(Some(byte).filter(u8::is_ascii)), "{byte}");
+            assert!(!Class::of((0..=u8::MAX).filter(|other| *other != byte)).has(byte), "{byte}");
+        }
+    }
+}

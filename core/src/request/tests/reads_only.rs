@@ -164,6 +164,8 @@ fn a_read_without_a_body_needs_no_type() {
     let search = || request("POST", "api.github.com", "/search").with("content-length", "0");
     assert_eq!(sends_to_api(&policy, search(), Body::Unread), Ok(()));
     assert_eq!(sends_to_api(&policy, search().with("content-type", "application/json"), Body::Unread), Ok(()));
+    let binding = policy.destination(destination::API).unwrap().binding(&crate::fixture::name("github")).unwrap();
+    assert!(!binding.needs_body(AccessMode::ReadOnly), "nobody waits for what nobody looks at");
 }
 
 #[test]

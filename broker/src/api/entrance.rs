@@ -1,6 +1,6 @@
 //! What stands before every route of the filters' door: who asks, how long a body may be, how long it may take. One look
-//! at each request, not a layer for each question: on the way to a grant, layers are most of what the broker's own code
-//! costs.
+//! at each request, not a layer for each question: a layer costs a box for the request and one for what becomes of it, on
+//! the way to every grant.
 
 use super::answer::ApiError;
 use super::bodies::Bodies;

@@ -65,18 +65,24 @@ async fn the_change_feed_holds_answers_and_notices_another_life() {
     let broker = FakeBroker::start().await;
     broker.policy(json!({"version": "v1"}));
     let first = poll(&broker, "none", 0, 60_000).await;
-    assert_eq!((first.cursor, first.policy.as_str()), (0, "v1"), "another epoch is answered at once");
+    assert_eq!((first.cursor, first.policy.as_str()), (1, "v1"), "another epoch is answered at once");
     let begun = Instant::now();
-    let held = poll(&broker, &first.epoch, 0, 80).await;
+    let held = poll(&broker, &first.epoch, 1, 80).await;
     assert!(begun.elapsed() >= Duration::from_millis(80) && held.changes.is_empty());
-    let (held, cursor) = tokio::join!(poll(&broker, &first.epoch, 0, 60_000), async {
+    let (held, cursor) = tokio::join!(poll(&broker, &first.epoch, 1, 60_000), async {
         attache_tests::util::eventually(SOON, || broker.calls(Endpoint::Changes) == 3).await;
         broker.change(json!({"credential": "github"}))
     });
-    assert_eq!((held.cursor, held.changes.len(), cursor), (1, 1, 1));
+    assert_eq!((held.cursor, held.changes.len(), cursor), (2, 1, 2));
+    // Nobody polled when it changed.
+    broker.policy(json!({"version": "v2"}));
+    let begun = Instant::now();
+    let told = poll(&broker, &first.epoch, 2, 60_000).await;
+    assert_eq!((told.cursor, told.changes.len(), told.policy.as_str()), (3, 1, "v2"));
+    assert!(begun.elapsed() < SOON, "told at once");
     broker.new_epoch();
-    assert_ne!(poll(&broker, &first.epoch, 1, 60_000).await.epoch, first.epoch);
-    assert_eq!(broker.workers()["0badcafe"], 1);
+    assert_ne!(poll(&broker, &first.epoch, 3, 60_000).await.epoch, first.epoch);
+    assert_eq!(broker.workers()["0badcafe"], 3);
 }
 
 #[tokio::test]

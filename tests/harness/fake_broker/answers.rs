@@ -182,13 +182,12 @@ async fn changes(shared: &Shared, call: &Call, hold: bool) -> Value {
     }
     let wait = number("wait_ms").map_or(HOLD, Duration::from_millis);
     let end = tokio::time::Instant::now() + wait;
-    let policy = shared.state().policy_version();
     loop {
         let changed = shared.changed.notified();
         let news = {
             let state = shared.state();
             let same_life = epoch.as_deref() == Some(&state.epoch_name());
-            let nothing_new = same_life && state.cursor() <= after && state.policy_version() == policy;
+            let nothing_new = same_life && state.cursor() <= after;
             let since = if same_life { usize::try_from(after).unwrap_or(usize::MAX) } else { 0 };
             let news = state.news(since);
             (!nothing_new).then_some(news)

@@ -138,14 +138,14 @@ impl FakeBroker {
 
     /// The policy from now on; its `version` is also the ETag and stands in the change feed.
     pub fn policy(&self, spec: Value) {
-        self.shared.state().policy = spec;
-        self.shared.changed.notify_waiters();
+        self.edit_policy(|policy| *policy = spec);
     }
 
-    /// The same policy, with changes.
+    /// The same policy, with changes. As the broker does it: with a change in the feed, by which a worker that is between
+    /// two polls hears of it at its next one, and which voids what was granted before.
     pub fn edit_policy(&self, edit: impl FnOnce(&mut Value)) {
         edit(&mut self.shared.state().policy);
-        self.shared.changed.notify_waiters();
+        self.change(json!({}));
     }
 
     /// Grants this to everyone from now on, each time on a new lease.

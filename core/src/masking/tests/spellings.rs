@@ -9,8 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
 fn masked(secret: &str, text: &str) -> String {
+    masked_by(&masker(secret), text)
+}
+
+fn masked_by(masker: &Masker, text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    masker(secret).mask(&mut bytes);
+    masker.mask(&mut bytes);
     assert_eq!(bytes.len(), text.len());
     String::from_utf8(bytes).unwrap()
 }
@@ -50,6 +54,7 @@ fn every_documented_spelling_is_masked_whole() {
 #[test]
 fn base64_of_a_text_around_the_secret_is_masked_but_for_the_text() {
     for secret in [SECRET, "ghp_TheRealTokenOfTheUser0123456789abcd", "????>>>>", "12345678", "123456789"] {
+        let masker = masker(secret);
         for before in 0..7 {
             for after in 0..4 {
                 let text = format!("{}{secret}{}", "u".repeat(before), "v".repeat(after));
@@ -58,12 +63,12 @@ fn base64_of_a_text_around_the_secret_is_masked_but_for_the_text() {
                     // Every character that holds a bit of the secret.
                     let (from, to) = (before * 8 / 6, ((before + secret.len()) * 8).div_ceil(6));
                     let expected = format!("\"{}{}{}\"", &encoded[..from], "*".repeat(to - from), &encoded[to..]);
-                    assert_eq!(masked(secret, &format!("\"{encoded}\"")), expected, "{text}");
+                    assert_eq!(masked_by(&masker, &format!("\"{encoded}\"")), expected, "{text}");
                     // The same with all that JSON and URLs escape in it.
                     let escape = |text: &str| text.replace('/', "\\/").replace('+', "%2B").replace('=', "%3d");
                     let stars = "*".repeat(escape(&encoded[from..to]).len());
                     let expected = format!("\"{}{stars}{}\"", &encoded[..from], escape(&encoded[to..]));
-                    assert_eq!(masked(secret, &format!("\"{}\"", escape(&encoded))), expected, "{text}");
+                    assert_eq!(masked_by(&masker, &format!("\"{}\"", escape(&encoded))), expected, "{text}");
                 }
             }
         }

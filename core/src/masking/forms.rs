@@ -145,4 +145,10 @@ mod tests {
             assert!(!Class::of((0..=u8::MAX).filter(|other| *other != byte)).has(byte), "{byte}");
         }
     }
+
+    #[test]
+    fn what_may_stand_in_either_of_two_classes_or_in_both_may_stand_in_them_together() {
+        let either = Class::of(*b"ab\x00").or(Class::of(*b"bc\x7f"));
+        assert!(either.bytes().eq(*b"\x00abc\x7f"));
+    }
 }

@@ -51,4 +51,14 @@ mod tests {
         assert!(maskers.of("c", &[]).unwrap().is_none());
         assert!(maskers.of("c", &secret("short")).is_err());
     }
+
+    #[test]
+    fn a_masker_in_use_is_kept_whatever_others_come_and_go() {
+        let mut maskers = Maskers::default();
+        let mut of = |name: &str| maskers.of(name, &[Secret::new(format!("{name}-secret-of-some-length"))]).unwrap();
+        let first = of("a").unwrap();
+        drop(of("b"));
+        let third = of("c").unwrap();
+        assert!(Rc::ptr_eq(&first, &of("a").unwrap()) && Rc::ptr_eq(&third, &of("c").unwrap()));
+    }
 }

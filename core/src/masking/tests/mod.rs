@@ -1,5 +1,7 @@
 //! Every spelling by table; streams cut everywhere; what is left alone.
 
+mod heads;
+mod lines;
 mod spellings;
 mod streams;
 mod websockets;

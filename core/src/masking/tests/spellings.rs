@@ -79,7 +79,7 @@ fn base64_of_a_text_around_the_secret_is_masked_but_for_the_text() {
 fn base64_in_lines_is_masked_but_for_the_line_breaks() {
     let secret = "ghp_TheRealTokenOfTheUser0123456789abcd".repeat(4);
     let masker = masker(&secret);
-    for before in (0..12).chain(60..72) {
+    for before in (0..12).chain(40..72) {
         for (line, line_break) in [(76, "\r\n"), (64, "\n"), (60, "\\n"), (76, "%0D%0A"), (76, "\\r\\n")] {
             let encoded = STANDARD.encode(format!("{}{secret}", "u".repeat(before)));
             let lines: Vec<_> =
@@ -106,6 +106,13 @@ fn overlapping_echoes_are_masked_both() {
 }
 
 #[test]
+fn a_text_that_can_be_read_in_many_ways_is_read_in_none_twice() {
+    // Two backslashes are one, or two: there are millions of ways.
+    let secret = format!("x{}", "\\".repeat(24));
+    assert_eq!(masked(&secret, &format!("x{}y", "\\".repeat(48))), format!("{}y", "*".repeat(49)));
+}
+
+#[test]
 fn several_secrets_are_masked_at_once() {
     let masker = Masker::new([&Secret::new("first-secret"), &Secret::new("second-secret")]).unwrap();
     let mut text = b"first-secret, second-secret, third-secret".to_vec();
@@ -128,6 +135,44 @@ fn what_is_no_echo_stays_as_it_is() {
         "Z2gvcCsw",
     ] {
         assert_eq!(masked(SECRET, text), text);
+    }
+}
+
+#[test]
+fn a_spelling_of_another_secret_stays_as_it_is() {
+    let secret = "ghp_TheRealToken";
+    let masker = masker(secret);
+    let spell: [fn(&[u8]) -> String; 6] = [
+        |other| String::from_utf8(other.to_vec()).unwrap(),
+        |other| other.iter().map(|byte| format!("%{byte:02x}")).collect(),
+        |other| other.iter().map(|byte| format!("\\u{byte:04X}")).collect(),
+        |other| other.iter().map(|byte| format!("{byte:02x}")).collect(),
+        |other| STANDARD.encode(other),
+        |other| STANDARD.encode(other).bytes().map(|byte| format!("%{byte:02X}")).collect(),
+    ];
+    for at in 0..secret.len() {
+        let mut other = secret.as_bytes().to_vec();
+        other[at] ^= 0x04;
+        for spell in spell {
+            let text = spell(&other);
+            assert_eq!(masked_by(&masker, &text), text);
+        }
+    }
+}
+
+#[test]
+fn what_stands_beside_base64_and_is_none_of_it_stays() {
+    for secret in ["ghp_TheRealToken", "ghp_TheRealTokens"] {
+        let masker = masker(secret);
+        for before in 1..3 {
+            let encoded = STANDARD.encode(format!("{}{secret}", "u".repeat(before)));
+            // The characters that the secret alone determines.
+            let whole = &encoded[(before * 8_usize).div_ceil(6)..(before + secret.len()) * 8 / 6];
+            for (left, right) in [("\"", "\""), (">", "%20"), ("=", "\\u0022"), ("\n", "\\n"), (".", "%"), ("", "\\")] {
+                let expected = format!("{left}{}{right}", "*".repeat(whole.len()));
+                assert_eq!(masked_by(&masker, &format!("{left}{whole}{right}")), expected);
+            }
+        }
     }
 }
 

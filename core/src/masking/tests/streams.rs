@@ -60,6 +60,37 @@ fn only_an_end_that_begins_a_secret_is_held() {
 }
 
 #[test]
+fn what_begins_a_spelling_is_held_from_its_first_character_to_the_last_but_one() {
+    let secret = "ghp_TheRealToken";
+    let masker = masker(secret);
+    let hex = |digits: fn(u8) -> String| secret.bytes().map(digits).collect::<String>();
+    let base64 = |before: usize| {
+        let encoded = STANDARD.encode(format!("{}{secret}", "u".repeat(before)));
+        // With the character after the last whole one, which holds bits of it.
+        encoded[(before * 8).div_ceil(6)..((before + secret.len()) * 8).div_ceil(6)].to_owned()
+    };
+    for spelling in [
+        secret.to_owned(),
+        hex(|byte| format!("{byte:02x}")),
+        hex(|byte| format!("{byte:02X}")),
+        base64(0),
+        base64(1),
+        base64(2),
+    ] {
+        let percent = spelling.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let json = spelling.bytes().map(|byte| format!("\\u{byte:04X}")).collect();
+        for written in [spelling, percent, json] {
+            for cut in 1..written.len() {
+                let (one, two) = written.as_bytes().split_at(cut);
+                assert_eq!(Stream::default().feed(&masker, one, false).held, cut, "{written}");
+                let whole = (vec![b'*'; written.len()], 1);
+                assert_eq!(through(&masker, [one, two]), whole, "{written}, cut at {cut}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_last_chunk_is_let_go() {
     let masker = masker("ghp_TheRealTokenOfTheUser");
     let mut stream = Stream::default();
@@ -91,6 +122,8 @@ fn a_stream_in_utf_16_is_known_by_its_first_bytes() {
     assert_eq!(wide(&[b"\xff\xfea\0"]), [true]);
     assert_eq!(wide(&[b"\xfe\xff\0a"]), [true]);
     assert_eq!(wide(&[b"", b"\xff", b"", b"\xfe", b"a\0"]), [false, false, false, true, true]);
+    // An empty chunk changes nothing.
+    assert_eq!(wide(&[b"\xff\xfe", b"", b"a\0", b""]), [true; 4]);
     // UTF-8's own, and what stands elsewhere or is cut short.
     for other in [&b"\xef\xbb\xbf{}"[..], b"a\xff\xfe", b" \xfe\xff", b"\xff\xff\xfe", b"\xff", b"\xfe\xfe\xff", b""] {
         assert_eq!(wide(&[other]), [false], "{other:?}");

@@ -67,6 +67,71 @@ fn a_message_is_masked_wherever_frames_and_chunks_cut_it() {
 }
 
 #[test]
+fn a_message_is_masked_in_frames_of_any_size() {
+    let masker = masker(SECRET);
+    // Much of it seems to begin the secret.
+    let text = format!("gh gh/ gh/p gh/p+0 {SECRET} gh/p+ gh/p");
+    let stars = text.replace(SECRET, &"*".repeat(SECRET.len()));
+    for size in 1..=text.len() {
+        let tunnel = |text: &str| {
+            let mut tunnel = Vec::new();
+            for (number, piece) in text.as_bytes().chunks(size).enumerate() {
+                let is_last = (number + 1) * size >= text.len();
+                tunnel.extend(frame(u8::from(number == 0) | u8::from(is_last) << 7, piece));
+                if number % 3 == 1 {
+                    tunnel.extend(frame(0x8a, b"gh/p"));
+                }
+            }
+            tunnel
+        };
+        let (said, expected) = (tunnel(&text), tunnel(&stars));
+        for step in [1, 2, 5, 11, said.len()] {
+            let through = through(&masker, said.chunks(step));
+            assert_eq!(through, Ok((expected.clone(), 1)), "frames of {size}, in steps of {step}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_of_any_length_is_read() {
+    let masker = masker(SECRET);
+    let stars = "*".repeat(SECRET.len());
+    for length in [19, 20, 124, 125, 126, 127, 128, 255, 256, 258, 65_535, 65_536, 65_793] {
+        let tunnel = |secret: &str| {
+            let padded = format!("{}{secret}", "x".repeat(length - secret.len()));
+            let ping = if length <= 125 { frame(0x89, padded.as_bytes()) } else { vec![] };
+            [frame(0x82, padded.as_bytes()), ping, frame(0x81, secret.as_bytes())].concat()
+        };
+        let (said, expected) = (tunnel(SECRET), tunnel(&stars));
+        let echoes = if length <= 125 { 3 } else { 2 };
+        // What announces it may be cut anywhere.
+        for cut in 0..=11 {
+            let (one, two) = said.split_at(cut);
+            assert!(through(&masker, [one, two]) == Ok((expected.clone(), echoes)), "{length}, cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn an_echo_is_told_in_each_frame_that_it_stands_in_and_in_no_other() {
+    let masker = masker("ghp_TheRealTokenOfTheUser");
+    let said = [
+        frame(0x01, b"before"),
+        frame(0x00, b"x ghp_The"),
+        frame(0x00, b"RealTokenOf"),
+        frame(0x00, b""),
+        frame(0x00, b"TheUser y"),
+        frame(0x80, b"after"),
+    ];
+    let found = Frames::default().feed(&masker, &said.concat(), false).unwrap();
+    assert_eq!((found.echoes, found.new, found.held), (vec![12..19, 21..32, 36..43], 1, 0));
+    // What was held of the frame before them only seemed to begin one.
+    let said = [frame(0x01, b"x ghp_"), frame(0x80, b"ghp_TheRealTokenOfTheUser ghp_TheRealTokenOfTheUser")];
+    let found = Frames::default().feed(&masker, &said.concat(), false).unwrap();
+    assert_eq!((found.echoes, found.new, found.held), (vec![10..35, 36..61], 2, 0));
+}
+
+#[test]
 fn only_an_end_that_begins_a_secret_within_a_message_is_held() {
     let masker = masker("ghp_TheRealTokenOfTheUser");
     for (said, held) in [
@@ -78,6 +143,9 @@ fn only_an_end_that_begins_a_secret_within_a_message_is_held() {
         // What announces a frame is let go.
         (vec![0x81, 126, 1], 0),
         ([frame(0x01, b"ghp_The"), vec![0x80]].concat(), 8),
+        // A frame without a payload ends a message, too.
+        ([frame(0x01, b"ghp_The"), frame(0x80, b"")].concat(), 0),
+        ([frame(0x01, b"ghp_The"), frame(0x00, b"")].concat(), 9),
     ] {
         let mut frames = Frames::default();
         let found = frames.feed(&masker, &said, false).unwrap();

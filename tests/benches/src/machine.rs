@@ -46,6 +46,16 @@ pub fn pin(core: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("binding to core {core}"))
 }
 
+/// Memory that could be had now, without swapping: in bytes (proc_meminfo(5), `MemAvailable`).
+pub fn available_memory() -> Result<u64> {
+    memory_in(&read("/proc/meminfo")).context("/proc/meminfo does not say what memory is available")
+}
+
+fn memory_in(meminfo: &str) -> Option<u64> {
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.trim().strip_suffix(" kB")?;
+    Some(kib.trim().parse::<u64>().ok()? * 1024)
+}
+
 /// Runs `start` on a thread bound to `core`: a process started there inherits
 /// the binding before its first instruction.
 pub fn pinned<T: Send>(core: usize, start: impl FnOnce() -> Result<T> + Send) -> Result<T> {
@@ -158,6 +168,13 @@ mod tests {
         let here = Machine::describe(None);
         assert!(here.commit == "no commit" || here.commit.starts_with("commit "), "{here:?}");
         assert_eq!(here.date.len(), "2026-01-31".len(), "{here:?}");
+    }
+
+    #[test]
+    fn memory_is_what_could_be_had_not_what_is_free() {
+        let meminfo = "MemTotal:  24000000 kB\nMemFree:    1000 kB\nMemAvailable:   2000 kB\n";
+        assert_eq!(memory_in(meminfo), Some(2_048_000));
+        assert_eq!(memory_in("MemTotal:  24000000 kB\n"), None);
     }
 
     #[test]

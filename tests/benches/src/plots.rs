@@ -13,6 +13,9 @@ use serde_json::Value;
 const SIZE: (u32, u32) = (860, 420);
 const FONT: (&str, i32) = ("sans-serif", 15);
 const TITLE: (&str, i32) = ("sans-serif", 19);
+/// How far lines stand beside each other, and what is left free on both sides: parts of the axis.
+const BESIDE: f64 = 0.006;
+const MARGIN: f64 = 0.03;
 /// Told apart by those who see few colours, too.
 const COLOURS: [RGBColor; 5] =
     [RGBColor(0, 90, 160), RGBColor(213, 94, 0), RGBColor(0, 140, 110), RGBColor(150, 90, 170), RGBColor(90, 90, 90)];
@@ -35,7 +38,27 @@ impl Bar {
 #[derive(Clone, Debug, PartialEq)]
 struct Line {
     name: String,
-    points: Vec<(f64, f64)>,
+    points: Vec<Point>,
+}
+
+/// A point, with half of the interval that its height lies in, where there are enough slices to tell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Point {
+    x: f64,
+    y: f64,
+    error: Option<f64>,
+}
+
+impl Point {
+    /// What a figure says for `x`.
+    fn of(x: &Value, figure: &Value) -> Option<Self> {
+        Some(Self { x: x.as_f64()?, y: figure["median"].as_f64()?, error: figure["error"].as_f64() })
+    }
+
+    fn ends(self) -> [f64; 2] {
+        let spread = self.error.unwrap_or_default();
+        [self.y - spread, self.y + spread]
+    }
 }
 
 /// Draws what there is.
@@ -94,22 +117,21 @@ fn variants(told: &Value) -> Result<Vec<Bar>> {
 fn by_connections(told: &Value) -> Result<Vec<Line>> {
     let sizes = told["connections"].as_array().context("no series over connections")?;
     let points = sizes.iter().flat_map(|at| {
-        let size = at["connections"].as_f64();
         let rows = at["variants"].as_array().into_iter().flatten();
-        rows.filter_map(move |row| {
-            Some((row["variant"].as_str()?.to_owned(), size?, row["rps_vs_bare"]["median"].as_f64()?))
+        rows.filter_map(|row| {
+            Some((text(&row["variant"]).to_owned(), Point::of(&at["connections"], &row["rps_vs_bare"])?))
         })
     });
-    Ok(gathered(points.filter(|(name, ..)| name != "bare")))
+    Ok(gathered(points.filter(|(name, _)| name != "bare")))
 }
 
 fn by_followers(told: &Value) -> Result<Vec<Line>> {
     let rows = told["rows"].as_array().context("no rows")?;
     let points = rows.iter().flat_map(|row| {
-        let followers = row["followers"].as_f64();
-        ["p50", "p99"]
-            .into_iter()
-            .filter_map(move |which| Some((which.to_owned(), followers?, row["last_told_ms"][which].as_f64()?)))
+        ["p50", "p99"].into_iter().filter_map(|which| {
+            let (x, y) = (row["followers"].as_f64()?, row["last_told_ms"][which].as_f64()?);
+            Some((which.to_owned(), Point { x, y, error: None }))
+        })
     });
     Ok(gathered(points))
 }
@@ -119,9 +141,7 @@ fn by_size(told: &Value) -> Result<Vec<Line>> {
     let points = all.iter().flat_map(|series| {
         let name = format!("{}, by {}", text(&series["many"]), text(&series["by"]));
         let rows = series["rows"].as_array().into_iter().flatten();
-        rows.filter_map(move |row| {
-            Some((name.clone(), row["size"].as_f64()?, row["cpu_vs_smallest"]["median"].as_f64()?))
-        })
+        rows.filter_map(move |row| Some((name.clone(), Point::of(&row["size"], &row["cpu_vs_smallest"])?)))
     });
     Ok(gathered(points))
 }
@@ -131,12 +151,12 @@ fn text(value: &Value) -> &str {
 }
 
 /// Points by the name of their line, in the order in which the names come.
-fn gathered(points: impl Iterator<Item = (String, f64, f64)>) -> Vec<Line> {
+fn gathered(points: impl Iterator<Item = (String, Point)>) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
-    for (name, x, y) in points {
+    for (name, point) in points {
         match lines.iter_mut().find(|line| line.name == name) {
-            Some(line) => line.points.push((x, y)),
-            None => lines.push(Line { name, points: vec![(x, y)] }),
+            Some(line) => line.points.push(point),
+            None => lines.push(Line { name, points: vec![point] }),
         }
     }
     lines
@@ -188,18 +208,27 @@ fn bars(into: &Path, title: &str, bars: &[Bar]) -> Result<()> {
     area.present().map_err(failed)
 }
 
-/// Lines over a logarithmic axis.
+/// Lines over a logarithmic axis, with the error of each point.
 fn lines(into: &Path, title: &str, (x, y): (&str, &str), lines: &[Line]) -> Result<()> {
     let all = || lines.iter().flat_map(|line| &line.points);
     ensure!(all().next().is_some(), "nothing to draw");
-    let least = all().map(|(x, _)| *x).fold(f64::MAX, f64::min);
-    let most = all().map(|(x, _)| *x).fold(least * 2.0, f64::max);
-    let high = all().map(|(_, y)| *y).fold(0.0, f64::max) * 1.15;
+    let least = all().map(|point| point.x).fold(f64::MAX, f64::min);
+    let most = all().map(|point| point.x).fold(least * 2.0, f64::max);
+    let high = all().flat_map(|point| point.ends()).fold(0.0, f64::max) * 1.1;
     // A label at what was measured.
-    let mut at: Vec<f64> = all().map(|(x, _)| *x).collect();
+    let mut at: Vec<f64> = all().map(|point| point.x).collect();
     at.sort_by(f64::total_cmp);
     at.dedup();
-    draw_lines(into, title, (x, y), lines, (least..most).log_scale().with_key_points(at), 0.0..high)
+    // Beside each other, so that no error hides behind another line's.
+    let step = (most / least).powf(BESIDE);
+    let mut beside = lines.to_vec();
+    for (index, line) in beside.iter_mut().enumerate() {
+        let by = step.powf(index as f64 - (lines.len() as f64 - 1.0) / 2.0);
+        line.points.iter_mut().for_each(|point| point.x *= by);
+    }
+    let margin = (most / least).powf(MARGIN);
+    let xs = (least / margin..most * margin).log_scale().with_key_points(at);
+    draw_lines(into, title, (x, y), &beside, xs, 0.0..high)
 }
 
 fn draw_lines<X, Y>(into: &Path, title: &str, (x, y): (&str, &str), lines: &[Line], xs: X, ys: Y) -> Result<()>
@@ -221,21 +250,32 @@ where
         .light_line_style(TRANSPARENT)
         .x_desc(x)
         .y_desc(y)
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_label_formatter(&|x| thousands(*x))
         .label_style(FONT)
         .draw()
         .map_err(failed)?;
     for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
         let style = colour.stroke_width(2);
-        let drawn = chart.draw_series(LineSeries::new(line.points.iter().copied(), style)).map_err(failed)?;
+        let points = line.points.iter().map(|point| (point.x, point.y));
+        let drawn = chart.draw_series(LineSeries::new(points, style)).map_err(failed)?;
         let key = move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], style);
         drawn.label(line.name.clone()).legend(key);
-        let points = line.points.iter().map(|point| Circle::new(*point, 3, colour.filled()));
+        let points = line.points.iter().map(|point| Circle::new((point.x, point.y), 3, colour.filled()));
         chart.draw_series(points).map_err(failed)?;
+        let errors = line.points.iter().filter(|point| point.error.is_some());
+        let errors = errors.map(|point| PathElement::new(point.ends().map(|y| (point.x, y.max(0.0))).to_vec(), style));
+        chart.draw_series(errors).map_err(failed)?;
     }
     let labels = chart.configure_series_labels().label_font(FONT).background_style(WHITE.mix(0.8)).draw();
     labels.map_err(failed)?;
     area.present().map_err(failed)
+}
+
+/// 100,000.
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
 }
 
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {
@@ -261,9 +301,10 @@ mod tests {
 
     #[test]
     fn a_line_has_the_points_of_its_name() {
-        let points = [("a", 1.0, 2.0), ("b", 1.0, 3.0), ("a", 4.0, 5.0)];
-        let lines = gathered(points.into_iter().map(|(name, x, y)| (name.to_owned(), x, y)));
-        assert_eq!(lines[0], Line { name: "a".to_owned(), points: vec![(1.0, 2.0), (4.0, 5.0)] });
+        let point = |x, y| Point { x, y, error: None };
+        let points = [("a", point(1.0, 2.0)), ("b", point(1.0, 3.0)), ("a", point(4.0, 5.0))];
+        let lines = gathered(points.into_iter().map(|(name, point)| (name.to_owned(), point)));
+        assert_eq!(lines[0], Line { name: "a".to_owned(), points: vec![point(1.0, 2.0), point(4.0, 5.0)] });
         assert_eq!(lines.len(), 2);
     }
 
@@ -276,11 +317,12 @@ mod tests {
             Bar { name: "next".into(), value: 9.0, error: None },
         ];
         bars(&one, "Bars", &all).unwrap();
-        let line = Line { name: "the line".into(), points: vec![(1.0, 1.0), (512.0, 0.5)] };
+        let far = Point { x: 10_000.0, y: 0.5, error: Some(0.25) };
+        let line = Line { name: "the line".into(), points: vec![Point { x: 1.0, y: 1.0, error: None }, far] };
         lines(&other, "Lines", ("x", "y"), &[line]).unwrap();
         let (one, other) = (fs::read_to_string(one).unwrap(), fs::read_to_string(other).unwrap());
         assert!(["first", "next", "3 ±1", "9 ±?"].iter().all(|text| one.contains(text)), "{one}");
-        assert!(["the line", "Lines", "\n512\n"].iter().all(|text| other.contains(text)), "{other}");
+        assert!(["the line", "Lines", "\n10,000\n"].iter().all(|text| other.contains(text)), "{other}");
         assert!(bars(&dir.path().join("none.svg"), "None", &[]).is_err());
     }
 }

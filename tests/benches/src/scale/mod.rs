@@ -30,9 +30,11 @@ use world::{Axis, Way, World};
 
 /// How many there are; the first is what the others are held against.
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
-/// Longer ones, not where time is short: the memory of their Envoy, or the start of their broker, is what bounds them.
-const MOST_DESTINATIONS: usize = 30_000;
-const MOST_SESSIONS: usize = 100_000;
+/// Longer ones, not where time is short.
+const MANY_DESTINATIONS: [usize; 2] = [30_000, 100_000];
+const MANY_SESSIONS: [usize; 1] = [100_000];
+/// What Envoy and the broker take for a destination, as measured here, and some more: in bytes.
+const A_DESTINATION: u64 = 140_000;
 /// As in the throughput series of `bench`.
 const CONNECTIONS: u32 = 16;
 /// The length of a slice: wrk's shortest.
@@ -57,8 +59,11 @@ pub fn run() -> Result<()> {
     let mut all = Vec::new();
     for axis in [Axis::Destinations, Axis::Sessions] {
         let mut worlds = Vec::new();
-        let most = if axis == Axis::Destinations { MOST_DESTINATIONS } else { MOST_SESSIONS };
-        for size in SIZES.into_iter().chain((!is_quick()).then_some(most)) {
+        for size in sizes(axis) {
+            if axis == Axis::Destinations && machine::available_memory()? < size as u64 * A_DESTINATION {
+                eprintln!("{size} destinations: left out, they take {} MB", size as u64 * A_DESTINATION / 1_000_000);
+                continue;
+            }
             eprintln!("{size} {}: starting", axis.as_str());
             let mut world = World::start(&ground, axis, size)?;
             Way::ALL.iter().try_for_each(|way| world.prove(*way, &client, &upstream))?;
@@ -75,6 +80,15 @@ pub fn run() -> Result<()> {
     fs::write(&path, serde_json::to_vec_pretty(&told(&machine, seconds, &all)?)?)?;
     println!("{}\n\n{}\n\n{}", machine.to_line(), report::table(&all), path.display());
     Ok(())
+}
+
+fn sizes(axis: Axis) -> impl Iterator<Item = usize> {
+    let longer: &[usize] = match axis {
+        _ if is_quick() => &[],
+        Axis::Destinations => &MANY_DESTINATIONS,
+        Axis::Sessions => &MANY_SESSIONS,
+    };
+    SIZES.into_iter().chain(longer.iter().copied())
 }
 
 /// All sizes of one series, each slice between two of the smallest.

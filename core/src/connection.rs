@@ -175,6 +175,51 @@ mod tests {
     }
 
     #[test]
+    fn behind_the_door_it_is_asked_what_the_door_found_and_in_a_tunnel_whom_the_handshake_names() {
+        assert_eq!(Property::behind_the_door(Transport::Gateway), None);
+        assert_eq!(Property::behind_the_door(Transport::Plain), Some(&[Property::Inside][..]));
+        let tunnel = [Property::Inside, Property::ServerName];
+        assert_eq!(Property::behind_the_door(Transport::Intercepted), Some(&tunnel[..]));
+    }
+
+    #[test]
+    fn what_the_client_showed_at_the_door_stands_in_the_place_of_what_the_proxys_own_connection_shows() {
+        let entered = |found: &[u8]| {
+            let mut connection = Connection::of(Name::parse("own").ok());
+            for (property, said) in [
+                (Property::PeerVerified, &[1][..]),
+                (Property::Peer, b"spiffe://test/own"),
+                (Property::Source, b"10.0.0.1:1"),
+                (Property::Inside, found),
+            ] {
+                connection.learn(property, said);
+            }
+            let listener = connection.listener().map(ToString::to_string);
+            let source = connection.source().map(|source| source.to_string());
+            let id = connection.inside().map(|inside| inside.id.clone());
+            (connection.peer().map(str::to_owned), source, listener, id, connection.may_name_a_session())
+        };
+        let (id, text) = (Some("a.example:443".to_owned()), |text: &str| Some(text.to_owned()));
+        let all = entered(b"- a.example:443 127.0.0.1 spiffe://test/client outer");
+        assert_eq!(all, (text("spiffe://test/client"), text("127.0.0.1"), text("outer"), id.clone(), true));
+        // One that showed nothing gets nothing of the proxy's.
+        assert_eq!(entered(b"- a.example:443 - - -"), (None, None, None, id, false));
+        assert_eq!(entered(b"unreadable"), (None, None, None, None, false));
+    }
+
+    #[test]
+    fn each_is_asked_for_by_the_name_that_envoy_has_for_it() {
+        for (property, path) in [
+            (Property::PeerVerified, "connection\0peer_certificate_valid"),
+            (Property::Peer, "connection\0uri_san_peer_certificate"),
+            (Property::Source, "source\0address"),
+            (Property::ServerName, "connection\0requested_server_name"),
+        ] {
+            assert_eq!(property.path(), path);
+        }
+    }
+
+    #[test]
     fn a_certificate_that_was_only_presented_names_nobody() {
         let peer = b"spiffe://test/agent".as_slice();
         let shown = |said: &[(Property, &[u8])]| learnt(said).peer().map(str::to_owned);

@@ -115,6 +115,12 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_printed_as_it_is_written() {
+        let digest = Digest::of(b"abc");
+        assert_eq!(format!("{digest:?}"), digest.to_hex());
+    }
+
+    #[test]
     fn fingerprints_need_the_key() {
         let secret = crate::Secret::new("ghp_real");
         let one = fingerprint(&[1; 32], &secret);

@@ -196,6 +196,29 @@ mod tests {
     }
 
     #[test]
+    fn a_sieve_tells_names_apart_by_their_length_their_first_letter_and_their_last() {
+        let sieve = Sieve::of(&[&[b"cookie"]]);
+        for letter in b'a'..=b'z' {
+            let (mut first, mut last) = (*b"cookie", *b"cookie");
+            (first[0], last[5]) = (letter, letter);
+            assert_eq!(sieve.may_hold(&first), letter == b'c', "{}", char::from(letter));
+            assert_eq!(sieve.may_hold(&last), letter == b'e', "{}", char::from(letter));
+            assert!(!sieve.may_hold(&[b"c".as_slice(), &[letter], b"ookie"].concat()));
+        }
+        assert!(sieve.may_hold(b"COOKIE") && sieve.may_hold(b"Cookie"), "letters of both cases are the same");
+    }
+
+    #[test]
+    fn a_sieve_lets_a_name_of_any_length_through() {
+        for length in 1..80 {
+            let name = vec![b'x'; length];
+            for sieve in [Sieve::of(&[&[&name]]), Sieve::of(&[]).and(&name)] {
+                assert!(sieve.may_hold(&name), "{length}");
+            }
+        }
+    }
+
+    #[test]
     fn a_variable_is_the_same_whatever_stands_between_its_words() {
         for name in [&b"x-api-key"[..], b"x.api.key", b"x_api-key", b"x+api~key"] {
             assert!(is_same_variable(name, b"x-api-key"), "{name:?}");

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn what_reads_as_the_standard_writes_it_goes_on() {
         let parent = read(SAMPLED).unwrap();
-        assert_eq!(parent.as_str(), SAMPLED);
+        assert_eq!((parent.as_str(), format!("{parent:?}").as_str()), (SAMPLED, SAMPLED));
         assert_eq!((parent.trace(), parent.span()), ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"));
         assert!(read(&SAMPLED.replace("-01", "-03")).is_some(), "sampled, and random by level 2");
     }
@@ -100,6 +100,7 @@ mod tests {
             SAMPLED.replace('-', " "),
             SAMPLED.replace("-01", "-0\n"),
             SAMPLED.replace("-01", "-0/"),
+            SAMPLED.replace("-01", "-g1"),
             format!("{SAMPLED}-"),
             format!(" {SAMPLED}"),
             format!("{SAMPLED}\0"),

@@ -575,3 +575,6 @@ pub enum UseKind {
     /// Refusals that were dropped because too many awaited the broker.
     Gap,
 }
+
+#[cfg(test)]
+mod tests;

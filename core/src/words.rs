@@ -111,10 +111,13 @@ mod tests {
         for at in 0..8 {
             let mut text = *b"01234567";
             text[at] = b'/';
-            assert_eq!(
-                is(u64::from_le_bytes(text), b'/').to_le_bytes().iter().position(|mark| *mark == 0x80),
-                Some(at)
-            );
+            assert_eq!(is(u64::from_le_bytes(text), b'/'), 0x80 << (8 * at), "its highest bit and no other");
+        }
+        // Whatever stands beside it.
+        for [one, other] in (0..=u16::MAX).map(u16::to_le_bytes) {
+            let mark = |byte: u8| if byte == b'/' { 0x80 } else { 0 };
+            let marks = u64::from_le_bytes([mark(one), mark(other), mark(one), 0, 0, 0, 0, 0]);
+            assert_eq!(is(u64::from_le_bytes([one, other, one, 1, 1, 1, 1, 1]), b'/'), marks, "{one} {other}");
         }
         let slashes = |a, b| is(a, b'/') & is(b, b'/');
         assert!(any_pair(b"aaaaaaaaa/", b"aaaaaaaaa/", slashes) && !any_pair(b"aaaaaaaa/a", b"aaaaaaaaa/", slashes));

@@ -146,6 +146,22 @@ mod tests {
     }
 
     #[test]
+    fn a_verifier_goes_on_where_another_has_ended() {
+        let lines = chain(4);
+        let hash =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["hash"].as_str().map(str::to_owned);
+        let mut first = Verifier::after(genesis());
+        assert_eq!(first.head(), genesis());
+        lines[..2].iter().for_each(|line| assert_eq!(first.check(line), Ok(())));
+        assert_eq!(Some(first.head()), hash(&lines[1]).as_deref());
+        let mut second = Verifier::after(first.head().to_owned());
+        assert_eq!(second.check(&lines[2]), Ok(()));
+        assert_eq!(second.check(&lines[0]), Err(Broken::Unlinked));
+        assert_eq!(Some(second.head()), hash(&lines[2]).as_deref(), "a line that is not one leads nowhere");
+        assert_eq!(second.check(&lines[3]), Ok(()));
+    }
+
+    #[test]
     fn only_objects_are_sealed() {
         for bad in ["", "{}", "[1]", "{\"a\":1}\n", "{\"a\":\n1}"] {
             assert_eq!(seal(bad, &genesis()).err(), Some(NotARecord), "{bad:?}");

@@ -1,10 +1,12 @@
 //! Whom the door lets in where to, by table.
 
 use super::{Call, Inside, Passage, evidence, names_a_session};
+use crate::connection::{Connection, Property};
 use crate::digest::Digest;
 use crate::fixture::{self, ANOTHER, PLACEHOLDER, Request, SESSION, destination, request, spec, test};
 use crate::policy::{Policy, Spec, Unmatched};
 use crate::refusal::Reason;
+use crate::wire::EvidenceDigests;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -137,6 +139,41 @@ fn who_asks_is_read_from_two_headers_and_no_other() {
         ),
     ] {
         assert_eq!(shown(request), expected, "{what}");
+    }
+}
+
+#[test]
+fn what_the_connection_shows_is_evidence_too_but_an_address_names_nobody() {
+    let policy = fixture::compiled(Unmatched::Deny);
+    let shown = |said: &[(Property, &[u8])], listener: Option<&str>| {
+        let mut connection = Connection::of(listener.map(fixture::name));
+        said.iter().for_each(|(property, said)| connection.learn(*property, said));
+        let evidence = evidence(&connect("api.github.com:443").read(&policy).on(connection)).unwrap();
+        let named = names_a_session(&evidence);
+        (evidence, named)
+    };
+    let (verified, peer) = ((Property::PeerVerified, &[1][..]), (Property::Peer, &b"spiffe://test/a"[..]));
+    let source = (Property::Source, &b"127.0.0.1:1"[..]);
+    let nothing = EvidenceDigests::default();
+    let of_peer = EvidenceDigests { peer: Some("spiffe://test/a".into()), ..nothing.clone() };
+    let of_source = EvidenceDigests { source: "127.0.0.1".parse().ok(), ..nothing.clone() };
+    let of_listener = EvidenceDigests { listener: Some(fixture::name("inner")), ..nothing.clone() };
+    assert_eq!(shown(&[], None), (nothing.clone(), false));
+    assert_eq!(shown(&[peer], None), (nothing, false), "a certificate that nobody verified");
+    assert_eq!(shown(&[verified, peer], None), (of_peer, true));
+    assert_eq!(shown(&[source], None), (of_source, false));
+    assert_eq!(shown(&[], Some("inner")), (of_listener, true));
+}
+
+#[test]
+fn a_passage_has_its_word_in_records_and_its_listener() {
+    for (passage, word, cluster) in [
+        (Passage::Intercepted, "intercept", "attache_intercept"),
+        (Passage::Opaque, "tunnel", "attache_tunnel"),
+        // Nothing is between it and where it goes.
+        (Passage::Plain, "plain", ""),
+    ] {
+        assert_eq!((passage.as_str(), passage.cluster()), (word, cluster));
     }
 }
 

@@ -148,6 +148,26 @@ mod tests {
     }
 
     #[test]
+    fn a_name_and_its_labels_are_as_long_as_dns_takes_them_and_no_longer() {
+        let label = |length: usize| "a".repeat(length);
+        let name = |last: usize| [label(63), label(63), label(63), label(last)].join(".");
+        for (text, is_name) in [
+            (label(63), true),
+            (label(64), false),
+            (format!("{}.example", label(64)), false),
+            (name(61), true),
+            (name(62), false),
+            (name(63), false),
+            ("a-.example".into(), false),
+            ("example.-a".into(), false),
+            ("a-b.example".into(), true),
+        ] {
+            let expected = if is_name { Ok(Host::Name(text.clone())) } else { Err(HostError::BadLabel) };
+            assert_eq!(Host::parse(text.as_bytes()), expected, "{} bytes: {text}", text.len());
+        }
+    }
+
+    #[test]
     fn what_readers_disagree_about_is_no_authority() {
         use HostError::*;
         for (text, why) in [

@@ -305,3 +305,48 @@ impl AccessMode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{destination, spec, test};
+
+    #[test]
+    fn what_is_not_used_is_not_written_and_what_is_written_is_read() {
+        let written = |spec: &Spec| serde_json::to_value(spec).unwrap();
+        let plain = spec();
+        let text = written(&plain);
+        assert_eq!(text.get("evidence"), None);
+        assert_eq!(text["destinations"][destination::API].get("strip"), None);
+        assert_eq!(serde_json::from_value::<Spec>(text).unwrap(), plain);
+
+        let mut full = plain;
+        full.evidence.listener = true;
+        full.destinations[destination::API].strip.query = vec!["token".into()];
+        let text = written(&full);
+        assert_eq!(text["evidence"]["listener"], true);
+        assert_eq!(text["destinations"][destination::API]["strip"]["query"][0], "token");
+        assert_eq!(serde_json::from_value::<Spec>(text).unwrap(), full);
+    }
+
+    #[test]
+    fn a_body_is_read_where_one_may_make_a_request_a_read_and_nowhere_else() {
+        let operation = |path: &str, body: Option<BodyRule>| OperationSpec {
+            method: "POST".into(),
+            path: path.into(),
+            query: BTreeMap::new(),
+            no_other_query: false,
+            body,
+        };
+        let says = || Some(BodyRule::JsonRpc { methods: vec!["ping".into()], tools: Vec::new() });
+        let rules = AccessSpec {
+            reads: vec![operation("/a", None), operation("/b/*", says()), operation("/c", says())],
+            writes: vec![operation("/d", says())],
+            graphql: Some(GraphqlSpec { paths: vec!["/graphql".into(), "/e/**".into()], subscriptions: false }),
+            grpc: vec!["a.B/C".into()],
+            ..AccessSpec::default()
+        };
+        assert_eq!(rules.judged_paths().collect::<Vec<_>>(), ["/b/*", "/c", "/graphql", "/e/**"]);
+        assert_eq!(AccessSpec::default().judged_paths().next(), None);
+    }
+}

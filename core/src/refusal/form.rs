@@ -164,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn each_form_says_what_it_is() {
+        for form in [Form::Json, Form::Nested, Form::Status] {
+            assert_eq!(form.content_type(), "application/json");
+        }
+        assert_eq!(Form::Text.content_type(), "text/plain; charset=utf-8");
+    }
+
+    #[test]
     fn a_client_gets_the_form_that_it_shows() {
         for (agent, form) in [
             ("git/2.47.3", Form::Text),

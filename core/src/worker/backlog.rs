@@ -210,6 +210,38 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_in_bytes_is_met_to_the_byte() {
+        for (bytes, refusals, uses) in [
+            (MOST_REFUSED_BYTES - 1, true, true),
+            (MOST_REFUSED_BYTES, false, true),
+            (MOST_BYTES - 1, false, true),
+            (MOST_BYTES, false, false),
+        ] {
+            // What travels waits, too.
+            let batch = Batch { lines: vec![0; bytes - 1], last_seq: 0, uses: 0 };
+            for (lines, travelling) in [(vec![0; bytes], None), (vec![0], Some(batch))] {
+                let mut backlog = Backlog { lines, travelling, ..Backlog::default() };
+                assert_eq!((backlog.admits_refusal(), backlog.has_room()), (refusals, uses), "{bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_batch_left_behind_is_sent_at_once_if_it_fills_half_of_the_next_and_soon_if_not() {
+        let next_after = |left: usize| {
+            let mut backlog = Backlog::default();
+            for length in [MOST_AUDIT_BYTES, left] {
+                backlog.push(|out, _| out.extend_from_slice(&vec![b'r'; length - 1]));
+            }
+            assert_eq!(backlog.batch(Millis(10), |_, _, _| ()).map(|batch| batch.len()), Some(MOST_AUDIT_BYTES));
+            backlog.acknowledged(1, Millis(20));
+            (20..200).find(|at| backlog.batch(Millis(*at), |_, _, _| ()).is_some())
+        };
+        assert_eq!(next_after(MOST_AUDIT_BYTES / 2 + 1), Some(20));
+        assert_eq!(next_after(MOST_AUDIT_BYTES / 2), Some(110));
+    }
+
+    #[test]
     fn dropped_refusals_are_counted() {
         let mut backlog = backlog(MOST_REFUSALS);
         assert!(!backlog.admits_refusal() && !backlog.admits_refusal());

@@ -243,6 +243,7 @@ fn connection(peer: &[u8], source: &[u8], listener: Option<&str>) -> Connection 
 fn nothing_is_asked_for_that_no_session_demands() {
     assert_eq!(compiled(Unmatched::Deny).properties(), []);
     assert!(!compiled(Unmatched::Deny).needs_listener());
+    assert!(demanding().needs_listener());
     assert_eq!(demanding().properties(), [Property::PeerVerified, Property::Peer, Property::Source]);
 }
 
@@ -334,4 +335,13 @@ fn every_kind_of_evidence_has_its_place_in_what_is_remembered() {
     assert_eq!(digests.word(), "placeholder+session_token+jwt+peer+source+listener");
     let printed = format!("{digests:?}");
     assert!(printed.contains("x-attache-identity") && !printed.contains("eyJ"), "{printed}");
+}
+
+#[test]
+fn a_token_is_printed_as_what_it_is_without_what_it_says() {
+    let printed = |request: &Request| format!("{:?}", request.identify(&compiled(Unmatched::Deny)).unwrap().evidence);
+    let plain = printed(&api().bearer(PLACEHOLDER));
+    assert!(plain.contains("placeholder: Some(Plain(…))") && !plain.contains("ATTACHE"), "{plain}");
+    let decoded = printed(&api().with("authorization", basic(&format!("u:{PLACEHOLDER}"))));
+    assert!(decoded.contains("placeholder: Some(Decoded(…))"), "{decoded}");
 }

@@ -1,7 +1,7 @@
 //! Headers that no honest request has are refused, and never read past their end.
 
-use crate::fixture::{OWN, PLACEHOLDER, SECRET, accepted, compiled, destination, get, granted, header, test};
-use crate::policy::Unmatched;
+use crate::fixture::{OWN, PLACEHOLDER, SECRET, accepted, compiled, destination, get, granted, header, spec, test};
+use crate::policy::{EvidenceSpec, Policy, Spec, Unmatched};
 use crate::refusal::Reason;
 use crate::request::{Snapshot, identify};
 
@@ -78,5 +78,52 @@ fn bytes_that_are_no_text_do_no_harm() {
             request.0.into_iter().map(|(n, v)| if n == ":method" { (n, method.to_vec()) } else { (n, v) }).collect(),
         );
         assert!(verdict(request.bytes()).is_err());
+    }
+}
+
+#[test]
+fn a_header_that_some_server_takes_for_one_that_tells_something_is_no_honest_header() {
+    let with = |name: &str| get("api.github.com", "/").bearer(PLACEHOLDER).with(name, OWN);
+    for name in [
+        "x_api_key",
+        "x.api.key",
+        "proxy_authorization",
+        "x_attache_session",
+        "x_http_method_override",
+        "x_original_url",
+        "if_range",
+        // Carries a credential of some destination of this policy.
+        "x_unifi_key",
+    ] {
+        assert_eq!(verdict(with(name).bytes()), Err(Reason::HeadersMalformed), "{name}");
+        assert_eq!(verdict(with(name).with("change", "1").bytes()), Err(Reason::HeadersMalformed), "{name}, not last");
+    }
+    for name in ["user_agent", "content_type", "x_custom", "change", "x-apikey"] {
+        assert_eq!(verdict(with(name).bytes()), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn what_is_too_much_stays_too_much_whatever_follows() {
+    let identity_headers = vec!["x-my-identity".into()];
+    let evidence = EvidenceSpec { identity_headers, ..EvidenceSpec::default() };
+    let policy = Policy::compile(Spec { evidence, ..spec() }).unwrap();
+    let with = |name: &'static str, n: usize| (0..n).map(move |_| name);
+    let verdict = |names: &mut dyn Iterator<Item = &'static str>| {
+        let request = names.fold(get("api.github.com", "/").bearer(PLACEHOLDER), |request, name| {
+            request.with(name, if name == "x-my-identity" { "a.b.c" } else { OWN })
+        });
+        request.identify(&policy).map(drop)
+    };
+    let (key, jwt) = ("x-api-key", "x-my-identity");
+    assert_eq!(verdict(&mut with(key, 6).chain([jwt, "change"])), Ok(()));
+    for follows in [None, Some("change"), Some("x-custom"), Some(key), Some(jwt)] {
+        for (what, names) in [
+            ("eight and a placeholder", with(key, 8).chain(with(jwt, 0))),
+            ("seven, a JWT and a placeholder", with(key, 7).chain(with(jwt, 1))),
+            ("three JWTs", with(key, 0).chain(with(jwt, 3))),
+        ] {
+            assert_eq!(verdict(&mut names.chain(follows)), Err(Reason::HeadersMalformed), "{what}, {follows:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Promises about one request, from its bytes to what arrives upstream.
 
+mod behind_the_door;
 mod companions;
 mod destination;
 mod evidence;

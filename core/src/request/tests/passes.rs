@@ -4,7 +4,7 @@ use crate::fixture::{OWN, PLACEHOLDER, SESSION, compiled, get, test};
 use crate::fixture::{accepted, bind, destination, granted, header, spec};
 use crate::policy::{Policy, Unmatched};
 use crate::refusal::Reason;
-use crate::request::{Way, authorise, identify};
+use crate::request::{Snapshot, Way, authorise, identify};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -92,4 +92,18 @@ fn no_grant_is_used_for_a_request_that_showed_nothing() {
         let verdict = authorise(&policy, &snapshot, &asked, &grant, || crate::access::Body::Unread);
         assert_eq!(verdict.err(), Some(Reason::Internal), "{authority}");
     }
+}
+
+#[test]
+fn a_request_that_waited_is_read_again_under_the_policy_that_came_meanwhile() {
+    let request = get("open.example", "/x").with("x-late-key", PLACEHOLDER);
+    let early = request.read(&compiled(Unmatched::Deny));
+    let way = |snapshot: &Snapshot, policy: &Policy| identify(snapshot, policy).map(|asked| asked.way);
+    assert_eq!(way(&early, &compiled(Unmatched::Deny)), Err(Reason::PlaceholderMisplaced));
+    let mut spec = spec();
+    spec.destinations[destination::OPEN].bindings.push(bind("late", "x-late-key"));
+    let policy = Policy::compile(spec).unwrap();
+    let late = Snapshot::read(early.into_bytes(), &policy);
+    assert_eq!(way(&late, &policy), Ok(Way::Managed(destination::OPEN)));
+    assert_eq!(late.into_bytes(), request.bytes(), "nothing of it is lost");
 }

@@ -1,8 +1,8 @@
 //! A policy is swapped whole, and nothing that was asked under the old one holds.
 
 use super::{Desk, Learnt, TIMEOUT, api, learnt, spec_version, usual};
-use crate::fixture::{PLACEHOLDER, get, name, spec, test};
-use crate::policy::Spec;
+use crate::fixture::{PLACEHOLDER, destination, get, name, spec, test};
+use crate::policy::{Policy, Spec};
 use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::wire::Changes;
@@ -171,6 +171,22 @@ fn a_policy_that_was_sent_before_another_was_announced_is_not_the_one() {
     desk.wait(200);
     let fetch = desk.take(Call::Policy).expect("the newest is fetched").0;
     assert_eq!(desk.answer(fetch, &spec_version("v3")), [(1, Learnt::Again)]);
+}
+
+#[test]
+fn what_is_open_is_held_against_a_policy_that_arrives_though_another_is_announced() {
+    let mut desk = Desk::ready();
+    let grant = desk.have_granted(&api(), usual());
+    announce(&mut desk, "v2");
+    let fetch = desk.take(Call::Policy).unwrap().0;
+    announce(&mut desk, "v3");
+    let mut without = spec_version("v2");
+    without.destinations.remove(destination::API);
+    assert_eq!(desk.answer(fetch, &without), []);
+    assert!(!desk.worker.has_policy(), "nothing is decided by it");
+    let leads = |policy: &Policy| policy.by_authority(b"api.github.com").map(drop).ok_or(Reason::HostNotAllowed);
+    let ends: Vec<_> = desk.worker.take_cuts().iter().map(|cut| cut.ends(&grant, || true, leads)).collect();
+    assert_eq!(ends, [Some(Reason::HostNotAllowed)]);
 }
 
 #[test]

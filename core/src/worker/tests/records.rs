@@ -30,7 +30,7 @@ pub(super) fn record(desk: &mut Desk, request: &Request, outcome: &Outcome) {
     desk.worker.record(&Report { asked: asked.as_ref(), ..report(&snapshot, outcome) });
 }
 
-fn report<'a>(snapshot: &'a Snapshot, outcome: &'a Outcome) -> Report<'a> {
+pub(super) fn report<'a>(snapshot: &'a Snapshot, outcome: &'a Outcome) -> Report<'a> {
     Report {
         snapshot,
         asked: None,

@@ -166,6 +166,21 @@ fn a_lost_callout_refuses_its_holders_in_time() {
 }
 
 #[test]
+fn an_answer_counts_until_its_question_is_given_up() {
+    for (late, known) in [(500, Some(Learnt::Granted)), (501, None)] {
+        let mut desk = Desk::ready();
+        desk.hold(1, &api());
+        let question = desk.question();
+        desk.wait(TIMEOUT);
+        assert_eq!(learnt(desk.worker.overdue(desk.now())), [(1, Learnt::Refused(Reason::BrokerUnavailable))]);
+        desk.wait(late);
+        assert_eq!(learnt(desk.worker.overdue(desk.now())), []);
+        assert_eq!(desk.grant(&question, usual()), [], "nobody waits any more");
+        assert_eq!(desk.find(&api()), known, "{late} ms after those who waited");
+    }
+}
+
+#[test]
 fn a_question_is_sent_at_the_next_tick() {
     let mut desk = Desk::ready();
     assert_eq!(desk.worker.next_tick(), Millis(50), "nothing presses");

@@ -1,5 +1,6 @@
 //! Ways through the door: asked for once, kept apart, voided like grants.
 
+use super::records::report;
 use super::{Desk, Learnt, TIMEOUT, change, learnt};
 use crate::digest::Digest;
 use crate::door::{Call, Passage};
@@ -8,9 +9,12 @@ use crate::matching::host::Host;
 use crate::policy::Policy;
 use crate::refusal::Reason;
 use crate::time::Millis;
-use crate::wire::{Change, Denied, EvidenceDigests, Left, TunnelAnswer, TunnelGranted, TunnelRequest};
+use crate::wire::{
+    AuditAnswer, Change, Denied, EvidenceDigests, Left, TunnelAnswer, TunnelGranted, TunnelRequest, UseKind, UseRecord,
+};
 use crate::worker::cuts::Cut;
-use crate::worker::{self, Answer, Entry, Tunnel};
+use crate::worker::{self, Answer, Entry, Outcome, Report, Tunnel, verdict};
+use std::rc::Rc;
 
 fn call(host: &str, port: u16, passage: Passage) -> Call {
     Call { host: Host::parse(host.as_bytes()).unwrap(), port, passage }
@@ -230,4 +234,56 @@ fn an_open_way_ends_with_its_session_or_where_the_policy_leads_no_longer() {
         spec.passthrough.push("api.github.com:443".into());
     });
     assert_eq!(pinned, Some(Reason::DestinationMismatch), "it would travel in another way");
+}
+
+#[test]
+fn a_tunnel_is_recorded_with_who_was_let_in_and_where_to() {
+    let mut desk = Desk::ready();
+    let request = fixture::request("CONNECT", "api.github.com:443", "").bearer("none of ours");
+    for (passage, decision, cut) in [
+        (Passage::Intercepted, "intercept", None),
+        (Passage::Opaque, "tunnel", None),
+        (Passage::Opaque, "tunnel", Some(Reason::SessionExpired)),
+    ] {
+        let call = call("api.github.com", 443, passage);
+        let tunnel = Rc::new(Tunnel::accept(granted(), &call, &with("mine"), Millis(0)).unwrap());
+        let outcome = Outcome::Tunnelled(tunnel);
+        let snapshot = request.read(&desk.worker.policy());
+        desk.worker.record(&Report { cut, carried: Some((3, 5)), ..report(&snapshot, &outcome) });
+        let (token, line) = desk.batch().unwrap();
+        let record: UseRecord = serde_json::from_str(&line).unwrap();
+        let expected = UseRecord {
+            seq: record.seq,
+            kind: UseKind::Tunnel,
+            at_ms: 1_700_000_000_000,
+            duration_ms: 12,
+            request_id: "r-1".into(),
+            method: "CONNECT".into(),
+            authority: "api.github.com:443".into(),
+            path: String::new(),
+            decision: decision.into(),
+            reason: cut.map(|reason| reason.as_str().into()),
+            response_code: 200,
+            masked: None,
+            auth_injected: false,
+            intent: None,
+            bytes_in: Some(3),
+            bytes_out: Some(5),
+            upstream: Some("192.0.2.7:443".into()),
+            evidence: "session_token".into(),
+            destination: Some("api.github.com:443".into()),
+            service: None,
+            session_id: Some("s-1".into()),
+            session: Some(name("reviewer")),
+            access_mode: None,
+            credential: None,
+            lease_id: None,
+            fingerprint: None,
+        };
+        assert_eq!(record, expected);
+        let begins = format!(r#"{{"cluster":"{}","decision":"{decision}""#, passage.cluster());
+        assert!(verdict(&outcome, "ignored").starts_with(&begins), "a route guard matches these bytes");
+        desk.answer(token, &AuditAnswer { acked: record.seq });
+        desk.wait(1_000);
+    }
 }

@@ -261,16 +261,6 @@ impl Policy {
         self.by_authority.get(canonical).copied()
     }
 
-    /// The destination that an authority names, in any spelling.
-    pub fn named(&self, authority: &[u8]) -> Result<Option<usize>, HostError> {
-        // Canonical spellings are in the table as they are; anything else is parsed first.
-        if let Some(index) = self.by_authority(authority) {
-            return Ok(Some(index));
-        }
-        let canonical = Authority::parse(authority)?;
-        Ok(self.by_authority(canonical.to_string().as_bytes()))
-    }
-
     /// The destination under whose route prefix a path lies, and the prefix's length.
     pub fn by_prefix(&self, path: &[u8]) -> Option<(usize, usize)> {
         let end = 1 + memchr::memchr(b'/', path.get(1..)?)?;

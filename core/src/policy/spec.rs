@@ -330,6 +330,17 @@ mod tests {
     }
 
     #[test]
+    fn places_are_added_each_once_and_in_order() {
+        let places = |headers: &[&str], query: &[&str]| {
+            let of = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+            StripSpec { headers: of(headers), query: of(query) }
+        };
+        let mut all = places(&["x-key", "x-token"], &["key"]);
+        all.add(&places(&["X-Token", "X-Auth", "x-auth"], &["token", "key", "Key"]));
+        assert_eq!(all, places(&["x-auth", "x-key", "x-token"], &["Key", "key", "token"]));
+    }
+
+    #[test]
     fn a_body_is_read_where_one_may_make_a_request_a_read_and_nowhere_else() {
         let operation = |path: &str, body: Option<BodyRule>| OperationSpec {
             method: "POST".into(),

@@ -127,3 +127,17 @@ fn what_is_too_much_stays_too_much_whatever_follows() {
         }
     }
 }
+
+#[test]
+fn names_that_only_begin_like_ours_are_the_agents_and_count_for_nothing() {
+    let many = |name: &str| {
+        let request = (0..12).fold(get("api.github.com", "/").bearer(PLACEHOLDER), |request, n| {
+            request.with(&format!("{name}{n}"), "1")
+        });
+        verdict(request.bytes())
+    };
+    for name in ["x-at", "x-attic-", "x-attach-", "y-attache-"] {
+        assert_eq!(many(name), Ok(()), "{name}");
+    }
+    assert_eq!(many("x-attache-"), Err(Reason::HeadersMalformed));
+}

@@ -146,6 +146,12 @@ mod tests {
     }
 
     #[test]
+    fn the_first_line_follows_sixty_four_zeros() {
+        let first = chain(1).remove(0);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&first).unwrap()["prev"], "0".repeat(64));
+    }
+
+    #[test]
     fn a_verifier_goes_on_where_another_has_ended() {
         let lines = chain(4);
         let hash =

@@ -75,6 +75,13 @@ mod tests {
         assert_eq!(back.chars().map(|c| c as u32).collect::<Vec<_>>(), (0..=255).collect::<Vec<u32>>());
     }
     #[test]
+    fn quotes_and_backslashes_are_written_in_two_characters_and_others_in_six() {
+        let mut text = String::new();
+        escape_into(&mut text, b"a\"\\\n\x7f\xff");
+        assert_eq!(text, "a\\\"\\\\\\u000a\\u007f\\u00ff");
+    }
+
+    #[test]
     fn a_text_and_its_bytes_are_written_alike() {
         for text in ["", "plain", "a much longer one \\ with \"quotes\"", "\u{7f}", "tab\tand more, beyond eight", "ü"]
         {

@@ -140,6 +140,43 @@ fn a_read_known_by_its_query_has_that_value_and_no_other() {
 }
 
 #[test]
+fn where_no_other_parameter_may_stand_what_is_empty_or_never_arrives_is_none() {
+    let read = OperationSpec {
+        method: "POST".into(),
+        path: "/api".into(),
+        query: [("action".to_owned(), "query".to_owned())].into(),
+        no_other_query: true,
+        body: None,
+    };
+    let access = Access::compile(&AccessSpec { reads: vec![read], ..AccessSpec::default() }).unwrap();
+    for (query, allowed) in [
+        ("action=query", true),
+        ("%61ction=query", true),
+        ("&action=query&&", true),
+        // Carries the credential: it is taken out, and another is set.
+        ("own=attache_x&action=query", true),
+        ("action=query&access_token=attache_x", true),
+        ("action=query&titles=x", false),
+        ("action=query&owned=x", false),
+        ("action=query;titles=x", false),
+        ("own=attache_x", false),
+        ("", false),
+    ] {
+        let operation = Operation {
+            method: b"POST",
+            path: b"/api",
+            query: Some(query.as_bytes()),
+            disguised: false,
+            media: Media::Json,
+            carrier: Some(b"own"),
+            strip: None,
+        };
+        let verdict = access.check(AccessMode::ReadOnly, operation, || Body::Unread);
+        assert_eq!(verdict.is_ok(), allowed, "{query}");
+    }
+}
+
+#[test]
 fn a_disguised_method_is_no_read() {
     let operation = Operation {
         method: b"GET",

@@ -345,3 +345,12 @@ fn a_token_is_printed_as_what_it_is_without_what_it_says() {
     let decoded = printed(&api().with("authorization", basic(&format!("u:{PLACEHOLDER}"))));
     assert!(decoded.contains("placeholder: Some(Decoded(…))"), "{decoded}");
 }
+
+#[test]
+fn a_token_is_one_up_to_the_length_of_the_longest_that_was_ever_minted() {
+    let of = |length: usize| format!("{SESSION}{}", "x".repeat(length - SESSION.len()));
+    let shown = |length| shows(&api().with("x-attache-session", of(length)));
+    let whole = Some(Digest::of(of(256).as_bytes()));
+    assert_eq!(shown(256), Ok((None, whole, "session_token".into())));
+    assert_eq!(shown(257), Err(Reason::PlaceholderUnknown));
+}

@@ -138,6 +138,7 @@ fn more_bytes_than_a_worker_holds_are_not_admitted() {
         uses += 1;
     }
     assert!((2_000..3_000).contains(&uses), "32 MB of records, 12 kB each: {uses}");
+    assert!(!desk.worker.has_room());
     // They are all delivered, and then there is room again.
     let mut delivered = 0;
     let mut deliver = |desk: &mut Desk| {
@@ -151,7 +152,7 @@ fn more_bytes_than_a_worker_holds_are_not_admitted() {
         desk.wait(100);
     }
     assert_eq!(delivered, uses);
-    assert!(desk.worker.admits(&grant));
+    assert!(desk.worker.admits(&grant) && desk.worker.has_room());
 }
 
 #[test]

@@ -228,10 +228,19 @@ fn lines(into: &Path, title: &str, (x, y): (&str, &str), lines: &[Line]) -> Resu
     }
     let margin = (most / least).powf(MARGIN);
     let xs = (least / margin..most * margin).log_scale().with_key_points(at);
-    draw_lines(into, title, (x, y), &beside, xs, 0.0..high)
+    // Where the lines do not begin.
+    let begins_low = lines.iter().filter_map(|line| line.points.first()).all(|point| point.y < high / 2.0);
+    let key = if begins_low { SeriesLabelPosition::UpperLeft } else { SeriesLabelPosition::LowerLeft };
+    draw_lines(into, (title, x, y), (&beside, key), xs, 0.0..high)
 }
 
-fn draw_lines<X, Y>(into: &Path, title: &str, (x, y): (&str, &str), lines: &[Line], xs: X, ys: Y) -> Result<()>
+fn draw_lines<X, Y>(
+    into: &Path,
+    (title, x, y): (&str, &str, &str),
+    (lines, key): (&[Line], SeriesLabelPosition),
+    xs: X,
+    ys: Y,
+) -> Result<()>
 where
     X: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
     Y: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
@@ -258,16 +267,16 @@ where
         let style = colour.stroke_width(2);
         let points = line.points.iter().map(|point| (point.x, point.y));
         let drawn = chart.draw_series(LineSeries::new(points, style)).map_err(failed)?;
-        let key = move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], style);
-        drawn.label(line.name.clone()).legend(key);
+        let sample = move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], style);
+        drawn.label(line.name.clone()).legend(sample);
         let points = line.points.iter().map(|point| Circle::new((point.x, point.y), 3, colour.filled()));
         chart.draw_series(points).map_err(failed)?;
         let errors = line.points.iter().filter(|point| point.error.is_some());
         let errors = errors.map(|point| PathElement::new(point.ends().map(|y| (point.x, y.max(0.0))).to_vec(), style));
         chart.draw_series(errors).map_err(failed)?;
     }
-    let labels = chart.configure_series_labels().label_font(FONT).background_style(WHITE.mix(0.8)).draw();
-    labels.map_err(failed)?;
+    let mut labels = chart.configure_series_labels();
+    labels.position(key).margin(12).label_font(FONT).background_style(WHITE.mix(0.8)).draw().map_err(failed)?;
     area.present().map_err(failed)
 }
 

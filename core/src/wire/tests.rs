@@ -8,7 +8,7 @@ fn how_requests_come_is_written_where_it_is_not_by_a_base_url() {
     let plugin = |transport| Plugin {
         role: Role::Gate,
         instance: name("default"),
-        broker_cluster: "attache_broker".into(),
+        broker_cluster: "broker".into(),
         stale_after_ms: 10_000,
         callout_timeout_ms: 2_000,
         body_limit: 1 << 20,

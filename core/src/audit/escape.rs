@@ -74,6 +74,7 @@ mod tests {
         let back: String = serde_json::from_str(&text).unwrap();
         assert_eq!(back.chars().map(|c| c as u32).collect::<Vec<_>>(), (0..=255).collect::<Vec<u32>>());
     }
+
     #[test]
     fn quotes_and_backslashes_are_written_in_two_characters_and_others_in_six() {
         let mut text = String::new();

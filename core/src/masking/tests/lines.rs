@@ -1,19 +1,12 @@
 //! Base64 in lines: where a line may end, and where none does.
 
-use super::masker;
+use super::{masked_by, masker};
 use crate::fixture::test;
-use crate::masking::Masker;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 const TOKEN: &str = "ghp_Real";
 const BREAKS: [&str; 8] = ["\r\n", "\n", "\\r\\n", "\\n", "%0D%0A", "%0d%0a", "%0A", "%0a"];
-
-fn masked_by(masker: &Masker, text: &str) -> String {
-    let mut bytes = text.as_bytes().to_vec();
-    masker.mask(&mut bytes);
-    String::from_utf8(bytes).unwrap()
-}
 
 /// What is left of a stretch that is masked.
 fn stars(stretch: &str) -> String {

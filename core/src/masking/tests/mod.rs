@@ -16,6 +16,14 @@ pub(super) fn masker(secret: &str) -> Masker {
     Masker::new([&Secret::new(secret)]).unwrap()
 }
 
+/// What is left of a text that is there whole.
+pub(super) fn masked_by(masker: &Masker, text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    masker.mask(&mut bytes);
+    assert_eq!(bytes.len(), text.len());
+    String::from_utf8(bytes).unwrap()
+}
+
 /// What an agent gets of a text that comes in these chunks; how many echoes were counted.
 pub(super) fn through<'a>(masker: &Masker, chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, usize) {
     let (mut out, mut echoes, mut held) = (Vec::new(), 0, 0);

@@ -1,6 +1,6 @@
 //! What is found in a text that is there whole.
 
-use super::{SECRET, masker};
+use super::{SECRET, masked_by, masker};
 use crate::fixture::test;
 use crate::headers::serialize;
 use crate::masking::{Masker, SHORTEST, mask_headers, read_head};
@@ -10,13 +10,6 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_S
 
 fn masked(secret: &str, text: &str) -> String {
     masked_by(&masker(secret), text)
-}
-
-fn masked_by(masker: &Masker, text: &str) -> String {
-    let mut bytes = text.as_bytes().to_vec();
-    masker.mask(&mut bytes);
-    assert_eq!(bytes.len(), text.len());
-    String::from_utf8(bytes).unwrap()
 }
 
 fn escaped(secret: &str, one: impl Fn(u8) -> String) -> String {

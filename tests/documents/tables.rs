@@ -203,3 +203,29 @@ pub fn full() -> Record {
         signature: text("ilKPAMTzZ4"),
     }
 }
+
+/// README.md and SECURITY.md count what was tried as the pages and the tree do.
+#[test]
+fn what_was_tried_is_counted_as_the_pages_have_it() {
+    let page = |path| Document::read(Path::new(path));
+    let (attacks, faults, incidents) = (page("docs/attacks.md"), page("docs/faults.md"), page("docs/incidents.md"));
+    let attacks = attacks.rows().find(|(_, cells)| cells[0] == "all").map(|(_, cells)| cells[1].to_owned());
+    let attacks = attacks.expect("a sum of the attacks");
+    let faults = faults.rows().filter(|(_, cells)| cells.get(1) == Some(&"max")).count();
+    // Of each table, all rows but its head.
+    let incidents = incidents.rows().filter(|(_, cells)| cells[0] != "what happened").count();
+    let fuzzed = std::fs::read_dir(at("tests/fuzz/fuzz_targets")).expect("targets").count();
+    let [readme, security] = ["README.md", "SECURITY.md"].map(|path| read(&at(path)));
+    for (text, claim) in [
+        (&readme, format!("[{attacks} attacks](docs/attacks.md)")),
+        (&readme, format!("[{faults} faults](docs/faults.md), each at three loads")),
+        (&readme, format!("[{incidents} rows of published holes and incidents]")),
+        (&readme, format!("| {fuzzed} fuzz targets |")),
+        (&security, format!("| {attacks} cases over HTTP/1.1, HTTP/2 and intercepted tunnels;")),
+        (&security, format!("| {faults} under three loads,")),
+        (&security, format!("| {incidents} rows of published holes and incidents:")),
+        (&security, format!("| {fuzzed} fuzz targets;")),
+    ] {
+        assert!(text.contains(&claim), "nowhere: {claim}");
+    }
+}

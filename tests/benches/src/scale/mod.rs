@@ -56,12 +56,14 @@ pub fn run() -> Result<()> {
     let ground =
         Ground { dir: dir.path(), target: &target, core: cores.envoy, upstream_port: upstream.port, client: &client };
 
-    let mut all = Vec::new();
+    let (mut all, mut left_out) = (Vec::new(), Vec::new());
     for axis in [Axis::Destinations, Axis::Sessions] {
         let mut worlds = Vec::new();
         for size in sizes(axis) {
-            if axis == Axis::Destinations && machine::available_memory()? < size as u64 * A_DESTINATION {
-                eprintln!("{size} destinations: left out, they take {} MB", size as u64 * A_DESTINATION / 1_000_000);
+            let (takes, free) = (memory_of(axis, size), machine::available_memory()?);
+            if takes > free {
+                let [takes, free] = [takes, free].map(|bytes| bytes / 1_000_000);
+                left_out.push(format!("{size} {}: left out, they take {takes} MB, and {free} are free", axis.as_str()));
                 continue;
             }
             eprintln!("{size} {}: starting", axis.as_str());
@@ -77,9 +79,16 @@ pub fn run() -> Result<()> {
     }
 
     let path = target.join("bench-scale.json");
-    fs::write(&path, serde_json::to_vec_pretty(&told(&machine, seconds, &all)?)?)?;
-    println!("{}\n\n{}\n\n{}", machine.to_line(), report::table(&all), path.display());
+    fs::write(&path, serde_json::to_vec_pretty(&told(&machine, seconds, &all, &left_out)?)?)?;
+    println!("{}\n\n{}\n", machine.to_line(), report::table(&all));
+    left_out.iter().for_each(|what| println!("{what}\n"));
+    println!("{}", path.display());
     Ok(())
+}
+
+/// What a size takes beside the others, in bytes; nothing worth asking for where it is sessions.
+fn memory_of(axis: Axis, size: usize) -> u64 {
+    if axis == Axis::Destinations { size as u64 * A_DESTINATION } else { 0 }
 }
 
 fn sizes(axis: Axis) -> impl Iterator<Item = usize> {
@@ -127,7 +136,7 @@ fn measure(worlds: &[World], (axis, way): (Axis, Way), cores: Cores, wrk: &Wrk, 
     Ok(Series { axis: axis.as_str(), way: way.as_str(), rows })
 }
 
-fn told(machine: &Machine, seconds: u64, all: &[Series]) -> Result<Value> {
+fn told(machine: &Machine, seconds: u64, all: &[Series], left_out: &[String]) -> Result<Value> {
     Ok(json!({
         "machine": machine,
         "envoy": envoy::version()?,
@@ -140,6 +149,7 @@ fn told(machine: &Machine, seconds: u64, all: &[Series]) -> Result<Value> {
             "rejected": {"rule": "the slice or a neighbour exceeds one of these shares", "limits": RULE},
             "smallest": "its slices against those of its own before and after: the method's own error",
         },
+        "left_out": left_out,
         "series": all.iter().map(Series::to_json).collect::<Vec<_>>(),
     }))
 }

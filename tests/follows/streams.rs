@@ -174,6 +174,35 @@ async fn what_was_taken_away_while_nobody_could_tell_is_cut_after_a_restart() {
     stack.reconcile().await;
 }
 
+/// The first life's changes had got further than those of the second: what is open is older all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_away_after_a_restart_cuts_what_was_open_before_it() {
+    let stack = start(Plan::default()).await;
+    let downloads = endless(&stack);
+    let (ends, stays) = (session(&stack, "ends", &[]), session(&stack, "stays", &[]));
+    for mode in ["read-only", "read-write"].repeat(5) {
+        applied_everywhere(&stack.broker.json(&["session", "set-access-mode", "stays", mode]));
+    }
+    let mut cut = Download::over_h2(&stack, &ends).await;
+    let mut other = Download::over_h1(&stack, &stays).await;
+    eventually(SOON, || downloads.waiting() == 2).await;
+    stack.broker.kill();
+    stack.broker.restart().await;
+    // Until the worker follows the new life.
+    let follows = || {
+        stack.broker.json(&["session", "set-access-mode", "stays", "read-write"])["applied"]["applied"] == super::VMS
+    };
+    eventually(SOON, follows).await;
+    assert_eq!((downloads.left(), aborted(&stack)), (0, 0), "a restart takes nothing away");
+    applied_everywhere(&stack.broker.json(&["session", "revoke", "ends"]));
+    eventually(SOON, || downloads.left() == 1).await;
+    is_cut(cut.end().await);
+    downloads.go();
+    ends_well(other.end().await);
+    assert_eq!(uses(&stack, "ends", 1).await[0].text("reason"), "session_expired");
+    stack.reconcile().await;
+}
+
 /// Envoy fails three times to reset it, as the test build has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_envoy_did_not_end_is_ended_later() {

@@ -267,12 +267,13 @@ impl Worker {
             News::NewEpoch(changes) => {
                 self.cache.clear();
                 self.flights.void_all();
-                self.cuts.extend(changes.into_iter().filter_map(Cut::across_epochs));
+                let life = self.feed.life();
+                self.cuts.extend(changes.into_iter().filter_map(|change| Cut::of(change, life)));
             }
             News::Changes(changes) => {
                 for change in changes {
                     self.cache.void(&change);
-                    self.cuts.extend(Cut::of(change));
+                    self.cuts.extend(Cut::of(change, self.feed.life()));
                 }
             }
         }
@@ -336,7 +337,7 @@ impl Worker {
         // What cannot be masked is not used.
         let masker = self.maskers.of(&granted.lease.fingerprint, &granted.mask).ok()?;
         let (id, cluster) = (&destination.id, &destination.cluster);
-        let facts = grant::Facts { destination: id, cluster, service, evidence, masker };
+        let facts = grant::Facts { destination: id, cluster, service, evidence, masker, life: self.feed.life() };
         Grant::accept(granted, sent, facts)
     }
 

@@ -18,26 +18,21 @@ use std::rc::Rc;
 pub struct Cut(What);
 
 enum What {
-    /// From whoever the change concerns.
-    Told(Change, Left),
+    /// From whoever the change concerns that was told in this life of the broker.
+    Told(Change, Left, u32),
     /// From whatever this policy does not allow.
     Policy(Rc<Policy>),
 }
 
 impl Cut {
-    /// What this change takes away, if it does.
-    pub(super) fn of(change: Change) -> Option<Self> {
-        change.left.map(|left| Self(What::Told(change, left)))
+    /// What this change takes away, if it does, from what was granted before it, and in all lives of the broker before this.
+    pub(super) fn of(change: Change, life: u32) -> Option<Self> {
+        change.left.map(|left| Self(What::Told(change, left, life)))
     }
 
     /// What another policy takes away.
     pub(super) fn by(policy: Rc<Policy>) -> Self {
         Self(What::Policy(policy))
-    }
-
-    /// Likewise, told by a broker that has begun anew: its cursors say nothing about older grants.
-    pub(super) fn across_epochs(change: Change) -> Option<Self> {
-        Self::of(Change { cursor: u64::MAX, ..change })
     }
 
     /// Why a stream that was let through with this grant ends, if it does. `is_read` is called only
@@ -50,10 +45,10 @@ impl Cut {
     ) -> Option<Reason> {
         match &self.0 {
             What::Policy(policy) => stands(policy).err(),
-            What::Told(change, _) if !grant.is_voided_by(change) => None,
-            What::Told(_, Left::Nothing) => Some(Reason::SessionExpired),
-            What::Told(_, Left::Reads) => (!is_read()).then_some(Reason::ReadOnly),
-            What::Told(_, Left::Named) => (!grant.is_named).then_some(Reason::EvidenceConflict),
+            What::Told(change, _, life) if !grant.may_miss(change, *life) => None,
+            What::Told(_, Left::Nothing, _) => Some(Reason::SessionExpired),
+            What::Told(_, Left::Reads, _) => (!is_read()).then_some(Reason::ReadOnly),
+            What::Told(_, Left::Named, _) => (!grant.is_named).then_some(Reason::EvidenceConflict),
         }
     }
 }
@@ -72,10 +67,10 @@ impl Cut {
                 Ok(_) => Some(Reason::DestinationMismatch),
                 Err(reason) => Some(reason),
             },
-            What::Told(change, _) if !tunnel.is_voided_by(change) => None,
-            What::Told(_, Left::Nothing) => Some(Reason::SessionExpired),
-            What::Told(_, Left::Named) => (!tunnel.is_named).then_some(Reason::EvidenceConflict),
-            What::Told(_, Left::Reads) => None,
+            What::Told(change, _, life) if !tunnel.may_miss(change, *life) => None,
+            What::Told(_, Left::Nothing, _) => Some(Reason::SessionExpired),
+            What::Told(_, Left::Named, _) => (!tunnel.is_named).then_some(Reason::EvidenceConflict),
+            What::Told(_, Left::Reads, _) => None,
         }
     }
 }

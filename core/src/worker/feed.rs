@@ -10,9 +10,27 @@ const RETRY: Millis = Millis(200);
 /// Changes remembered to void grants that were under way when they arrived.
 const REMEMBERED: usize = 256;
 
+/// Up to which change whoever granted something knew: cursors of two lives of the broker are not to be compared.
+#[derive(Clone, Copy, Debug)]
+pub struct AsOf {
+    /// The life of the broker, as the worker counted when the grant arrived.
+    pub life: u32,
+    /// The last change.
+    pub cursor: u64,
+}
+
+impl AsOf {
+    /// Whether a change of this life is not known to have been known.
+    pub fn may_miss(self, life: u32, cursor: u64) -> bool {
+        life != self.life || cursor > self.cursor
+    }
+}
+
 pub(super) struct Feed {
     stale_after: Millis,
     epoch: String,
+    /// Counts the epochs.
+    life: u32,
     cursor: u64,
     sent: Option<Millis>,
     fresh_since: Option<Millis>,
@@ -34,6 +52,7 @@ impl Feed {
         Self {
             stale_after,
             epoch: String::new(),
+            life: 0,
             cursor: 0,
             sent: None,
             fresh_since: None,
@@ -82,6 +101,7 @@ impl Feed {
         self.fresh_since = self.sent.take();
         if answer.epoch != self.epoch {
             self.epoch = answer.epoch;
+            self.life = self.life.wrapping_add(1);
             self.cursor = answer.cursor;
             self.recent.clear();
             self.forgotten = 0;
@@ -97,6 +117,11 @@ impl Feed {
             self.recent.push_back(change.clone());
         }
         News::Changes(answer.changes)
+    }
+
+    /// Which life of the broker this is, as this worker counts them.
+    pub fn life(&self) -> u32 {
+        self.life
     }
 
     /// Whether what knows changes up to `as_of` only is void already; `is_voided` says it of one change.

@@ -1,5 +1,6 @@
 //! A grant as one worker keeps it.
 
+use super::feed::AsOf;
 use crate::audit::{Json, escape_into};
 use crate::masking::Masker;
 use crate::names::Name;
@@ -49,7 +50,7 @@ pub struct Grant {
     pub verdict: String,
     /// Finds the credential in what comes back; `None` where masking is off.
     pub masker: Option<Rc<Masker>>,
-    as_of: u64,
+    as_of: AsOf,
     injections: Vec<WireInjection>,
 }
 
@@ -88,14 +89,20 @@ impl Grant {
             session_id: granted.session_id,
             access_mode: granted.access_mode,
             max_unacked_uses: granted.max_unacked_uses,
-            as_of: granted.as_of,
+            as_of: AsOf { life: facts.life, cursor: granted.as_of },
             injections: granted.injections,
         })
     }
 
     /// Whether a change makes it void: it concerns this grant, and the broker did not know of it yet.
     pub fn is_voided_by(&self, change: &Change) -> bool {
-        change.cursor > self.as_of && change.concerns(&self.session_id, &self.credential, &self.destination)
+        self.may_miss(change, self.as_of.life)
+    }
+
+    /// The same of a change that was told in this life of the broker.
+    pub fn may_miss(&self, change: &Change, life: u32) -> bool {
+        self.as_of.may_miss(life, change.cursor)
+            && change.concerns(&self.session_id, &self.credential, &self.destination)
     }
 
     /// Whether it is time to ask for the next one. Whoever is told so asks; nobody else is told for a while.
@@ -130,6 +137,8 @@ pub struct Facts<'a> {
     pub evidence: &'a EvidenceDigests,
     /// Finds the credential in what comes back.
     pub masker: Option<Rc<Masker>>,
+    /// Which life of the broker has granted it, as far as the worker knows.
+    pub life: u32,
 }
 
 fn members(granted: &Granted, facts: &Facts<'_>, evidence: &str) -> String {

@@ -1,6 +1,7 @@
 //! Ways through the door of a forward proxy: asked for, remembered and voided like grants.
 
 use super::cache::Entry;
+use super::feed::AsOf;
 use super::flights::{Flight, Waiter, What};
 use super::{Wake, Wakeup, Worker, put_part};
 use crate::door::{Call, Inside, LONGEST_TTL_MS, Passage};
@@ -36,12 +37,18 @@ pub struct Tunnel {
     pub evidence: String,
     /// Whether a token named the session, rather than the connection alone.
     pub is_named: bool,
-    as_of: u64,
+    as_of: AsOf,
 }
 
 impl Tunnel {
     /// Takes an answer to a question that was sent then. `None`: it cannot be used.
-    pub fn accept(granted: TunnelGranted, call: &Call, evidence: &EvidenceDigests, sent: Millis) -> Option<Self> {
+    pub fn accept(
+        granted: TunnelGranted,
+        call: &Call,
+        evidence: &EvidenceDigests,
+        sent: Millis,
+        life: u32,
+    ) -> Option<Self> {
         if !(1..=LONGEST_TTL_MS).contains(&granted.ttl_ms) || granted.address.port() == 0 {
             return None;
         }
@@ -63,14 +70,19 @@ impl Tunnel {
             passage: call.passage,
             evidence: evidence.word(),
             is_named: evidence.is_named(),
-            as_of: granted.as_of,
+            as_of: AsOf { life, cursor: granted.as_of },
             id,
         })
     }
 
     /// Whether a change makes it void: it concerns this session, and the broker did not know of it yet.
     pub fn is_voided_by(&self, change: &Change) -> bool {
-        change.cursor > self.as_of && change.concerns_session(&self.session_id)
+        self.may_miss(change, self.as_of.life)
+    }
+
+    /// The same of a change that was told in this life of the broker.
+    pub fn may_miss(&self, change: &Change, life: u32) -> bool {
+        self.as_of.may_miss(life, change.cursor) && change.concerns_session(&self.session_id)
     }
 }
 
@@ -109,7 +121,7 @@ impl Worker {
             Some((Some(granted), None)) => {
                 let as_of = granted.as_of;
                 let is_void = |tunnel: &Tunnel| self.feed.voids(as_of, |change| tunnel.is_voided_by(change));
-                match Tunnel::accept(granted, call, &landed.flight.evidence, landed.sent) {
+                match Tunnel::accept(granted, call, &landed.flight.evidence, landed.sent, self.feed.life()) {
                     Some(tunnel) if is_void(&tunnel) || tunnel.expires <= now => wake(Wake::Again),
                     Some(tunnel) => {
                         let tunnel = Rc::new(tunnel);

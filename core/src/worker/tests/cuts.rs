@@ -79,8 +79,14 @@ fn what_only_a_connection_named_ends_when_another_session_is_bound_to_it() {
     ] {
         let evidence = &evidence;
         let (cuts, _) = told(vec![taken(change(1, Some("s-1"), None), Left::Named)]);
-        let facts =
-            Facts { destination: "api.github.com:443", cluster: "to-api", service: "github", evidence, masker: None };
+        let facts = Facts {
+            destination: "api.github.com:443",
+            cluster: "to-api",
+            service: "github",
+            evidence,
+            masker: None,
+            life: 1,
+        };
         let grant = Grant::accept(usual(), Millis(0), facts).unwrap();
         let expected = (!named).then_some(Reason::EvidenceConflict);
         assert_eq!(ends(&cuts, &grant), [expected; 2], "{evidence:?}");
@@ -145,6 +151,16 @@ fn a_broker_that_has_begun_anew_cuts_by_what_it_says_whatever_its_cursors() {
     let changes = vec![taken(change(2, Some("s-1"), None), Left::Nothing)];
     desk.answer(poll, &Changes { epoch: "e2".into(), cursor: 3, policy: "v1".into(), changes });
     assert_eq!(ends(&desk.worker.take_cuts(), &grant), [Some(Reason::SessionExpired); 2]);
+
+    // What it says later, too, however far the one before had got; and what was granted since is held against its own.
+    let poll = desk.take(Call::Changes).unwrap().0;
+    let later = |cursor| vec![taken(change(cursor, Some("s-1"), None), Left::Reads)];
+    desk.answer(poll, &Changes { epoch: "e2".into(), cursor: 4, policy: "v1".into(), changes: later(4) });
+    assert_eq!(ends(&desk.worker.take_cuts(), &grant), [None, Some(Reason::ReadOnly)]);
+    let grant = desk.have_granted(&api(), crate::wire::Granted { as_of: 5, ..usual() });
+    let poll = desk.take(Call::Changes).unwrap().0;
+    desk.answer(poll, &Changes { epoch: "e2".into(), cursor: 5, policy: "v1".into(), changes: later(5) });
+    assert_eq!(ends(&desk.worker.take_cuts(), &grant), [None; 2]);
 
     // That it has begun anew is no reason by itself.
     let poll = desk.take(Call::Changes).unwrap().0;

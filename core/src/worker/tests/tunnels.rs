@@ -202,10 +202,10 @@ fn a_change_voids_ways_that_are_known_and_those_under_way() {
 
 #[test]
 fn an_open_way_ends_with_its_session_or_where_the_policy_leads_no_longer() {
-    let tunnel = Tunnel::accept(granted(), &api(), &with("mine"), Millis(0)).unwrap();
+    let tunnel = Tunnel::accept(granted(), &api(), &with("mine"), Millis(0), 1).unwrap();
     let told = |session_id, left| {
         let change = Change { left: Some(left), ..change(1, session_id, None) };
-        Cut::of(change).unwrap().ends_way(&tunnel, |_| unreachable!("no policy"))
+        Cut::of(change, 1).unwrap().ends_way(&tunnel, |_| unreachable!("no policy"))
     };
     assert_eq!(told(Some("s-1"), Left::Nothing), Some(Reason::SessionExpired));
     assert_eq!(told(Some("s-2"), Left::Nothing), None);
@@ -214,9 +214,9 @@ fn an_open_way_ends_with_its_session_or_where_the_policy_leads_no_longer() {
     // Another session is bound to the same connection: a token still tells whose this one is.
     assert_eq!(told(Some("s-1"), Left::Named), None);
     let by_listener = EvidenceDigests { listener: Some(name("a")), ..EvidenceDigests::default() };
-    let tunnel_by_listener = Tunnel::accept(granted(), &api(), &by_listener, Millis(0)).unwrap();
+    let tunnel_by_listener = Tunnel::accept(granted(), &api(), &by_listener, Millis(0), 1).unwrap();
     let change = Change { left: Some(Left::Named), ..change(1, Some("s-1"), None) };
-    let ends = Cut::of(change).unwrap().ends_way(&tunnel_by_listener, |_| unreachable!("no policy"));
+    let ends = Cut::of(change, 1).unwrap().ends_way(&tunnel_by_listener, |_| unreachable!("no policy"));
     assert_eq!(ends, Some(Reason::EvidenceConflict));
 
     let by = |change: fn(&mut crate::policy::Spec)| {
@@ -246,7 +246,7 @@ fn a_tunnel_is_recorded_with_who_was_let_in_and_where_to() {
         (Passage::Opaque, "tunnel", Some(Reason::SessionExpired)),
     ] {
         let call = call("api.github.com", 443, passage);
-        let tunnel = Rc::new(Tunnel::accept(granted(), &call, &with("mine"), Millis(0)).unwrap());
+        let tunnel = Rc::new(Tunnel::accept(granted(), &call, &with("mine"), Millis(0), 1).unwrap());
         let outcome = Outcome::Tunnelled(tunnel);
         let snapshot = request.read(&desk.worker.policy());
         desk.worker.record(&Report { cut, carried: Some((3, 5)), ..report(&snapshot, &outcome) });

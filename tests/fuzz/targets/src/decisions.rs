@@ -81,7 +81,7 @@ fn grant(destination: &str, credential: &str, access_mode: AccessMode) -> Option
     };
     let masker = Masker::new([&secret]).ok().map(Rc::new);
     let evidence = EvidenceDigests::default();
-    let facts = Facts { destination, cluster: "c", service: credential, evidence: &evidence, masker };
+    let facts = Facts { destination, cluster: "c", service: credential, evidence: &evidence, masker, life: 1 };
     Grant::accept(granted, Millis(0), facts)
 }
 

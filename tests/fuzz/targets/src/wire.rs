@@ -51,7 +51,7 @@ pub fn grant(data: &[u8]) {
     let Some(granted) = answer.granted else { return };
     let masker = Masker::new(&granted.mask).ok().map(Rc::new);
     let evidence = EvidenceDigests::default();
-    let facts = Facts { destination: "a:443", cluster: "c", service: "s", evidence: &evidence, masker };
+    let facts = Facts { destination: "a:443", cluster: "c", service: "s", evidence: &evidence, masker, life: 1 };
     let sent = Millis(1_000);
     let Some(grant) = Grant::accept(granted, sent, facts) else { return };
     assert!(grant.expires > sent && grant.expires <= Millis(1_000 + 24 * 3_600_000), "it does not end");

@@ -62,7 +62,7 @@ pub fn read_head(map: &[u8], bodiless: bool) -> Head {
             b":status" => status = status.or(Some(value)),
             b"content-type" => is_plain &= names_no_other_charset(value),
             // How a body is encoded: compressed, it cannot be searched.
-            b"content-encoding" | b"grpc-encoding" | b"connect-content-encoding" => {
+            b"content-encoding" | b"im" | b"grpc-encoding" | b"connect-content-encoding" => {
                 is_plain &= value.split(|b| *b == b',').all(is_identity);
             }
             name => claims_a_reason |= name == REASON_HEADER.as_bytes(),

@@ -57,6 +57,8 @@ pub const VEILS: &[&[u8]] = &[
     // https://learn.microsoft.com/rest/api/storageservices/specifying-the-range-header-for-blob-service-operations
     b"x-ms-range",
     b"request-range",
+    // RFC 3229: a part, a difference or a compressed answer, as `226 IM Used`.
+    b"a-im",
     b"grpc-accept-encoding",
     b"connect-accept-encoding",
     b"accept-charset",

@@ -270,6 +270,9 @@ pub static ROWS: [Row; presets::NAMES.len()] = [
             writes: &[
                 ("GET", "/g/p.git/info/refs?service=git-receive-pack"),
                 ("GET", "/g/a/b/c/d/e/f/p.git/info/refs?service=git-receive-pack"),
+                ("GET", "/jwt/auth?service=container_registry&scope=repository:g/p:pull,push"),
+                ("GET", "/api/v4/packages/conan/v1/users/authenticate"),
+                ("GET", "/api/v4/projects/7/packages/conan/v1/users/authenticate"),
                 ("POST", "/g/p.git/git-receive-pack"),
             ],
             ..plain_at("gitlab.extra.test", BEARER)

@@ -62,7 +62,7 @@ use clock::Now;
 use config::{Config, Endpoint};
 use egress::{Egress, OwnListeners};
 use grants::Grants;
-use leases::Leases;
+use leases::{Leases, Renewed};
 use ledger::Ledger;
 use meters::{Door, GrantMeters};
 use mutual_tls::Acceptor;
@@ -342,6 +342,7 @@ async fn start_in(
         sessions: sessions.clone(),
         policy: publication.clone(),
         grants,
+        leases: leases.clone(),
         tunnels,
         feed: feed.clone(),
         audit: audit.clone(),
@@ -414,6 +415,8 @@ async fn start_in(
     chores.spawn(async move { given.end(|id| holders.is_live(id, Now::read())).await });
     let (alarms, told) = (environment.alarms().clone(), audit.clone());
     chores.spawn(async move { record_alarms(&alarms, &told).await });
+    let (rejected, told) = (leases.clone(), audit.clone());
+    chores.spawn(async move { record_renewals(&rejected, &told).await });
     chores.spawn(async move { identities.watch().await });
     chores.spawn(async move { operator.revert().await });
     let kept = ledger.clone();
@@ -447,6 +450,29 @@ async fn start_in(
         stop,
         alarms: environment.alarms().clone(),
     })
+}
+
+/// Asks the sources of what services reject, and puts on record what took its place.
+async fn record_renewals(leases: &Leases, audit: &AuditLog) {
+    loop {
+        let Some(renewed) = leases.renew_rejected().await else { continue };
+        while audit.append(renewal(renewed.clone())).await.is_err() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+fn renewal(Renewed { credential, service, session_id, fingerprint, replaced }: Renewed) -> Record {
+    Record {
+        service: Some(service),
+        credential: Some(credential),
+        session_id,
+        decision: Some(Decision::Rotate.as_str().into()),
+        reason: Some("an upstream answered 401".into()),
+        fingerprint,
+        replaced: Some(replaced),
+        ..Record::new(Kind::Renew, Now::read().wall_ms)
+    }
 }
 
 /// Puts on record what an operator has to look into.

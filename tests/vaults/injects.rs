@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use attache_tests::stack::{Plan, Stack};
-use attache_tests::{Attache, util};
+use attache_tests::{Attache, Reply, util};
+use serde_json::{Value, json};
 
 use crate::connect::{self, Connect};
 use crate::infisical::{self, Infisical};
@@ -99,6 +100,70 @@ async fn a_secret_of_infisical_is_injected_by_one_login_and_its_next_value_takes
     util::eventually(SOON, || !there.world().revoked.is_empty()).await;
     let log = says(&stack);
     assert!(!log.contains(infisical::CLIENT_SECRET) && !log.contains("a-token-that-nobody-may-see"));
+}
+
+/// The service takes another secret from now on; its source has that, and is asked once an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_the_service_rejects_is_asked_for_once_and_recorded_and_nothing_is_sent_twice() {
+    const FIRST: &str = "the-secret-of-before-of-infisical-012345";
+    const SECOND: &str = "the-secret-of-after-of-infisical-9876543";
+    let there = Infisical::start().await;
+    there.put("prod", "/", "APP_TOKEN", FIRST);
+    let sources = format!(
+        "sources:\n  infisical:\n    address: 'http://{}'\n    project: {}\n    environment: prod\n    refresh: 1h\n\
+         \x20   auth: {{universal: {{client_id: {}, client_secret: {{env: CLIENT_SECRET}}}}}}\n",
+        there.addr,
+        infisical::PROJECT,
+        infisical::CLIENT_ID
+    );
+    let stack = Plan::default()
+        .credential("app", FIRST, &credential("app", "{infisical: {name: APP_TOKEN}}", "APP"))
+        .session("{name: s, credentials: [app]}")
+        .extra(&sources)
+        .env("CLIENT_SECRET", infisical::CLIENT_SECRET)
+        .start()
+        .await;
+    stack.site.secrets.add("app", SECOND);
+    let app = stack.broker.exported("s", "APP");
+    hit(&stack, "app.extra.test", &app).await;
+    let asked_for = || there.world().asked.iter().filter(|asked| asked.contains("APP_TOKEN")).count();
+    let asked = asked_for();
+    let get = async || stack.get("app.extra.test", "/", &app).await.status;
+    let takes = |secret: &'static str| {
+        stack.upstream().answer_with(move |asked| {
+            let shown = asked.fields.text("authorization").unwrap_or_default();
+            Reply::new(if shown == format!("Bearer {secret}") { 200 } else { 401 })
+        });
+    };
+    let renewals = || {
+        let log = std::fs::read_to_string(&stack.config.audit.path).expect("the log");
+        let records = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("a record"));
+        records.filter(|record| record["kind"] == "renew").collect::<Vec<_>>()
+    };
+
+    there.put("prod", "/", "APP_TOKEN", SECOND);
+    takes(SECOND);
+    let sent = stack.upstream().requests().len();
+    assert_eq!(get().await, 401, "what the service says of it is the agent's");
+    assert_eq!(stack.upstream().requests().len(), sent + 1, "nothing is sent again");
+    let end = Instant::now() + SOON;
+    while get().await != 200 {
+        assert!(Instant::now() < end, "never picked up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(asked_for(), asked + 1, "once, however many uses were rejected");
+    util::eventually(SOON, || renewals().len() == 1).await;
+    let renewal = &renewals()[0];
+    assert_eq!((&renewal["credential"], &renewal["reason"]), (&json!("app"), &json!("an upstream answered 401")));
+    assert!(renewal["fingerprint"].is_string() && renewal["fingerprint"] != renewal["replaced"], "{renewal}");
+
+    // An agent that has a service answer 401 has nobody ask for the same thing over and over.
+    takes("what nobody has");
+    for _ in 0..20 {
+        assert_eq!(get().await, 401);
+    }
+    stack.reconcile().await;
+    assert_eq!((asked_for(), renewals().len()), (asked + 1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

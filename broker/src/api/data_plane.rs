@@ -9,6 +9,7 @@ use crate::audit::AuditLog;
 use crate::changes::{Feed, Poll};
 use crate::config::PeerId;
 use crate::grants::{Asker, Grants};
+use crate::leases::Leases;
 use crate::mutual_tls::Workers;
 use crate::outstanding::announced_in;
 use crate::publication::Publication;
@@ -47,6 +48,8 @@ pub struct DataPlane {
     pub policy: Arc<Publication>,
     /// Who may use a credential where.
     pub grants: Grants,
+    /// What hears of secrets that services reject.
+    pub leases: Arc<Leases>,
     /// Who may go where through a forward proxy.
     pub tunnels: Tunnels,
     /// What has changed.
@@ -302,6 +305,7 @@ pub(super) async fn audit(
         tracing::warn!(worker, "records of a session that their peer may not ask for");
         return Err(ApiError::NotForThisPeer);
     }
+    records.iter().for_each(|record| door.leases.heard(record));
     let noted = door.witness.note(&records, asker.peer.as_ref());
     let announced = announced_in(&records);
     let asked_by = asker.peer.as_ref().map(PeerId::to_string);

@@ -7,8 +7,10 @@
 
 mod apart;
 mod bundle;
+mod rejected;
 mod slot;
 
+pub use rejected::Renewed;
 pub use slot::{FRESH, could_be};
 
 use crate::changes::{Feed, Scope, Spread};
@@ -27,6 +29,7 @@ use attache_core::names::Name;
 use attache_core::policy::Carrier;
 use attache_core::wire::{self, WireInjection};
 use bundle::BundleError;
+use rejected::Rejections;
 use serde::{Deserialize, Serialize};
 use slot::{Slot, Version};
 use std::collections::BTreeMap;
@@ -222,6 +225,8 @@ pub struct Leases {
     retiring: RwLock<BTreeMap<Name, Secret>>,
     /// What is being given back for sessions that are over.
     closing: Mutex<JoinSet<()>>,
+    /// What is asked for anew, as its service rejects it.
+    rejections: Rejections,
 }
 
 impl Leases {
@@ -255,8 +260,8 @@ impl Leases {
         apart.iter().for_each(|(one, usable)| count(one.name(), *usable));
         let slots = slots.into_iter().map(|slot| (slot.name().clone(), slot)).collect();
         let apart = apart.into_iter().map(|(one, _)| (one.name().clone(), one)).collect();
-        let (retiring, closing) = Default::default();
-        Self { slots, apart, grant_ttl: config.limits.grant_ttl, feed, meters, retiring, closing }
+        let (retiring, closing, rejections) = Default::default();
+        Self { slots, apart, grant_ttl: config.limits.grant_ttl, feed, meters, retiring, closing, rejections }
     }
 
     /// Looks whether a credential's source has changed, unless somebody has looked just now, and makes the change known

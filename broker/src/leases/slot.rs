@@ -1,5 +1,6 @@
 //! One credential: its sources in order, and the version that was last found.
 
+use super::rejected::Pace;
 use super::{LeaseError, Rung, Standing, bundle};
 use crate::changes::Spread;
 use crate::clock::{Now, millis};
@@ -40,6 +41,8 @@ pub struct Slot {
     looked: AtomicU64,
     /// The last change that was told of it.
     told: AtomicU64,
+    /// How soon its sources may be asked because a service has rejected what they gave.
+    pub pace: Pace,
 }
 
 /// One version of a secret, rendered for all its destinations.
@@ -93,6 +96,7 @@ impl Slot {
             born: Instant::now(),
             looked: AtomicU64::default(),
             told: AtomicU64::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -125,6 +129,11 @@ impl Slot {
     /// The credential's name.
     pub fn name(&self) -> &Name {
         &self.credential.name
+    }
+
+    /// The service that it is for.
+    pub fn service(&self) -> &str {
+        &self.credential.service
     }
 
     /// Whether its secret is a document of several fields.

@@ -25,6 +25,16 @@ pub(super) fn session(id: &str) -> Session {
     Session { id: id.into(), name: Name::parse(id).unwrap(), scopes: BTreeMap::new() }
 }
 
+/// A use by the session `one`, as its worker tells of it.
+pub(super) fn used(credential: &Name, status: u16, fingerprint: &str) -> wire::UseRecord {
+    let record = serde_json::json!({
+        "seq": 1, "kind": "use", "at_ms": 1, "duration_ms": 1, "request_id": "r", "method": "GET", "authority": "a.test",
+        "path": "/", "decision": "forward", "response_code": status, "auth_injected": true, "evidence": "placeholder",
+        "session_id": "one", "credential": credential, "fingerprint": fingerprint,
+    });
+    serde_json::from_value(record).unwrap()
+}
+
 struct World {
     temp: tempfile::TempDir,
     config: Config,
@@ -118,6 +128,46 @@ async fn onepassword_stands_between_environment_and_files_and_its_errors_stop() 
     assert!(error.starts_with("1password op://v/i/f: 1Password has no such vault"), "{error}");
     assert!(standing.fix.unwrap().contains("sources.onepassword.references"));
     assert_eq!(world.issue(&leases).unwrap_err(), error);
+}
+
+#[tokio::test]
+async fn a_secret_that_its_service_rejects_is_asked_for_anew_once_in_a_minute() {
+    let mut world = World::new();
+    let op = "#!/bin/sh\ncd \"$(dirname \"$0\")\" && echo >> asked && cat vault\n";
+    world.write("op", op);
+    set_permissions(world.path("op"), Permissions::from_mode(0o700)).unwrap();
+    let (reference, op) = ("op://v/i/f".to_owned(), world.path("op"));
+    let item = Lookup::OnePassword(OnePassword { reference, op, connect: None, refresh: Duration::from_secs(600) });
+    world.config.credentials[0].lookup = vec![item];
+    world.write("vault", "the-secret-of-before");
+    let leases = world.load(None).await;
+    let asked = || std::fs::read_to_string(world.path("asked")).unwrap().lines().count();
+    let fingerprint = || leases.standings()[0].fingerprint.clone().unwrap();
+    let used = |status: u16, fingerprint: &str| leases.heard(&used(world.name(), status, fingerprint));
+    let waits = async || tokio::time::timeout(Duration::ZERO, leases.renew_rejected()).await.is_err();
+    let (before, first) = (fingerprint(), asked());
+
+    // Not what is answered in another way, and not the secret of another time.
+    used(200, &before);
+    used(403, &before);
+    used(401, "of-another-time");
+    assert!(waits().await);
+    world.write("vault", "the-secret-of-after");
+    for _ in 0..3 {
+        used(401, &before);
+    }
+    let renewed = leases.renew_rejected().await.unwrap();
+    assert_eq!((renewed.replaced, renewed.fingerprint), (before.clone(), Some(fingerprint())));
+    assert_eq!((renewed.credential, renewed.session_id), (world.name().clone(), None));
+    assert_ne!(fingerprint(), before);
+    assert_eq!(world.issue(&leases).unwrap(), "Bearer the-secret-of-after");
+    assert_eq!(asked(), first + 1);
+
+    // Nor soon again: whatever an agent has a service answer.
+    used(401, &before);
+    used(401, &fingerprint());
+    assert!(waits().await);
+    assert_eq!(asked(), first + 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Against an issuer that does as told.
 
-use super::super::tests::{Session, session};
+use super::super::tests::{Session, session, used};
 use super::super::*;
 use super::*;
 use crate::config::{Level, Overrides};
@@ -124,6 +124,7 @@ fn world() -> World {
         meters: LeaseMeters::default(),
         retiring: std::sync::RwLock::default(),
         closing: std::sync::Mutex::default(),
+        rejections: Rejections::default(),
     };
     World { _dir: dir, stand, leases: Arc::new(leases), name: credential.name.clone() }
 }
@@ -169,6 +170,23 @@ async fn each_session_has_its_own_as_narrow_as_it_says_and_gives_it_back() {
     world.leases.give_back(|id| id == "two");
     world.leases.close(HOUR).await;
     assert_eq!(world.stand.closed(), ["the-token-of-session-1", "the-token-of-session-2"], "each once");
+}
+
+#[tokio::test]
+async fn of_what_a_service_rejects_only_that_of_its_session_is_made_anew() {
+    let world = world();
+    let (one, two) = (session("one"), session("two"));
+    for session in [&one, &two] {
+        world.leases.prepare(&world.name, session.holder()).await;
+    }
+    let issue = |session: &Session| world.leases.issue(&world.name, DESTINATION, session.holder(), HOUR);
+    let fingerprint = || issue(&one).unwrap().unwrap().lease.fingerprint;
+    world.stand.0.version.store(1, Ordering::Relaxed);
+    world.leases.heard(&used(&world.name, 401, &fingerprint()));
+    let renewed = world.leases.renew_rejected().await.unwrap();
+    assert_eq!((renewed.session_id.as_deref(), renewed.fingerprint), (Some("one"), Some(fingerprint())));
+    assert_eq!(world.issue(&one).unwrap().unwrap(), "Bearer the-token-of-session-1-1");
+    assert_eq!(world.issue(&two).unwrap().unwrap(), "Bearer the-token-of-session-2-0");
 }
 
 #[tokio::test]

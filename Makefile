@@ -9,11 +9,12 @@ VENV := .venv
 ENVOY_STAMP := $(VENV)/envoy-$(ENVOY_VERSION)
 FILTER := $(TARGET)/filter/attache_filter.wasm
 TRAP := $(TARGET)/filter/attache_filter_trap.wasm
+UNRECORDED := $(TARGET)/filter/attache_filter_unrecorded.wasm
 WASM_SOURCES := $(shell find core/src filter/src filter/pack/src -name '*.rs') Cargo.toml Cargo.lock .cargo/config.toml core/Cargo.toml filter/Cargo.toml filter/pack/Cargo.toml rust-toolchain.toml scripts/filter
 
 # Goals share cargo's lock and the file that filter and test build are packed from.
 .NOTPARALLEL:
-.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix test-faults fuzz mutants differential clients check bench bench-counts plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
+.PHONY: help setup build filter pin reproduce demo up images test test-attacks test-compose test-matrix test-faults fuzz mutants differential clients check bench bench-counts bench-profile plots bench-intercept bench-broker bench-changes bench-scale bench-starts bench-bursts bench-feeds fmt clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +53,11 @@ $(FILTER): $(WASM_SOURCES)
 $(TRAP): $(FILTER)
 	@echo "Building the filter's test build (some seconds) ..."
 	@scripts/filter $@ --features trap
+
+# The same filter without records, for the bench: what a record costs.
+$(UNRECORDED): $(FILTER)
+	@echo "Building the filter's build for the bench (some seconds) ..."
+	@scripts/filter $@ --features unrecorded
 
 demo: build ## Set everything up and show the main job, step by step, checked
 	@echo "Building the demo (the first time a minute on two cores, then seconds) ..."
@@ -115,7 +121,7 @@ clients: build ## Run the real clients behind the forward proxy; writes their ta
 check: test ## Everything CI could object to: test (the demo with it), fmt, clippy, deny, rustdoc, core in wasm32, documents
 	@scripts/check
 
-bench: filter ## Measure what the filter costs, TLS interception, the broker, starts and bursts, too; writes target/bench*.json
+bench: filter $(UNRECORDED) ## Measure what the filter costs, TLS interception, the broker, starts and bursts, too; writes target/bench*.json
 	@scripts/need wrk
 	@scripts/mitmproxy
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
@@ -135,6 +141,13 @@ bench-counts: filter ## Count what a warm request costs: instructions, entries, 
 	@echo "Building the bench (the first time five minutes on two cores) ..."
 	@cargo build --quiet -p attache-bench
 	@$(TARGET)/debug/bench counts
+
+bench-profile: filter ## Sample Envoy under load: wasm itself, what it calls, the kernel; writes target/bench-profile.json
+	@scripts/need wrk perf:linux-perf
+	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
+	cargo build --quiet --release -p attache-broker -p attache-bench
+	cargo build --quiet --profile wasm --target wasm32-wasip1 -p attache-bench-noop
+	$(TARGET)/release/bench profile
 
 bench-intercept: filter ## Measure TLS interception against direct TLS and mitmproxy; writes target/bench-intercept.json
 	@scripts/mitmproxy
@@ -181,7 +194,7 @@ fuzz: ## Look for what breaks each fuzz target, for TIME seconds (default 60) ea
 	@scripts/cargo-tool cargo-fuzz 0.13.2
 	@scripts/fuzz $(or $(TIME),60) $(NAME)
 
-mutants: ## Change core in one place after the other: do its tests notice? Five hours; SHARD=0/60 for every 60th change
+mutants: ## Change core in one place after the other: do its tests notice? Two hours; SHARD=0/60 for every 60th change
 	@scripts/cargo-tool cargo-mutants 27.1.0
 	@scripts/mutants $(SHARD)
 

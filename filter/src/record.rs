@@ -24,6 +24,9 @@ impl Shared {
             _ => {}
         }
         self.note_echoes(flow);
+        if cfg!(feature = "unrecorded") && matches!(flow.outcome, Outcome::Forwarded(_)) {
+            return;
+        }
         let duration = self.now().since(flow.started).0;
         let response_code = flow.echoes.status.unwrap_or_else(response_code);
         let turned_away = Reason::of_local_reply(response_code, details).map(|reason| Outcome::Refused(reason, None));

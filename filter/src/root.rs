@@ -165,6 +165,9 @@ impl RootContext for Root {
 
 /// Says what this entry does without, once for each worker.
 fn tell_of_lacks(plugin: &Plugin) {
+    if cfg!(feature = "unrecorded") {
+        log::error!("attache: this build records no use: it is for benchmarks alone");
+    }
     if plugin.lacks.contains(&Lack::Judge) {
         let reason = Reason::BodyUnreadable.as_str();
         log::warn!(

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::estimate::{CPU_US, Figure, Held, P50_US, Samples};
 use crate::load::Ask;
 use crate::plan::Plan;
-use crate::rules::{BODY_OF, UNMASKED_PREFIX};
+use crate::rules::{BODY_OF, UNMASKED};
 use crate::slices::{Runner, Target};
 
 /// Bytes of an answer.
@@ -32,19 +32,18 @@ pub struct Bodies {
 }
 
 /// Measures all sizes with these two of the targets, if Attaché is one of them.
-pub fn measure(runner: &Runner<'_>, unmasked: Option<&str>, plan: &Plan) -> Result<Vec<Bodies>> {
+pub fn measure(runner: &Runner<'_>, plan: &Plan) -> Result<Vec<Bodies>> {
     let find = |name: &str| runner.targets.iter().find(|target| target.name == name);
-    let (Some(bare), Some(attache), Some(unmasked)) = (find("bare"), find("attache"), unmasked) else {
+    let (Some(bare), Some(attache), Some(plain)) = (find("bare"), find("attache"), find("attache_audit")) else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
     for size in SIZES {
         let at = |target: &Target, prefix: &str| {
-            let ask = Ask { path: format!("{prefix}x{BODY_OF}{size}"), ..target.ask.clone() };
+            let ask = Ask { path: format!("{prefix}/v1/x{BODY_OF}{size}"), ..target.ask.clone() };
             Target { ask, ..target.clone() }
         };
-        let plain = Target { name: "attache_unmasked", ask: Ask::of(unmasked), ..attache.clone() };
-        let targets = [at(bare, "/v1/"), at(attache, "/v1/"), at(&plain, UNMASKED_PREFIX)];
+        let targets = [at(bare, ""), at(attache, ""), at(plain, UNMASKED)];
         // A slice must hold some whole answers.
         let seconds = if size > 1_000_000 { LONG_SECONDS } else { runner.seconds };
         let runner = Runner { targets: &targets, seconds, ..*runner };

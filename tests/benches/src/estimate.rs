@@ -102,6 +102,11 @@ impl Samples {
         Self { samples, enough }
     }
 
+    /// Adds those of another series, whose rounds are others by the same numbers: not for `against`.
+    pub fn join(&mut self, other: Self) {
+        self.samples.extend(other.samples);
+    }
+
     /// How many samples are clean, and how many there are.
     pub fn counts(&self) -> (usize, usize) {
         (self.samples.iter().filter(|sample| sample.clean).count(), self.samples.len())

@@ -217,11 +217,12 @@ fn part(Pieces { listener, clusters, secrets, bootstrap, .. }: Pieces) -> Part {
         secrets,
         bootstrap,
         placeholder: String::new(),
-        unmasked: None,
+        prefix: "",
         claim: Claim::Untouched,
         audit: None,
         service: None,
         alive: Vec::new(),
         access_log: None,
+        unmasked: None,
     }
 }

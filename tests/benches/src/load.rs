@@ -144,8 +144,8 @@ impl Wrk {
     }
 
     /// Loads a listener until it is told to end.
-    pub fn begin(&self, port: u16, placeholder: &str, connections: u32) -> Result<Loading> {
-        let mut wrk = self.command(port, &Ask::of(placeholder), connections, LONGEST_SECONDS);
+    pub fn begin(&self, port: u16, ask: &Ask, connections: u32) -> Result<Loading> {
+        let mut wrk = self.command(port, ask, connections, LONGEST_SECONDS);
         let wrk = wrk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("running wrk")?;
         Ok(Loading(Some(wrk)))
     }

@@ -6,8 +6,8 @@
 //! it does its work, and never compares figures of different moments.
 //!
 //! `bench intercept`, `bench broker`, `bench changes`, `bench scale`, `bench starts`, `bench bursts`, `bench feeds`,
-//! `bench counts` and `bench modules` measure other things: [`intercept`], [`broker`], [`changes`], [`scale`], [`starts`],
-//! [`bursts`], [`feeds`], [`counts`], [`modules`]. `bench plots` draws what they wrote: [`plots`].
+//! `bench counts`, `bench profile` and `bench modules` measure other things: [`intercept`], [`broker`], [`changes`],
+//! [`scale`], [`starts`], [`bursts`], [`feeds`], [`counts`], [`profile`], [`modules`]. `bench plots` draws what they wrote: [`plots`].
 
 mod bodies;
 mod broker;
@@ -29,6 +29,7 @@ mod machine;
 mod modules;
 mod plan;
 mod plots;
+mod profile;
 mod proof;
 mod report;
 mod rules;
@@ -56,7 +57,7 @@ use machine::{Cores, Machine};
 use plan::Plan;
 use proof::Prover;
 use report::{Measured, Report};
-use rules::{HOST, Rules};
+use rules::{HOST, LOAD_PATH, Rules};
 use slices::{Runner, Slice, Target};
 use upstream::Upstream;
 use variants::{Absent, Part, Workbench};
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         Some("changes") => changes::run(),
         Some("scale") => scale::run(),
         Some("plots") => target_dir().and_then(|target| plots::run(&target)),
+        Some("profile") => profile::run(),
         Some("starts") => starts::run(),
         Some("bursts") => bursts::run(),
         Some("feeds") => feeds::run(),
@@ -81,7 +83,7 @@ fn main() -> ExitCode {
         Some("modules") => modules::run(&std::env::args_os().skip(2).map(PathBuf::from).collect::<Vec<_>>()),
         Some(other) => Err(anyhow!(
             "there is `bench`, and with `intercept`, `broker`, `changes`, `scale`, `starts`, `bursts`, `feeds`, `modules`, \
-             `counts` or `plots` behind it, but not {other}"
+             `counts`, `profile` or `plots` behind it, but not {other}"
         )),
     };
     match outcome {
@@ -126,8 +128,7 @@ fn run() -> Result<()> {
     let ground = Ground { dir: dir.path(), target: &target, core: cores.envoy, upstream_port, client: &client };
     let graphql = is_there.then(|| graphql::measure(&ground, &probe, &upstream, &wrk, &plan)).transpose()?;
 
-    let unmasked = parts.iter().find_map(|(_, part)| part.unmasked.as_deref());
-    let bodies = bodies::measure(&runner, unmasked, &plan)?;
+    let bodies = bodies::measure(&runner, &plan)?;
     let connections = connections::measure(&runner, &plan)?;
 
     let measured = targets.iter().enumerate().map(|(index, target)| {
@@ -174,11 +175,12 @@ fn prove(parts: &[(&'static str, Part)], envoy: &Envoy, upstream: &Upstream, cli
     let mut targets = Vec::new();
     for (name, part) in parts {
         let port = envoy.port(name)?;
-        let prover = Prover { client, upstream, port, host: HOST, prefix: "" };
+        let prover = Prover { client, upstream, port, host: HOST, prefix: part.prefix };
         let proven = prover.prove(&part.claim, &part.placeholder);
         let audited = proven.and_then(|()| part.audit.iter().try_for_each(|log| prover.prove_audit(log)));
         audited.with_context(|| format!("{name} does not do its work"))?;
-        let (ask, service) = (Ask::of(&part.placeholder), part.service.clone());
+        let ask = Ask { path: format!("{}{LOAD_PATH}", part.prefix), ..Ask::of(&part.placeholder) };
+        let service = part.service.clone();
         targets.push(Target { name, port, ask, envoy: Meter::Process(envoy.pid()), service });
     }
     Ok(targets)

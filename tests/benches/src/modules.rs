@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Map, Value, json};
 
 use crate::client::Client;
 use crate::counters::{Meter, Probe};
@@ -19,6 +18,7 @@ use crate::plan::Plan;
 use crate::rules::Rules;
 use crate::slices::Runner;
 use crate::upstream::Upstream;
+use crate::variants::attache::bootstrap::with_module;
 use crate::variants::{self, Part, Workbench};
 
 /// Beside which the modules are measured, if they are there.
@@ -90,46 +90,15 @@ fn show(figure: Option<Figure>, decimals: usize) -> String {
 
 /// The part of Attaché once for each module. What the listeners share stands in the first.
 fn one_each(part: Part, modules: &[PathBuf]) -> Result<Vec<(&'static str, Part)>> {
-    let listener = part.listener.clone();
-    let (placeholder, claim, audit) = (part.placeholder.clone(), part.claim.clone(), part.audit.clone());
-    let mut first = Some(part);
-    modules
-        .iter()
-        .map(|module| {
-            let name = module.file_stem().context("no file")?.to_string_lossy().into_owned();
-            let own = with_module(listener.clone(), &module.canonicalize()?.to_string_lossy());
-            let part = match first.take() {
-                Some(part) => Part { listener: own, ..part },
-                None => Part {
-                    listener: own,
-                    clusters: Vec::new(),
-                    secrets: Vec::new(),
-                    bootstrap: Map::new(),
-                    placeholder: placeholder.clone(),
-                    unmasked: None,
-                    claim: claim.clone(),
-                    audit: audit.clone(),
-                    service: None,
-                    alive: Vec::new(),
-                    access_log: None,
-                },
-            };
-            // Names of targets live as long as the run.
-            Ok((&*name.leak(), part))
-        })
-        .collect()
-}
-
-/// The listener with another module.
-fn with_module(mut value: Value, module: &str) -> Value {
-    match &mut value {
-        Value::Object(members) => {
-            for (name, member) in members {
-                *member = if name == "filename" { json!(module) } else { with_module(member.take(), module) };
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| *item = with_module(item.take(), module)),
-        _ => {}
+    let mut parts = Vec::new();
+    for module in modules {
+        let name = module.file_stem().context("no file")?.to_string_lossy().into_owned();
+        let listener = with_module(part.listener.clone(), &module.canonicalize()?.to_string_lossy());
+        // Names of targets live as long as the run.
+        parts.push((&*name.leak(), part.beside(listener)));
     }
-    value
+    if let Some((_, first)) = parts.first_mut() {
+        *first = Part { listener: first.listener.take(), ..part };
+    }
+    Ok(parts)
 }

@@ -32,7 +32,7 @@ impl Plan {
     }
 
     fn of(quick: bool) -> Self {
-        let (throughput_seconds, latency_seconds, bodies_seconds) = if quick { (42, 21, 18) } else { (330, 110, 90) };
+        let (throughput_seconds, latency_seconds, bodies_seconds) = if quick { (54, 25, 18) } else { (440, 145, 90) };
         let connections_seconds = if quick { 49 } else { 350 };
         let graphql_seconds = if quick { 8 } else { 32 };
         Self {

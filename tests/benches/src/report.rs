@@ -61,6 +61,16 @@ struct Verdict {
     verdict: &'static str,
 }
 
+/// Whose figures are held to the targets.
+const OURS: &str = "attache";
+/// What each of our variants adds to the one before it: the two, and what it is.
+const STEPS: [(&str, &str, &str); 4] = [
+    ("attache_inject_log", "attache_inject", "Envoy's access log in place of audit"),
+    ("attache_audit", "attache_inject", "audit"),
+    ("attache", "attache_audit", "masking"),
+    ("attache_logged", "attache", "Envoy's access log"),
+];
+
 /// A module above this many bytes misses its target.
 const MODULE_LIMIT: u64 = 600_000;
 
@@ -88,6 +98,7 @@ impl Report {
             "rounds": {"throughput": self.rounds.0, "latency": self.rounds.1},
             "disturbed_slices": self.disturbed,
             "variants": variants,
+            "steps_cpu_us": self.steps().map(|(what, step)| json!({"adds": what, "figure": step.map(Figure::to_json)})),
             "targets": self.verdicts(),
             "module_bytes": self.module_bytes,
             "bodies": self.bodies.iter().map(Bodies::to_json).collect::<Vec<_>>(),
@@ -117,8 +128,12 @@ impl Report {
             "\nof {slices} slices, others used Envoy's core in {envoy_core_foreign}, the hypervisor took time in \
              {stolen}, others used the load core in {load_core_foreign}\n"
         ));
+        for (what, step) in self.steps() {
+            let step = step.map_or("-".to_owned(), |step| step.to_text(1));
+            lines.push(format!("{:<52} {step:>18}", format!("CPU µs that {what} adds, round by round")));
+        }
         lines.push(
-            "attache_logged is the filter as it is shipped; the targets are attache's, without the log:".to_owned(),
+            "\nattache_logged is the filter as it is shipped; the targets are attache's, without the log:".to_owned(),
         );
         for Verdict { target, measured, verdict } in self.verdicts() {
             lines.push(format!("{target:<52} {measured:>18}  {verdict}"));
@@ -145,9 +160,13 @@ impl Report {
         Ok(())
     }
 
+    fn steps(&self) -> [(&'static str, Option<Figure>); STEPS.len()] {
+        STEPS.map(|(with, without, what)| (what, self.compared((with, without), CPU_US, Held::Over, |a, b| a - b)))
+    }
+
     fn verdicts(&self) -> Vec<Verdict> {
-        let over = |other, quantity| self.ours_against(other, quantity, Held::Over, |a, b| a - b);
-        let times = |other| self.ours_against(other, RPS, Held::Ratio, |a, b| a / b);
+        let over = |other, quantity| self.compared((OURS, other), quantity, Held::Over, |a, b| a - b);
+        let times = |other| self.compared((OURS, other), RPS, Held::Ratio, |a, b| a / b);
         let cpu = |figure: &Figure| format!("{:+.1}{} µs", figure.median, plus_minus(figure, 1));
         let ratio = |figure: &Figure| format!("{:.2}{}×", figure.median, plus_minus(figure, 2));
         vec![
@@ -165,9 +184,9 @@ impl Report {
         ]
     }
 
-    fn ours_against(
+    fn compared(
         &self,
-        other: &str,
+        (one, other): (&str, &str),
         quantity: fn(&crate::slices::Slice) -> f64,
         held: Held,
         compare: fn(f64, f64) -> f64,
@@ -175,7 +194,7 @@ impl Report {
         let throughput = |wanted: &str| {
             self.variants.iter().find(|(name, _)| *name == wanted).map(|(_, measured)| &measured.throughput)
         };
-        throughput("attache")?.against(throughput(other)?, quantity, held, compare)
+        throughput(one)?.against(throughput(other)?, quantity, held, compare)
     }
 
     fn any_rough(&self) -> bool {

@@ -14,7 +14,7 @@ pub const HOST: &str = "api.bench.test";
 /// The path of every measured request.
 pub const LOAD_PATH: &str = "/v1/items/42?page=2&per_page=50";
 /// Under it a second credential is bound whose echoes are not masked.
-pub const UNMASKED_PREFIX: &str = "/unmasked/";
+pub const UNMASKED: &str = "/unmasked";
 /// In a path, what comes before the number of bytes to answer with.
 pub const BODY_OF: &str = "/body-of/";
 /// The path on which the upstream remembers what it received.

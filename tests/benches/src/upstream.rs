@@ -44,7 +44,7 @@ impl Upstream {
         let seen = Arc::clone(&received);
         let (body, text) = (answer_body(), text(MOST_TEXT));
         let (port, _thread) = serve("upstream", move |request| {
-            if request.uri().path() == PROOF_PATH {
+            if request.uri().path().ends_with(PROOF_PATH) {
                 *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.headers().clone());
             }
             let size = request.uri().path().rsplit_once(BODY_OF).and_then(|(_, size)| size.parse::<usize>().ok());

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::load::Wrk;
+use crate::load::{Ask, Wrk};
 use crate::machine::Machine;
 use crate::plan::is_quick;
 use crate::target_dir;
@@ -47,7 +47,8 @@ pub fn run() -> Result<()> {
         let mut prober = Prober::open(&world)?;
         for loaded in [false, true] {
             eprintln!("{workers} workers, {}: {changes} changes", if loaded { "loaded" } else { "idle" });
-            let load = loaded.then(|| wrk.begin(world.proxy.port(), &world.loader, CONNECTIONS)).transpose()?;
+            let load =
+                loaded.then(|| wrk.begin(world.proxy.port(), &Ask::of(&world.loader), CONNECTIONS)).transpose()?;
             // The load's first requests ask for grants.
             thread::sleep(Duration::from_millis(500));
             let mode = modes(&world, &mut prober, changes)?;

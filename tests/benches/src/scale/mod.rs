@@ -1,10 +1,10 @@
 //! Whether the warm path stays as it is with many destinations and many sessions.
 //!
-//! One broker and one Envoy for each size, all idle but the one that is measured; each size is held
-//! against slices of the smallest around its own. Of many destinations one is asked for, in their
-//! middle: the others stand in the policy and in Envoy's routes. Of many sessions all ask in turn, so
-//! that the worker finds each grant among those of the others; of more than it can hold grants for, as
-//! many as those, from all over the list.
+//! One broker and one Envoy for the smallest size, and one for each other, which is there only while it
+//! is measured: slices of either in turn, each size held against those of the smallest around its own. Of
+//! many destinations one is asked for, in their middle: the others stand in the policy and in Envoy's
+//! routes. Of many sessions all ask in turn, so that the worker finds each grant among those of the
+//! others; of more than it can hold grants for, as many as those, from all over the list.
 
 mod report;
 mod world;
@@ -28,8 +28,10 @@ use crate::{envoy, target_dir};
 use report::{Row, Series};
 use world::{Axis, Way, World};
 
-/// How many there are; the first is what the others are held against.
-const SIZES: [usize; 3] = [10, 1_000, 10_000];
+/// What the others are held against.
+const SMALLEST: usize = 10;
+/// How many there are.
+const SIZES: [usize; 2] = [1_000, 10_000];
 /// Longer ones, not where time is short.
 const MANY_DESTINATIONS: [usize; 2] = [30_000, 100_000];
 const MANY_SESSIONS: [usize; 1] = [100_000];
@@ -39,6 +41,10 @@ const A_DESTINATION: u64 = 140_000;
 const CONNECTIONS: u32 = 16;
 /// The length of a slice: wrk's shortest.
 const SLICE_SECONDS: u64 = 1;
+/// How long a world is watched while nobody asks: Envoy looks through its clusters and statistics every five seconds.
+const IDLE: Duration = Duration::from_secs(10);
+/// The index of the one beside the smallest.
+const OTHER: usize = BARE + 1;
 /// With more grants than this for each request, the path was not warm.
 const MOST_RENEWED: f64 = 0.01;
 /// Fewer clean slices than this, and a figure is marked as rough.
@@ -46,7 +52,7 @@ const ENOUGH: usize = 6;
 
 /// Measures, prints a table and writes `bench-scale.json`.
 pub fn run() -> Result<()> {
-    let seconds = if is_quick() { 9 } else { 45 };
+    let seconds = if is_quick() { 6 } else { 30 };
     let cores = Cores::choose()?;
     let machine = Machine::describe(cores);
     // Everything started from here on serves or loads Envoy, and inherits this.
@@ -55,27 +61,11 @@ pub fn run() -> Result<()> {
     let (wrk, client, upstream) = (Wrk::find(dir.path())?, Client::new()?, Upstream::start()?);
     let ground =
         Ground { dir: dir.path(), target: &target, core: cores.envoy, upstream_port: upstream.port, client: &client };
+    let bench = Bench { ground, cores, wrk: &wrk, upstream: &upstream, budget: Duration::from_secs(seconds) };
 
     let (mut all, mut left_out) = (Vec::new(), Vec::new());
     for axis in [Axis::Destinations, Axis::Sessions] {
-        let mut worlds = Vec::new();
-        for size in sizes(axis) {
-            let (takes, free) = (memory_of(axis, size), machine::available_memory()?);
-            if takes > free {
-                let [takes, free] = [takes, free].map(|bytes| bytes / 1_000_000);
-                left_out.push(format!("{size} {}: left out, they take {takes} MB, and {free} are free", axis.as_str()));
-                continue;
-            }
-            eprintln!("{size} {}: starting", axis.as_str());
-            let mut world = World::start(&ground, axis, size)?;
-            Way::ALL.iter().try_for_each(|way| world.prove(*way, &client, &upstream))?;
-            world.warm(&wrk, CONNECTIONS)?;
-            worlds.push(world);
-        }
-        for way in Way::ALL {
-            eprintln!("{}, by {}: {seconds} s", axis.as_str(), way.as_str());
-            all.push(measure(&worlds, (axis, way), cores, &wrk, Duration::from_secs(seconds))?);
-        }
+        all.extend(bench.series(axis, &mut left_out)?);
     }
 
     let path = target.join("bench-scale.json");
@@ -86,7 +76,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// What a size takes beside the others, in bytes; nothing worth asking for where it is sessions.
+/// What a size takes, in bytes; nothing worth asking for where it is sessions.
 fn memory_of(axis: Axis, size: usize) -> u64 {
     if axis == Axis::Destinations { size as u64 * A_DESTINATION } else { 0 }
 }
@@ -100,40 +90,111 @@ fn sizes(axis: Axis) -> impl Iterator<Item = usize> {
     SIZES.into_iter().chain(longer.iter().copied())
 }
 
-/// All sizes of one series, each slice between two of the smallest.
-fn measure(worlds: &[World], (axis, way): (Axis, Way), cores: Cores, wrk: &Wrk, budget: Duration) -> Result<Series> {
-    let targets = worlds.iter().map(|world| world.target(way)).collect::<Result<Vec<_>>>()?;
-    let (on_envoy_core, on_load_core) = worlds.iter().map(|world| (world.envoy(), world.broker())).unzip();
-    let probe = Probe { cores, on_envoy_core, on_load_core };
-    let runner = Runner { wrk, probe: &probe, targets: &targets, seconds: SLICE_SECONDS };
-    runner.warm(CONNECTIONS)?;
-    let issued = worlds.iter().map(World::grants_issued).collect::<Result<Vec<_>>>()?;
-    let slices = runner.rounds(CONNECTIONS, budget)?;
-    let mut rows = Vec::new();
-    for (index, (world, before)) in worlds.iter().zip(issued).enumerate() {
-        let mine = slices.iter().filter(|slice| slice.target == index);
-        let requests: u64 = mine.map(|slice| slice.count.requests).sum();
-        // A grant is renewed in its time; a worker that lost sight of its broker asks for all anew.
-        let renewed = world.grants_issued()? - before;
-        ensure!(renewed as f64 <= MOST_RENEWED * requests as f64, "{renewed} grants for {requests} requests: not warm");
-        let samples = Samples::of(&slices, index, ENOUGH);
-        rows.push(Row {
+/// What every measurement needs.
+struct Bench<'a> {
+    ground: Ground<'a>,
+    cores: Cores,
+    wrk: &'a Wrk,
+    upstream: &'a Upstream,
+    /// For one size by one way.
+    budget: Duration,
+}
+
+/// What the slices of one size say.
+struct Taken {
+    samples: Samples,
+    requests: u64,
+    renewed: usize,
+}
+
+impl Bench<'_> {
+    /// All sizes of one axis, by each way.
+    fn series(&self, axis: Axis, left_out: &mut Vec<String>) -> Result<Vec<Series>> {
+        let smallest = self.start(axis, SMALLEST)?;
+        let mut base: Vec<Taken> = Vec::new();
+        let mut series = Way::ALL.map(|way| Series { axis: axis.as_str(), way: way.as_str(), rows: Vec::new() });
+        for size in sizes(axis) {
+            let (takes, free) = (memory_of(axis, size), machine::available_memory()?);
+            if takes > free {
+                let [takes, free] = [takes, free].map(|bytes| bytes / 1_000_000);
+                left_out.push(format!("{size} {}: left out, they take {takes} MB, and {free} are free", axis.as_str()));
+                continue;
+            }
+            let other = self.start(axis, size)?;
+            for (index, way) in Way::ALL.into_iter().enumerate() {
+                eprintln!("{size} {}, by {}: {} s", axis.as_str(), way.as_str(), self.budget.as_secs());
+                let [of_smallest, of_other] = self.measure([&smallest, &other], way)?;
+                series[index].rows.push(of_other.to_row(&other, false));
+                match base.get_mut(index) {
+                    Some(base) => base.join(of_smallest),
+                    None => base.push(of_smallest),
+                }
+            }
+        }
+        for (series, base) in series.iter_mut().zip(base) {
+            series.rows.insert(0, base.to_row(&smallest, true));
+        }
+        Ok(series.into())
+    }
+
+    /// A size that works, with all grants where they are wanted.
+    fn start(&self, axis: Axis, size: usize) -> Result<World> {
+        eprintln!("{size} {}: starting", axis.as_str());
+        let mut world = World::start(&self.ground, axis, size)?;
+        Way::ALL.iter().try_for_each(|way| world.prove(*way, self.ground.client, self.upstream))?;
+        world.warm(self.wrk, CONNECTIONS)?;
+        world.watch_idle(IDLE)?;
+        Ok(world)
+    }
+
+    /// The smallest and another one, by turns.
+    fn measure(&self, worlds: [&World; 2], way: Way) -> Result<[Taken; 2]> {
+        let [smallest, other] = worlds;
+        let targets = [smallest.target(way)?, other.target(way)?];
+        let (on_envoy_core, on_load_core) = worlds.iter().map(|world| (world.envoy(), world.broker())).unzip();
+        let probe = Probe { cores: self.cores, on_envoy_core, on_load_core };
+        let runner = Runner { wrk: self.wrk, probe: &probe, targets: &targets, seconds: SLICE_SECONDS };
+        runner.warm(CONNECTIONS)?;
+        let issued = [smallest.grants_issued()?, other.grants_issued()?];
+        let slices = runner.rounds(CONNECTIONS, self.budget)?;
+        let taken = |index: usize, world: &World| -> Result<Taken> {
+            let mine = slices.iter().filter(|slice| slice.target == index);
+            let requests: u64 = mine.map(|slice| slice.count.requests).sum();
+            // A grant is renewed in its time; a worker that lost sight of its broker asks for all anew.
+            let renewed = world.grants_issued()? - issued[index];
+            let is_warm = renewed as f64 <= MOST_RENEWED * requests as f64;
+            ensure!(is_warm, "{renewed} grants for {requests} requests: not warm");
+            Ok(Taken { samples: Samples::of(&slices, index, ENOUGH), requests, renewed })
+        };
+        Ok([taken(BARE, smallest)?, taken(OTHER, other)?])
+    }
+}
+
+impl Taken {
+    fn join(&mut self, later: Self) {
+        self.samples.join(later.samples);
+        self.requests += later.requests;
+        self.renewed += later.renewed;
+    }
+
+    fn to_row(&self, world: &World, is_base: bool) -> Row {
+        Row {
             size: world.size,
-            cpu: samples.figure(CPU_US, Held::Alone),
-            cpu_ratio: samples.figure(CPU_US, Held::Ratio),
-            rps_ratio: samples.figure(RPS, Held::Ratio),
-            counts: samples.counts(),
-            is_base: index == BARE,
-            requests,
-            renewed,
+            cpu: self.samples.figure(CPU_US, Held::Alone),
+            cpu_ratio: self.samples.figure(CPU_US, Held::Ratio),
+            rps_ratio: self.samples.figure(RPS, Held::Ratio),
+            counts: self.samples.counts(),
+            is_base,
+            requests: self.requests,
+            renewed: self.renewed,
             broker_started: world.broker_started(),
             envoy_started: world.envoy_started(),
             envoy_bytes: world.envoy_bytes,
             broker_bytes: world.broker_bytes,
+            idle: world.idle,
             asking: world.asking,
-        });
+        }
     }
-    Ok(Series { axis: axis.as_str(), way: way.as_str(), rows })
 }
 
 fn told(machine: &Machine, seconds: u64, all: &[Series], left_out: &[String]) -> Result<Value> {
@@ -141,13 +202,14 @@ fn told(machine: &Machine, seconds: u64, all: &[Series], left_out: &[String]) ->
         "machine": machine,
         "envoy": envoy::version()?,
         "method": {
-            "seconds_a_series": seconds,
+            "seconds_a_size": seconds,
             "connections": CONNECTIONS,
-            "slices": "smallest, another, smallest, another, …; the others in a new random order each round",
+            "slices": "smallest, another, smallest, another, …; of each size apart, nothing else running",
             "figures": "medians; each slice against the mean of its two neighbours of the smallest size",
             "error": "half of the median's 95 % interval by order statistics",
             "rejected": {"rule": "the slice or a neighbour exceeds one of these shares", "limits": RULE},
-            "smallest": "its slices against those of its own before and after: the method's own error",
+            "smallest": "its slices beside every size, against those of its own before and after: the method's own error",
+            "idle_cpu_ms_a_second": "Envoy's CPU time while nobody asks",
         },
         "left_out": left_out,
         "series": all.iter().map(Series::to_json).collect::<Vec<_>>(),

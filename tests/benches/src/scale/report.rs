@@ -44,6 +44,8 @@ pub struct Row {
     pub envoy_bytes: u64,
     /// The broker's.
     pub broker_bytes: u64,
+    /// Envoy's CPU time while nobody asks, of each second.
+    pub idle: Duration,
     /// Sessions that ask: no more than a worker keeps grants for.
     pub asking: usize,
 }
@@ -78,6 +80,7 @@ impl Row {
             "envoy_started_ms": self.envoy_started.as_millis() as u64,
             "envoy_bytes": self.envoy_bytes,
             "broker_bytes": self.broker_bytes,
+            "idle_cpu_ms_a_second": self.idle.as_secs_f64() * 1e3,
             "sessions_asking": self.asking,
         })
     }
@@ -94,7 +97,7 @@ impl Row {
         let (clean, total) = self.counts;
         let [broker, envoy] = [self.broker_started, self.envoy_started].map(|time| time.as_secs_f64());
         format!(
-            "| {} {} | {} | {} | {} | {} | {flat} | {clean}/{total} | {broker:.1} s, {envoy:.1} s | {} MB | {} MB |",
+            "| {} {} | {} | {} | {} | {} | {flat} | {clean}/{total} | {broker:.1} s, {envoy:.1} s | {} MB | {} MB | {:.0} |",
             self.size,
             series.axis,
             series.way,
@@ -103,6 +106,7 @@ impl Row {
             show(self.rps_ratio, 2),
             self.envoy_bytes / 1_000_000,
             self.broker_bytes / 1_000_000,
+            self.idle.as_secs_f64() * 1e3,
         )
     }
 }
@@ -110,9 +114,9 @@ impl Row {
 /// The table, in Markdown.
 pub fn table(all: &[Series]) -> String {
     let mut lines = vec![
-        "| | by | CPU µs | CPU vs smallest | rps vs smallest | | clean | broker, Envoy start in | Envoy has | broker has |"
+        "| | by | CPU µs | CPU vs smallest | rps vs smallest | | clean | broker, Envoy start in | Envoy has | broker has | Envoy idle, ms/s |"
             .to_owned(),
-        "|---|---|---|---|---|---|---|---|---|---|".to_owned(),
+        "|---|---|---|---|---|---|---|---|---|---|---|".to_owned(),
     ];
     lines.extend(all.iter().flat_map(|series| series.rows.iter().map(|row| row.to_line(series))));
     if all.iter().flat_map(|series| &series.rows).any(|row| row.cpu_ratio.is_some_and(|figure| figure.rough)) {
@@ -143,6 +147,7 @@ mod tests {
             envoy_started: Duration::ZERO,
             envoy_bytes: 0,
             broker_bytes: 0,
+            idle: Duration::ZERO,
             asking: 1,
         };
         assert_eq!(row(figure(0.9, 1.1), figure(0.95, 1.02)).is_flat(), Some(true));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -53,6 +54,8 @@ pub struct World {
     pub envoy_bytes: u64,
     /// And of the broker.
     pub broker_bytes: u64,
+    /// Envoy's CPU time while nobody asks, of each second.
+    pub idle: Duration,
     /// Sessions that ask.
     pub asking: usize,
     axis: Axis,
@@ -85,9 +88,9 @@ impl World {
         let file = instance.served.dir().join("placeholders");
         fs::write(&file, placeholders.join("\n") + "\n")?;
         let one = placeholders.into_iter().next().context("no session")?;
-        let (envoy_bytes, broker_bytes, asking) = (0, 0, asking.len());
+        let (envoy_bytes, broker_bytes, idle, asking) = (0, 0, Duration::ZERO, asking.len());
         let asked_for = host(middle);
-        Ok(Self { size, envoy_bytes, broker_bytes, asking, axis, instance, asked_for, placeholders: file, one })
+        Ok(Self { size, envoy_bytes, broker_bytes, idle, asking, axis, instance, asked_for, placeholders: file, one })
     }
 
     /// Fails unless it injects, and refuses what it must.
@@ -111,6 +114,14 @@ impl World {
         }
         self.envoy_bytes = resident(self.instance.envoy.pid())?;
         self.broker_bytes = resident(self.instance.served.pid())?;
+        Ok(())
+    }
+
+    /// Reads what Envoy does while nobody asks, for so long.
+    pub fn watch_idle(&mut self, time: Duration) -> Result<()> {
+        let before = self.envoy().read()?;
+        thread::sleep(time);
+        self.idle = (self.envoy().read()? - before).div_f64(time.as_secs_f64());
         Ok(())
     }
 

@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Absent, Alive, Claim, Part, Workbench};
+use super::{Absent, Alive, Claim, Part, Unmasked, Workbench};
 use crate::counters::Meter;
-use bootstrap::{pieces, with_log};
+use crate::rules::UNMASKED;
+use bootstrap::{pieces, with_log, with_module};
 
 /// Of a broker with a hundred thousand sessions, too.
 const START_LIMIT: Duration = Duration::from_secs(300);
@@ -63,33 +64,52 @@ fn prepare(bench: &Workbench, module: &Path, broker: &Path) -> Result<Part> {
         secrets: pieces.secrets,
         bootstrap: pieces.bootstrap,
         placeholder: attache.exported(config::WRITER, &config::variable(0))?,
-        unmasked: Some(attache.exported(config::UNMASKED, config::UNMASKED_VARIABLE)?),
+        prefix: "",
         claim: Claim::Decides { authorization, read_only },
         audit: Some(config::audit_log(&dir)),
         service: Some(Meter::Process(process.0.id())),
         alive: vec![process],
         access_log: pieces.access_log,
+        unmasked: Some(Unmasked {
+            placeholder: attache.exported(config::UNMASKED, config::UNMASKED_VARIABLE)?,
+            read_only: attache.exported(config::UNMASKED_READER, config::UNMASKED_VARIABLE)?,
+        }),
     })
 }
 
-/// The same filter with the same broker, in a listener that has the access log which `attache envoy-config` writes: Envoy
-/// tells the broker of each request by itself.
-pub fn logged(part: &Result<Part, Absent>) -> Result<Part, Absent> {
+/// The same filter with the same broker, asked for a credential whose echoes are not masked: without a search of answers.
+pub fn unmasked(part: &Result<Part, Absent>) -> Result<Part, Absent> {
     let part = part.as_ref().map_err(Clone::clone)?;
-    let log = part.access_log.as_ref().ok_or_else(|| Absent::Broken("its bootstrap has no access log".to_owned()))?;
-    Ok(Part {
-        listener: with_log(&part.listener, log),
-        clusters: Vec::new(),
-        secrets: Vec::new(),
-        bootstrap: serde_json::Map::new(),
-        placeholder: part.placeholder.clone(),
-        unmasked: None,
-        claim: part.claim.clone(),
-        audit: part.audit.clone(),
-        service: part.service.clone(),
-        alive: Vec::new(),
-        access_log: None,
-    })
+    let unmasked = part.unmasked.as_ref().ok_or_else(|| Absent::Broken("it has no such credential".to_owned()))?;
+    let mut own = part.beside(part.listener.clone());
+    own.prefix = UNMASKED;
+    own.placeholder.clone_from(&unmasked.placeholder);
+    if let Claim::Decides { read_only, .. } = &mut own.claim {
+        read_only.clone_from(&unmasked.read_only);
+    }
+    Ok(own)
+}
+
+/// That, in a build of the filter that records no use: without audit, as no filter is shipped.
+pub fn unrecorded(part: &Result<Part, Absent>, target: &Path) -> Result<Part, Absent> {
+    let mut own = unmasked(part)?;
+    let module = target.join("filter/attache_filter_unrecorded.wasm");
+    if !module.exists() {
+        return Err(Absent::NotBuilt(format!("{}: make bench builds it", module.display())));
+    }
+    own.listener = with_module(own.listener, &module.to_string_lossy());
+    own.audit = None;
+    Ok(own)
+}
+
+/// One of these in a listener that has the access log which `attache envoy-config` writes: Envoy tells the broker of each
+/// request by itself.
+pub fn logged(part: &Result<Part, Absent>, shipped: &Result<Part, Absent>) -> Result<Part, Absent> {
+    let [part, shipped] = [part, shipped].map(|part| part.as_ref().map_err(Clone::clone));
+    let (part, shipped) = (part?, shipped?);
+    let log =
+        shipped.access_log.as_ref().ok_or_else(|| Absent::Broken("its bootstrap has no access log".to_owned()))?;
+    Ok(part.beside(with_log(&part.listener, log)))
 }
 
 /// The command line of the broker's binary.

@@ -53,8 +53,8 @@ pub struct Part {
     pub bootstrap: Map<String, Value>,
     /// The placeholder that the load sends in Authorization.
     pub placeholder: String,
-    /// A placeholder whose credential is not masked in answers.
-    pub unmasked: Option<String>,
+    /// What stands before every path, proof and load.
+    pub prefix: &'static str,
     /// What it claims, and has to show before it is measured.
     pub claim: Claim,
     /// The log in which its requests must appear.
@@ -65,6 +65,17 @@ pub struct Part {
     pub alive: Vec<Alive>,
     /// Envoy's access log that its bootstrap has, and the listener here has not.
     pub access_log: Option<Value>,
+    /// How it is asked for a credential that is not masked in answers.
+    pub unmasked: Option<Unmasked>,
+}
+
+/// A credential that is not masked, on the paths that begin with [`UNMASKED`](crate::rules::UNMASKED).
+#[derive(Clone, Debug)]
+pub struct Unmasked {
+    /// The placeholder of one who writes.
+    pub placeholder: String,
+    /// And of one who may only read.
+    pub read_only: String,
 }
 
 /// What a variant does with a request.
@@ -118,13 +129,19 @@ pub fn all(mut bench: Workbench) -> Result<Vec<Variant>> {
         bench.gateway = gateway::without_filters(&part.listener)?;
     }
     let bench = &bench;
-    let logged = attache::logged(&attache);
+    let injects = attache::unrecorded(&attache, &bench.target);
+    let audited = attache::unmasked(&attache);
+    let told_by_envoy = attache::logged(&injects, &attache);
+    let logged = attache::logged(&attache, &attache);
     Ok(vec![
         (BARE, Ok(bare::part(bench))),
         ("minimal", Ok(minimal::part(bench))),
         ("noop_wasm", noop_wasm::part(bench)?),
         ("credential_injector", Ok(credential_injector::part(bench)?)),
         ("lua", Ok(lua::part(bench)?)),
+        ("attache_inject", injects),
+        ("attache_inject_log", told_by_envoy),
+        ("attache_audit", audited),
         ("attache", attache),
         ("attache_logged", logged),
         ("ext_authz", Ok(ext_authz::part(bench)?)),
@@ -156,12 +173,31 @@ impl Part {
             secrets: Vec::new(),
             bootstrap: Map::new(),
             placeholder: bench.rules.placeholder(false),
-            unmasked: None,
+            prefix: "",
             claim,
             audit: None,
             service: None,
             alive: Vec::new(),
             access_log: None,
+            unmasked: None,
+        }
+    }
+
+    /// The same service behind another listener of the same Envoy: what both share stands in the first.
+    pub fn beside(&self, listener: Value) -> Self {
+        Self {
+            listener,
+            clusters: Vec::new(),
+            secrets: Vec::new(),
+            bootstrap: Map::new(),
+            placeholder: self.placeholder.clone(),
+            prefix: self.prefix,
+            claim: self.claim.clone(),
+            audit: self.audit.clone(),
+            service: self.service.clone(),
+            alive: Vec::new(),
+            access_log: None,
+            unmasked: self.unmasked.clone(),
         }
     }
 }
@@ -179,7 +215,7 @@ mod tests {
     use crate::envoy;
 
     #[test]
-    fn the_filter_as_it_is_shipped_stands_right_below_ours() {
+    fn what_is_ours_stands_together_each_with_one_thing_more() {
         let dir = tempfile::tempdir().unwrap();
         let bench = Workbench {
             dir: dir.path().to_owned(),
@@ -191,6 +227,7 @@ mod tests {
         let all = all(bench).unwrap();
         let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
         assert_eq!(names.first(), Some(&BARE));
-        assert!(names.windows(2).any(|pair| pair == ["attache", "attache_logged"]), "{names:?}");
+        let ours = ["attache_inject", "attache_inject_log", "attache_audit", "attache", "attache_logged"];
+        assert!(names.windows(ours.len()).any(|row| row == ours), "{names:?}");
     }
 }

@@ -2,7 +2,7 @@
 //! of it is dropped silently.
 
 use anyhow::{Result, bail};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// What of a bootstrap is the bench's own and not taken over.
 const NOT_MERGED: [&str; 2] = ["admin", "node"];
@@ -56,6 +56,20 @@ pub fn with_log(listener: &Value, access_log: &Value) -> Value {
     listener
 }
 
+/// The listener with another module.
+pub fn with_module(mut value: Value, module: &str) -> Value {
+    match &mut value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                *member = if name == "filename" { json!(module) } else { with_module(member.take(), module) };
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = with_module(item.take(), module)),
+        _ => {}
+    }
+    value
+}
+
 fn manager(listener: &mut Value) -> Option<&mut Map<String, Value>> {
     listener.pointer_mut("/filter_chains/0/filters/0/typed_config")?.as_object_mut()
 }
@@ -63,7 +77,6 @@ fn manager(listener: &mut Value) -> Option<&mut Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_bootstrap_is_taken_over_whole_but_for_admin_and_node() {
@@ -83,6 +96,13 @@ mod tests {
         let taken = pieces(json!({"static_resources": {"listeners": [logged]}})).unwrap();
         assert_eq!(taken.listener, json!({"filter_chains": [{"filters": [{"typed_config": {}}]}]}));
         assert_eq!(with_log(&taken.listener, &taken.access_log.unwrap()), logged);
+    }
+
+    #[test]
+    fn another_module_stands_wherever_one_stood() {
+        let with =
+            |module: &str| json!({"filters": [{"local": {"filename": module}}, {"name": "router"}], "name": "own"});
+        assert_eq!(with_module(with("/one.wasm"), "/other.wasm"), with("/other.wasm"));
     }
 
     #[test]

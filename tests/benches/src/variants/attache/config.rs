@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use crate::rules::UNMASKED_PREFIX;
+use crate::rules;
 use crate::variants::Workbench;
 
 /// A session of the measured credential alone, read-write.
@@ -18,6 +18,8 @@ pub const READER: &str = "reader";
 
 /// A session and its one credential, whose echoes are not masked.
 pub const UNMASKED: &str = "unmasked";
+/// The same, read-only.
+pub const UNMASKED_READER: &str = "unmasked-reader";
 /// Where that has its placeholder.
 pub const UNMASKED_VARIABLE: &str = "BENCH_UNMASKED";
 
@@ -53,7 +55,7 @@ pub fn write(bench: &Workbench, dir: &Path, data_plane: u16) -> Result<PathBuf> 
     let mut unmasked = credentials.get(&credential(0)).cloned().unwrap_or_default();
     unmasked["mask"] = json!(false);
     unmasked["agent_env"] = json!({UNMASKED_VARIABLE: "placeholder"});
-    unmasked["destinations"][0]["paths"] = json!([UNMASKED_PREFIX]);
+    unmasked["destinations"][0]["paths"] = json!([format!("{}/", rules::UNMASKED)]);
     credentials.insert(UNMASKED.to_owned(), unmasked);
     let others: Vec<String> = (1..credentials.len() - 1).map(credential).collect();
     let session = |name: &str, credentials: Value, mode: &str| json!({"name": name, "credentials": credentials, "access_mode": mode});
@@ -67,6 +69,7 @@ pub fn write(bench: &Workbench, dir: &Path, data_plane: u16) -> Result<PathBuf> 
             session(WRITER, json!([credential(0)]), "read-write"),
             session(READER, json!([credential(0)]), "read-only"),
             session(UNMASKED, json!([UNMASKED]), "read-write"),
+            session(UNMASKED_READER, json!([UNMASKED]), "read-only"),
             session("others", json!(others), "read-write"),
         ],
     });

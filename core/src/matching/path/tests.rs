@@ -29,6 +29,9 @@ fn ambiguous_targets_are_refused() {
         "",
         "a",
         "*",
+        // Nothing in these stands out but for what stands beside it.
+        "//",
+        "/.",
         "//a",
         "/a//b",
         "/./a",

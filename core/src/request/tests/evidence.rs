@@ -82,6 +82,8 @@ fn a_placeholder_is_recognised_in_its_query_parameter() {
         format!("/x?key={PLACEHOLDER}"),
         format!("/x?a=1&key={PLACEHOLDER}&b=2"),
         format!("/x?&&key={PLACEHOLDER}&"),
+        // Each parameter before it counts with what ends it: more of them than the value has bytes.
+        format!("/x?{}key={PLACEHOLDER}", "&".repeat(2 * PLACEHOLDER.len())),
         format!("/x?key=a&key={PLACEHOLDER}"),
     ] {
         assert_eq!(shows(&get("maps.example", &target)), placeholder(PLACEHOLDER), "{target}");

@@ -338,6 +338,57 @@ mod tests {
         assert!(credential.narrowed(&scope(r#"{"repositories":["ONE"]}"#)).is_ok(), "names are compared without case");
     }
 
+    /// Of every scope by every other: what is left reaches nothing that either of them does not.
+    #[test]
+    fn narrowing_never_widens() {
+        let parts = |all: &[&str]| all.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>();
+        let reached = parts(&[
+            "",
+            r#""repositories":["one"]"#,
+            r#""repositories":["one","two"]"#,
+            r#""repositories":["TWO"]"#,
+            r#""repository_ids":[1]"#,
+            r#""repository_ids":[1,2]"#,
+        ]);
+        let permitted = parts(&[
+            "",
+            r#""permissions":{"a":"read"}"#,
+            r#""permissions":{"a":"admin"}"#,
+            r#""permissions":{"b":"write"}"#,
+            r#""permissions":{"a":"write","b":"read"}"#,
+        ]);
+        let all: Vec<_> = reached
+            .iter()
+            .flat_map(|one| permitted.iter().map(move |other| [&**one, other]))
+            .map(|both| {
+                scope(&format!(
+                    "{{{}}}",
+                    both.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",")
+                ))
+            })
+            .collect();
+        let level = |scope: &TokenScope, (name, id): (&str, u64), permission: &str| {
+            let names =
+                scope.repositories.as_ref().is_none_or(|all| all.iter().any(|one| one.eq_ignore_ascii_case(name)));
+            let ids = scope.repository_ids.as_ref().is_none_or(|all| all.contains(&id));
+            let has = |all: &BTreeMap<String, Level>| all.get(permission).copied();
+            if names && ids { scope.permissions.as_ref().map_or(Some(Level::Admin), has) } else { None }
+        };
+        let mut narrowed = 0;
+        for (whole, by) in all.iter().flat_map(|whole| all.iter().map(move |by| (whole, by))) {
+            let Ok(left) = whole.narrowed(by) else { continue };
+            narrowed += 1;
+            for (repository, permission) in
+                [("one", 1), ("two", 2), ("three", 3)].into_iter().flat_map(|r| ["a", "b", "c"].map(|p| (r, p)))
+            {
+                let has = level(&left, repository, permission);
+                assert!(has <= level(whole, repository, permission), "{whole:?} by {by:?}");
+                assert!(has <= level(by, repository, permission), "{whole:?} by {by:?}");
+            }
+        }
+        assert!((100..all.len() * all.len()).contains(&narrowed), "{narrowed}");
+    }
+
     #[test]
     fn what_is_not_within_is_refused_and_named_and_write_has_read_and_admin_has_both() {
         let credential = scope(

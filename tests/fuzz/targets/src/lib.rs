@@ -1,5 +1,5 @@
 //! What must hold of any input, one function a target. A fuzzer looks for bytes for which it does not
-//! (`make fuzz`); what was found, and what covers most, is kept in `tests/fuzz/corpus` and replayed by
+//! (`make fuzz`); seeds of every form, and what was found, are kept in `tests/fuzz/corpus` and replayed by
 //! `make test`.
 #![allow(
     clippy::expect_used,

@@ -20,6 +20,7 @@ async fn a_wrong_answer_refuses_and_the_next_right_one_serves() {
     let broker = &scene.stack.broker;
     for fault in [
         Behaviour::Close,
+        Behaviour::Reset,
         Behaviour::Status(500),
         Behaviour::Status(503),
         Behaviour::Status(429),

@@ -13,8 +13,6 @@ use crate::{Agent, Response, Unanswered, refusal};
 
 /// How many requests one load makes at most: no loop is without an end.
 const MOST: u64 = 100_000;
-/// How many agents ask one after the other where the machine sets the rate.
-pub const LANES: usize = 24;
 /// Connections that HTTP/2 requests share.
 const SHARED: usize = 4;
 
@@ -23,8 +21,8 @@ const SHARED: usize = 4;
 pub enum Rate {
     /// So many requests a second, however long the answers take.
     PerSecond(u32),
-    /// Some agents ask one after the other, each as soon as it has its answer: as often as the machine sustains.
-    Most,
+    /// So many agents ask one after the other, each as soon as it has its answer: as often as the machine sustains.
+    Most(usize),
 }
 
 /// One request to make.
@@ -98,7 +96,7 @@ impl Load {
         });
         let driving = match rate {
             Rate::PerSecond(rate) => tokio::spawn(open(Arc::clone(&lanes), rate)),
-            Rate::Most => tokio::spawn(closed(Arc::clone(&lanes))),
+            Rate::Most(agents) => tokio::spawn(closed(Arc::clone(&lanes), agents)),
         };
         Self { lanes, driving }
     }
@@ -136,9 +134,9 @@ async fn open(lanes: Arc<Lanes>, rate: u32) {
 }
 
 /// Some agents, each with its next request after its last answer.
-async fn closed(lanes: Arc<Lanes>) {
+async fn closed(lanes: Arc<Lanes>, agents: usize) {
     let mut asked = JoinSet::new();
-    for _ in 0..LANES {
+    for _ in 0..agents {
         let lanes = Arc::clone(&lanes);
         asked.spawn(async move {
             while let Some(n) = lanes.turn() {

@@ -16,6 +16,8 @@ pub enum Behaviour {
     Delay(Duration),
     /// The connection is closed without a word.
     Close,
+    /// It is reset.
+    Reset,
     /// This status; a JSON body where one is allowed.
     Status(u16),
     /// The right answer, but under this status.
@@ -57,6 +59,7 @@ impl Behaviour {
             self,
             Self::Hang
                 | Self::Close
+                | Self::Reset
                 | Self::Status(_)
                 | Self::Redirect302
                 | Self::Html200

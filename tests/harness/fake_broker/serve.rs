@@ -86,6 +86,7 @@ async fn misbehave(tcp: &mut TcpStream, behaviour: Behaviour, status: u16, body:
     match behaviour {
         Behaviour::Hang => silence(tcp).await,
         Behaviour::Close => Ok(false),
+        Behaviour::Reset => tcp.set_zero_linger().map(|()| false),
         Behaviour::Status(status) => whole(tcp, status, JSON, b"{\"error\":\"as told\"}").await,
         Behaviour::Redirect302 => {
             tcp.write_all(b"HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n").await?;

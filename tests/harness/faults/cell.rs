@@ -11,7 +11,7 @@ use super::world::{Broker, World, stranger};
 use super::{Fault, Load, Row, kills, traps};
 use crate::agent::{PATIENCE, SILENCE, Wire};
 use crate::fake_broker::Behaviour;
-use crate::load::{self, Class, Made};
+use crate::load::{self, Class, Made, Rate};
 use crate::oracle::{Audit, Violation};
 use crate::stack::SOON;
 use crate::util;
@@ -119,7 +119,8 @@ pub(super) async fn run(row: &Row, load: &Load, world: &World, nth: usize) -> Ce
     world.prepare(row.fault, load);
     let (vms, memory, asked) = (vms(world).await, util::resident(world.envoy().pid()), world.questions());
     let seen = Before::of(world).await;
-    let traffic = load::Load::begin(world.site().oracle.agent(), world.proxy(), load.rate, world.asking(row.fault));
+    let rate = if let Rate::Most(_) = load.rate { Rate::Most(row.agents) } else { load.rate };
+    let traffic = load::Load::begin(world.site().oracle.agent(), world.proxy(), rate, world.asking(row.fault));
     let share = Share::now([world.envoy().pid(), std::process::id()]);
     sleep(before).await;
     let (begun, mut whole) = (Instant::now(), None);
@@ -157,7 +158,7 @@ pub(super) async fn run(row: &Row, load: &Load, world: &World, nth: usize) -> Ce
     if let (Some((before, beside_before)), Some((now, beside))) = (asked, world.questions()) {
         // Each request asks once at most, and so do those that look, spring and leave. A VM that has just begun asks anew what
         // it asked before it knew the broker's life: for the load's agents, and for who looks whether all goes on.
-        let anew = usize::try_from(replaced).unwrap_or(usize::MAX).saturating_mul(load::LANES + 1);
+        let anew = usize::try_from(replaced).unwrap_or(usize::MAX).saturating_mul(row.agents + 1);
         let (questions, requests) = (now - before, made.len() + beside - beside_before);
         cell.expect(questions <= requests + anew, || format!("{questions} questions for {requests} requests"));
     }
@@ -221,7 +222,7 @@ impl Cell {
         }
         self.late.truncate(8);
         // Where little is asked, it may have been of what the fault does not touch.
-        self.expect(bitten || !row.bites || self.load != "100/s", || "the fault was none".into());
+        self.expect(bitten || !row.bites || self.load == "1/s", || "the fault was none".into());
         self.slowed(row, made, times);
     }
 

@@ -85,12 +85,15 @@ pub struct Row {
     pub back: Option<Duration>,
     /// Whether `make test` runs it: no other test does.
     pub short: bool,
+    /// How many agents there are where the machine sets the rate.
+    pub agents: usize,
 }
 
 /// How hard the system is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     pub name: &'static str,
+    /// How many agents make the most of it, their [row](Row::agents) says.
     pub rate: Rate,
     /// How long is asked before the fault, during it and after it.
     pub phases: [Duration; 3],
@@ -100,7 +103,7 @@ pub struct Load {
 pub const LOADS: [Load; 3] = [
     Load { name: "1/s", rate: Rate::PerSecond(1), phases: ms([1_000, 2_100, 1_100]) },
     Load { name: "100/s", rate: Rate::PerSecond(100), phases: ms([600, 1_500, 1_000]) },
-    Load { name: "max", rate: Rate::Most, phases: ms([500, 1_500, 800]) },
+    Load { name: "max", rate: Rate::Most(0), phases: ms([500, 1_500, 800]) },
 ];
 /// What `make test` has time for.
 pub const BRIEF: Load = Load { name: "100/s", rate: Rate::PerSecond(100), phases: ms([300, 700, 300]) };

@@ -6,6 +6,10 @@ use super::{Fault, Row};
 use crate::fake_broker::Behaviour;
 
 const MB: usize = 1 << 20;
+/// As many as keep two cores busy.
+const AGENTS: usize = 24;
+/// More than the questions that a worker has under way at a time (192).
+const CROWD: usize = 240;
 /// A decision: one callout timeout and a tick of the worker.
 const DECISION: Duration = Duration::from_millis(2_050);
 /// What is refused at once.
@@ -18,6 +22,9 @@ const RELOAD: Duration = Duration::from_secs(1);
 const STRANDED: Duration = Duration::from_secs(4);
 
 const UNAVAILABLE: &[&str] = &["broker_unavailable"];
+/// Who has waited until its time was over, and nobody could be asked for it yet, is told so.
+const HUNG: &[&str] = &["broker_unavailable", "rate_limited"];
+const HUNG_AND_SILENT: &[&str] = &["broker_unavailable", "rate_limited", "stale"];
 const SILENT: &[&str] = &["broker_unavailable", "stale"];
 /// What was granted may go on, as far as the filter may believe it and its records are taken.
 const WITHOUT_BROKER: &[&str] = &["broker_unavailable", "audit_backlog", "stale"];
@@ -33,12 +40,13 @@ const fn answer(name: &'static str, behaviour: Behaviour) -> Row {
         answers: SOON,
         back: Some(RECOVERY),
         short: false,
+        agents: AGENTS,
     }
 }
 
-/// No answer of the broker's.
+/// No answer of the broker's. All questions that a worker may have are under way, and more wait.
 const fn silence(name: &'static str, behaviour: Behaviour) -> Row {
-    Row { answers: DECISION, ..answer(name, behaviour) }
+    Row { answers: DECISION, may: HUNG, agents: CROWD, ..answer(name, behaviour) }
 }
 
 /// A trap of the filter.
@@ -51,12 +59,13 @@ const fn trap(name: &'static str, callback: &'static str) -> Row {
         answers: STRANDED,
         back: Some(RELOAD),
         short: false,
+        agents: AGENTS,
     }
 }
 
 /// What the real broker, or what is around it, meets with.
 const fn real(name: &'static str, fault: Fault, may: &'static [&'static str]) -> Row {
-    Row { name, fault, may, bites: true, answers: DECISION, back: Some(RECOVERY), short: false }
+    Row { name, fault, may, bites: true, answers: DECISION, back: Some(RECOVERY), short: false, agents: AGENTS }
 }
 
 /// All of it. Names are those of the page.
@@ -66,6 +75,11 @@ pub const ROWS: &[Row] = &[
         fault: Fault::Behaves(Behaviour::Close),
         may: SILENT,
         ..answer("broker closes connections", Behaviour::Close)
+    },
+    Row {
+        fault: Fault::Behaves(Behaviour::Reset),
+        may: SILENT,
+        ..answer("broker resets connections", Behaviour::Reset)
     },
     Row { fault: Fault::Refuses, may: SILENT, ..answer("broker refuses connections", Behaviour::Close) },
     Row {
@@ -89,7 +103,7 @@ pub const ROWS: &[Row] = &[
     answer("members of other types", Behaviour::WrongType),
     answer("a lease without time", Behaviour::ExpiredLease),
     Row { answers: DECISION, ..answer("a grant of 200 MB", Behaviour::Oversized(200 * MB)) },
-    Row { fault: Fault::Behaves(Behaviour::Hang), may: SILENT, ..silence("broker hangs", Behaviour::Hang) },
+    Row { fault: Fault::Behaves(Behaviour::Hang), may: HUNG_AND_SILENT, ..silence("broker hangs", Behaviour::Hang) },
     silence("a head and then silence", Behaviour::HeadersOnly),
     silence("200 MB announced, then silence", Behaviour::Announced(200 * MB)),
     silence("broker answers after 4 s", Behaviour::Delay(Duration::from_secs(4))),

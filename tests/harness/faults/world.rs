@@ -128,7 +128,7 @@ impl World {
             let max_unacked_uses = match load.rate {
                 Rate::PerSecond(1) => 1,
                 Rate::PerSecond(rate) => rate,
-                Rate::Most => 400,
+                Rate::Most(_) => 400,
             };
             let grant = Grant::header("github", "authorization", &format!("Bearer {GITHUB}"));
             stack.broker.grant(Grant { max_unacked_uses, ..grant });
@@ -224,7 +224,7 @@ impl World {
         let every = match load.rate {
             Rate::PerSecond(1) => Duration::from_millis(300),
             Rate::PerSecond(_) => Duration::from_millis(20),
-            Rate::Most => Duration::from_millis(4),
+            Rate::Most(_) => Duration::from_millis(4),
         };
         let from = (self.asked.load(Ordering::Relaxed) >> 20) << 20;
         let beside = Arc::clone(&self.beside);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,6 +31,16 @@ pub struct Threads {
     pub core: Option<usize>,
 }
 
+/// Where a bootstrap is written.
+const BOOTSTRAP: &str = "bootstrap.json";
+
+/// Writes what an Envoy is started from.
+pub fn write(dir: &Path, bootstrap: &Value) -> Result<()> {
+    let mut file = BufWriter::new(fs::File::create(dir.join(BOOTSTRAP))?);
+    serde_json::to_writer(&mut file, bootstrap)?;
+    Ok(file.flush()?)
+}
+
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
@@ -45,10 +56,15 @@ impl Envoy {
 
     /// Starts Envoy and waits until every listener is there.
     pub fn start_with(dir: &Path, bootstrap: &Value, threads: Threads, client: &Client) -> Result<Self> {
-        let config = dir.join("bootstrap.json");
+        write(dir, bootstrap)?;
+        Self::start_written(dir, threads, client)
+    }
+
+    /// Starts it from what was [written](write).
+    pub fn start_written(dir: &Path, threads: Threads, client: &Client) -> Result<Self> {
+        let config = dir.join(BOOTSTRAP);
         let admin_file = dir.join("admin_address");
         let log = dir.join("envoy.log");
-        fs::write(&config, serde_json::to_vec_pretty(bootstrap)?)?;
         // That of an Envoy before it in this directory.
         let _ = fs::remove_file(&admin_file);
         let mut command = Command::new(binary()?);

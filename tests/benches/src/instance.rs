@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::changes::exchange::exchange;
 use crate::client::Client;
 use crate::counters::Meter;
-use crate::envoy::{self, Envoy};
+use crate::envoy::{self, Envoy, Threads};
 use crate::variants::attache::bootstrap::{Pieces, pieces};
 use crate::variants::attache::{self, Attache};
 use crate::variants::{Alive, Claim, Part, gateway};
@@ -73,6 +73,23 @@ impl Instance {
         let bootstrap = served.bootstrap(&[BARE, ATTACHE])?;
         let began = Instant::now();
         let envoy = Envoy::start(served.dir(), &bootstrap, ground.core, ground.client)?;
+        Ok(Self { envoy, envoy_started: began.elapsed(), served })
+    }
+
+    /// The same with the listener [`ATTACHE`] alone. Nothing of a bootstrap that may take gigabytes is kept.
+    pub fn start_alone(ground: &Ground<'_>, name: &str, credentials: Value, sessions: Value) -> Result<Self> {
+        let mut served = Served::start(ground, name, credentials, sessions)?;
+        let nothing = Pieces {
+            listener: Value::Null,
+            clusters: Vec::new(),
+            secrets: Vec::new(),
+            bootstrap: Map::new(),
+            access_log: None,
+        };
+        let whole = std::mem::replace(&mut served.pieces, nothing);
+        envoy::write(served.dir(), &envoy::bootstrap(ground.upstream_port, &mut [(ATTACHE, part(whole))])?)?;
+        let (began, threads) = (Instant::now(), Threads { workers: 1, core: Some(ground.core) });
+        let envoy = Envoy::start_written(served.dir(), threads, ground.client)?;
         Ok(Self { envoy, envoy_started: began.elapsed(), served })
     }
 }

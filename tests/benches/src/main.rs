@@ -73,7 +73,10 @@ fn main() -> ExitCode {
             _ => Err(anyhow!("bench bare-handler PORT ANSWER [LOG]")),
         },
         Some("changes") => changes::run(),
-        Some("scale") => scale::run(),
+        Some("scale") => {
+            let only: Result<Vec<usize>, _> = std::env::args().skip(2).map(|size| size.parse()).collect();
+            only.context("bench scale [SIZE …]").and_then(|only| scale::run(&only))
+        }
         Some("plots") => target_dir().and_then(|target| plots::run(&target)),
         Some("profile") => profile::run(),
         Some("starts") => starts::run(),

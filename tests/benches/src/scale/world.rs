@@ -80,8 +80,9 @@ impl World {
             sessions.iter().map(|name| json!({"name": name, "credentials": [used], "access_mode": "read-only"}));
         let declared = Value::Array(declared.collect());
         let called = format!("{}-{size}", axis.as_str());
-        let instance = Instance::start(ground, &called, credentials(destinations, ground.upstream_port), declared)
-            .with_context(|| format!("{size} {}", axis.as_str()))?;
+        let instance =
+            Instance::start_alone(ground, &called, credentials(destinations, ground.upstream_port), declared)
+                .with_context(|| format!("{size} {}", axis.as_str()))?;
 
         let asking: Vec<_> = sessions.iter().step_by(sessions.len().div_ceil(MOST_GRANTS)).collect();
         let placeholders = asking.iter().map(|one| instance.served.placeholder(one)).collect::<Result<Vec<_>>>()?;

@@ -111,7 +111,16 @@ impl Bao {
         command.arg("server").arg("-config").arg(self.dir.path().join("bao.hcl")).env_clear();
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
         *self.child.lock().expect("no panic here") = Some(command.spawn().expect("it starts"));
-        util::eventually(START, || std::net::TcpStream::connect(self.plain).is_ok()).await;
+        // A port that was free may be a connection's by now: OpenBao ends then, and tries again here.
+        let listens = || {
+            if let Some(child) = self.child.lock().expect("no panic here").as_mut()
+                && child.try_wait().is_ok_and(|ended| ended.is_some())
+            {
+                *child = command.spawn().expect("it starts");
+            }
+            std::net::TcpStream::connect(self.plain).is_ok()
+        };
+        util::eventually(START, listens).await;
     }
 
     fn log(&self) -> PathBuf {

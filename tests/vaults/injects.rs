@@ -44,6 +44,16 @@ async fn metrics(stack: &Stack<Attache>) -> String {
     answer
 }
 
+fn infisical_asked_each(there: &Infisical, refresh: &str) -> String {
+    format!(
+        "sources:\n  infisical:\n    address: 'http://{}'\n    project: {}\n    environment: prod\n    refresh: {refresh}\n\
+         \x20   auth: {{universal: {{client_id: {}, client_secret: {{env: CLIENT_SECRET}}}}}}\n",
+        there.addr,
+        infisical::PROJECT,
+        infisical::CLIENT_ID
+    )
+}
+
 fn credential(host: &str, source: &str, variable: &str) -> String {
     format!(
         "{{source: {source}, inject: bearer, destinations: [{{host: {host}.extra.test, upstream: DIAL}}], agent_env: \
@@ -59,13 +69,7 @@ async fn a_secret_of_infisical_is_injected_by_one_login_and_its_next_value_takes
     let there = Infisical::start().await;
     there.put("prod", "/", "APP_TOKEN", FIRST);
     there.put("staging", "/apps", "APP_TOKEN", OTHER);
-    let sources = format!(
-        "sources:\n  infisical:\n    address: 'http://{}'\n    project: {}\n    environment: prod\n    refresh: 1s\n\
-         \x20   auth: {{universal: {{client_id: {}, client_secret: {{env: CLIENT_SECRET}}}}}}\n",
-        there.addr,
-        infisical::PROJECT,
-        infisical::CLIENT_ID
-    );
+    let sources = infisical_asked_each(&there, "1s");
     let elsewhere = "{infisical: {name: APP_TOKEN, path: /apps, environment: staging}}";
     let stack = Plan::default()
         .credential("app", FIRST, &credential("app", "{infisical: {name: APP_TOKEN}}", "APP"))
@@ -109,13 +113,7 @@ async fn a_secret_that_the_service_rejects_is_asked_for_once_and_recorded_and_no
     const SECOND: &str = "the-secret-of-after-of-infisical-9876543";
     let there = Infisical::start().await;
     there.put("prod", "/", "APP_TOKEN", FIRST);
-    let sources = format!(
-        "sources:\n  infisical:\n    address: 'http://{}'\n    project: {}\n    environment: prod\n    refresh: 1h\n\
-         \x20   auth: {{universal: {{client_id: {}, client_secret: {{env: CLIENT_SECRET}}}}}}\n",
-        there.addr,
-        infisical::PROJECT,
-        infisical::CLIENT_ID
-    );
+    let sources = infisical_asked_each(&there, "1h");
     let stack = Plan::default()
         .credential("app", FIRST, &credential("app", "{infisical: {name: APP_TOKEN}}", "APP"))
         .session("{name: s, credentials: [app]}")

@@ -43,8 +43,8 @@ pub(super) struct Entry {
     pub node: Node,
 }
 
-/// Mappings, lists and scalars in one config: 10,000 credentials have some 300,000, 100,000 destinations a million. The file's size
-/// bounds them too; aliases have a bound of their own, which is the library's.
+/// Mappings, lists and scalars in one config: 10,000 credentials have some 300,000, 100,000 destinations a million.
+/// The file's size bounds them too; aliases have a bound of their own, which is the library's.
 const MOST_NODES: usize = 4_000_000;
 
 /// The text is not YAML.

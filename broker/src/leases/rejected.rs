@@ -1,15 +1,15 @@
 //! Secrets that their service no longer takes: a use of one was answered 401 (RFC 9110, 15.5.2).
 //!
 //! Who changes a secret at its service and in its source need not wait until the source is asked the next time: the
-//! first use that is answered 401 has it asked at once. The request itself is not sent again: what it did is not known here.
-//! An agent can make a service answer 401, so a source is asked for that once a minute, and half as often each time it has
-//! nothing new: questions may be counted where it stands.
+//! first use that is answered 401 has it asked at once. The request itself is not sent again: what it did is not known
+//! here. An agent can make a service answer 401, so a source is asked for that once a minute, and half as often each
+//! time it has nothing new: questions may be counted where it stands.
 
 use super::slot::Slot;
 use super::{Leases, Scope};
 use attache_core::names::Name;
 use attache_core::wire::UseRecord;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc};
 
@@ -84,36 +84,29 @@ impl Default for Rejections {
 }
 
 impl Leases {
-    /// Hears of a use. Where its service has rejected the secret that is in force, its source will be asked. Never waits.
+    /// Hears of a use. Where its service has rejected the secret that is in force, its source will be asked.
+    /// Never waits.
     pub fn heard(&self, record: &UseRecord) {
         if record.response_code != UNAUTHORIZED || !record.auth_injected {
             return;
         }
         let (Some(credential), Some(fingerprint)) = (&record.credential, &record.fingerprint) else { return };
         let session_id = record.session_id.clone().filter(|_| self.apart.contains_key(credential));
-        let rejected = (credential.clone(), session_id);
-        let is_due = |slot: &Slot| {
-            slot.current().is_ok_and(|version| version.fingerprint == *fingerprint) && slot.pace.is_due(Instant::now())
-        };
-        if self.with_slot(&rejected, is_due) == Some(true) {
+        let own = self.own(credential, session_id.as_deref());
+        let Some(slot) = own.as_deref().or_else(|| self.slots.get(credential)) else { return };
+        let is_in_force = slot.current().is_ok_and(|version| version.fingerprint == *fingerprint);
+        if is_in_force && slot.pace.is_due(Instant::now()) {
             // Whatever finds no room comes again.
-            let _ = self.rejections.sender.try_send(rejected);
+            let _ = self.rejections.sender.try_send((credential.clone(), session_id));
         }
     }
 
-    /// Waits for a secret that was rejected, asks its source, and makes a change known. Answers with the change; `None`:
-    /// there is no other one.
+    /// Waits for a secret that was rejected, asks its source, and makes a change known. Answers with the change;
+    /// `None`: there is no other one.
     pub async fn renew_rejected(&self) -> Option<Renewed> {
-        let rejected = self.rejections.receiver.lock().await.recv().await?;
-        let (credential, session_id) = rejected;
-        let own = match &session_id {
-            Some(id) => Some(self.apart.get(&credential)?.loaded().into_iter().find(|(own, _)| own == id)?.1),
-            None => None,
-        };
-        let slot = match &own {
-            Some(own) => own,
-            None => self.slots.get(&credential)?,
-        };
+        let (credential, session_id) = self.rejections.receiver.lock().await.recv().await?;
+        let own = self.own(&credential, session_id.as_deref());
+        let slot = own.as_deref().or_else(|| self.slots.get(&credential))?;
         let replaced = slot.current().ok()?.fingerprint.clone();
         let changed = self.renew(&credential, slot).await;
         slot.pace.note(changed);
@@ -133,14 +126,10 @@ impl Leases {
         Some(Renewed { credential, service, session_id, fingerprint, replaced })
     }
 
-    fn with_slot<T>(&self, (credential, session_id): &Rejected, of: impl Fn(&Slot) -> T) -> Option<T> {
-        match session_id {
-            Some(id) => {
-                let loaded = self.apart.get(credential)?.loaded();
-                loaded.iter().find(|(own, _)| own == id).map(|(_, slot)| of(slot))
-            }
-            None => self.slots.get(credential).map(of),
-        }
+    /// What this session has of a credential of which each has its own.
+    fn own(&self, credential: &Name, session_id: Option<&str>) -> Option<Arc<Slot>> {
+        let loaded = self.apart.get(credential)?.loaded();
+        loaded.into_iter().find(|(id, _)| Some(&**id) == session_id).map(|(_, slot)| slot)
     }
 }
 

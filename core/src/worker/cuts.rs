@@ -25,7 +25,7 @@ enum What {
 }
 
 impl Cut {
-    /// What this change takes away, if it does, from what was granted before it, and in all lives of the broker before this.
+    /// What this change takes away, if it does, from what was granted before it, in this life of the broker or another.
     pub(super) fn of(change: Change, life: u32) -> Option<Self> {
         change.left.map(|left| Self(What::Told(change, left, life)))
     }

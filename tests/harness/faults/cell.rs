@@ -119,7 +119,7 @@ pub(super) async fn run(row: &Row, load: &Load, world: &World, nth: usize) -> Ce
     world.prepare(row.fault, load);
     let (vms, memory, asked) = (vms(world).await, util::resident(world.envoy().pid()), world.questions());
     let seen = Before::of(world).await;
-    let rate = if let Rate::Most(_) = load.rate { Rate::Most(row.agents) } else { load.rate };
+    let rate = load.per_second.map_or(Rate::Most(row.agents), Rate::PerSecond);
     let traffic = load::Load::begin(world.site().oracle.agent(), world.proxy(), rate, world.asking(row.fault));
     let share = Share::now([world.envoy().pid(), std::process::id()]);
     sleep(before).await;

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::disk::{self, Disk};
 use crate::failing_disk::FailingDisk;
 use crate::fake_broker::{Behaviour, Endpoint, Grant};
-use crate::load::{Ask, Asking, Rate};
+use crate::load::{Ask, Asking};
 use crate::stack::{GITHUB, Plan, SOON, Site};
 use crate::upstream::{Part, magic};
 use crate::{Agent, Attache, Envoy, FakeBroker, Reply, Stack, util};
@@ -125,10 +125,10 @@ impl World {
     pub fn prepare(&self, fault: Fault, load: &Load) {
         if let (Broker::Fake(stack), Fault::TakesNoRecords) = (&self.broker, fault) {
             // More than is under way between two deliveries, less than comes while nothing is taken.
-            let max_unacked_uses = match load.rate {
-                Rate::PerSecond(1) => 1,
-                Rate::PerSecond(rate) => rate,
-                Rate::Most(_) => 400,
+            let max_unacked_uses = match load.per_second {
+                Some(1) => 1,
+                Some(rate) => rate,
+                None => 400,
             };
             let grant = Grant::header("github", "authorization", &format!("Bearer {GITHUB}"));
             stack.broker.grant(Grant { max_unacked_uses, ..grant });
@@ -221,10 +221,10 @@ impl World {
     /// Agents that ask, and break their connections 0 to 40 ms later.
     fn leave(&self, load: &Load) {
         let (agent, proxy) = (self.site().oracle.agent(), self.proxy());
-        let every = match load.rate {
-            Rate::PerSecond(1) => Duration::from_millis(300),
-            Rate::PerSecond(_) => Duration::from_millis(20),
-            Rate::Most(_) => Duration::from_millis(4),
+        let every = match load.per_second {
+            Some(1) => Duration::from_millis(300),
+            Some(_) => Duration::from_millis(20),
+            None => Duration::from_millis(4),
         };
         let from = (self.asked.load(Ordering::Relaxed) >> 20) << 20;
         let beside = Arc::clone(&self.beside);
@@ -246,8 +246,8 @@ impl World {
             _ => magic(asked),
         });
         let Broker::Real { github, .. } = &self.broker else { return };
-        let count = match load.rate {
-            Rate::PerSecond(1) => 1,
+        let count = match load.per_second {
+            Some(1) => 1,
             _ => ENDLESS,
         };
         for _ in 0..count {

@@ -2,7 +2,7 @@
 //! published anew, under another version, and every filter fetches it.
 
 use crate::changes::Feed;
-use crate::config::{Bind, named};
+use crate::config::{Bind, named, written};
 use attache_core::policy::Spec;
 use bytes::Bytes;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -49,8 +49,7 @@ impl Publication {
 
 impl Published {
     fn of(spec: Spec) -> Self {
-        // A policy is texts, numbers and lists; that serializes.
-        let body = serde_json::to_vec(&spec).unwrap_or_default().into();
+        let body = written(&spec).into();
         Self { spec, body }
     }
 

@@ -16,6 +16,11 @@ use std::fmt;
 
 /// `GET /v1/policy` → [`crate::policy::Spec`], with an `ETag`.
 pub const POLICY_PATH: &str = "/v1/policy";
+/// The longest policy, in bytes: Envoy keeps no more of an answer for whoever asked
+/// (`http.async_response_buffer_limit`, 32 MiB by default).
+pub const MOST_POLICY_BYTES: usize = 32 << 20;
+/// Any other answer is no longer, in bytes.
+pub const MOST_ANSWER_BYTES: usize = 16 << 20;
 /// `POST /v1/grants` [`GrantRequest`] → [`GrantAnswer`].
 pub const GRANTS_PATH: &str = "/v1/grants";
 /// `POST /v1/tunnels` [`TunnelRequest`] → [`TunnelAnswer`].

@@ -18,7 +18,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// The largest configuration and the largest callout answer that are read.
+/// The largest configuration that is read.
 const MOST: usize = 16 << 20;
 
 /// One entry of the filter chain, in one worker.
@@ -95,18 +95,18 @@ impl Context for Root {
         let text = |name| if headers == 0 { None } else { host::header(Map::Callout, name).ok().flatten() };
         let status = text(":status").and_then(|digits| std::str::from_utf8(&digits).ok()?.parse().ok());
         let is_json = text("content-type").is_some_and(|kind| kind.starts_with(b"application/json"));
-        let body = match body_size {
-            1..=MOST => host::buffer(Buffer::Callout, body_size).unwrap_or_default(),
-            _ => Vec::new(),
-        };
         if status != Some(200) {
             shared.metrics.borrow_mut().count(Counter::CalloutsFailed);
         }
         shared.turn();
         let now = shared.now();
+        let mut longest = 0;
         if let Some((call, took)) = shared.worker.borrow().under_way(token, now) {
             shared.metrics.borrow_mut().answered(call, took.0);
+            longest = call.longest_answer();
         }
+        let is_read = (1..=longest).contains(&body_size);
+        let body = if is_read { host::buffer(Buffer::Callout, body_size).unwrap_or_default() } else { Vec::new() };
         let woken = shared.worker.borrow_mut().answered(token, &Answer { status, is_json, body: &body }, now);
         // Before the next poll acknowledges it.
         shared.cut(now);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use attache_core::refusal::Reason;
+use attache_core::wire::MOST_POLICY_BYTES;
 use attache_tests::fake_broker::{Behaviour, Endpoint, Grant};
 use attache_tests::stack::{GITHUB, Plan, SOON};
 use attache_tests::{FakeBroker, util};
@@ -49,7 +50,7 @@ async fn without_a_policy_nothing_passes_until_there_is_one() {
     let broker = &scene.stack.broker;
     let begun = (Instant::now(), broker.calls(Endpoint::Policy));
     let refused = async |fault: &str| scene.refuses(Reason::PolicyMissing, fault).await;
-    for fault in FAULTS.into_iter().chain([Behaviour::Hang, Behaviour::HeadersOnly, Behaviour::Oversized(20 * MB)]) {
+    for fault in FAULTS.into_iter().chain([Behaviour::Hang, Behaviour::HeadersOnly, Behaviour::Oversized(40 * MB)]) {
         broker.behave(Endpoint::Policy, fault);
         // Who asks meanwhile is held: the next attempt could be the good one.
         let fault = format!("{fault:?}");
@@ -72,13 +73,25 @@ async fn a_policy_that_is_none_is_not_taken() {
     broker.behave(Endpoint::Policy, Behaviour::Ok);
     let good = policy(&scene);
     for (fault, at, value) in bad_policies(&good) {
-        let mut bad = good.clone();
-        *bad.pointer_mut(at).unwrap_or_else(|| panic!("{at} is in {good:#}")) = value;
-        broker.policy(bad);
+        broker.policy(with(good.clone(), at, value));
         scene.refuses(Reason::PolicyMissing, fault).await;
     }
     broker.policy(good);
     scene.recovers("bad policies").await;
+    scene.ends_well().await;
+}
+
+/// What a broker publishes at most is what Envoy hands on, to the byte, and what the filter reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_policy_is_taken_and_a_longer_one_is_not() {
+    let begin = |broker: &FakeBroker| broker.behave(Endpoint::Policy, Behaviour::Status(503));
+    let scene = Scene::of(Plan::default().start_with_fake_after(begin).await).await;
+    let broker = &scene.stack.broker;
+    let length = serde_json::to_vec(&policy(&scene)).expect("a policy is JSON").len();
+    broker.behave(Endpoint::Policy, Behaviour::Oversized(MOST_POLICY_BYTES + 1 - length));
+    scene.refuses(Reason::PolicyMissing, "a byte too many").await;
+    broker.behave(Endpoint::Policy, Behaviour::Oversized(MOST_POLICY_BYTES - length));
+    scene.recovers("a long policy").await;
     scene.ends_well().await;
 }
 
@@ -95,8 +108,7 @@ async fn no_request_is_decided_by_a_policy_that_is_no_longer_the_newest() {
     for (index, (fault, at, value)) in bad_policies(&good).into_iter().enumerate() {
         let mut bad = good.clone();
         bad["version"] = json!(format!("bad-{index}"));
-        *bad.pointer_mut(at).unwrap_or_else(|| panic!("{at} is in {good:#}")) = value;
-        broker.policy(bad);
+        broker.policy(with(bad, at, value));
         misses_its_policy(&scene).await;
         scene.refuses_at("api.github.com", &known, Reason::PolicyMissing, fault).await;
         broker.policy(good.clone());
@@ -151,6 +163,16 @@ fn policy(scene: &Scene<FakeBroker>) -> Value {
     serde_json::to_value(scene.stack.config.policy()).expect("a policy is JSON")
 }
 
+/// A policy that says this there.
+fn with(mut policy: Value, at: &str, value: Value) -> Value {
+    let Some((parent, member)) = at.rsplit_once('/') else { return value };
+    match policy.pointer_mut(parent).unwrap_or_else(|| panic!("{parent} is in the policy")) {
+        Value::Array(list) => list[member.parse::<usize>().expect("an index")] = value,
+        parent => parent[member] = value,
+    }
+    policy
+}
+
 /// What is wrong, where, and what stands there.
 fn bad_policies(good: &Value) -> Vec<(&'static str, &'static str, Value)> {
     let other = |member: &str| good.pointer(&format!("/destinations/1/{member}")).cloned().unwrap_or_default();
@@ -161,6 +183,8 @@ fn bad_policies(good: &Value) -> Vec<(&'static str, &'static str, Value)> {
         ("another instance", "/instance", json!("other")),
         ("an instance that is no name", "/instance", json!("../x")),
         ("a rule for the unmatched that is none", "/unmatched", json!("allow")),
+        ("an id that is no authority", "/destinations/0/id", json!("api.github.com@evil.test:443")),
+        ("an id twice", "/destinations/0/id", other("id")),
         ("an authority that is none", "/destinations/0/authorities/0", json!("api.github.com@evil.test")),
         ("an authority that is not canonical", "/destinations/0/authorities/0", json!("API.github.com")),
         ("an authority twice", "/destinations/0/authorities/0", other("authorities/0")),

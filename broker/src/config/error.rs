@@ -8,6 +8,7 @@ use attache_core::names::Name;
 use attache_core::placeholder::ShapeError;
 use attache_core::policy::PolicyError;
 use attache_core::strip::StripError;
+use attache_core::wire::MOST_POLICY_BYTES;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -310,6 +311,12 @@ pub enum Problem {
     /// A policy that no filter would take, and so one under which nothing would pass.
     #[error("no filter can run the policy of this config: {0}")]
     Policy(#[from] PolicyError),
+    /// A policy that no filter would read, likewise: so many bytes.
+    #[error(
+        "the policy of this config has {0} bytes, and no worker of Envoy reads more than {MOST_POLICY_BYTES}: give \
+         some of the destinations an instance of their own, with its own Envoy"
+    )]
+    PolicyTooLong(usize),
     /// Two credentials of one session under one variable.
     #[error("credentials `{0}` and `{1}` both export {2}; give one of them its own `agent_env`")]
     VariableTwice(Name, Name, String),

@@ -2,9 +2,10 @@
 
 use super::error::{ConfigError, ConfigErrors, Problem};
 use super::spec::{CredentialSpec, SessionSpec, Spec};
-use super::{Bind, Config, presets, reader, resolve, tree};
+use super::{Bind, Config, presets, reader, resolve, tree, written};
 use attache_core::names::Name;
 use attache_core::policy::{AccessMode, Policy};
+use attache_core::wire::MOST_POLICY_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// No config is longer, in bytes: 10,000 credentials, each with its destination, take 4 MB.
 const MAX_LEN: u64 = 16 << 20;
+
+/// What a policy grows by while the broker runs, at most, in bytes: by the evidence that new sessions demand.
+const ROOM: usize = 1 << 10;
 
 /// What the command line says in place of the config.
 #[derive(Clone, Debug, Default)]
@@ -82,9 +86,14 @@ fn from_file(file: &Path, overrides: &Overrides, env: &dyn Fn(&str) -> Option<St
 }
 
 /// What filters will do with the policy is done with it before it is published: they refuse one that
-/// does not compile, and everything else until they have another.
+/// does not compile, or is too long, and everything else until they have another.
 fn runnable(config: Config) -> Result<Config, Problem> {
-    Policy::compile(config.policy())?;
+    let policy = config.policy();
+    let length = written(&policy).len();
+    if length + ROOM > MOST_POLICY_BYTES {
+        return Err(Problem::PolicyTooLong(length));
+    }
+    Policy::compile(policy)?;
     Ok(config)
 }
 
@@ -147,6 +156,7 @@ fn embedded(overrides: &Overrides, env: &dyn Fn(&str) -> Option<String>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use attache_core::policy::EvidenceSpec;
 
     #[test]
     fn a_policy_that_no_filter_takes_is_never_published() {
@@ -158,5 +168,27 @@ mod tests {
         bad.credentials[0].destinations[0].paths = vec!["/v1/../".into()];
         let problem = runnable(bad).unwrap_err().to_string();
         assert!(problem.contains("no filter can run") && problem.contains("api.openai.com"), "{problem}");
+    }
+
+    #[test]
+    fn a_policy_that_no_filter_reads_is_never_published() {
+        let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "x".to_owned());
+        let overrides = Overrides { state_dir: Some("/s".into()), ..Overrides::default() };
+        let of = |path: usize| {
+            let mut config = embedded(&overrides, &env).unwrap();
+            config.credentials[0].destinations[0].paths = vec![format!("/{}", "x".repeat(path))];
+            config
+        };
+        let most = MOST_POLICY_BYTES - ROOM - (written(&of(1).policy()).len() - 1);
+        assert!(runnable(of(most)).is_ok());
+        let problem = runnable(of(most + 1)).unwrap_err().to_string();
+        let length = MOST_POLICY_BYTES - ROOM + 1;
+        assert!(problem.contains(&format!("has {length} bytes")) && problem.contains("33554432"), "{problem}");
+    }
+
+    #[test]
+    fn there_is_room_for_all_evidence_that_sessions_may_demand() {
+        let all = EvidenceSpec { peer: true, source: true, listener: true, identity_headers: Vec::new() };
+        assert!(serde_json::to_vec(&all).unwrap().len() + "\"evidence\":,".len() < ROOM);
     }
 }

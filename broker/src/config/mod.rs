@@ -46,7 +46,7 @@ pub use lookup::{KINDS, Kind, Lookup, OnePassword, SourceKind};
 pub use onepassword::Connect;
 pub use openbao::{OpenBao, OpenBaoSecret};
 pub use out_of_reach::OutOfReach;
-pub(crate) use policy::{id as destination_id, named};
+pub(crate) use policy::{id as destination_id, named, written};
 pub use rotation::{Rotation, Rotator};
 pub use scope::{Level, NotWithin, TokenScope};
 pub use seal::SealedBy;

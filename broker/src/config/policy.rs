@@ -52,11 +52,15 @@ impl Config {
 /// A policy whose version is the digest of everything else in it.
 pub(crate) fn named(mut spec: Spec) -> Spec {
     spec.version.clear();
-    // A policy is texts, numbers and lists; that serializes.
-    let written = serde_json::to_vec(&spec).unwrap_or_default();
-    spec.version = Digest::of(&written).to_hex();
+    spec.version = Digest::of(&written(&spec)).to_hex();
     spec.version.truncate(VERSION_DIGITS);
     spec
+}
+
+/// A policy as filters read it: JSON.
+pub(crate) fn written(spec: &Spec) -> Vec<u8> {
+    // A policy is texts, numbers and lists; that serializes.
+    serde_json::to_vec(spec).unwrap_or_default()
 }
 
 fn unbound(destination: &Destination, routes: &Routes) -> DestinationSpec {
@@ -126,13 +130,13 @@ impl Routes {
         }
     }
 
-    /// The authorities that name a destination: without the port also where nothing else is meant.
+    /// What names a destination beside its id: the host alone, where nothing else is meant.
     fn authorities(&self, destination: &Destination) -> Vec<String> {
         let alone = self.ports.get(&destination.host).is_none_or(|ports| ports.len() == 1);
         let bare = (alone || self.has_own_port(destination)).then(|| destination.host.to_string());
         // A mesh takes it as plain HTTP, and begins TLS itself: some clients then write the port that they call.
         let called = self.mesh.filter(|_| alone && destination.port != 80).map(|_| format!("{}:80", destination.host));
-        [id(destination)].into_iter().chain(bare).chain(called).collect()
+        bare.into_iter().chain(called).collect()
     }
 
     /// Whether the port is the scheme's own. Where a host is reached both ways, TLS has the name.
@@ -167,7 +171,7 @@ mod tests {
 
     fn names_of(spec: &Spec, id: &str) -> (Vec<String>, Option<String>) {
         let destination = spec.destinations.iter().find(|destination| destination.id == id).unwrap();
-        (destination.authorities.clone(), destination.route_prefix.clone())
+        (destination.named().map(str::to_owned).collect(), destination.route_prefix.clone())
     }
 
     #[test]

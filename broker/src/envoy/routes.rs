@@ -29,7 +29,7 @@ pub(super) fn gateway(policy: &Spec) -> Value {
     let named = policy.destinations.iter().map(|destination| {
         json!({
             "name": destination.id,
-            "domains": destination.authorities,
+            "domains": destination.named().collect::<Vec<_>>(),
             "routes": ways_to(destination, "/"),
         })
     });

@@ -223,7 +223,7 @@ fn clusters_and_routes_are_those_of_the_policy() {
     for destination in &policy.destinations {
         cluster(&bootstrap, &destination.cluster);
         let host = hosts(&bootstrap).iter().find(|host| host["name"] == destination.id).unwrap();
-        assert_eq!(host["domains"], json!(destination.authorities));
+        assert_eq!(host["domains"], json!(destination.named().collect::<Vec<_>>()));
     }
     assert_eq!(hosts(&bootstrap).len(), policy.destinations.len() + 1);
 }

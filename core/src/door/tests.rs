@@ -15,7 +15,7 @@ fn policy(unmatched: Unmatched, intercept_unmatched: bool) -> Policy {
     let mut spec = Spec { unmatched, intercept_unmatched, ..spec() };
     let mut plain = spec.destinations[destination::OPEN].clone();
     plain.id = "plain.example:80".into();
-    plain.authorities = vec!["plain.example:80".into()];
+    plain.authorities.clear();
     plain.plaintext = true;
     spec.destinations.push(plain);
     Policy::compile(spec).unwrap()

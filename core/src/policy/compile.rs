@@ -147,11 +147,11 @@ impl Policy {
     fn add(&mut self, spec: DestinationSpec) -> Result<(), PolicyError> {
         let index = self.destinations.len();
         let id = &spec.id;
-        for text in &spec.authorities {
+        for text in spec.named() {
             let canonical = Authority::parse(text.as_bytes())
-                .and_then(|a| if a.to_string() == *text { Ok(()) } else { Err(HostError::BadCharacter) });
+                .and_then(|a| if a.to_string() == text { Ok(()) } else { Err(HostError::BadCharacter) });
             canonical.map_err(|why| PolicyError::Authority { destination: id.clone(), why })?;
-            if self.by_authority.insert(text.clone().into_bytes(), index).is_some() {
+            if self.by_authority.insert(text.into(), index).is_some() {
                 return Err(PolicyError::Taken { destination: id.clone() });
             }
         }

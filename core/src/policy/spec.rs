@@ -18,7 +18,7 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passthrough: Vec<String>,
     /// Whether a forward proxy decrypts traffic to hosts that no destination names (default: no).
-    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub intercept_unmatched: bool,
     /// What else counts as evidence, because some session or rule demands it.
     #[serde(default, skip_serializing_if = "EvidenceSpec::is_empty")]
@@ -65,9 +65,10 @@ pub enum Unmatched {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationSpec {
-    /// `host:port`, canonical; what grants are asked for.
+    /// `host:port`, canonical: what grants are asked for, and an authority under which a request names it.
     pub id: String,
-    /// Canonical authorities (`host` or `host:port`) under which a request names it.
+    /// The others: canonical, `host` or `host:port`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorities: Vec<String>,
     /// First path segment under which the gateway serves it, with its leading slash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,13 +76,25 @@ pub struct DestinationSpec {
     /// The Envoy cluster that leads there, and to nowhere else.
     pub cluster: String,
     /// Whether the config says that this destination is reached without TLS.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub plaintext: bool,
     /// Where it takes a credential besides: what agents write there is taken out.
     #[serde(default, skip_serializing_if = "StripSpec::is_empty")]
     pub strip: StripSpec,
     /// The credentials bound to it.
     pub bindings: Vec<BindingSpec>,
+}
+
+impl DestinationSpec {
+    /// All authorities under which a request names it.
+    pub fn named(&self) -> impl Iterator<Item = &str> {
+        [&self.id].into_iter().chain(&self.authorities).map(String::as_str)
+    }
+}
+
+/// Whether it goes without saying. What a hundred thousand destinations do not say, no worker reads.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Where a service takes a credential, beside the places that are known of all services.
@@ -121,21 +134,22 @@ pub struct BindingSpec {
     /// The `service` field of audit records.
     pub service: String,
     /// Path prefixes it is bound to; empty means every path. A prefix ends at a segment.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
     /// What a request without a placeholder gets.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub missing_placeholder: MissingPlaceholder,
-    /// Where the credential stands in a request.
+    /// Where the credential stands in a request (default: the header `authorization`).
+    #[serde(default, skip_serializing_if = "is_default")]
     pub carrier: Carrier,
     /// Whether a request without identity is answered with a Basic challenge (git needs one).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub basic_challenge: bool,
     /// Exceptions to the rules of read-only.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub access: AccessSpec,
     /// Whether the credential may open a WebSocket here (default: no).
-    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub websocket: bool,
     /// What the service wants beside the credential.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -152,7 +166,7 @@ pub struct CompanionSpec {
     /// Its value.
     pub value: String,
     /// Whether the value joins the list that the agent sends there; otherwise it replaces it.
-    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub merge: bool,
 }
 
@@ -180,6 +194,12 @@ pub enum Carrier {
     Query(String),
 }
 
+impl Default for Carrier {
+    fn default() -> Self {
+        Self::Header("authorization".into())
+    }
+}
+
 /// Operations that the methods alone would judge wrongly. (A config has more words for them, which
 /// all come down to these.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,7 +207,7 @@ pub enum Carrier {
 pub struct AccessSpec {
     /// Whether no method reads by itself, GET included: only what is named below (default: GET, HEAD
     /// and OPTIONS do).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub only_listed: bool,
     /// Reads in spite of their method (git fetches by `POST …/git-upload-pack`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -211,7 +231,7 @@ pub struct GraphqlSpec {
     /// Their paths: `*` stands for one segment, a final `**` for any rest.
     pub paths: Vec<String>,
     /// Whether a subscription is a read, as a query is (default: no).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub subscriptions: bool,
 }
 
@@ -254,7 +274,7 @@ pub struct OperationSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub query: BTreeMap<String, String>,
     /// Whether there may be no other query parameter (default: there may).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub no_other_query: bool,
     /// What the body must say. The judge reads it before the gate decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]

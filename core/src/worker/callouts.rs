@@ -13,7 +13,8 @@ use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::trace::TraceParent;
 use crate::wire::{AUDIT_PATH, AuditAnswer, Changes, EvidenceDigests, GRANTS_PATH, GrantAnswer, GrantRequest, Granted};
-use crate::wire::{INTENTS_PATH, IntentAnswer, POLICY_PATH, TUNNELS_PATH, TunnelAnswer, TunnelRequest};
+use crate::wire::{INTENTS_PATH, IntentAnswer, MOST_ANSWER_BYTES, MOST_POLICY_BYTES, POLICY_PATH};
+use crate::wire::{TUNNELS_PATH, TunnelAnswer, TunnelRequest};
 use serde::de::DeserializeOwned;
 use std::rc::Rc;
 
@@ -39,6 +40,13 @@ pub enum Call {
     Tunnel(Vec<u8>, String),
     /// An intent, by the context that is held for it and the nonce.
     Intent(u32, String),
+}
+
+impl Call {
+    /// The longest answer to it that is read, in bytes. A longer one says nothing.
+    pub fn longest_answer(&self) -> usize {
+        if matches!(self, Self::Policy) { MOST_POLICY_BYTES } else { MOST_ANSWER_BYTES }
+    }
 }
 
 /// A callout to perform now.

@@ -16,11 +16,11 @@ fn in_istio_a_destination_is_called_over_plain_http_and_led_to_by_istios_cluster
     let spec = config.policy();
     let of = |id: &str| spec.destinations.iter().find(|destination| destination.id == id).unwrap();
     assert_eq!(of("a.test:443").cluster, "outbound|443||a.test");
-    assert_eq!(of("a.test:443").authorities, ["a.test:443", "a.test", "a.test:80"]);
+    assert_eq!(of("a.test:443").authorities, ["a.test", "a.test:80"]);
     assert_eq!(of("b.test:8443").cluster, "outbound|8443||b.test");
-    assert_eq!(of("b.test:8443").authorities, ["b.test:8443", "b.test", "b.test:80"]);
+    assert_eq!(of("b.test:8443").authorities, ["b.test", "b.test:80"]);
     assert_eq!(of("c.test:80").cluster, "outbound|80||c.test");
-    assert_eq!(of("c.test:80").authorities, ["c.test:80", "c.test"]);
+    assert_eq!(of("c.test:80").authorities, ["c.test"]);
     // A gateway's paths lead nowhere in a mesh.
     assert!(spec.destinations.iter().all(|destination| destination.route_prefix.is_none()));
 }

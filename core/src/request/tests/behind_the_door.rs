@@ -16,7 +16,7 @@ fn policy(unmatched: Unmatched) -> Policy {
     let mut spec = Spec { unmatched, ..spec() };
     let mut plain = spec.destinations[destination::OPEN].clone();
     plain.id = "plain.example:80".into();
-    plain.authorities = vec!["plain.example".into(), "plain.example:80".into()];
+    plain.authorities = vec!["plain.example".into()];
     plain.plaintext = true;
     spec.destinations.push(plain);
     spec.destinations[destination::API].bindings[0].missing_placeholder = MissingPlaceholder::Inject;

@@ -198,17 +198,22 @@ impl Scene {
     }
 
     fn policy(&self) -> Value {
-        let destinations: Vec<Value> = self.rules.destinations().enumerate().map(|(number, destination)| {
-            let authorities = [destination.host.to_owned(), format!("{}:80", destination.host)];
-            let binding = json!({
-                "credential": format!("bench_{number}"), "service": format!("bench_{number}"),
-                "paths": [destination.prefix], "missing_placeholder": "deny", "carrier": {"header": "authorization"},
-            });
-            json!({
-                "id": authorities[1], "authorities": authorities, "route_prefix": format!("/{}", destination.host),
-                "cluster": format!("cluster_{number}"), "plaintext": true, "bindings": [binding],
+        let destinations: Vec<Value> = self
+            .rules
+            .destinations()
+            .enumerate()
+            .map(|(number, destination)| {
+                let binding = json!({
+                    "credential": format!("bench_{number}"), "service": format!("bench_{number}"),
+                    "paths": [destination.prefix],
+                });
+                json!({
+                    "id": format!("{}:80", destination.host), "authorities": [destination.host],
+                    "route_prefix": format!("/{}", destination.host),
+                    "cluster": format!("cluster_{number}"), "plaintext": true, "bindings": [binding],
+                })
             })
-        }).collect();
+            .collect();
         json!({"version": VERSION, "instance": INSTANCE, "unmatched": "deny", "destinations": destinations})
     }
 

@@ -71,6 +71,9 @@ impl Shared {
     pub fn answered(&self, context: u32, piece: Piece) -> Action {
         self.with_flow(context, |flow| {
             let is_head = matches!(piece, Piece::Head(_));
+            if self.ends_here(flow, is_head) {
+                return Action::Pause;
+            }
             let Some(masker) = flow.grant().and_then(|grant| grant.masker.clone()) else {
                 let taken = match piece {
                     Piece::Head(_) if flow.is_released() => take_reason_if_any(Map::Response),

@@ -12,14 +12,15 @@ use attache_core::worker::Outcome;
 const MOST_FAILURES: u8 = 20;
 
 impl Shared {
-    /// Ends a stream whose answer must not go on: with another answer while nothing of it has.
-    pub fn stop(&self, flow: &mut Flow, reason: Reason, nothing_has_gone: bool) {
+    /// Ends a stream whose answer must not go on: with another answer while nothing of it has. Whether Envoy did it.
+    pub fn stop(&self, flow: &mut Flow, reason: Reason, nothing_has_gone: bool) -> bool {
         flow.cut = Some(reason);
         let stopped = if nothing_has_gone { self.answer(flow, reason, None) } else { host::reset() };
         match stopped {
             Ok(()) => self.metrics.borrow_mut().count(Counter::Cut),
             Err(_) => log::error!("attache: envoy did not end a stream"),
         }
+        stopped.is_ok()
     }
 
     /// Ends the streams that may go on no longer: with an answer where none has begun, else with a
@@ -45,6 +46,17 @@ impl Shared {
                 Err(_) => self.failed(flow),
             }
         }
+    }
+
+    /// Whether a piece of an answer came first, where a stream is to end and has not yet ([`Self::cut`]): it goes no
+    /// further, and the stream ends by it.
+    pub fn ends_here(&self, flow: &mut Flow, nothing_has_gone: bool) -> bool {
+        let Some(reason) = flow.cut.filter(|_| flow.failures > 0) else { return false };
+        // Whatever becomes of that is tried again on the next tick, if it does not end.
+        if self.stop(flow, reason, nothing_has_gone) {
+            flow.failures = 0;
+        }
+        true
     }
 
     /// Envoy did not do what was decided: it is asked again on the next tick ([`Self::insist`]).

@@ -222,6 +222,25 @@ async fn a_stream_that_envoy_did_not_end_is_ended_later() {
     stack.reconcile().await;
 }
 
+/// Nor does more of its answer go on meanwhile: what comes first ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_on_of_a_stream_that_envoy_has_yet_to_end() {
+    let stack = start(Plan::default().with_traps()).await;
+    let downloads = endless(&stack);
+    let bearer = format!("Bearer {}", session(&stack, "agent", &[]));
+    let mut h2 = stack.agent().h2(stack.proxy).await;
+    let lines = [("authorization", bearer.as_str()), ("x-attache-trap", "fail_end_for_long")];
+    let cut = h2.start(head("GET", HOST, "/down", &lines), true).await.expect("begun");
+    eventually(SOON, || downloads.waiting() == 1).await;
+    stack.broker.json(&["session", "revoke", "agent"]);
+    assert_eq!(downloads.left(), 0, "Envoy fails to end it");
+    downloads.go();
+    is_cut(cut.response(SOON).await);
+    assert_eq!(stack.envoy.wait_stat(CUT, |cut| cut > 0, SOON).await, 1);
+    assert_eq!(uses(&stack, "agent", 1).await[0].text("reason"), "session_expired");
+    stack.reconcile().await;
+}
+
 /// A request that cannot be acted for when its grant is there, as the test build has it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_cannot_be_woken_is_answered_and_recorded() {

@@ -186,6 +186,9 @@ impl Worker {
             let unrecorded = self.intents.take_late(now.since(timeout));
             wakeups.extend(wake(unrecorded, Wake::Refused(self.why_unanswered(now))));
         }
+        for call in self.take_lost(now) {
+            wakeups.extend(self.settle(call, None, now));
+        }
         if now > timeout + LOST {
             self.intents.give_up(now.since(timeout + LOST));
             for (key, nonce) in self.flights.overdue(now.since(timeout + LOST)) {
@@ -196,6 +199,19 @@ impl Worker {
             }
         }
         wakeups
+    }
+
+    /// What keeps a worker going, and was sent so long ago that Envoy has lost its answer. (Grants, tunnels and
+    /// intents have clocks of their own.)
+    fn take_lost(&mut self, now: Millis) -> Vec<Call> {
+        let timeout = self.settings.callout_timeout + LOST;
+        let hold = self.feed.hold();
+        let lost = self.calls.extract_if(|_, (call, sent)| match call {
+            Call::Policy | Call::Audit => now.since(*sent) > timeout,
+            Call::Changes => now.since(*sent) > timeout + hold,
+            Call::Grant(..) | Call::Tunnel(..) | Call::Intent(..) => false,
+        });
+        lost.map(|(_, (call, _))| call).collect()
     }
 
     fn settle(&mut self, call: Call, body: Option<&[u8]>, now: Millis) -> Vec<Wakeup> {

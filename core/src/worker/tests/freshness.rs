@@ -1,11 +1,12 @@
 //! A worker out of touch with its broker believes nothing that it remembers.
 
+use super::records::record;
 use super::{Desk, Learnt, STALE_AFTER, TIMEOUT, api, usual};
 use crate::fixture::test;
 use crate::refusal::Reason;
 use crate::time::Millis;
 use crate::wire::Changes;
-use crate::worker::Call;
+use crate::worker::{Call, Outcome};
 
 #[test]
 fn a_poll_says_who_asks_and_what_is_known() {
@@ -107,6 +108,28 @@ fn a_poll_that_cannot_be_sent_is_repeated_soon() {
     assert!(desk.take(Call::Changes).is_none());
     desk.wait(200);
     assert!(desk.take(Call::Changes).is_some());
+}
+
+#[test]
+fn what_envoy_loses_without_a_word_is_given_up_and_asked_again() {
+    // A poll is held for a while before it is answered.
+    for (call, patience) in [(Call::Policy, 0), (Call::Changes, STALE_AFTER / 3), (Call::Audit, 0)] {
+        let mut desk = if call == Call::Policy { Desk::new() } else { Desk::ready() };
+        if call == Call::Audit {
+            record(&mut desk, &api(), &Outcome::Refused(Reason::HostNotAllowed, None));
+        }
+        let lost = desk.take(call.clone()).expect("under way").0;
+        desk.wait(TIMEOUT + 500 + patience);
+        assert!(desk.worker.overdue(desk.now()).is_empty());
+        assert!(desk.take(call.clone()).is_none(), "{call:?} may be answered yet");
+        desk.wait(1);
+        assert!(desk.worker.overdue(desk.now()).is_empty());
+        assert!(desk.take(call.clone()).is_none(), "{call:?} not at once");
+        desk.wait(200);
+        assert!(desk.worker.overdue(desk.now()).is_empty());
+        assert!(desk.take(call.clone()).is_some(), "{call:?} anew");
+        assert!(desk.worker.under_way(lost, desk.now()).is_none(), "an answer that comes after all says nothing");
+    }
 }
 
 #[test]

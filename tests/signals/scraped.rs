@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use attache_tests::stack::SOON;
+use attache_tests::stack::{Plan, SOON};
 
 use crate::exposition::Exposition;
 use crate::prometheus::Prometheus;
@@ -27,6 +27,19 @@ async fn every_metric_and_label_that_is_asked_for_is_told() {
     // A rotation that never was has no attempts, and no source has had trouble with anything but 0.
     assert_eq!(lacking, []);
     assert!(told.names("attache_").len() > 50, "{:?}", told.names("attache_"));
+}
+
+/// A hundred thousand destinations of which ten are asked for need memory for the counters of ten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_has_counters_of_traffic_from_its_first_request_on() {
+    let stack = Plan::default().start().await;
+    let total = |host: &str| format!("cluster.attache_dst_{host}_443.upstream_rq_total");
+    let (asked, other) = (total("api.github.com"), total("api.custom.test"));
+    assert_eq!((stack.envoy.stat(&asked).await, stack.envoy.stat(&other).await), (None, None));
+    let answer = stack.get("api.github.com", "/user", &stack.placeholder("writer", "github")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!((stack.envoy.stat(&asked).await, stack.envoy.stat(&other).await), (Some(1), None));
+    stack.reconcile().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

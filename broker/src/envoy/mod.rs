@@ -133,6 +133,8 @@ pub fn bootstrap(shape: Shape, config: &Config, policy: &Spec, machine: &Machine
             }],
         },
         "stats_config": stats::config(),
+        // A cluster that nobody has asked has no counters of traffic: a quarter of what each takes in memory.
+        "deferred_stat_options": {"enable_deferred_creation_stats": true},
         "static_resources": {
             "listeners": listeners,
             "clusters": clusters,

@@ -167,7 +167,7 @@ bench-changes: filter ## Measure how fast a change arrives; writes target/bench-
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	$(TARGET)/release/bench changes
 
-bench-scale: filter ## Measure with up to 30,000 destinations and 100,000 sessions; writes target/bench-scale.json
+bench-scale: filter ## Measure with up to 100,000 destinations and as many sessions; writes target/bench-scale.json
 	@scripts/need wrk
 	@echo "Building broker and bench for release (the first time five minutes on two cores) ..."
 	cargo build --quiet --release -p attache-broker -p attache-bench

@@ -32,8 +32,8 @@ use world::{Axis, Way, World};
 const SMALLEST: usize = 10;
 /// How many there are.
 const SIZES: [usize; 2] = [1_000, 10_000];
-/// Longer ones, not where time is short. The filter reads 16 MiB of policy, some 40,000 destinations of these.
-const MANY_DESTINATIONS: [usize; 1] = [30_000];
+/// Longer ones, not where time is short.
+const MANY_DESTINATIONS: [usize; 2] = [30_000, 100_000];
 const MANY_SESSIONS: [usize; 1] = [100_000];
 /// What Envoy and the broker take for a destination, as measured here, and some more: in bytes.
 const A_DESTINATION: u64 = 140_000;

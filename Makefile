@@ -110,6 +110,7 @@ test-matrix: build $(TRAP) ## Run the promises on every Envoy that is served; wr
 	@if [ -s $(TARGET)/skipped ]; then echo "Skipped, each with its reason:"; sort -u $(TARGET)/skipped; fi
 
 test-faults: build $(TRAP) ## Cause every fault under load, kill the broker 200 times, soak for SOAK seconds (default 600); writes docs/faults.md
+	@scripts/openbao
 	@echo "Building what causes the faults (the first time three minutes on two cores), then about 20 minutes and the soak ..."
 	@cargo build --quiet -p attache-tests --bin faults
 	@ROWS="$(ROWS)" SOAK="$(SOAK)" $(TARGET)/debug/faults

@@ -9,8 +9,6 @@ mod keys;
 #[allow(dead_code, reason = "shared with another file of tests")]
 #[path = "binds/scene.rs"]
 mod listeners;
-#[path = "mesh_identity/pki.rs"]
-mod pki;
 #[path = "mesh_identity/rotates.rs"]
 mod rotates;
 #[path = "mesh_identity/scene.rs"]
@@ -23,3 +21,5 @@ mod strangers;
 mod tokens;
 #[path = "mesh_identity/workloads.rs"]
 mod workloads;
+
+use attache_tests::pki;

@@ -19,7 +19,7 @@ mod logs_in;
 mod postgres;
 #[path = "openbao/seals.rs"]
 mod seals;
-#[path = "openbao/server.rs"]
-mod server;
 #[path = "openbao/world.rs"]
 mod world;
+
+use attache_tests::openbao as server;

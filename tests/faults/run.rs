@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use attache_tests::disk::Disk;
 use attache_tests::faults::{self, Cell, Fault, LOADS, ROWS, Row, page};
+use attache_tests::openbao;
 
 /// How long the soak lasts by default, in seconds.
 const SOAK: u64 = 600;
@@ -25,6 +26,10 @@ async fn main() -> ExitCode {
     for row in ROWS.iter().filter(is_wanted) {
         if matches!(row.fault, Fault::DiskFull) && !Disk::may_be_mounted() {
             println!("SKIPPED: {}: only root can mount a small disk", row.name);
+            continue;
+        }
+        if row.fault.needs_openbao() && openbao::program().is_none() {
+            println!("SKIPPED: {}: scripts/openbao installs what it needs", row.name);
             continue;
         }
         let cells = caused(row).await;

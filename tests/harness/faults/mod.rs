@@ -4,6 +4,7 @@
 //! `make test-faults` goes through all of it and writes what it saw into `docs/faults.md`; `make test` runs what no
 //! other test does, each once.
 
+mod around;
 mod cell;
 mod felt;
 mod kills;
@@ -46,6 +47,16 @@ pub enum Fault {
     DiskFailsToSync,
     /// A credential's file is gone.
     SourceGone,
+    /// The broker is killed (-9), half a record is in its log, and it starts again.
+    TornLog,
+    /// The broker starts with a certificate of an authority that Envoy does not know.
+    StrangeCertificate,
+    /// OpenBao is sealed when the broker starts.
+    Sealed,
+    /// OpenBao knows the broker's token no more.
+    TokenRevoked,
+    /// The upstream takes another secret from now on, which OpenBao has.
+    SecretRejected,
     /// The wall clock of broker and Envoy jumps by so many seconds, and back.
     ClockJumps(i64),
     /// The filter's VM traps in this callback.
@@ -66,6 +77,14 @@ pub enum Fault {
     EnvoyStopped,
     /// Envoy closes its listeners.
     EnvoyDrains,
+}
+
+impl Fault {
+    /// Whether it is one of a real OpenBao.
+    #[must_use]
+    pub fn needs_openbao(self) -> bool {
+        matches!(self, Self::Sealed | Self::TokenRevoked | Self::SecretRejected)
+    }
 }
 
 /// A fault, and what must hold.
@@ -117,8 +136,8 @@ pub async fn run(row: &'static Row, loads: &[Load]) -> Vec<Cell> {
     let mut cells = Vec::new();
     let mut world: Option<world::World> = None;
     for load in loads.iter().filter(|load| !matches!(row.fault, Fault::Kills(_)) || load.name == "100/s") {
-        // Nothing comes back to an Envoy that has drained.
-        if row.back.is_none() {
+        // Nothing comes back to an Envoy that has drained; and a source is asked once a minute for what is rejected.
+        if row.back.is_none() || matches!(row.fault, Fault::SecretRejected) {
             world = None;
         }
         let own = match world.take() {

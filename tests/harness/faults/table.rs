@@ -28,6 +28,7 @@ const HUNG_AND_SILENT: &[&str] = &["broker_unavailable", "rate_limited", "stale"
 const SILENT: &[&str] = &["broker_unavailable", "stale"];
 /// What was granted may go on, as far as the filter may believe it and its records are taken.
 const WITHOUT_BROKER: &[&str] = &["broker_unavailable", "audit_backlog", "stale"];
+const WITHOUT_SOURCE: &[&str] = &["broker_unavailable", "audit_backlog", "stale", "source_unavailable"];
 const TRAP: &[&str] = &["503", "cut", "broker_unavailable"];
 
 /// A broker's answer that counts for nothing.
@@ -120,6 +121,11 @@ pub const ROWS: &[Row] = &[
     Row { short: true, ..real("disk read-only", Fault::DiskReadOnly, WITHOUT_BROKER) },
     Row { short: true, ..real("disk cannot sync", Fault::DiskFailsToSync, WITHOUT_BROKER) },
     real("a credential's file is gone", Fault::SourceGone, &["source_unavailable", "credential_not_granted"]),
+    real("broker killed, its last record torn", Fault::TornLog, WITHOUT_BROKER),
+    real("broker with the certificate of another authority", Fault::StrangeCertificate, WITHOUT_BROKER),
+    real("OpenBao sealed as the broker starts", Fault::Sealed, WITHOUT_SOURCE),
+    Row { bites: false, ..real("OpenBao revokes the broker's token", Fault::TokenRevoked, &[]) },
+    real("upstream rejects a secret, and OpenBao has another", Fault::SecretRejected, &["401"]),
     Row { bites: false, ..real("clock one hour ahead", Fault::ClockJumps(3_600), &[]) },
     Row { bites: false, ..real("clock one hour back", Fault::ClockJumps(-3_600), &[]) },
     trap("trap: context_create", "context_create"),
@@ -136,7 +142,7 @@ pub const ROWS: &[Row] = &[
     trap("trap: tick", "tick"),
     trap("trap: http_call_response", "http_call_response"),
     Row { bites: false, short: true, ..real("agents leave", Fault::AgentsLeave, &[]) },
-    Row { bites: false, ..real("9,900 idle connections", Fault::Idle(9_900), &[]) },
+    Row { bites: false, ..real("10,000 idle connections", Fault::Idle(10_000), &[]) },
     Row { short: true, ..real("upstream breaks connections", Fault::UpstreamResets, &["503", "502"]) },
     Row { short: true, ..real("upstream cuts its answers", Fault::UpstreamCuts, &["cut", "502", "503"]) },
     Row { bites: false, ..real("upstream answers after 500 ms", Fault::UpstreamSlow(500), &[]) },

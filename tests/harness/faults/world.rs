@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use attache_core::placeholder::Shape as Placeholder;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::around::{self, Around, IN_OPENBAO, Identity, Vault};
 use super::{Fault, Load, traps};
 use crate::agent::Wire;
-use crate::clock::Clock;
 use crate::disk::{self, Disk};
 use crate::failing_disk::FailingDisk;
 use crate::fake_broker::{Behaviour, Endpoint, Grant};
@@ -22,19 +23,20 @@ use crate::{Agent, Attache, Envoy, FakeBroker, Reply, Stack, util};
 /// Where the credential is whose uses are announced one by one: no request of it goes without the broker.
 const STRICT_HOST: &str = "pay.extra.test";
 const STRICT_SECRET: &str = "sk_the-real-key-of-the-till-0123456789";
-const STRICT: &str = "{source: {file: pay}, inject: bearer, audit: strict, agent_env: {PAY_KEY: placeholder}, \
-                      destinations: [{host: pay.extra.test, upstream: DIAL}]}";
+const STRICT: &str = "inject: bearer, audit: strict, agent_env: {PAY_KEY: placeholder}, \
+                      destinations: [{host: pay.extra.test, upstream: DIAL}]";
 const HOST: &str = "api.github.com";
 /// How many answers without an end are under way at once, at most.
 const ENDLESS: u32 = 40;
+/// Connections beside those that are idle, at most.
+const OTHERS: usize = 100;
 /// The state's disk, in bytes: the records of a load have room.
 const DISK: u64 = 256 << 20;
 
 /// A running Attaché, and what the fault needs.
 pub struct World {
     pub(super) broker: Broker,
-    clock: Option<Clock>,
-    disk: Option<FailingDisk>,
+    pub(super) around: Around,
     asked: AtomicU64,
     /// How many requests were made beside a load's.
     beside: Arc<AtomicUsize>,
@@ -52,8 +54,7 @@ pub(super) enum Broker {
 impl World {
     /// Starts what this fault needs.
     pub async fn of(fault: Fault) -> Self {
-        let clock = matches!(fault, Fault::ClockJumps(_)).then(Clock::right);
-        let disk = matches!(fault, Fault::DiskReadOnly | Fault::DiskFailsToSync).then(FailingDisk::working);
+        let around = Around::of(fault, STRICT_SECRET).await;
         let broker = match fault {
             Fault::Answers(_)
             | Fault::Behaves(_)
@@ -66,11 +67,11 @@ impl World {
                 stack.upstream().answer_with(traps::answer);
                 Broker::Fake(stack)
             }
-            _ => real(clock.as_ref(), disk.as_ref()).await,
+            _ => real(fault, &around).await,
         };
         let (held, busy) = (Mutex::default(), Mutex::default());
         let (asked, beside) = (AtomicU64::new(0), Arc::default());
-        let world = Self { broker, clock, disk, asked, beside, held, busy };
+        let world = Self { broker, around, asked, beside, held, busy };
         if let Broker::Fake(stack) = &world.broker {
             stack.broker.in_touch(2, SOON).await;
             // Slow enough that a fault finds requests in its way.
@@ -158,9 +159,24 @@ impl World {
             (Broker::Real { stack, .. }, Fault::SourceGone) => {
                 std::fs::remove_file(stack.dir().join("state/default/secrets/pay")).expect("the credential's file");
             }
-            (_, Fault::DiskReadOnly) => self.disk.iter().for_each(FailingDisk::becomes_read_only),
-            (_, Fault::DiskFailsToSync) => self.disk.iter().for_each(FailingDisk::fails_to_sync),
-            (_, Fault::ClockJumps(seconds)) => self.clock.iter().for_each(|clock| clock.off_by(seconds)),
+            (Broker::Real { stack, .. }, Fault::TornLog) => {
+                stack.broker.kill();
+                around::tear(&stack.dir().join("state/default/audit.jsonl"));
+                stack.broker.begin_again();
+            }
+            (Broker::Real { stack, .. }, Fault::StrangeCertificate) => {
+                self.around.identity.iter().for_each(Identity::becomes_strange);
+                stack.broker.begin_again();
+            }
+            (Broker::Real { stack, .. }, Fault::Sealed) => {
+                self.vault().bao.seal().await;
+                stack.broker.begin_again();
+            }
+            (_, Fault::TokenRevoked) => self.vault().revoke_tokens().await,
+            (_, Fault::SecretRejected) => self.take_another_secret().await,
+            (_, Fault::DiskReadOnly) => self.around.disk.iter().for_each(FailingDisk::becomes_read_only),
+            (_, Fault::DiskFailsToSync) => self.around.disk.iter().for_each(FailingDisk::fails_to_sync),
+            (_, Fault::ClockJumps(seconds)) => self.around.clock.iter().for_each(|clock| clock.off_by(seconds)),
             (_, Fault::Idle(count)) => self.hold(count).await,
             (_, Fault::UpstreamResets) => self.site().upstream.answer_with(|_| Reply::reset()),
             (_, Fault::UpstreamCuts) => self
@@ -192,8 +208,13 @@ impl World {
                 std::fs::remove_file(stack.dir().join("state/filler")).expect("what filled the disk");
             }
             (Broker::Real { stack, .. }, Fault::SourceGone) => stack.site.keep("pay", STRICT_SECRET),
-            (_, Fault::DiskReadOnly | Fault::DiskFailsToSync) => self.disk.iter().for_each(FailingDisk::works),
-            (_, Fault::ClockJumps(_)) => self.clock.iter().for_each(|clock| clock.off_by(0)),
+            (Broker::Real { stack, .. }, Fault::StrangeCertificate) => {
+                self.around.identity.iter().for_each(Identity::becomes_known);
+                stack.broker.begin_again();
+            }
+            (_, Fault::Sealed) => self.vault().bao.unseal().await,
+            (_, Fault::DiskReadOnly | Fault::DiskFailsToSync) => self.around.disk.iter().for_each(FailingDisk::works),
+            (_, Fault::ClockJumps(_)) => self.around.clock.iter().for_each(|clock| clock.off_by(0)),
             (_, Fault::UpstreamResets | Fault::UpstreamCuts | Fault::UpstreamSlow(_)) => {
                 self.site().upstream.answer_with(magic);
             }
@@ -206,6 +227,21 @@ impl World {
             one.abort();
             one.await.ok();
         }
+    }
+
+    fn vault(&self) -> &Vault {
+        self.around.vault.as_ref().expect("this fault has an OpenBao")
+    }
+
+    /// The service has another secret, and takes no other.
+    async fn take_another_secret(&self) {
+        let secret = self.vault().another().await;
+        self.site().secrets.add("pay", &secret);
+        let bearer = format!("Bearer {secret}");
+        self.site().upstream.answer_with(move |asked| {
+            let is_taken = asked.fields.text("authorization").is_some_and(|shown| shown == bearer);
+            if is_taken || asked.authority != STRICT_HOST { magic(asked) } else { Reply::new(401) }
+        });
     }
 
     /// Opens connections, and asks nothing on them.
@@ -294,16 +330,15 @@ impl World {
 }
 
 /// The real broker, with one credential that is cached and one whose every use is announced.
-async fn real(clock: Option<&Clock>, disk: Option<&FailingDisk>) -> Broker {
-    let plan = Plan::default().credential("pay", STRICT_SECRET, STRICT);
+async fn real(fault: Fault, around: &Around) -> Broker {
+    let source = if around.vault.is_some() { IN_OPENBAO } else { "{file: pay}" };
+    let plan = Plan::default().credential("pay", STRICT_SECRET, &format!("{{source: {source}, {STRICT}}}"));
     let mut plan = plan.session("{name: till, credentials: [pay]}").limit("grant_ttl: 3s");
     // A start reads the log that it goes on with.
     plan = plan.extra("audit: {rotate: 1MB}\n");
-    if let Some(clock) = clock {
-        plan = plan.clock(clock);
-    }
-    for (name, value) in disk.iter().flat_map(|disk| disk.env()) {
-        plan = plan.env(&name, &value);
+    plan = around.within(plan).await;
+    if let Fault::Idle(count) = fault {
+        plan = plan.edit(move |bootstrap| allow_connections(bootstrap, count + OTHERS));
     }
     // In memory where that can be: what others do on this machine's disk is no part of the fault.
     if Disk::may_be_mounted() {
@@ -312,6 +347,12 @@ async fn real(clock: Option<&Clock>, disk: Option<&FailingDisk>) -> Broker {
     let stack = plan.start().await;
     let (github, pay) = (stack.placeholder("writer", "github"), stack.broker.exported("till", "PAY_KEY"));
     Broker::Real { stack, github, pay }
+}
+
+/// The shipped bound would be met by those that are idle.
+fn allow_connections(bootstrap: &mut Value, most: usize) {
+    let bound = "/overload_manager/resource_monitors/0/typed_config/max_active_downstream_connections";
+    *bootstrap.pointer_mut(bound).expect("connections are bounded") = most.into();
 }
 
 /// A placeholder that nobody else shows. The stand-in grants to anyone.

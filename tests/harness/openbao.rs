@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use attache_tests::{Agent, Ca, util};
+use crate::{Agent, Ca, util};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -4,8 +4,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use attache_tests::ca::Leaf;
-use attache_tests::{Ca, util};
+use crate::ca::Leaf;
+use crate::{Ca, util};
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use tempfile::TempDir;
 

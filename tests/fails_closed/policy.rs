@@ -95,6 +95,50 @@ async fn the_longest_policy_is_taken_and_a_longer_one_is_not() {
     scene.ends_well().await;
 }
 
+/// Of a hundred thousand destinations each is found, and a change of them comes through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_destinations_are_decided_by() {
+    let scene = Scene::of(Plan::default().start_with_fake().await).await;
+    let broker = &scene.stack.broker;
+    scene.serves("few destinations").await;
+    let mut many = policy(&scene);
+    let list = many["destinations"].as_array_mut().expect("destinations");
+    for n in 0..100_000 {
+        let host = format!("customer-{n:06}.example.test");
+        list.push(json!({
+            "id": format!("{host}:443"), "authorities": [host], "route_prefix": format!("/{host}"),
+            "cluster": format!("attache_dst_{host}_443"),
+            "bindings": [{"credential": "github", "service": "github"}],
+        }));
+    }
+    many["version"] = json!("many");
+    assert!(many.to_string().len() < MOST_POLICY_BYTES, "a broker would publish it");
+    broker.policy(many.clone());
+    // Who shows nothing is refused for that where the host is one.
+    let last = "customer-099999.example.test";
+    refuses_for(&scene, last, Reason::IdentityRequired).await;
+    scene.refuses_at("customer-100000.example.test", "no-placeholder", Reason::HostNotAllowed, "no such host").await;
+    scene.serves("many destinations").await;
+    many["version"] = json!("fewer");
+    many["destinations"].as_array_mut().expect("destinations").pop();
+    broker.policy(many);
+    refuses_for(&scene, last, Reason::HostNotAllowed).await;
+    scene.serves("one fewer").await;
+    scene.ends_well().await;
+}
+
+/// Waits until this is why a host gets nothing. The stand-in for the broker takes seconds to write so much.
+async fn refuses_for(scene: &Scene<FakeBroker>, host: &str, reason: Reason) {
+    let begun = Instant::now();
+    loop {
+        let answer = scene.stack.get(host, "/", "no-placeholder").await;
+        if answer.header("x-attache-reason").as_deref() == Some(reason.as_str()) {
+            return;
+        }
+        assert!(begun.elapsed() < SOON, "not {}: {}", reason.as_str(), answer.text());
+    }
+}
+
 /// What the broker publishes may take rights away. So what was in force before decides nothing from the
 /// moment that the feed names another policy, whatever keeps that one from coming.
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ pub struct Publication {
 /// A policy as it is sent.
 #[derive(Clone)]
 pub struct Published {
-    spec: Spec,
+    spec: Arc<Spec>,
     /// JSON.
     pub body: Bytes,
 }
@@ -35,11 +35,12 @@ impl Publication {
     /// Has filters read what a session demands. Until they do, its demands are not met.
     pub fn demand(&self, bind: &Bind) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let mut spec = current.spec.clone();
-        bind.demand(&mut spec.evidence);
-        if spec.evidence == current.spec.evidence {
+        let mut evidence = current.spec.evidence.clone();
+        bind.demand(&mut evidence);
+        if evidence == current.spec.evidence {
             return;
         }
+        let spec = Spec { evidence, ..Spec::clone(&current.spec) };
         *current = Published::of(named(spec));
         // While it is locked: the feed never tells of an older policy than the newest.
         self.feed.publish_policy(&current.spec.version);
@@ -50,7 +51,7 @@ impl Publication {
 impl Published {
     fn of(spec: Spec) -> Self {
         let body = written(&spec).into();
-        Self { spec, body }
+        Self { spec: spec.into(), body }
     }
 
     /// What names it.

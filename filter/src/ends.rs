@@ -12,15 +12,22 @@ use attache_core::worker::Outcome;
 const MOST_FAILURES: u8 = 20;
 
 impl Shared {
-    /// Ends a stream whose answer must not go on: with another answer while nothing of it has. Whether Envoy did it.
-    pub fn stop(&self, flow: &mut Flow, reason: Reason, nothing_has_gone: bool) -> bool {
+    /// Ends a stream whose answer must not go on: with another answer while nothing of it has.
+    pub fn stop(&self, flow: &mut Flow, reason: Reason, nothing_has_gone: bool) {
         flow.cut = Some(reason);
         let stopped = if nothing_has_gone { self.answer(flow, reason, None) } else { host::reset() };
-        match stopped {
-            Ok(()) => self.metrics.borrow_mut().count(Counter::Cut),
-            Err(_) => log::error!("attache: envoy did not end a stream"),
+        self.settle(flow, stopped);
+    }
+
+    /// Envoy has ended a stream, or is asked again.
+    fn settle(&self, flow: &mut Flow, ended: host::Result<()>) {
+        match ended {
+            Ok(()) => {
+                flow.failures = 0;
+                self.metrics.borrow_mut().count(Counter::Cut);
+            }
+            Err(_) => self.failed(flow),
         }
-        stopped.is_ok()
     }
 
     /// Ends the streams that may go on no longer: with an answer where none has begun, else with a
@@ -41,10 +48,8 @@ impl Shared {
                 self.owing.set(true);
                 continue;
             }
-            match self.end(*context, flow, reason) {
-                Ok(()) => self.metrics.borrow_mut().count(Counter::Cut),
-                Err(_) => self.failed(flow),
-            }
+            let ended = self.end(*context, flow, reason);
+            self.settle(flow, ended);
         }
     }
 
@@ -52,10 +57,7 @@ impl Shared {
     /// further, and the stream ends by it.
     pub fn ends_here(&self, flow: &mut Flow, nothing_has_gone: bool) -> bool {
         let Some(reason) = flow.cut.filter(|_| flow.failures > 0) else { return false };
-        // Whatever becomes of that is tried again on the next tick, if it does not end.
-        if self.stop(flow, reason, nothing_has_gone) {
-            flow.failures = 0;
-        }
+        self.stop(flow, reason, nothing_has_gone);
         true
     }
 
@@ -63,7 +65,7 @@ impl Shared {
     pub fn failed(&self, flow: &mut Flow) {
         flow.failures = flow.failures.saturating_add(1);
         self.owing.set(true);
-        if flow.failures >= MOST_FAILURES {
+        if flow.failures == MOST_FAILURES {
             log::error!("attache: envoy did not answer, end or resume a request; its timeouts will");
         }
     }

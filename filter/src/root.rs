@@ -25,6 +25,8 @@ const MOST: usize = 16 << 20;
 pub struct Root {
     id: u32,
     entry: Option<Entry>,
+    /// Why the last policy that was none was not taken.
+    complaint: String,
 }
 
 enum Entry {
@@ -34,7 +36,7 @@ enum Entry {
 
 impl Root {
     pub fn new(id: u32) -> Self {
-        Self { id, entry: None }
+        Self { id, entry: None, complaint: String::new() }
     }
 
     /// Performs what is due, then looks around again when the worker wants to.
@@ -108,6 +110,14 @@ impl Context for Root {
         let is_read = (1..=longest).contains(&body_size);
         let body = if is_read { host::buffer(Buffer::Callout, body_size).unwrap_or_default() } else { Vec::new() };
         let woken = shared.worker.borrow_mut().answered(token, &Answer { status, is_json, body: &body }, now);
+        if let Some(why) = shared.worker.borrow_mut().take_complaint() {
+            shared.metrics.borrow_mut().count(Counter::CalloutsFailed);
+            // It is asked for again five times a second.
+            if why != self.complaint {
+                log::error!("attache: the broker's policy is not taken, and nothing passes: {why}");
+                self.complaint = why;
+            }
+        }
         // Before the next poll acknowledges it.
         shared.cut(now);
         wake(shared, woken);
@@ -143,6 +153,8 @@ impl RootContext for Root {
         shared.insist();
         shared.cut(now);
         let overdue = shared.worker.borrow_mut().overdue(now);
+        let lost = shared.worker.borrow_mut().take_lost_count();
+        shared.metrics.borrow_mut().add(Counter::CalloutsFailed, lost);
         wake(shared, overdue);
         shared.read_wall_clock();
         shared.tell_metrics(now);

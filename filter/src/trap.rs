@@ -11,8 +11,12 @@ thread_local! {
 }
 
 /// What can fail, how a request says so, and how often it then does.
-const FAILING_CALLS: [(&str, &[u8], u32); 4] =
-    [("end", b"fail_end", 3), ("end", b"fail_end_for_long", 19), ("wake", b"fail_wake", 3), ("set", b"tamper", 1)];
+const FAILING_CALLS: [(&str, &[u8], u32); 4] = [
+    ("end", b"fail_end", 3),
+    ("end", b"fail_end_for_ever", u32::MAX),
+    ("wake", b"fail_wake", 3),
+    ("set", b"tamper", 1),
+];
 
 /// Callbacks that trap at their next turn, whoever's it is: some belong to no request, and by the
 /// time a body comes its request's head is out of reach.

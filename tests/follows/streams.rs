@@ -229,11 +229,13 @@ async fn nothing_goes_on_of_a_stream_that_envoy_has_yet_to_end() {
     let downloads = endless(&stack);
     let bearer = format!("Bearer {}", session(&stack, "agent", &[]));
     let mut h2 = stack.agent().h2(stack.proxy).await;
-    let lines = [("authorization", bearer.as_str()), ("x-attache-trap", "fail_end_for_long")];
+    let lines = [("authorization", bearer.as_str()), ("x-attache-trap", "fail_end_for_ever")];
     let cut = h2.start(head("GET", HOST, "/down", &lines), true).await.expect("begun");
     eventually(SOON, || downloads.waiting() == 1).await;
     stack.broker.json(&["session", "revoke", "agent"]);
-    assert_eq!(downloads.left(), 0, "Envoy fails to end it");
+    // Envoy fails to end it, until it is asked no more.
+    stack.envoy.wait_stat(RETRIED, |retried| retried == 19, SOON).await;
+    assert_eq!(downloads.left(), 0);
     downloads.go();
     is_cut(cut.response(SOON).await);
     assert_eq!(stack.envoy.wait_stat(CUT, |cut| cut > 0, SOON).await, 1);

@@ -86,9 +86,10 @@ pub struct DestinationSpec {
 }
 
 impl DestinationSpec {
-    /// All authorities under which a request names it.
+    /// All authorities under which a request names it. A broker of before writes its id among them, too.
     pub fn named(&self) -> impl Iterator<Item = &str> {
-        [&self.id].into_iter().chain(&self.authorities).map(String::as_str)
+        let others = self.authorities.iter().filter(|other| **other != self.id);
+        [&self.id].into_iter().chain(others).map(String::as_str)
     }
 }
 
@@ -347,6 +348,17 @@ mod tests {
         assert_eq!(text["evidence"]["listener"], true);
         assert_eq!(text["destinations"][destination::API]["strip"]["query"][0], "token");
         assert_eq!(serde_json::from_value::<Spec>(text).unwrap(), full);
+    }
+
+    #[test]
+    fn an_id_is_an_authority_however_often_it_is_named() {
+        let mut spec = spec();
+        let first = &mut spec.destinations[destination::API];
+        assert_eq!(first.named().collect::<Vec<_>>(), ["api.github.com:443", "api.github.com"]);
+        // As a broker of before wrote it.
+        first.authorities.insert(0, first.id.clone());
+        assert_eq!(first.named().collect::<Vec<_>>(), ["api.github.com:443", "api.github.com"]);
+        assert!(crate::policy::Policy::compile(spec).unwrap().by_authority(b"api.github.com:443").is_some());
     }
 
     #[test]

@@ -201,22 +201,23 @@ impl Worker {
         wakeups
     }
 
-    /// What keeps a worker going, and was sent so long ago that Envoy has lost its answer. (Grants, tunnels and
-    /// intents have clocks of their own.)
+    /// What was sent so long ago that Envoy has lost its answer: an answer that comes after all says nothing. Those are
+    /// left out that have clocks of their own (grants, tunnels, intents).
     fn take_lost(&mut self, now: Millis) -> Vec<Call> {
-        let timeout = self.settings.callout_timeout + LOST;
-        let hold = self.feed.hold();
-        let lost = self.calls.extract_if(|_, (call, sent)| match call {
-            Call::Policy | Call::Audit => now.since(*sent) > timeout,
-            Call::Changes => now.since(*sent) > timeout + hold,
-            Call::Grant(..) | Call::Tunnel(..) | Call::Intent(..) => false,
-        });
-        lost.map(|(_, (call, _))| call).collect()
+        let (timeout, hold) = (self.settings.callout_timeout + LOST, self.feed.hold());
+        let is_lost = |call: &Call, sent: Millis| {
+            let held = if matches!(call, Call::Changes) { hold } else { Millis(0) };
+            now.since(sent) > timeout + held
+        };
+        let lost: Vec<_> = self.calls.extract_if(|_, (call, sent)| is_lost(call, *sent)).collect();
+        self.lost += lost.len() as u64;
+        let calls = lost.into_iter().map(|(_, (call, _))| call);
+        calls.filter(|call| matches!(call, Call::Policy | Call::Changes | Call::Audit)).collect()
     }
 
     fn settle(&mut self, call: Call, body: Option<&[u8]>, now: Millis) -> Vec<Wakeup> {
         match call {
-            Call::Policy => self.settle_policy(body.and_then(parse::<Spec>), now),
+            Call::Policy => self.settle_policy(body, now),
             Call::Changes => self.settle_changes(body.and_then(parse::<Changes>), now),
             Call::Audit => {
                 match body.and_then(parse::<AuditAnswer>) {
@@ -233,12 +234,15 @@ impl Worker {
         }
     }
 
-    fn settle_policy(&mut self, spec: Option<Spec>, now: Millis) -> Vec<Wakeup> {
-        let ours = |spec: &Spec| spec.instance == self.settings.instance;
-        let Some(policy) = spec.filter(ours).and_then(|spec| Policy::compile(spec).ok()) else {
-            self.policy_wanted = true;
-            self.policy_retry_at = now + POLICY_RETRY;
-            return Vec::new();
+    fn settle_policy(&mut self, body: Option<&[u8]>, now: Millis) -> Vec<Wakeup> {
+        let policy = match body.map(|body| self.read_policy(body)) {
+            Some(Ok(policy)) => policy,
+            refused => {
+                self.complaint = refused.and_then(Result::err);
+                self.policy_wanted = true;
+                self.policy_retry_at = now + POLICY_RETRY;
+                return Vec::new();
+            }
         };
         let is_newest = self.announced.as_deref().is_none_or(|newest| newest == policy.version());
         if !is_newest && self.standing == Standing::InForce {
@@ -262,6 +266,24 @@ impl Worker {
             self.policy_retry_at = now + POLICY_RETRY;
         }
         wakeups
+    }
+
+    fn read_policy(&self, body: &[u8]) -> Result<Policy, String> {
+        let spec: Spec = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        if spec.instance != self.settings.instance {
+            return Err(format!("it is that of instance {}", spec.instance));
+        }
+        Policy::compile(spec).map_err(|error| error.to_string())
+    }
+
+    /// Why a policy that has arrived is not taken. It names no secret: a policy holds none.
+    pub fn take_complaint(&mut self) -> Option<String> {
+        self.complaint.take()
+    }
+
+    /// How many callouts Envoy has lost without a word since this was asked last.
+    pub fn take_lost_count(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// The newest policy is in force: who waited for it begins again.

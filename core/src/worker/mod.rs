@@ -95,6 +95,10 @@ pub struct Worker {
     uses_under_way: u64,
     /// What each callout that is under way asks for, and when it was sent.
     calls: HashMap<u32, (Call, Millis)>,
+    /// How many of them Envoy has lost.
+    lost: u64,
+    /// Why the last policy is not taken.
+    complaint: Option<String>,
     cuts: Vec<Cut>,
     maskers: Maskers,
     key: Vec<u8>,
@@ -119,6 +123,8 @@ impl Worker {
             backlog: Backlog::default(),
             uses_under_way: 0,
             calls: HashMap::new(),
+            lost: 0,
+            complaint: None,
             cuts: Vec::new(),
             maskers: Maskers::default(),
             key: Vec::new(),

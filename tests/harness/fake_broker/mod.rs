@@ -79,6 +79,10 @@ struct Shared {
 
 struct State {
     policy: Value,
+    /// The same, as it is sent: written once, for it may be long.
+    written: Bytes,
+    /// How often it was sent since it became so.
+    sent: usize,
     granting: Granting,
     recording: Granting,
     tunnelling: Granting,
@@ -105,6 +109,8 @@ impl FakeBroker {
         let audit = dir.path().join("audit.jsonl");
         let state = State {
             policy: Value::Null,
+            written: Bytes::new(),
+            sent: 0,
             granting: Arc::new(|_| json!({"denied": {"reason": "credential_not_granted"}})),
             recording: Arc::new(|_| json!({"recorded": true})),
             tunnelling: Arc::new(|_| json!({"denied": {"reason": "host_unresolved"}})),
@@ -144,8 +150,21 @@ impl FakeBroker {
     /// The same policy, with changes. As the broker does it: with a change in the feed, by which a worker that is between
     /// two polls hears of it at its next one, and which voids what was granted before.
     pub fn edit_policy(&self, edit: impl FnOnce(&mut Value)) {
-        edit(&mut self.shared.state().policy);
+        {
+            let mut state = self.shared.state();
+            edit(&mut state.policy);
+            state.written = state.policy.to_string().into();
+            state.sent = 0;
+        }
         self.change(json!({}));
+    }
+
+    /// Waits until the policy was sent so often, once to each VM.
+    ///
+    /// # Panics
+    /// When it is not in time.
+    pub async fn fetched(&self, times: usize, deadline: Duration) {
+        util::eventually(deadline, || self.shared.state().sent >= times).await;
     }
 
     /// Grants this to everyone from now on, each time on a new lease.
@@ -290,6 +309,17 @@ impl Drop for FakeBroker {
 }
 
 impl Shared {
+    /// The policy as it is sent, where that is what is asked for and nothing spoils it.
+    fn whole_policy(&self, call: &Call, behaviour: Behaviour) -> Option<Bytes> {
+        let is_whole = matches!(behaviour, Behaviour::Ok | Behaviour::Delay(_) | Behaviour::Oversized(_));
+        let mut state = self.state();
+        if call.endpoint != Endpoint::Policy || !is_whole || state.policy.is_null() {
+            return None;
+        }
+        state.sent += 1;
+        Some(state.written.clone())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -73,10 +73,15 @@ async fn respond(tcp: &mut TcpStream, shared: &Arc<Shared>, mut fields: Fields, 
     let (status, body) = match behaviour.needs_answer() {
         true => {
             let hold = matches!(behaviour, Behaviour::Ok | Behaviour::Delay(_));
-            let (status, body) = answers::answer(shared, &call, hold).await;
-            (status, behaviour.spoil(body))
+            match shared.whole_policy(&call, behaviour) {
+                Some(written) => (200, written),
+                None => {
+                    let (status, body) = answers::answer(shared, &call, hold).await;
+                    (status, behaviour.spoil(body).into())
+                }
+            }
         }
-        false => (200, b"{}".to_vec()),
+        false => (200, Bytes::from_static(b"{}")),
     };
     misbehave(tcp, behaviour, status, &body).await
 }

@@ -129,6 +129,7 @@ fn what_envoy_loses_without_a_word_is_given_up_and_asked_again() {
         assert!(desk.worker.overdue(desk.now()).is_empty());
         assert!(desk.take(call.clone()).is_some(), "{call:?} anew");
         assert!(desk.worker.under_way(lost, desk.now()).is_none(), "an answer that comes after all says nothing");
+        assert!(desk.worker.take_lost_count() >= 1 && desk.worker.take_lost_count() == 0, "{call:?} is counted once");
     }
 }
 

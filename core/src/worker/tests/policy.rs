@@ -109,11 +109,13 @@ fn a_policy_that_is_not_ours_or_makes_no_sense_is_refused() {
         ),
     ] {
         assert!(!desk.worker.has_policy(), "{what}");
+        assert!(desk.worker.take_complaint().is_some_and(|why| !why.is_empty()), "{what}: it is said why");
         assert!(desk.take(Call::Policy).is_none(), "{what}: not asked again at once");
         desk.wait(200);
         let token = desk.take(Call::Policy).expect("asked again soon").0;
         desk.answer(token, &spec());
         assert!(desk.worker.has_policy(), "{what}: a good one is taken");
+        assert_eq!(desk.worker.take_complaint(), None, "{what}");
     }
 }
 

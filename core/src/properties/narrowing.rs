@@ -1,4 +1,4 @@
-//! Delegation only narrows: whatever a read-only session may do, a read-write one may.
+//! Narrowing never widens: whatever a read-only session may do, a read-write one may; whatever is bound to fewer paths, to more.
 
 use super::{config, made_of};
 use crate::access::{Access, Body, Operation};

@@ -1,6 +1,8 @@
 //! Medians and how far to trust them. No distribution is assumed: slices on a
 //! shared machine have tails.
 
+use serde_json::{Value, json};
+
 /// The median, or `None` of nothing.
 pub fn median(values: &[f64]) -> Option<f64> {
     let sorted = sorted(values);
@@ -76,6 +78,29 @@ pub fn quantile_interval(values: &[f64], share: f64) -> Option<(f64, f64)> {
     Some((at(low)?, at(high?)?))
 }
 
+/// Half, 99 % and the most of many times, each of the first two with half of its 95 % interval; `±?` where there are too
+/// few values beyond it.
+pub fn spread_cell(values: &[f64], decimals: usize) -> String {
+    let Some(most) = quantile(values, 1.0) else { return "-".to_owned() };
+    let at = |share| {
+        let value = quantile(values, share).unwrap_or_default();
+        let error = quantile_interval(values, share).map(|(low, high)| (high - low) / 2.0);
+        let error = error.map_or("?".to_owned(), |error| format!("{error:.decimals$}"));
+        format!("{value:.decimals$} ±{error}")
+    };
+    format!("{} / {} / {most:.decimals$}", at(0.5), at(0.99))
+}
+
+/// The same as JSON, with whole intervals.
+pub fn spread(values: &[f64]) -> Value {
+    let interval = |share| quantile_interval(values, share).map(|(low, high)| [low, high]);
+    json!({
+        "p50": quantile(values, 0.5), "p50_interval": interval(0.5),
+        "p99": quantile(values, 0.99), "p99_interval": interval(0.99),
+        "most": quantile(values, 1.0),
+    })
+}
+
 /// The slope of the line through these points by least squares; `None` unless two stand apart.
 pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
     let count = points.len() as f64;
@@ -122,6 +147,16 @@ mod tests {
         assert_eq!(quantile(&values, 0.99), Some(198.0));
         assert_eq!(quantile(&[7.0], 0.5), Some(7.0));
         assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn a_spread_says_where_too_few_values_lie_beyond() {
+        let values = |n: u32| (1..=n).map(f64::from).collect::<Vec<_>>();
+        assert_eq!(spread_cell(&[], 1), "-");
+        assert_eq!(spread_cell(&values(200), 0), "100 ±14 / 198 ±? / 200");
+        assert_eq!(spread_cell(&values(500), 0), "250 ±22 / 495 ±5 / 500");
+        assert_eq!(spread(&values(200))["p99_interval"], Value::Null);
+        assert_eq!(spread(&values(500))["p99_interval"], json!([490.0, 500.0]));
     }
 
     #[test]

@@ -98,15 +98,16 @@ pub fn table(rows: &[Row]) -> String {
         "|---|---|---|---|---|---|---|---|---|---|---|".to_owned(),
     ];
     lines.extend(rows.iter().map(Row::to_line));
-    lines.push("\nMedians over the bursts, in brackets their least and most.".to_owned());
+    lines.push("\nMedians over the bursts, in brackets their 95 % intervals.".to_owned());
     lines.join("\n")
 }
 
 fn text(values: &[f64]) -> String {
     let Some(median) = median(values) else { return "-".to_owned() };
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = values.iter().copied().fold(0.0, f64::max);
-    format!("{median:.1} ({least:.1}–{most:.1})")
+    match median_interval(values) {
+        Some((low, high)) => format!("{median:.1} ({low:.1}–{high:.1})"),
+        None => format!("{median:.1} (?)"),
+    }
 }
 
 fn spread(values: &[f64]) -> Value {

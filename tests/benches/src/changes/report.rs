@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::world::Change;
 use crate::load::Count;
-use crate::stats::quantile;
+use crate::stats::{quantile, spread, spread_cell};
 
 /// The targets for the 99th percentile, idle and loaded, in milliseconds.
 const TARGETS: (f64, f64) = (50.0, 150.0);
@@ -102,30 +102,21 @@ pub fn table(rows: &[Row]) -> String {
         let load = row.load.map_or("idle".to_owned(), |(count, _)| format!("{:.0} requests/s", count.rps));
         let mode = &row.mode;
         let cells = [&mode.confirmed, &mode.first_refused, &mode.last_passed, &row.credential.confirmed];
-        let [confirmed, refused, passed, secret] = cells.map(|times| cell(&ms(times)));
+        let [confirmed, refused, passed, secret] = cells.map(|times| spread_cell(&ms(times), 1));
         let verdicts = [row.is_seen_in_time(), row.is_reported_in_time()];
         let [seen, reported] = verdicts.map(|is_met| if is_met { "met" } else { "missed" });
-        let waited = cell(&mode.waited());
+        let waited = spread_cell(&mode.waited(), 0);
         let workers = row.workers;
         lines.push(format!(
             "| {workers} | {load} | {waited} | {confirmed} | {refused} | {passed} | {secret} | {seen} | {reported} |"
         ));
     }
     lines.push(format!(
-        "\np50 / p99 / most, in ms. Target: p99 of {} ms idle, {} ms loaded; seen outside it is that of `first refused` \
+        "\np50 / p99 / most, in ms; the first two with half of their 95 % interval. Target: p99 of {} ms idle, {} ms loaded; seen outside it is that of `first refused` \
          and of `last let through`, broker-reported that of the broker's own stopwatch.",
         TARGETS.0, TARGETS.1
     ));
     lines.join("\n")
-}
-
-fn cell(values: &[f64]) -> String {
-    let at = |p| quantile(values, p).map_or("-".to_owned(), |value| format!("{value:.1}"));
-    format!("{} / {} / {}", at(0.5), at(0.99), at(1.0))
-}
-
-fn spread(values: &[f64]) -> Value {
-    json!({"p50": quantile(values, 0.5), "p99": quantile(values, 0.99), "most": quantile(values, 1.0)})
 }
 
 fn ms(times: &[Duration]) -> Vec<f64> {

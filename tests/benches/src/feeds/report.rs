@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stats::quantile;
+use crate::stats::{spread, spread_cell};
 
 /// One size.
 #[derive(Debug, Default)]
@@ -82,24 +82,15 @@ pub fn table(rows: &[Row]) -> String {
         "|---|---|---|---|---|---|---|".to_owned(),
     ];
     for row in rows {
-        let [told, confirmed] = [row.told(), row.confirmed()].map(|values| cell(&values, 1));
-        let waited = cell(&row.waited(), 0);
+        let [told, confirmed] = [row.told(), row.confirmed()].map(|values| spread_cell(&values, 1));
+        let waited = spread_cell(&row.waited(), 0);
         let [cpu, idle] = [row.cpu, row.idle].map(|time| time.as_secs_f64() * 1e3);
         let memory = row.of_one().map_or("-".to_owned(), |bytes| format!("{:.1} KiB", bytes / 1024.0));
         let followers = row.followers;
         lines.push(format!("| {followers} | {told} | {confirmed} | {waited} | {cpu:.2} | {idle:.1} | {memory} |"));
     }
-    lines.push("\np50 / p99 / most, in ms.".to_owned());
+    lines.push("\np50 / p99 / most, in ms; the first two with half of their 95 % interval.".to_owned());
     lines.join("\n")
-}
-
-fn cell(values: &[f64], decimals: usize) -> String {
-    let at = |p| quantile(values, p).map_or("-".to_owned(), |value| format!("{value:.decimals$}"));
-    format!("{} / {} / {}", at(0.5), at(0.99), at(1.0))
-}
-
-fn spread(values: &[f64]) -> Value {
-    json!({"p50": quantile(values, 0.5), "p99": quantile(values, 0.99), "most": quantile(values, 1.0)})
 }
 
 #[cfg(test)]

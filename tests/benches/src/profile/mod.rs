@@ -28,8 +28,8 @@ use crate::variants::{self, Workbench};
 use crate::{prove, sort_out, target_dir};
 use samples::{Counts, Part};
 
-/// Which are sampled: nothing, what an empty filter costs, another language, and ours.
-const SAMPLED: [&str; 4] = [variants::BARE, "noop_wasm", "lua", "attache"];
+/// Which are sampled: nothing, what an empty filter costs, another language, ours, and what asks a service.
+const SAMPLED: [&str; 7] = [variants::BARE, "noop_wasm", "lua", "attache", "ext_authz", "ext_authz_grpc", "ext_proc"];
 /// As in the throughput series of `bench`.
 const CONNECTIONS: u32 = 16;
 /// Of one sampling.

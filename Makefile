@@ -190,7 +190,7 @@ bench-feeds: setup ## Measure how fast a change reaches up to 500 workers; write
 	cargo build --quiet --release -p attache-broker -p attache-bench
 	$(TARGET)/release/bench feeds
 
-fuzz: ## Look for what breaks each fuzz target, for TIME seconds (default 60) each; NAME=… for one of them
+fuzz: ## Look for what breaks each fuzz target, for TIME seconds (default 60) each; NAME=… for one of them; KEEP=1 keeps what it found for `make test`
 	@scripts/need c++:g++
 	@scripts/cargo-tool cargo-fuzz 0.13.2
 	@scripts/fuzz $(or $(TIME),60) $(NAME)

@@ -50,7 +50,7 @@ pub fn masker(data: &[u8]) {
 }
 
 /// Whether two maskings of a text differ in nothing but what stands before an echo in base64, and holds bits of its
-/// first group: three characters at most, and a line break. Of a stream they have left before that is known.
+/// first group: three characters at most, and line breaks among them. Of a stream they have left before that is known.
 fn differ_in_leads(written: &[u8], whole: &[u8], streamed: &[u8]) -> bool {
     const BREAKS: [&[u8]; 4] = [b"%0D%0A", b"\\r\\n", b"%0A", b"\\n"];
     let mut at = 0;
@@ -59,15 +59,23 @@ fn differ_in_leads(written: &[u8], whole: &[u8], streamed: &[u8]) -> bool {
         if whole[from..at].iter().any(|byte| *byte != b'*') {
             return false;
         }
-        let mut lead = &written[from..at];
-        while let Some(before) = BREAKS.iter().find_map(|end| {
-            let cut = lead.len().checked_sub(end.len())?;
-            lead[cut..].eq_ignore_ascii_case(end).then(|| &lead[..cut])
-        }) {
-            lead = before;
-        }
-        if lead.len() > 3 || !lead.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte)) {
-            return false;
+        let (mut lead, mut letters) = (&written[from..at], 0);
+        while let Some((first, rest)) = lead.split_first() {
+            let begins = |text: &&&[u8]| lead.get(..text.len()).is_some_and(|head| head.eq_ignore_ascii_case(text));
+            if let Some(line_break) = BREAKS.iter().find(begins) {
+                lead = &lead[line_break.len()..];
+                continue;
+            }
+            // Its end may be a letter to one of the two, and hidden by both.
+            let is_cut = |text: &&[u8]| text.get(..lead.len()).is_some_and(|head| head.eq_ignore_ascii_case(lead));
+            if BREAKS.iter().any(is_cut) {
+                break;
+            }
+            letters += 1;
+            if letters > 3 || !(first.is_ascii_alphanumeric() || b"+/-_".contains(first)) {
+                return false;
+            }
+            lead = rest;
         }
     }
     true

@@ -2,6 +2,8 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
 use attache_fuzz_targets::{TARGETS, published, run};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,23 @@ fn what_was_kept_still_holds() {
             let data = fs::read(dir.join(&input)).unwrap();
             let held = std::panic::catch_unwind(|| run(name, &data));
             assert!(held.is_ok(), "{name} does not hold of tests/fuzz/corpus/{name}/{input}");
+        }
+    }
+}
+
+/// What `KEEP=1 make fuzz` has kept beside the corpus: an input a line, in base64.
+#[test]
+fn what_was_found_still_holds() {
+    let dir = corpus().join("../found");
+    let known: BTreeSet<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(names(&dir), known);
+    for (name, _) in TARGETS {
+        let found = fs::read_to_string(dir.join(name)).unwrap();
+        assert!(found.lines().count() >= 5, "{name}: little was found");
+        for (line, input) in found.lines().enumerate() {
+            let data = STANDARD.decode(input).unwrap();
+            let held = std::panic::catch_unwind(|| run(name, &data));
+            assert!(held.is_ok(), "{name} does not hold of tests/fuzz/found/{name}, line {}", line + 1);
         }
     }
 }

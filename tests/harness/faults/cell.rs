@@ -32,6 +32,11 @@ const WAITED: Duration = Duration::from_secs(2);
 /// Who waits for a processor for more of the time than this cannot be held to times.
 const BUSY: f64 = 0.7;
 
+/// How Envoy ends a request over HTTP/1 whose answer comes to a VM that has trapped: it closes the connection.
+const CLOSED: &str = "closed";
+/// As agents tell of it.
+const WITHOUT_A_WORD: &str = "closed without an answer";
+
 /// What became of a fault at one load.
 #[derive(Clone, Debug, Default)]
 pub struct Cell {
@@ -192,11 +197,13 @@ impl Cell {
             self.requests += 1;
             self.slowest = self.slowest.max(one.took);
             let ended = one.at + one.took;
-            let Some(name) = named(&one.class) else {
+            let Some(name) = named(row.fault, &one.class) else {
                 self.served += 1;
                 continue;
             };
-            if let Class::Unanswered(why) = &one.class {
+            if let Class::Unanswered(why) = &one.class
+                && name != CLOSED
+            {
                 self.unanswered += 1;
                 // Nothing came for so long as is waited; else it was closed or reset, at whatever time.
                 match one.took >= PATIENCE {
@@ -306,8 +313,11 @@ impl Cell {
 }
 
 /// How a request that was not served is told of.
-fn named(class: &Class) -> Option<String> {
+fn named(fault: Fault, class: &Class) -> Option<String> {
     match class {
+        Class::Unanswered(why) if matches!(fault, Fault::Traps(_)) && why.ends_with(WITHOUT_A_WORD) => {
+            Some(CLOSED.into())
+        }
         Class::Served => None,
         Class::Refused(reason) => Some(reason.clone()),
         Class::Other(status) => Some(status.to_string()),
@@ -358,7 +368,7 @@ fn excused(fault: Fault, found: &Violation) -> bool {
         (Fault::EnvoyDrains, Violation::Unanswered { .. }) => true,
         // An answer is cut, and said to be.
         (Fault::UpstreamCuts | Fault::Traps(_), Violation::Unanswered { why: Some(why), .. }) => {
-            why.ends_with("was cut off")
+            why.ends_with("was cut off") || matches!(fault, Fault::Traps(_)) && why.ends_with(WITHOUT_A_WORD)
         }
         _ => false,
     }

@@ -29,7 +29,7 @@ const SILENT: &[&str] = &["broker_unavailable", "stale"];
 /// What was granted may go on, as far as the filter may believe it and its records are taken.
 const WITHOUT_BROKER: &[&str] = &["broker_unavailable", "audit_backlog", "stale"];
 const WITHOUT_SOURCE: &[&str] = &["broker_unavailable", "audit_backlog", "stale", "source_unavailable"];
-const TRAP: &[&str] = &["503", "cut", "broker_unavailable"];
+const TRAP: &[&str] = &["503", "cut", "closed", "broker_unavailable"];
 
 /// A broker's answer that counts for nothing.
 const fn answer(name: &'static str, behaviour: Behaviour) -> Row {

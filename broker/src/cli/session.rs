@@ -51,7 +51,7 @@ enum SessionCommand {
         #[command(flatten)]
         bind: BindArgs,
         /// What its own token of a credential may reach, where that is less than the credential's may, e.g.
-        /// 'github={repositories: [one], permissions: {contents: read}}'; say it once for each
+        /// 'github={permissions: {contents: read}}'; say it once for each
         #[arg(long = "scope", value_name = "CREDENTIAL={…}", value_parser = scope)]
         scopes: Vec<(Name, TokenScope)>,
     },

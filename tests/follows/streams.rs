@@ -208,12 +208,7 @@ async fn what_is_taken_away_after_a_restart_cuts_what_was_open_before_it() {
 async fn a_stream_that_envoy_did_not_end_is_ended_later() {
     let stack = start(Plan::default().with_traps()).await;
     let downloads = endless(&stack);
-    let bearer = format!("Bearer {}", session(&stack, "agent", &[]));
-    let mut h2 = stack.agent().h2(stack.proxy).await;
-    let lines = [("authorization", bearer.as_str()), ("x-attache-trap", "fail_end")];
-    let cut = h2.start(head("GET", HOST, "/down", &lines), true).await.expect("begun");
-    eventually(SOON, || downloads.waiting() == 1).await;
-    stack.broker.json(&["session", "revoke", "agent"]);
+    let (_h2, cut) = revoked_while(&stack, &downloads, "fail_end").await;
     eventually(SOON, || downloads.left() == 1).await;
     is_cut(cut.response(SOON).await);
     assert_eq!(stack.envoy.wait_stat(RETRIED, |retried| retried >= 3, SOON).await, 3, "until it did");
@@ -222,17 +217,23 @@ async fn a_stream_that_envoy_did_not_end_is_ended_later() {
     stack.reconcile().await;
 }
 
+/// A download whose session is revoked amid it, where the test build does this.
+async fn revoked_while(stack: &Stack<Attache>, downloads: &Held, trap: &str) -> (H2, H2Exchange) {
+    let bearer = format!("Bearer {}", session(stack, "agent", &[]));
+    let mut h2 = stack.agent().h2(stack.proxy).await;
+    let lines = [("authorization", bearer.as_str()), ("x-attache-trap", trap)];
+    let begun = h2.start(head("GET", HOST, "/down", &lines), true).await.expect("begun");
+    eventually(SOON, || downloads.waiting() == 1).await;
+    stack.broker.json(&["session", "revoke", "agent"]);
+    (h2, begun)
+}
+
 /// Nor does more of its answer go on meanwhile: what comes first ends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_goes_on_of_a_stream_that_envoy_has_yet_to_end() {
     let stack = start(Plan::default().with_traps()).await;
     let downloads = endless(&stack);
-    let bearer = format!("Bearer {}", session(&stack, "agent", &[]));
-    let mut h2 = stack.agent().h2(stack.proxy).await;
-    let lines = [("authorization", bearer.as_str()), ("x-attache-trap", "fail_end_for_ever")];
-    let cut = h2.start(head("GET", HOST, "/down", &lines), true).await.expect("begun");
-    eventually(SOON, || downloads.waiting() == 1).await;
-    stack.broker.json(&["session", "revoke", "agent"]);
+    let (_h2, cut) = revoked_while(&stack, &downloads, "fail_end_for_ever").await;
     // Envoy fails to end it, until it is asked no more.
     stack.envoy.wait_stat(RETRIED, |retried| retried == 19, SOON).await;
     assert_eq!(downloads.left(), 0);

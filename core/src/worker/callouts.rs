@@ -269,14 +269,14 @@ impl Worker {
     }
 
     fn read_policy(&self, body: &[u8]) -> Result<Policy, String> {
-        let spec: Spec = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let spec: Spec = serde_json::from_slice(body).map_err(|error| unread(&error))?;
         if spec.instance != self.settings.instance {
             return Err(format!("it is that of instance {}", spec.instance));
         }
         Policy::compile(spec).map_err(|error| error.to_string())
     }
 
-    /// Why a policy that has arrived is not taken. It names no secret: a policy holds none.
+    /// Why what has arrived is not taken as a policy. It names instances and destinations, and repeats no other word of it.
     pub fn take_complaint(&mut self) -> Option<String> {
         self.complaint.take()
     }
@@ -408,6 +408,12 @@ fn post(call: Call, path: String, body: Vec<u8>, timeout: Millis) -> Dispatch {
 
 pub(super) fn wake(contexts: Vec<u32>, wake: Wake) -> Vec<Wakeup> {
     if contexts.is_empty() { Vec::new() } else { vec![Wakeup { contexts, wake }] }
+}
+
+/// Where a text is no policy. Its words are not repeated: who knows whose answer it is.
+fn unread(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    format!("it is none of this filter's version (line {line}, column {column})")
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {

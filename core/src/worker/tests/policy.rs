@@ -120,6 +120,17 @@ fn a_policy_that_is_not_ours_or_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn what_is_no_policy_is_not_repeated_in_the_complaint() {
+    for text in
+        [r#""s3cr3t""#, r#"{"s3cr3t": 1}"#, r#"{"version": ["s3cr3t"]}"#, r#"{"unmatched": "s3cr3t"}"#, "s3cr3t"]
+    {
+        let mut desk = first_policy(|_| text.into());
+        let why = desk.worker.take_complaint().expect("it is said why");
+        assert!(why.contains("line 1, column ") && !why.contains("s3cr3t"), "{why}");
+    }
+}
+
+#[test]
 fn a_fetch_that_fails_is_repeated_soon() {
     let mut desk = Desk::ready();
     desk.have_granted(&api(), usual());

@@ -32,7 +32,8 @@ const WAITED: Duration = Duration::from_secs(2);
 /// Who waits for a processor for more of the time than this cannot be held to times.
 const BUSY: f64 = 0.7;
 
-/// How Envoy ends a request over HTTP/1 whose answer comes to a VM that has trapped: it closes the connection.
+/// How Envoy ends a request over HTTP/1 whose answer comes to a VM that has trapped as another request was over: it
+/// closes the connection.
 const CLOSED: &str = "closed";
 /// As agents tell of it.
 const WITHOUT_A_WORD: &str = "closed without an answer";
@@ -312,12 +313,15 @@ impl Cell {
     }
 }
 
+/// Whether Envoy may close a connection without an answer.
+fn may_close(fault: Fault) -> bool {
+    matches!(fault, Fault::Traps("delete"))
+}
+
 /// How a request that was not served is told of.
 fn named(fault: Fault, class: &Class) -> Option<String> {
     match class {
-        Class::Unanswered(why) if matches!(fault, Fault::Traps(_)) && why.ends_with(WITHOUT_A_WORD) => {
-            Some(CLOSED.into())
-        }
+        Class::Unanswered(why) if may_close(fault) && why.ends_with(WITHOUT_A_WORD) => Some(CLOSED.into()),
         Class::Served => None,
         Class::Refused(reason) => Some(reason.clone()),
         Class::Other(status) => Some(status.to_string()),
@@ -368,7 +372,7 @@ fn excused(fault: Fault, found: &Violation) -> bool {
         (Fault::EnvoyDrains, Violation::Unanswered { .. }) => true,
         // An answer is cut, and said to be.
         (Fault::UpstreamCuts | Fault::Traps(_), Violation::Unanswered { why: Some(why), .. }) => {
-            why.ends_with("was cut off") || matches!(fault, Fault::Traps(_)) && why.ends_with(WITHOUT_A_WORD)
+            why.ends_with("was cut off") || may_close(fault) && why.ends_with(WITHOUT_A_WORD)
         }
         _ => false,
     }

@@ -29,7 +29,8 @@ const SILENT: &[&str] = &["broker_unavailable", "stale"];
 /// What was granted may go on, as far as the filter may believe it and its records are taken.
 const WITHOUT_BROKER: &[&str] = &["broker_unavailable", "audit_backlog", "stale"];
 const WITHOUT_SOURCE: &[&str] = &["broker_unavailable", "audit_backlog", "stale", "source_unavailable"];
-const TRAP: &[&str] = &["503", "cut", "closed", "broker_unavailable"];
+const TRAP: &[&str] = &["503", "cut", "broker_unavailable"];
+const TRAP_OR_CLOSED: &[&str] = &["503", "cut", "broker_unavailable", "closed"];
 
 /// A broker's answer that counts for nothing.
 const fn answer(name: &'static str, behaviour: Behaviour) -> Row {
@@ -138,7 +139,7 @@ pub const ROWS: &[Row] = &[
     trap("trap: response_headers", "response_headers"),
     trap("trap: response_body", "response_body"),
     trap("trap: response_trailers", "response_trailers"),
-    trap("trap: delete", "delete"),
+    Row { may: TRAP_OR_CLOSED, ..trap("trap: delete", "delete") },
     trap("trap: tick", "tick"),
     trap("trap: http_call_response", "http_call_response"),
     Row { bites: false, short: true, ..real("agents leave", Fault::AgentsLeave, &[]) },

@@ -112,7 +112,8 @@ pub fn table(rows: &[Row]) -> String {
         ));
     }
     lines.push(format!(
-        "\np50 / p99 / most, in ms; the first two with half of their 95 % interval. Target: p99 of {} ms idle, {} ms loaded; seen outside it is that of `first refused` \
+        "\np50 / p99 / most, in ms; the first two with half of their 95 % interval. Target: p99 of {} ms idle, {} ms loaded; \
+         seen outside it is that of `first refused` \
          and of `last let through`, broker-reported that of the broker's own stopwatch.",
         TARGETS.0, TARGETS.1
     ));
